@@ -1,0 +1,174 @@
+//! Writing files so that a crash leaves either the old or the new one, and hashing them.
+//!
+//! Nothing else in the crate creates files that a later run relies on.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Replaces `path` by `bytes`: temporary sibling, fsync, rename, fsync of the directory; mode 0644.
+///
+/// # Errors
+/// [`Error::Io`] naming the file; nothing is left behind.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomic`], for content that is produced piece by piece.
+///
+/// # Errors
+/// [`Error::Io`] naming the file; nothing is left behind.
+pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let dir = parent(path);
+    fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+    let mut tmp = tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempfile_in(&dir).map_err(Error::io("write", path))?;
+    {
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, tmp.as_file_mut());
+        fill(&mut out).and_then(|()| out.flush()).map_err(Error::io("write", path))?;
+    }
+    tmp.as_file().sync_all().map_err(Error::io("write", path))?;
+    set_mode(tmp.as_file()).map_err(Error::io("write", path))?;
+    tmp.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
+    sync_dir(&dir)
+}
+
+/// Builds a directory beside `path` and renames it into place when `fill` succeeded; an older directory of that
+/// name is moved away first and removed last.
+///
+/// # Errors
+/// Whatever `fill` returns, or [`Error::Io`]; nothing half-written is left at `path`.
+pub fn write_dir_atomic(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let dir = parent(path);
+    fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+    let tmp = tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempdir_in(&dir).map_err(Error::io("create", path))?;
+    fill(tmp.path())?;
+    for entry in fs::read_dir(tmp.path()).map_err(Error::io("read", tmp.path()))? {
+        let file = entry.map_err(Error::io("read", tmp.path()))?.path();
+        let opened = File::open(&file).map_err(Error::io("open", &file))?;
+        opened.sync_all().map_err(Error::io("write", &file))?;
+    }
+    set_mode_dir(tmp.path()).map_err(Error::io("write", path))?;
+    let old = path.exists().then(|| dir.join(format!(".lorakit-old-{}.tmp", std::process::id())));
+    if let Some(old) = &old {
+        fs::rename(path, old).map_err(Error::io("replace", path))?;
+    }
+    let made = tmp.keep();
+    fs::rename(&made, path).map_err(Error::io("write", path))?;
+    sync_dir(&dir)?;
+    if let Some(old) = old {
+        fs::remove_dir_all(&old).map_err(Error::io("remove", &old))?;
+    }
+    Ok(())
+}
+
+/// The file as text, or an error that names it.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(Error::io("read", path))
+}
+
+/// SHA-256 of a file as lower-case hex.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    use sha2::Digest;
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let mut hash = sha2::Sha256::new();
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer).map_err(Error::io("read", path))?;
+        if n == 0 {
+            return Ok(hex(&hash.finalize()));
+        }
+        hash.update(&buffer[..n]);
+    }
+}
+
+/// SHA-256 of bytes as lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    hex(&sha2::Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("write", dir))?;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn set_mode(file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_: &File) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn set_mode_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn set_mode_dir(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// A range of bytes of a read-only file, mapped into memory. Cheap to clone; the file stays mapped while any clone lives.
+#[derive(Clone)]
+pub struct Mapped {
+    map: std::sync::Arc<memmap2::Mmap>,
+    start: usize,
+    len: usize,
+}
+
+impl Mapped {
+    /// Maps a whole file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be opened or mapped.
+    pub fn open(path: &Path) -> Result<Mapped> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        // SAFETY: the map is read-only and private to this type. Changing a model file under a running process is
+        // outside what any reader of mapped weights (llama.cpp, safetensors) defends against; the README says so.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let len = map.len();
+        Ok(Mapped { map: std::sync::Arc::new(map), start: 0, len })
+    }
+
+    /// The bytes `start..start + len` of this range, or `None` when they do not lie inside it.
+    pub fn slice(&self, start: usize, len: usize) -> Option<Mapped> {
+        let end = start.checked_add(len)?;
+        (end <= self.len).then(|| Mapped { map: self.map.clone(), start: self.start + start, len })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.map[self.start..self.start + self.len]
+    }
+}
+
+impl std::fmt::Debug for Mapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mapped({} bytes at {})", self.len, self.start)
+    }
+}

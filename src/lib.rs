@@ -1,0 +1,49 @@
+//! lorakit: low-rank adapters on a frozen, memory-mapped language model.
+//!
+//! ```text
+//! recipe ─► data ─► model ◄─ adapter ─► train ─► artifact (merge, card, trace)
+//!  TOML     rows     frozen   low-rank   loop,     files others can read
+//!  checked  → tokens mapped   per site   losses
+//!           → mask   weights
+//! ```
+//!
+//! # Layout
+//! Modules in reading order; a module uses only modules with a smaller number (a test enforces it).
+//!
+//! | # | module | knows |
+//! |---|---|---|
+//! | 0 | [`error`], [`device`], [`files`] | errors by what a user can fix; accelerators; atomic writes |
+//! | 1 | [`recipe`] | the TOML file, checked |
+//! | 2 | [`data`] | sources, shapes, templates, tokens and loss mask |
+//! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
+//! | 4 | [`model`] | checkpoints, the one decoder, `FrozenLinear`, `Site`, `Adapt` |
+//! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
+//! | 6 | [`generate`] | KV cache, sampling, batches |
+//! | 7 | [`train`], [`eval`], [`artifact`] | each its own job; none uses another |
+//! | 8 | [`conform`] | golden cases |
+//! | 9 | [`cli`] | one file a verb |
+//!
+//! # Invariants
+//! 1. The adapter is an argument of `forward`, never surgery on the model; a `Model` holds no trainable variable.
+//! 2. Frozen weights are read in place from the mapped file and are invisible to autograd.
+//! 3. Every random number is a function of the seed and of what it is for.
+//! 4. Loading consumes every tensor and matches every target, or says which one is left over.
+//! 5. Files are written atomically; adapters are PEFT directories.
+//! 6. `train` and `forward` print nothing and write nothing.
+
+pub mod error;
+pub mod device;
+pub mod files;
+pub mod recipe;
+pub mod data;
+pub mod kernels;
+pub mod model;
+pub mod adapter;
+pub mod generate;
+pub mod train;
+pub mod eval;
+pub mod artifact;
+pub mod conform;
+pub mod cli;
+
+pub use error::{Error, Result};
