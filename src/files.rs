@@ -23,7 +23,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let dir = parent(path);
     fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-    let mut tmp = tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempfile_in(&dir).map_err(Error::io("write", path))?;
+    let mut tmp =
+        tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempfile_in(&dir).map_err(Error::io("write", path))?;
     {
         let mut out = std::io::BufWriter::with_capacity(1 << 20, tmp.as_file_mut());
         fill(&mut out).and_then(|()| out.flush()).map_err(Error::io("write", path))?;

@@ -5,3 +5,8 @@
 
 pub mod weight;
 pub mod blocks;
+pub mod cpu;
+mod gemm_f32;
+#[cfg(target_arch = "x86_64")]
+mod gemm_bf16;
+pub mod linear;

@@ -76,7 +76,9 @@ pub enum RowOrder {
     Plain,
     /// llama.cpp's converter interleaves the two halves of every head of q and k
     /// (`LlamaModel.permute` in `convert_hf_to_gguf.py`): file row `h·dh + 2·i + j` is our row `h·dh + j·dh/2 + i`.
-    Interleaved { heads: usize },
+    Interleaved {
+        heads: usize,
+    },
 }
 
 /// A frozen matrix (or vector: one row) of `rows × cols`, row-major, in the type it is stored in.
@@ -113,7 +115,8 @@ impl Weight {
     pub fn read(&self, row: usize, start: usize, out: &mut [f32]) {
         let block = self.dtype.block();
         debug_assert!(start.is_multiple_of(block) && out.len().is_multiple_of(block));
-        let bytes = &self.row_bytes(row)[start / block * self.dtype.block_bytes()..][..out.len() / block * self.dtype.block_bytes()];
+        let bytes =
+            &self.row_bytes(row)[start / block * self.dtype.block_bytes()..][..out.len() / block * self.dtype.block_bytes()];
         decode(self.dtype, bytes, out);
     }
 

@@ -1,0 +1,63 @@
+//! What this CPU can do, decided once at start; `LORAKIT_CPU=portable|avx2|avx512` lowers it for tests and comparisons.
+
+use std::sync::OnceLock;
+
+/// Instruction sets that matter here, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Whatever the target's baseline offers.
+    Portable,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX-512 F/BW/VL.
+    Avx512,
+    /// AVX-512 with bf16 dot products.
+    Avx512Bf16,
+}
+
+impl Level {
+    /// Name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "AVX2 + FMA",
+            Level::Avx512 => "AVX-512",
+            Level::Avx512Bf16 => "AVX-512 + BF16",
+        }
+    }
+}
+
+/// The level in force.
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let asked = match std::env::var("LORAKIT_CPU").as_deref() {
+            Ok("portable") => Level::Portable,
+            Ok("avx2") => Level::Avx2,
+            Ok("avx512") => Level::Avx512,
+            _ => Level::Avx512Bf16,
+        };
+        asked.min(detect())
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = avx2
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq");
+    match (avx512 && is_x86_feature_detected!("avx512bf16"), avx512, avx2) {
+        (true, ..) => Level::Avx512Bf16,
+        (_, true, _) => Level::Avx512,
+        (_, _, true) => Level::Avx2,
+        _ => Level::Portable,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Level {
+    Level::Portable
+}

@@ -1,0 +1,136 @@
+//! Products with a frozen matrix in single precision: blocks of it are decoded into f32 and handed to the `gemm` crate.
+//!
+//! Work is split by output columns in pieces of fixed size, and each piece is summed in a fixed order by one task, so
+//! the result does not depend on the number of threads.
+
+use gemm::{Parallelism, gemm};
+use rayon::prelude::*;
+
+use super::weight::Weight;
+
+/// Output columns of one task.
+const COLUMNS: usize = 256;
+/// Rows of `W` decoded at once in [`nn`].
+const ROWS: usize = 256;
+
+/// A raw pointer to the output, shared by tasks that write disjoint columns.
+#[derive(Clone, Copy)]
+struct Out(*mut f32);
+// SAFETY: every task writes only its own range of columns.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+/// `y[m, n] = x[m, k] · W[n, k]ᵀ`.
+pub fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
+    let (n, k) = (w.rows, w.cols);
+    assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
+    if m <= 2 {
+        return dots(x, m, w, y);
+    }
+    let out = Out(y.as_mut_ptr());
+    (0..n.div_ceil(COLUMNS)).into_par_iter().for_each_init(Vec::new, |block, task| {
+        let (n0, count) = (task * COLUMNS, COLUMNS.min(n - task * COLUMNS));
+        decode_rows(w, n0, count, 0, k, block);
+        // SAFETY: reads x and block inside their bounds; writes columns n0..n0+count of y, which no other task writes.
+        unsafe { product(m, count, k, x.as_ptr(), k, (block.as_ptr(), 1, k), { out }.0.add(n0), n, false) }
+    });
+}
+
+/// `dx[m, k] = dy[m, n] · W[n, k]`.
+pub fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
+    let (n, k) = (w.rows, w.cols);
+    assert!(dy.len() == m * n && dx.len() == m * k, "nn: shapes disagree");
+    let out = Out(dx.as_mut_ptr());
+    (0..k.div_ceil(COLUMNS)).into_par_iter().for_each_init(Vec::new, |block, task| {
+        let (k0, count) = (task * COLUMNS, COLUMNS.min(k - task * COLUMNS));
+        for n0 in (0..n).step_by(ROWS) {
+            let rows = ROWS.min(n - n0);
+            decode_rows(w, n0, rows, k0, count, block);
+            // SAFETY: reads dy columns n0..n0+rows and block; writes columns k0..k0+count of dx, this task's own.
+            unsafe { product(m, count, rows, dy.as_ptr().add(n0), n, (block.as_ptr(), count, 1), { out }.0.add(k0), k, n0 > 0) }
+        }
+    });
+}
+
+/// One or two rows: plain dot products, each row of `W` read once.
+fn dots(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
+    let (n, k) = (w.rows, w.cols);
+    let out = Out(y.as_mut_ptr());
+    (0..n.div_ceil(COLUMNS)).into_par_iter().for_each_init(
+        || vec![0f32; k],
+        |row, task| {
+            for j in task * COLUMNS..(task * COLUMNS + COLUMNS).min(n) {
+                w.read(j, 0, row);
+                for i in 0..m {
+                    let dot = dot(&x[i * k..][..k], row);
+                    // SAFETY: element (i, j) belongs to this task alone and lies inside y.
+                    unsafe { *{ out }.0.add(i * n + j) = dot };
+                }
+            }
+        },
+    );
+}
+
+/// Dot product in sixteen partial sums, so that it vectorises.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; 16];
+    let (ac, bc) = (a.chunks_exact(16), b.chunks_exact(16));
+    let tail: f32 = ac.remainder().iter().zip(bc.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in ac.zip(bc) {
+        for ((s, x), y) in sums.iter_mut().zip(x).zip(y) {
+            *s += x * y;
+        }
+    }
+    sums.iter().sum::<f32>() + tail
+}
+
+/// Rows `n0..n0+rows`, columns `k0..k0+cols` of `w` into `out` (row-major), widening to whole blocks where needed.
+fn decode_rows(w: &Weight, n0: usize, rows: usize, k0: usize, cols: usize, out: &mut Vec<f32>) {
+    out.resize(rows * cols, 0.0);
+    for (r, chunk) in out.chunks_exact_mut(cols).enumerate() {
+        w.read(n0 + r, k0, chunk);
+    }
+}
+
+/// `c[m, n] (+)= a[m, k] · b[k, n]`, row-major `a` and `c`, any strides of `b` = (pointer, stride along k, stride along n).
+///
+/// # Safety
+/// All three must be valid for these shapes and strides, `c` exclusively.
+#[allow(clippy::too_many_arguments)]
+unsafe fn product(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    a_rs: usize,
+    b: (*const f32, usize, usize),
+    c: *mut f32,
+    c_rs: usize,
+    add: bool,
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        gemm(
+            m,
+            n,
+            k,
+            c,
+            1,
+            c_rs as isize,
+            add,
+            a,
+            1,
+            a_rs as isize,
+            b.0,
+            b.2 as isize,
+            b.1 as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        )
+    }
+}
