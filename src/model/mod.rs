@@ -1,1 +1,3 @@
-//! model
+//! The frozen base model: where it is found, how its files are read, and the one decoder.
+
+pub mod checkpoint;

@@ -1,0 +1,203 @@
+//! The tokenizer and the chat template that a GGUF file carries, as a Hugging Face tokenizer.
+//!
+//! The tokenizer is described in the form of `tokenizer.json` and read by the `tokenizers` crate, so it can be saved
+//! beside a merged model as it is. Refuses to know: tensors, templates' language.
+
+use std::path::Path;
+
+use serde_json::{Map, Value as Json, json};
+use tokenizers::Tokenizer;
+
+use super::gguf::{Gguf, Value};
+use super::vocabulary::{Kind, Vocabulary};
+use crate::error::{Error, Result};
+
+/// SentencePiece's stand-in for a space.
+const SPACE: &str = "▁";
+
+/// Split pattern of Llama 3 (`tokenizer.json` of `meta-llama/Meta-Llama-3-8B`).
+const LLAMA3_SPLIT: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Split pattern of Qwen 2 (`tokenizer.json` of `Qwen/Qwen2-0.5B`): single digits.
+const QWEN2_SPLIT: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Everything about text in a GGUF file.
+#[derive(Debug, Clone)]
+pub struct GgufText {
+    pub tokenizer: Tokenizer,
+    pub bos: Option<String>,
+    pub eos: Option<String>,
+    pub pad: Option<String>,
+    pub unk: Option<String>,
+    /// Whether the model wants `bos` before every text.
+    pub add_bos: bool,
+    /// Jinja source.
+    pub chat_template: Option<String>,
+}
+
+impl GgufText {
+    /// Reads the tokenizer of a GGUF file.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming the key that is missing, wrong, or asks for a tokenizer that is not supported.
+    pub fn open(path: &Path) -> Result<Self> {
+        let gguf = Gguf::open(path)?;
+        let vocabulary = Vocabulary::read(&gguf)?;
+        let kind = vocabulary.get("model").and_then(Value::text).unwrap_or_default();
+        let pre = vocabulary.get("pre").and_then(Value::text).unwrap_or("default");
+        let (mut description, default_bos) = match kind {
+            "gpt2" => (byte_level(&vocabulary, pre)?, pre == "llama-bpe"),
+            "llama" => (sentence_piece(&vocabulary)?, true),
+            other => return Err(unsupported(path, "model", other, "gpt2 (byte-level BPE) and llama (SentencePiece BPE)")),
+        };
+        let bos = vocabulary.special("bos_token_id")?;
+        let add_bos = vocabulary.get("add_bos_token").and_then(Value::flag).unwrap_or(default_bos) && bos.is_some();
+        description["added_tokens"] = added_tokens(&vocabulary, kind == "llama");
+        description["post_processor"] =
+            bos.as_deref().filter(|_| add_bos).map_or(Json::Null, |bos| prepend(bos, vocabulary.ids[bos]));
+        Ok(Self {
+            tokenizer: build(path, &description)?,
+            bos,
+            eos: vocabulary.special("eos_token_id")?,
+            pad: vocabulary.special("padding_token_id")?,
+            unk: vocabulary.special("unknown_token_id")?,
+            add_bos,
+            chat_template: gguf.metadata.get("tokenizer.chat_template").and_then(Value::text).map(str::to_string),
+        })
+    }
+}
+
+fn unsupported(path: &Path, key: &str, value: &str, known: &str) -> Error {
+    let help = format!("{known} are; use the Hugging Face directory of this model");
+    Error::model(path, format!("key `tokenizer.ggml.{key}`"), format!("`{value}` is not supported"), help)
+}
+
+fn build(path: &Path, description: &Json) -> Result<Tokenizer> {
+    let text = description.to_string();
+    Tokenizer::from_bytes(text.as_bytes()).map_err(|e| {
+        Error::model(path, "tokenizer", format!("it cannot be built: {e}"), "use the Hugging Face directory of this model")
+    })
+}
+
+/// Byte-level BPE (GPT-2 and its descendants).
+fn byte_level(vocabulary: &Vocabulary, pre: &str) -> Result<Json> {
+    let merges = vocabulary.merges()?;
+    let (normalizer, pre_tokenizer) = match pre {
+        "default" | "gpt-2" => (Json::Null, bytes(true)),
+        "smollm" => (Json::Null, sequence("pretokenizers", [json!({"type": "Digits", "individual_digits": true}), bytes(true)])),
+        "llama-bpe" => (Json::Null, sequence("pretokenizers", [split(LLAMA3_SPLIT), bytes(false)])),
+        "qwen2" => (json!({"type": "NFC"}), sequence("pretokenizers", [split(QWEN2_SPLIT), bytes(false)])),
+        other => return Err(unsupported(&vocabulary.gguf.path, "pre", other, "default, gpt-2, smollm, llama-bpe and qwen2")),
+    };
+    let model = json!({ "ignore_merges": pre == "llama-bpe" });
+    Ok(description(normalizer, pre_tokenizer, bytes(true), bpe(vocabulary, &merges, model)))
+}
+
+/// SentencePiece BPE with byte fallback (Llama 2 and its descendants).
+fn sentence_piece(vocabulary: &Vocabulary) -> Result<Json> {
+    let scores = vocabulary.scores()?;
+    let merges = merges_by_score(vocabulary, &scores);
+    let prefix = vocabulary.get("add_space_prefix").and_then(Value::flag).unwrap_or(true);
+    let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
+    let normalizer =
+        if prefix { sequence("normalizers", [json!({"type": "Prepend", "prepend": SPACE}), spaces]) } else { spaces };
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if prefix {
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let unknown = vocabulary.kinds.iter().position(|k| *k == Kind::Unknown).map(|id| vocabulary.pieces[id]);
+    let model = json!({ "unk_token": unknown, "fuse_unk": true, "byte_fallback": true });
+    Ok(description(normalizer, Json::Null, sequence("decoders", decoders), bpe(vocabulary, &merges, model)))
+}
+
+/// The merges that SentencePiece's scores stand for: every way to make a piece of two others, the best score first; ties
+/// as in transformers' `generate_merges` (longer left part, longer right part, then the smaller ids).
+/// Control, unknown and byte pieces are never made of text.
+fn merges_by_score<'a>(vocabulary: &Vocabulary<'a>, scores: &[f64]) -> Vec<(&'a str, &'a str)> {
+    let written = |id: usize| match vocabulary.kinds[id] {
+        Kind::Normal => true,
+        Kind::UserDefined => vocabulary.pieces[id].contains(SPACE),
+        Kind::Unknown | Kind::Control | Kind::Unused | Kind::Byte => false,
+    };
+    let part = |piece: &'a str| vocabulary.ids.get(piece).copied().filter(|id| written(*id));
+    let mut merges = Vec::new();
+    for (id, piece) in vocabulary.pieces.iter().enumerate().filter(|(id, _)| written(*id)) {
+        for (at, _) in piece.char_indices().skip(1) {
+            let (left, right) = piece.split_at(at);
+            if let (Some(l), Some(r)) = (part(left), part(right)) {
+                merges.push((scores[id], left.chars().count(), right.chars().count(), id, l, r));
+            }
+        }
+    }
+    merges
+        .sort_by(|x, y| y.0.total_cmp(&x.0).then(y.1.cmp(&x.1)).then(y.2.cmp(&x.2)).then((x.3, x.4, x.5).cmp(&(y.3, y.4, y.5))));
+    merges.into_iter().map(|(.., l, r)| (vocabulary.pieces[l], vocabulary.pieces[r])).collect()
+}
+
+/// A `tokenizer.json` without its added tokens and post-processor.
+fn description(normalizer: Json, pre_tokenizer: Json, decoder: Json, model: Json) -> Json {
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model,
+    })
+}
+
+/// A BPE model over the vocabulary; `special` sets what differs from the defaults.
+fn bpe(vocabulary: &Vocabulary, merges: &[(&str, &str)], special: Json) -> Json {
+    let ids: Map<String, Json> =
+        vocabulary.pieces.iter().enumerate().map(|(id, piece)| ((*piece).to_string(), id.into())).collect();
+    let mut model = json!({
+        "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+        "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": ids, "merges": merges,
+    });
+    if let Json::Object(special) = special {
+        for (key, value) in special {
+            model[key] = value;
+        }
+    }
+    model
+}
+
+fn sequence(key: &str, parts: impl IntoIterator<Item = Json>) -> Json {
+    json!({ "type": "Sequence", key: parts.into_iter().collect::<Vec<_>>() })
+}
+
+fn bytes(use_regex: bool) -> Json {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
+}
+
+fn split(pattern: &str) -> Json {
+    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+}
+
+/// Tokens that are found in the text before anything else. In a SentencePiece vocabulary the unknown piece is special too.
+fn added_tokens(vocabulary: &Vocabulary, sentence_piece: bool) -> Json {
+    let special = |kind: Kind| kind == Kind::Control || (sentence_piece && kind == Kind::Unknown);
+    let added = vocabulary.pieces.iter().zip(&vocabulary.kinds).enumerate().filter(|(_, (piece, kind))| {
+        special(**kind) || (**kind == Kind::UserDefined && !(sentence_piece && piece.contains(SPACE)))
+    });
+    let added = added.map(|(id, (piece, kind))| {
+        json!({
+            "id": id, "content": piece, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": special(*kind),
+        })
+    });
+    Json::Array(added.collect())
+}
+
+/// Puts `bos` before every sequence.
+fn prepend(bos: &str, id: usize) -> Json {
+    let part = |which: &str, kind: usize| json!({"Sequence": {"id": which, "type_id": kind}});
+    let start = |kind: usize| json!({"SpecialToken": {"id": bos, "type_id": kind}});
+    json!({
+        "type": "TemplateProcessing",
+        "single": [start(0), part("A", 0)],
+        "pair": [start(0), part("A", 0), start(1), part("B", 1)],
+        "special_tokens": { bos: {"id": bos, "ids": [id], "tokens": [bos]} },
+    })
+}

@@ -1,0 +1,124 @@
+//! The vocabulary of a GGUF file, checked: pieces, their kinds, scores or merges, and the special ids.
+//!
+//! Keys follow ggml's `docs/gguf.md`, section "Tokenizer". Refuses to know: how text is split.
+
+use std::collections::HashMap;
+
+use super::gguf::{Gguf, Value};
+use crate::error::{Error, Result};
+
+const REFETCH: &str = "the tokenizer in the file is damaged: fetch the model again";
+
+/// llama.cpp's `llama_token_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Normal,
+    Unknown,
+    Control,
+    UserDefined,
+    Unused,
+    Byte,
+}
+
+/// Pieces in the order of their ids, with their kinds.
+pub(super) struct Vocabulary<'a> {
+    pub(super) gguf: &'a Gguf,
+    pub(super) pieces: Vec<&'a str>,
+    pub(super) kinds: Vec<Kind>,
+    /// Piece → id.
+    pub(super) ids: HashMap<&'a str, usize>,
+}
+
+impl<'a> Vocabulary<'a> {
+    /// # Errors
+    /// [`Error::Model`] naming the key that is missing or wrong.
+    pub(super) fn read(gguf: &'a Gguf) -> Result<Self> {
+        let mut vocabulary = Self { gguf, pieces: Vec::new(), kinds: Vec::new(), ids: HashMap::new() };
+        vocabulary.pieces = vocabulary.texts("tokens")?;
+        for (id, piece) in vocabulary.pieces.iter().enumerate() {
+            if let Some(first) = vocabulary.ids.insert(piece, id) {
+                return Err(vocabulary.wrong("tokens", format!("tokens {first} and {id} are both {piece:?}")));
+            }
+        }
+        vocabulary.kinds = vocabulary.read_kinds()?;
+        Ok(vocabulary)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+        self.gguf.metadata.get(&format!("tokenizer.ggml.{key}"))
+    }
+
+    pub(super) fn wrong(&self, key: &str, why: impl Into<String>) -> Error {
+        Error::model(&self.gguf.path, format!("key `tokenizer.ggml.{key}`"), why, REFETCH)
+    }
+
+    /// The piece of a special id such as `bos_token_id`, if the file names one.
+    pub(super) fn special(&self, key: &str) -> Result<Option<String>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let id = value.count().and_then(|n| usize::try_from(n).ok());
+        let piece = id.and_then(|id| self.pieces.get(id));
+        piece
+            .map(|p| Some((*p).to_string()))
+            .ok_or_else(|| self.wrong(key, format!("it is no id of the {} tokens", self.pieces.len())))
+    }
+
+    /// Pairs of pieces in the order in which they are merged.
+    pub(super) fn merges(&self) -> Result<Vec<(&'a str, &'a str)>> {
+        let lines = self.texts("merges")?;
+        let pairs = lines.into_iter().map(|line| {
+            // A piece may begin with a space, never contain one further on: the separator is the first space after a character.
+            let at = line.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| at);
+            let (left, right) = at
+                .map(|at| (&line[..at], &line[at + 1..]))
+                .ok_or_else(|| self.wrong("merges", format!("{line:?} is not a pair")))?;
+            let joined = [left, right].concat();
+            match [left, right, &joined].into_iter().find(|p| !self.ids.contains_key(p)) {
+                None => Ok((left, right)),
+                Some(piece) => Err(self.wrong("merges", format!("{line:?} needs {piece:?}, which is not a token"))),
+            }
+        });
+        pairs.collect()
+    }
+
+    /// One score for each piece.
+    pub(super) fn scores(&self) -> Result<Vec<f64>> {
+        let scores = self.list("scores")?.iter().map(|v| v.number().filter(|x| !x.is_nan()));
+        let scores: Vec<f64> =
+            scores.collect::<Option<_>>().ok_or_else(|| self.wrong("scores", "it holds something that is not a number"))?;
+        self.one_each("scores", scores)
+    }
+
+    fn read_kinds(&self) -> Result<Vec<Kind>> {
+        if self.get("token_type").is_none() {
+            return Ok(vec![Kind::Normal; self.pieces.len()]);
+        }
+        let kinds = self.list("token_type")?.iter().map(|v| {
+            Some(match v.count()? {
+                1 => Kind::Normal,
+                2 => Kind::Unknown,
+                3 => Kind::Control,
+                4 => Kind::UserDefined,
+                5 => Kind::Unused,
+                6 => Kind::Byte,
+                _ => return None,
+            })
+        });
+        let kinds: Vec<Kind> =
+            kinds.collect::<Option<_>>().ok_or_else(|| self.wrong("token_type", "it holds a kind that is not known"))?;
+        self.one_each("token_type", kinds)
+    }
+
+    fn one_each<T>(&self, key: &str, list: Vec<T>) -> Result<Vec<T>> {
+        let (n, tokens) = (list.len(), self.pieces.len());
+        if n == tokens { Ok(list) } else { Err(self.wrong(key, format!("it has {n} entries for {tokens} tokens"))) }
+    }
+
+    fn list(&self, key: &str) -> Result<&'a [Value]> {
+        self.get(key).and_then(Value::array).ok_or_else(|| self.wrong(key, "it is not there, or not a list"))
+    }
+
+    fn texts(&self, key: &str) -> Result<Vec<&'a str>> {
+        let texts: Option<Vec<&str>> = self.list(key)?.iter().map(Value::text).collect();
+        texts.ok_or_else(|| self.wrong(key, "it holds something that is not text"))
+    }
+}
