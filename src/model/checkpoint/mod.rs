@@ -14,6 +14,8 @@ mod vocabulary;
 #[cfg(test)]
 mod broken;
 #[cfg(test)]
+mod broken_gguf;
+#[cfg(test)]
 mod real;
 
 use std::collections::BTreeMap;
