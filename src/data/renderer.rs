@@ -1,0 +1,233 @@
+//! A tokenizer and a template: rows to examples, conversations to prompts.
+//!
+//! Training, evaluation and `lorakit chat` all render through here, so that they cannot differ.
+
+use std::collections::HashSet;
+
+use super::encode::{Encoded, encode};
+use super::template::{Answer, Clock, Fixed, Jinja, Rendering, Style, Turn, join};
+use super::{Example, Message, Prompt, Row, RowKind, Tokenizer, spans};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::recipe::{Template, TemplateKind};
+
+/// How rows become text and tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Renderer {
+    tokenizer: Tokenizer,
+    rules: Rules,
+    system: Option<String>,
+    stop_ids: Vec<u32>,
+}
+
+#[derive(Clone)]
+enum Rules {
+    Jinja(Jinja),
+    Fixed(Fixed),
+    /// The model's own template is asked for and it has none: prompts and completions as they are.
+    Plain,
+}
+
+impl Renderer {
+    /// The rules of `template` with the tokens of `tokenizer`.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when a template does not parse, [`Error::Io`] when its file cannot be read.
+    pub fn new(tokenizer: Tokenizer, template: &Template) -> Result<Renderer> {
+        Renderer::at(tokenizer, template, Clock::default())
+    }
+
+    /// As [`Renderer::new`], with the date that a template is told when it asks for today's.
+    ///
+    /// # Errors
+    /// As [`Renderer::new`].
+    pub fn at(tokenizer: Tokenizer, template: &Template, clock: Clock) -> Result<Renderer> {
+        let fixed = |style| Rules::Fixed(Fixed { style, eos: tokenizer.special().eos.clone().unwrap_or_default() });
+        let jinja = |name: &str, source: &str| Jinja::new(name, source, tokenizer.special(), clock).map(Rules::Jinja);
+        let rules = match &template.kind {
+            TemplateKind::Alpaca => fixed(Style::Alpaca),
+            TemplateKind::Instruction => fixed(Style::Instruction),
+            TemplateKind::File(path) => jinja(&path.display().to_string(), &files::read_text(path)?)?,
+            TemplateKind::Model => match tokenizer.chat_template() {
+                Some(source) => jinja("of the model", source)?,
+                None => Rules::Plain,
+            },
+        };
+        let mut renderer = Renderer { tokenizer, rules, system: template.system.clone(), stop_ids: Vec::new() };
+        renderer.stop_ids = renderer.find_stop_ids();
+        Ok(renderer)
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Ids that end an answer: the tokenizer's, and what this template puts after one.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        self.stop_ids.clone()
+    }
+
+    /// Tokens and loss mask of a row.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the row or its answers cannot be found in the rendering.
+    pub fn example(&self, row: &Row) -> Result<Example> {
+        let encoded = self.encoded(row)?;
+        Ok(Example { ids: encoded.ids, trained: encoded.trained, source: row.source, line: row.line })
+    }
+
+    /// Everything before the last answer of a row, to generate from; `None` for plain text.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the conversation.
+    pub fn prompt(&self, row: &Row) -> Result<Option<Prompt>> {
+        let (rendering, reference) = match &row.kind {
+            RowKind::Text(_) => return Ok(None),
+            RowKind::Chat(messages) => {
+                let Some(last) = messages.iter().rposition(|m| m.role == "assistant") else { return Ok(None) };
+                (self.conversation(&messages[..last], true)?, &messages[last].content)
+            }
+            RowKind::Alpaca { instruction, input, output, system } => (self.alpaca(system, instruction, input, None)?, output),
+            RowKind::Completion { prompt, completion } => (self.completion(prompt, None)?, completion),
+        };
+        let ids = self.tokens(&rendering)?.ids;
+        Ok(Some(Prompt { ids, reference: reference.clone(), source: row.source, line: row.line }))
+    }
+
+    /// Tokens of a conversation; special tokens written in its messages stay text.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the conversation.
+    pub fn chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
+        Ok(self.tokens(&self.conversation(messages, add_generation_prompt)?)?.ids)
+    }
+
+    /// The text of a conversation.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the conversation.
+    pub fn chat_text(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        match &self.rules {
+            Rules::Jinja(jinja) => jinja.render(&self.with_system(messages), add_generation_prompt),
+            _ => Ok(self.conversation(messages, add_generation_prompt)?.text),
+        }
+    }
+
+    pub(super) fn encoded(&self, row: &Row) -> Result<Encoded> {
+        self.tokens(&self.rendering(row)?)
+    }
+
+    /// The role of each turn of a row's rendering, in the order that [`Encoded::turn`] counts.
+    pub(super) fn encoded_with_roles(&self, row: &Row) -> Result<(Encoded, Vec<String>)> {
+        let rendering = self.rendering(row)?;
+        let encoded = self.tokens(&rendering)?;
+        Ok((encoded, rendering.turns.into_iter().map(|t| t.role).collect()))
+    }
+
+    fn tokens(&self, rendering: &Rendering) -> Result<Encoded> {
+        encode(&self.tokenizer, rendering, self.tokenizer.special().add_bos)
+    }
+
+    fn rendering(&self, row: &Row) -> Result<Rendering> {
+        match &row.kind {
+            RowKind::Text(text) => Ok(self.plain("", text, "text")),
+            RowKind::Chat(messages) => self.conversation(messages, false),
+            RowKind::Alpaca { instruction, input, output, system } => self.alpaca(system, instruction, input, Some(output)),
+            RowKind::Completion { prompt, completion } => self.completion(prompt, Some(completion)),
+        }
+    }
+
+    fn conversation(&self, messages: &[Message], prompt: bool) -> Result<Rendering> {
+        match &self.rules {
+            Rules::Jinja(jinja) => {
+                let messages = self.with_system(messages);
+                let rendering = spans::render(jinja, &messages, prompt)?;
+                if rendering.guessed && messages.iter().any(|m| self.tokenizer.holds_control(&m.content)) {
+                    return Err(Error::Template {
+                        name: jinja.name().into(),
+                        line: None,
+                        why: "a message holds a special token's text, and the template rewrites messages, so the two cannot be told apart".into(),
+                        help: "remove the special token from the message, or choose another template".into(),
+                    });
+                }
+                Ok(rendering)
+            }
+            Rules::Fixed(fixed) => fixed.chat(&self.with_system(messages), prompt),
+            Rules::Plain => Err(Error::Template {
+                name: "of the model".into(),
+                line: None,
+                why: "the model has no chat template".into(),
+                help: "set `template.kind = \"instruction\"` (or \"alpaca\"), or give a Jinja file".into(),
+            }),
+        }
+    }
+
+    fn alpaca(&self, system: &Option<String>, instruction: &str, input: &str, answer: Option<&str>) -> Result<Rendering> {
+        if let Rules::Fixed(fixed) = &self.rules {
+            let system = system.as_deref().or(self.system.as_deref());
+            return Ok(fixed.alpaca(system, instruction, input, answer));
+        }
+        let mut messages: Vec<Message> = system.iter().map(|s| Message::new("system", s)).collect();
+        messages.push(Message::new("user", join(instruction, input)));
+        messages.extend(answer.map(|a| Message::new("assistant", a)));
+        self.conversation(&messages, answer.is_none())
+    }
+
+    /// A prompt and its completion: one turn of the template, or as they are where there is none.
+    fn completion(&self, prompt: &str, completion: Option<&str>) -> Result<Rendering> {
+        if matches!(self.rules, Rules::Plain) {
+            return Ok(match completion {
+                Some(completion) => self.plain(prompt, completion, "assistant"),
+                None => Rendering { text: prompt.into(), turns: vec![turn("user", 0..prompt.len())], guessed: false },
+            });
+        }
+        let mut messages = vec![Message::new("user", prompt)];
+        messages.extend(completion.map(|c| Message::new("assistant", c)));
+        self.conversation(&messages, completion.is_none())
+    }
+
+    /// `before` and then `text`, which is trained together with the EOS token after it.
+    fn plain(&self, before: &str, text: &str, role: &str) -> Rendering {
+        let end = self.tokenizer.special().eos.as_deref().unwrap_or_default();
+        let span = before.len()..before.len() + text.len();
+        let answer = Answer { span: span.clone(), until: span.end + end.len() };
+        let mut turns = Vec::new();
+        if !before.is_empty() {
+            turns.push(turn("user", 0..before.len()));
+        }
+        turns.push(Turn { answer: Some(answer), ..turn(role, span) });
+        Rendering { text: format!("{before}{text}{end}"), turns, guessed: false }
+    }
+
+    fn with_system(&self, messages: &[Message]) -> Vec<Message> {
+        let mut all = Vec::with_capacity(messages.len() + 1);
+        if let Some(system) = self.system.as_ref().filter(|_| messages.first().is_none_or(|m| m.role != "system")) {
+            all.push(Message::new("system", system));
+        }
+        all.extend_from_slice(messages);
+        all
+    }
+
+    /// The ends of turn that the template itself writes, found by rendering a conversation of two answers.
+    fn find_stop_ids(&self) -> Vec<u32> {
+        let probe: Vec<Message> = ["user", "assistant", "user", "assistant"]
+            .iter()
+            .zip(["1", "2", "3", "4"])
+            .map(|(r, c)| Message::new(*r, c))
+            .collect();
+        let mut ids = self.tokenizer.eos_ids().to_vec();
+        for turns in [&probe[..], &probe[..2]] {
+            let Ok(encoded) = self.conversation(turns, false).and_then(|r| self.tokens(&r)) else { continue };
+            let last = |t: &usize| encoded.trained[*t] && !encoded.trained.get(t + 1).is_some_and(|next| *next);
+            let ends = (0..encoded.ids.len()).filter(last).map(|t| encoded.ids[t]);
+            ids.extend(ends.filter(|id| self.tokenizer.is_control(*id)));
+        }
+        let mut known = HashSet::new();
+        ids.retain(|id| known.insert(*id));
+        ids
+    }
+}
+
+fn turn(role: &str, place: std::ops::Range<usize>) -> Turn {
+    Turn { role: role.into(), content: vec![place], answer: None }
+}

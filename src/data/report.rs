@@ -1,0 +1,128 @@
+//! What became of every row: used, dropped (with reason and line), cut, and what the tokens are.
+//!
+//! Refuses to know how it is shown (`cli::data`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Account of a [`super::load`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Training files first, then held-out ones; `source` of rows and examples counts here.
+    pub sources: Vec<SourceReport>,
+    pub train: Counts,
+    pub heldout: Counts,
+    /// Rows that are not used, in file order.
+    pub dropped: Vec<Dropped>,
+    /// Rows cut at the longest length; `tokens` as they were.
+    pub truncated: Vec<Long>,
+    /// Special tokens written inside messages; they were kept as text.
+    pub injected: Vec<Injected>,
+    /// The longest rows in use, longest first.
+    pub longest: Vec<Long>,
+    /// Answers that no special token ends: a model trained on these alone does not learn to stop.
+    pub open_answers: usize,
+    /// Held-out rows whose tokens are those of a training row.
+    pub repeated: Vec<Long>,
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SourceReport {
+    pub path: PathBuf,
+    pub split: Split,
+    pub shape: crate::recipe::Shape,
+    /// Rows in the file.
+    pub rows: usize,
+    /// Rows left out by `limit`.
+    pub beyond_limit: usize,
+    /// Columns (and `message.KEY`) that are not used.
+    pub ignored: Vec<String>,
+}
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    Train,
+    Heldout,
+}
+
+/// Numbers of a split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Counts {
+    pub examples: usize,
+    pub tokens: usize,
+    /// Tokens that carry loss.
+    pub trained: usize,
+    /// Role → tokens; `template` is what belongs to no message.
+    pub roles: BTreeMap<String, usize>,
+}
+
+/// A row that is not used.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Dropped {
+    pub source: usize,
+    pub line: usize,
+    pub reason: Reason,
+}
+
+/// Why a row is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// More tokens than `train.max_length`.
+    OverLong { tokens: usize },
+    /// An answer without a visible character.
+    Empty,
+    /// No token would carry loss (after cutting, for instance).
+    NoTrainedToken,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reason::OverLong { tokens } => write!(f, "over-long ({tokens} tokens)"),
+            Reason::Empty => f.write_str("empty answer"),
+            Reason::NoTrainedToken => f.write_str("no trained token"),
+        }
+    }
+}
+
+/// A row and its length.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Long {
+    pub source: usize,
+    pub line: usize,
+    pub tokens: usize,
+}
+
+/// A special token written inside a row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Injected {
+    pub source: usize,
+    pub line: usize,
+    pub token: String,
+    pub times: usize,
+}
+
+impl Counts {
+    /// Share of tokens that carry loss, 0 to 1.
+    pub fn share_trained(&self) -> f64 {
+        if self.tokens == 0 { 0.0 } else { self.trained as f64 / self.tokens as f64 }
+    }
+}
+
+impl Report {
+    /// Rows in all files.
+    pub fn rows_read(&self) -> usize {
+        self.sources.iter().map(|s| s.rows).sum()
+    }
+
+    /// Rows in use.
+    pub fn rows_used(&self) -> usize {
+        self.train.examples + self.heldout.examples
+    }
+}

@@ -1,0 +1,167 @@
+//! A model's own chat template: Jinja as transformers sets it up, with bounds on what a template may burn.
+//!
+//! The template comes with a model and is not trusted: its length, its steps and its output are capped, and it
+//! reaches nothing but the conversation. Refuses to know where messages lie in the text (`spans`).
+
+use std::io;
+use std::sync::Arc;
+
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, ErrorKind};
+use regex::Regex;
+
+use super::clock::Clock;
+use super::python::{self, JsonStyle};
+use crate::data::Message;
+use crate::data::tokenizer::Special;
+use crate::error::{Error, Result};
+
+/// Longest source of a template, in bytes.
+const MAX_SOURCE: usize = 1 << 20;
+/// Longest rendered conversation, in bytes.
+const MAX_OUTPUT: usize = 16 << 20;
+/// Most instructions of the template engine in one rendering.
+const FUEL: u64 = 5_000_000;
+
+/// A compiled chat template; cloning shares it.
+#[derive(Clone)]
+pub struct Jinja {
+    environment: Arc<Environment<'static>>,
+    name: String,
+    globals: Value,
+}
+
+impl Jinja {
+    /// Compiles `source`; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Template`] with the line when it does not parse or is too long.
+    pub fn new(name: &str, source: &str, special: &Special, clock: Clock) -> Result<Jinja> {
+        if source.len() > MAX_SOURCE {
+            let why = format!("the source has {} bytes, at most {MAX_SOURCE} are read", source.len());
+            return Err(Error::Template { name: name.into(), line: None, why, help: "use a shorter template".into() });
+        }
+        let mut environment = environment(clock);
+        environment.add_template_owned("chat", without_generation_tags(source)).map_err(|e| describe(name, &e))?;
+        let token = |t: &Option<String>| t.as_deref().map_or(Value::UNDEFINED, Value::from);
+        let globals = minijinja::context! {
+            bos_token => token(&special.bos), eos_token => token(&special.eos),
+            pad_token => token(&special.pad), unk_token => token(&special.unk),
+            tools => Value::from(()), documents => Value::from(()),
+        };
+        Ok(Jinja { environment: Arc::new(environment), name: name.into(), globals })
+    }
+
+    /// What errors call this template.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The text of a conversation.
+    ///
+    /// # Errors
+    /// [`Error::Template`] with the template's line: its own `raise_exception`, a failing expression, a bound reached.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let template = self.environment.get_template("chat").map_err(|e| describe(&self.name, &e))?;
+        let messages: Vec<Value> = messages.iter().map(value).collect();
+        let context = minijinja::context! { messages, add_generation_prompt, ..self.globals.clone() };
+        let mut out = Bounded { bytes: Vec::new() };
+        template.render_captured_to(context, &mut out).map_err(|e| describe(&self.name, &e))?;
+        String::from_utf8(out.bytes).map_err(|e| Error::Template {
+            name: self.name.clone(),
+            line: None,
+            why: format!("the output is not UTF-8: {e}"),
+            help: "report this template".into(),
+        })
+    }
+}
+
+/// A message as a template sees it.
+fn value(message: &Message) -> Value {
+    Value::from_pairs([("role", Value::from(message.role.as_str())), ("content", Value::from(message.content.as_str()))])
+}
+
+/// Output that ends with an error instead of growing without bound.
+struct Bounded {
+    bytes: Vec<u8>,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + piece.len() > MAX_OUTPUT {
+            return Err(io::Error::other(format!("the output is longer than {MAX_OUTPUT} bytes")));
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `trim_blocks`, `lstrip_blocks`, loop controls, Python's methods, `raise_exception`, `strftime_now`, `tojson`: what
+/// transformers' `_compile_jinja_template` sets up.
+fn environment(clock: Clock) -> Environment<'static> {
+    let mut env = Environment::new();
+    let syntax = env.syntax().to_builder().trim_blocks(true).lstrip_blocks(true).build();
+    // The delimiters are the defaults, which are valid.
+    #[allow(clippy::unwrap_used)]
+    env.set_syntax(syntax.unwrap());
+    env.set_fuel(Some(FUEL));
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.set_formatter(|out, _, value| out.write_str(&python::print(value)).map_err(minijinja::Error::from));
+    env.add_function("raise_exception", |why: String| -> std::result::Result<Value, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{why}")))
+    });
+    env.add_function("strftime_now", move |format: String| clock.strftime(&format));
+    env.add_filter("tojson", tojson);
+    env
+}
+
+/// Marks an error that the template itself raised.
+const RAISED: &str = "raised: ";
+
+fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> std::result::Result<String, minijinja::Error> {
+    let indent = match options.get::<Option<usize>>("indent")? {
+        Some(width) => Some(width),
+        None => indent,
+    };
+    let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    // Accepted and without effect: our output is what their usual values give.
+    _ = options.get::<Option<bool>>("ensure_ascii")?;
+    _ = options.get::<Option<Value>>("separators")?;
+    options.assert_all_used()?;
+    python::json(&value, JsonStyle { indent, sort_keys })
+}
+
+/// `{% generation %}` marks what an assistant wrote; the tags are replaced by ones without effect, so that white space
+/// around them is treated alike. (Where answers lie is found from the rendering, for every template.)
+fn without_generation_tags(source: &str) -> String {
+    // The pattern is a constant and parses.
+    #[allow(clippy::unwrap_used)]
+    let tags = Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").unwrap();
+    tags.replace_all(source, |c: &regex::Captures<'_>| {
+        let word = if c.get(2).is_some() { "endif" } else { "if true" };
+        format!("{{%{} {word} {}%}}", &c[1], &c[3])
+    })
+    .into_owned()
+}
+
+fn describe(name: &str, error: &minijinja::Error) -> Error {
+    let detail = error.detail().map(str::to_string).unwrap_or_else(|| error.to_string());
+    let cause = std::error::Error::source(error).map(|s| format!(": {s}")).unwrap_or_default();
+    let (why, help) = match (error.kind(), detail.strip_prefix(RAISED)) {
+        (_, Some(raised)) => {
+            (format!("the template refuses the conversation: {raised}"), "change the row, or choose another template".to_string())
+        }
+        (ErrorKind::OutOfFuel, _) => {
+            (format!("it does more than {FUEL} steps"), "a template that loops this long is broken; use another one".to_string())
+        }
+        (ErrorKind::SyntaxError, _) => (format!("syntax error: {detail}"), "correct the template".to_string()),
+        (kind, _) => {
+            (format!("{kind}: {detail}{cause}"), "choose another template (`template.kind`), or correct this one".to_string())
+        }
+    };
+    Error::Template { name: name.into(), line: error.line(), why, help }
+}
