@@ -10,3 +10,14 @@ mod gemm_f32;
 #[cfg(target_arch = "x86_64")]
 mod gemm_bf16;
 pub mod linear;
+pub mod simd;
+mod host;
+mod tile;
+pub mod norm;
+pub mod rope;
+pub mod attention;
+pub mod glu;
+pub mod cross_entropy;
+
+#[cfg(test)]
+mod trial;

@@ -1,0 +1,37 @@
+//! Attention of a few new queries over a cache: a dot product a key, each (query, head) by itself.
+
+use rayon::prelude::*;
+
+use super::super::tile::{Left, Product, Right, Size, matmul};
+use super::{Attention, Heads, Normaliser, rows};
+
+/// Multiply–adds that one task handles at least.
+const TASK: usize = 64 * 1024;
+
+/// The output (b, t, h, dh) and the normalisers (b, t, h).
+pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (Vec<f32>, Vec<Normaliser>) {
+    let d = op.dims;
+    let mut out = vec![0.0; d.b * d.t * d.h * d.dh];
+    let mut normalisers = vec![Normaliser::default(); d.b * d.t * d.h];
+    let least = TASK.div_ceil((d.s * d.dh).max(1));
+    let heads = out.par_chunks_mut(d.dh.max(1)).zip(normalisers.par_iter_mut()).enumerate().with_min_len(least);
+    heads.for_each_init(Vec::new, |scores, (at, (out, normaliser))| {
+        let (b, i, head) = (at / d.h / d.t, at / d.h % d.t, at % d.h);
+        let keys = d.visible(&op.starts, b, i);
+        if keys.is_empty() {
+            return;
+        }
+        let (key_head, query) = (head / d.group(), &q.from(b, i, head)[..d.dh]);
+        let first = k.from(b, keys.start, key_head);
+        scores.clear();
+        scores.extend((0..keys.len()).map(|j| rows::dot(op.level, query, &first[j * k.time..][..d.dh])));
+        let softmax = rows::exponentials(op.level, scores, op.scale);
+        // out (1, dh) = p (1, keys) · v (keys, dh)
+        let size = Size { m: 1, k: keys.len(), n: d.dh, add: false };
+        let right = Right { data: v.from(b, keys.start, key_head), row: v.time };
+        matmul(op.level, size, Left { data: scores, row: keys.len(), column: 1 }, right, Product { data: out, row: d.dh });
+        rows::scale_row(op.level, out, 1.0 / softmax.sum);
+        *normaliser = softmax;
+    });
+    (out, normalisers)
+}

@@ -1,0 +1,182 @@
+//! Causal grouped-query attention, `softmax(scale · q·kᵀ) · v`, one block of queries of one head at a time.
+//!
+//! The forward keeps what normalises each row only when a gradient is tracked; the backward recomputes the
+//! probabilities from it (Dao et al. 2022, "FlashAttention", algorithm 4). Refuses to know: caches, masks other than
+//! a first visible key, model families.
+//! Legend: `b` batch, `t` queries, `s` keys, `h` heads, `hkv` key heads, `dh` head size.
+
+use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, bail};
+
+use super::host;
+use super::simd::Level;
+use crate::Result;
+
+mod backward;
+mod decode;
+mod forward;
+pub mod portable;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+
+/// Up to this many queries a row, each is done by itself: packing the keys would cost more than it saves.
+const FEW: usize = 4;
+/// Queries of one block: a multiple of the six rows of a tile.
+const BLOCK: usize = 48;
+
+/// Attention of `q` (b, t, h, dh) over `k` and `v` (b, s, hkv, dh); the result is (b, t, h, dh).
+///
+/// Query `i` of row `b` sees keys `starts[b·t + i] ..= (s − t) + i`: causal, with the newest query at the newest key;
+/// `starts` hides left padding and earlier examples of a packed row. A query that sees no key gives zeros.
+/// Head `j` of `q` reads key head `j / (h / hkv)`. `k` and `v` may be narrowed views of a cache.
+/// Errors when shapes disagree, h is not a multiple of hkv, t > s, or there are not b·t starts.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64) -> Result<Tensor> {
+    let dims = Dims::of(q, k, v, starts)?;
+    if !host::fused(q) || !host::fused(k) || !host::fused(v) {
+        return portable::attention(q, k, v, starts, scale);
+    }
+    attention_at(Level::best(), dims, q, k, v, starts, scale)
+}
+
+fn attention_at(level: Level, dims: Dims, q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64) -> Result<Tensor> {
+    let tracked = q.track_op() || k.track_op() || v.track_op();
+    let normalisers = tracked.then(OnceLock::new);
+    let op = Attention { dims, starts: starts.into(), scale: scale as f32, normalisers, level };
+    Ok(last_dense(q)?.apply_op3(&last_dense(k)?, &last_dense(v)?, op)?)
+}
+
+/// The tensor itself when the elements of a head lie side by side, else a copy.
+fn last_dense(x: &Tensor) -> Result<Tensor> {
+    if x.stride()[3] == 1 || x.dims()[3] == 1 { Ok(x.clone()) } else { Ok(x.contiguous()?) }
+}
+
+/// The sizes of one call.
+#[derive(Debug, Clone, Copy)]
+struct Dims {
+    b: usize,
+    t: usize,
+    s: usize,
+    h: usize,
+    hkv: usize,
+    dh: usize,
+}
+
+impl Dims {
+    fn of(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32]) -> Result<Dims> {
+        let (b, t, h, dh) = q.dims4()?;
+        let (kb, s, hkv, kdh) = k.dims4()?;
+        let problem = if kb != b || kdh != dh || k.dims() != v.dims() {
+            format!("q is {:?}, k {:?}, v {:?}", q.dims(), k.dims(), v.dims())
+        } else if hkv == 0 || h % hkv != 0 {
+            format!("{h} heads cannot share {hkv} key heads evenly")
+        } else if t > s {
+            format!("{t} queries but only {s} keys")
+        } else if starts.len() != b * t {
+            format!("{} starts for {b} rows of {t} queries", starts.len())
+        } else {
+            return Ok(Dims { b, t, s, h, hkv, dh });
+        };
+        Err(candle_core::Error::Msg(format!("attention: {problem}")).into())
+    }
+
+    /// Heads of q that share one head of k.
+    fn group(self) -> usize {
+        self.h / self.hkv
+    }
+
+    /// Keys that query `i` of row `b` sees, as a half-open range; empty when it sees none.
+    fn visible(self, starts: &[u32], b: usize, i: usize) -> std::ops::Range<usize> {
+        let end = self.s - self.t + i + 1;
+        (starts[b * self.t + i] as usize).min(end)..end
+    }
+}
+
+/// The vectors of a (b, n, heads, dh) tensor of any strides but the last.
+#[derive(Clone, Copy)]
+struct Heads<'a> {
+    data: &'a [f32],
+    batch: usize,
+    time: usize,
+    head: usize,
+}
+
+impl<'a> Heads<'a> {
+    fn of(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<Heads<'a>> {
+        let [batch, time, head, _] = *layout.stride() else { bail!("attention: {:?} is not 4-dimensional", layout.dims()) };
+        Ok(Heads { data: &storage.as_slice::<f32>()?[layout.start_offset()..], batch, time, head })
+    }
+
+    /// Everything from the vector of token `i` on, the next token `self.time` further.
+    fn from(self, b: usize, i: usize, head: usize) -> &'a [f32] {
+        &self.data[b * self.batch + i * self.time + head * self.head..]
+    }
+}
+
+/// The largest scaled score of a row, and Σ exp(scaled score − largest). Kept apart so that large scores cost no digits.
+#[derive(Debug, Clone, Copy, Default)]
+struct Normaliser {
+    max: f32,
+    sum: f32,
+}
+
+struct Attention {
+    dims: Dims,
+    starts: Box<[u32]>,
+    scale: f32,
+    /// What normalises each row (b, t, h), kept only when a gradient will be asked for.
+    normalisers: Option<OnceLock<Vec<Normaliser>>>,
+    level: Level,
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        lq: &Layout,
+        k: &CpuStorage,
+        lk: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (q, k, v) = (Heads::of(q, lq)?, Heads::of(k, lk)?, Heads::of(v, lv)?);
+        let (out, normalisers) = if self.dims.t <= FEW { decode::run(self, q, k, v) } else { forward::run(self, q, k, v) };
+        if let Some(cell) = &self.normalisers {
+            // The op runs forward once, so the cell is empty; were it not, it would hold the same numbers.
+            let _ = cell.set(normalisers);
+        }
+        Ok((CpuStorage::F32(out), lq.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let Some(normalisers) = self.normalisers.as_ref().and_then(|n| n.get()) else {
+            bail!("attention: asked for a gradient that was not tracked in the forward pass")
+        };
+        let grad = grad.contiguous()?;
+        let grads = host::with_storage(q, |qs, lq| {
+            host::with_storage(k, |ks, lk| {
+                host::with_storage(v, |vs, lv| {
+                    let (q, k, v) = (Heads::of(qs, lq)?, Heads::of(ks, lk)?, Heads::of(vs, lv)?);
+                    host::read(out, |out| {
+                        host::read(&grad, |grad| Ok(backward::run(self, q, k, v, backward::Saved { out, grad, normalisers })))
+                    })
+                })
+            })
+        })?;
+        let keep = |x: &Tensor, g: Vec<f32>| x.track_op().then(|| host::tensor(g, x.shape())).transpose();
+        Ok((keep(q, grads.q)?, keep(k, grads.k)?, keep(v, grads.v)?))
+    }
+}

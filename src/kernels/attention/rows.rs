@@ -1,0 +1,93 @@
+//! What happens to one row of scores, and the packing of keys.
+
+use super::super::cross_entropy::largest;
+use super::super::simd::{Level, Simd, multiversion};
+use super::{Dims, Heads, Normaliser};
+
+/// One head of keys (or values) transposed into panels of a tile's width: panel `j` holds keys `j·width..` as
+/// (dh, width), padded with zeros.
+pub(super) struct Panels {
+    pub data: Vec<f32>,
+    pub width: usize,
+    dh: usize,
+}
+
+impl Panels {
+    /// Packs keys `0..s` of `head` of row `b`.
+    pub(super) fn pack(level: Level, dims: Dims, k: Heads<'_>, b: usize, head: usize) -> Panels {
+        let width = level.tile_columns();
+        let mut data = vec![0.0; dims.s.div_ceil(width) * width * dims.dh];
+        for (j, panel) in data.chunks_exact_mut(width * dims.dh).enumerate() {
+            for column in 0..width.min(dims.s - j * width) {
+                let key = &k.from(b, j * width + column, head)[..dims.dh];
+                for (row, x) in panel.chunks_exact_mut(width).zip(key) {
+                    row[column] = *x;
+                }
+            }
+        }
+        Panels { data, width, dh: dims.dh }
+    }
+
+    /// Panel `j`, (dh, width).
+    pub(super) fn panel(&self, j: usize) -> &[f32] {
+        &self.data[j * self.width * self.dh..][..self.width * self.dh]
+    }
+}
+
+multiversion! {
+    /// Replaces scores by `exp(scale · (score − largest))`; returns what normalises them.
+    pub(super) fn exponentials(row: &mut [f32], scale: f32) -> Normaliser = exponentials_body;
+}
+multiversion! {
+    /// Multiplies a row by a number.
+    pub(super) fn scale_row(row: &mut [f32], factor: f32) = scale_body;
+}
+multiversion! {
+    /// `a · b`
+    pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body;
+}
+multiversion! {
+    /// From scores and dP: `scores ← p = exp(scale·score − max) / sum`, `dp ← scale · p · (dp − delta)`.
+    pub(super) fn probabilities_back(scores: &mut [f32], dp: &mut [f32], scale: f32, normaliser: Normaliser, delta: f32)
+        = probabilities_back_body;
+}
+
+#[inline(always)]
+fn exponentials_body<S: Simd>(s: S, row: &mut [f32], scale: f32) -> Normaliser {
+    let top = largest(s, row) * scale;
+    let (scale_v, shift) = (s.splat(scale), s.splat(-top));
+    let mut sum = s.splat(0.0);
+    for x in row.chunks_mut(S::LANES) {
+        let e = s.first(s.exp(s.mul_add(s.load(x), scale_v, shift)), x.len());
+        s.store(e, x);
+        sum = s.add(sum, e);
+    }
+    Normaliser { max: top, sum: s.sum(sum) }
+}
+
+#[inline(always)]
+fn scale_body<S: Simd>(s: S, row: &mut [f32], factor: f32) {
+    for x in row.chunks_mut(S::LANES) {
+        s.store(s.mul(s.load(x), s.splat(factor)), x);
+    }
+}
+
+#[inline(always)]
+fn dot_body<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = s.splat(0.0);
+    for (a, b) in a.chunks(S::LANES).zip(b.chunks(S::LANES)) {
+        sum = s.mul_add(s.load(a), s.load(b), sum);
+    }
+    s.sum(sum)
+}
+
+#[inline(always)]
+fn probabilities_back_body<S: Simd>(s: S, scores: &mut [f32], dp: &mut [f32], scale: f32, normaliser: Normaliser, delta: f32) {
+    let (scale, shift, delta) = (s.splat(scale), s.splat(-normaliser.max), s.splat(delta));
+    let factor = s.splat(1.0 / normaliser.sum);
+    for (score, dp) in scores.chunks_mut(S::LANES).zip(dp.chunks_mut(S::LANES)) {
+        let p = s.mul(s.exp(s.mul_add(s.load(score), scale, shift)), factor);
+        s.store(p, score);
+        s.store(s.mul(s.mul(p, scale), s.sub(s.load(dp), delta)), dp);
+    }
+}

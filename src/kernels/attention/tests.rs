@@ -1,0 +1,134 @@
+use candle_core::{IndexOp, Tensor, Var};
+
+use super::super::simd::Level;
+use super::super::trial::{self, Tolerance};
+use super::*;
+
+/// b, t, s, h, hkv, dh
+const CASES: [[usize; 6]; 10] = [
+    [1, 1, 1, 1, 1, 8],
+    [2, 1, 37, 9, 3, 64],
+    [1, 3, 9, 4, 2, 10],
+    [2, 7, 7, 4, 4, 16],
+    [1, 65, 65, 9, 3, 64],
+    [2, 50, 131, 6, 2, 24],
+    [1, 97, 97, 2, 1, 80],
+    [3, 5, 70, 4, 1, 128],
+    [1, 49, 49, 2, 2, 7],
+    [1, 130, 260, 3, 1, 64],
+];
+
+fn inputs([b, t, s, h, hkv, dh]: [usize; 6]) -> [Tensor; 3] {
+    let numbers = |seed, n, h| (trial::numbers(seed, &[b, n, h, dh]) * 2.0).unwrap();
+    [numbers(1, t, h), numbers(2, s, hkv), numbers(3, s, hkv)]
+}
+
+/// Plain causal, left padding, examples packed one after the other, and queries that see nothing.
+fn starts([b, t, s, ..]: [usize; 6]) -> Vec<(&'static str, Vec<u32>)> {
+    let of = |f: &dyn Fn(usize, usize) -> usize| (0..b * t).map(|at| f(at / t, at % t) as u32).collect();
+    vec![
+        ("causal", of(&|_, _| 0)),
+        ("padded", of(&|b, i| (b + 1).min(s - t + i))),
+        ("packed", of(&|_, i| (s - t + i) / 5 * 5)),
+        ("late", of(&|_, i| (s - t + i) / 80 * 80)),
+        ("blind", of(&|_, i| if i < 2 { s } else { 1 })),
+    ]
+}
+
+#[test]
+fn agrees_with_its_twin() {
+    for case in CASES {
+        let [q, k, v] = inputs(case);
+        for (name, starts) in starts(case) {
+            let doubles = [trial::double(&q), trial::double(&k), trial::double(&v)];
+            let want = trial::run(&doubles, |x| portable::attention(&x[0], &x[1], &x[2], &starts, 0.3));
+            let tolerance = Tolerance { absolute: 1e-5, relative: 1e-5 };
+            for level in Level::available() {
+                let dims = Dims::of(&q, &k, &v, &starts).unwrap();
+                let run = |x: &[Tensor]| attention_at(level, dims, &x[0], &x[1], &x[2], &starts, 0.3);
+                let got = trial::run(&[q.clone(), k.clone(), v.clone()], run);
+                trial::same(&got, &want, tolerance, &format!("{} {name} {case:?}", level.name()));
+            }
+        }
+    }
+}
+
+#[test]
+fn twin_agrees_with_finite_differences() {
+    let case = [2, 3, 5, 4, 2, 3];
+    let [q, k, v] = inputs(case).map(|x| trial::double(&x));
+    for (_, starts) in starts(case) {
+        trial::finite_differences(&[q.clone(), k.clone(), v.clone()], |x| portable::attention(&x[0], &x[1], &x[2], &starts, 0.7));
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    for case in [[2, 131, 131, 6, 3, 64], [2, 1, 513, 9, 3, 64], [1, 200, 300, 3, 1, 24]] {
+        let inputs = inputs(case);
+        let starts = vec![2; case[0] * case[1]];
+        trial::threads_agree(&inputs, |x| attention(&x[0], &x[1], &x[2], &starts, 0.125));
+    }
+}
+
+#[test]
+fn a_narrowed_cache_is_read_in_place() {
+    let [b, t, s, h, hkv, dh] = [2, 6, 20, 4, 2, 16];
+    let q = trial::numbers(1, &[b, t, h, dh]);
+    let cache = trial::numbers(2, &[b, 64, 2 * hkv, dh]);
+    // Keys and values side by side in one buffer that is longer than what is filled.
+    let k = cache.narrow(1, 0, s).unwrap().narrow(2, 0, hkv).unwrap();
+    let v = cache.narrow(1, 0, s).unwrap().narrow(2, hkv, hkv).unwrap();
+    for t in [1, t] {
+        let q = q.narrow(1, 0, t).unwrap();
+        let starts = vec![1; b * t];
+        let viewed = attention(&q, &k, &v, &starts, 0.25).unwrap();
+        let copied = attention(&q.contiguous().unwrap(), &k.contiguous().unwrap(), &v.contiguous().unwrap(), &starts, 0.25);
+        let difference = (viewed - copied.unwrap()).unwrap().abs().unwrap().max_all().unwrap();
+        assert_eq!(difference.to_scalar::<f32>().unwrap(), 0.0);
+    }
+}
+
+#[test]
+fn transposed_heads_are_accepted() {
+    let q = trial::numbers(1, &[1, 2, 7, 8]).transpose(1, 2).unwrap();
+    let dense = q.contiguous().unwrap();
+    let run = |x: &Tensor| attention(x, x, x, &[0; 7], 0.5).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(run(&q), run(&dense));
+    let last = trial::numbers(1, &[1, 7, 8, 2]).transpose(2, 3).unwrap();
+    assert_eq!(run(&last), run(&last.contiguous().unwrap()));
+}
+
+#[test]
+fn a_step_with_a_cache_is_a_row_of_the_whole() {
+    let case = [2, 40, 40, 4, 2, 16];
+    let [q, k, v] = inputs(case);
+    let whole = attention(&q, &k, &v, &vec![0; 80], 0.25).unwrap();
+    for i in [0, 7, 39] {
+        let cached = |x: &Tensor| x.narrow(1, 0, i + 1).unwrap();
+        let step = attention(&q.narrow(1, i, 1).unwrap(), &cached(&k), &cached(&v), &[0; 2], 0.25).unwrap();
+        let difference = (step.i((.., 0)).unwrap() - whole.i((.., i)).unwrap()).unwrap();
+        assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() < 2e-6);
+    }
+}
+
+#[test]
+fn only_tracked_inputs_get_a_gradient_and_nothing_is_kept_without_one() {
+    let [q, k, v] = inputs([1, 9, 9, 2, 1, 8]);
+    assert!(!attention(&q, &k, &v, &[0; 9], 0.3).unwrap().track_op());
+    let var = Var::from_tensor(&q).unwrap();
+    let grads = attention(var.as_tensor(), &k, &v, &[0; 9], 0.3).unwrap().sum_all().unwrap().backward().unwrap();
+    assert!(grads.get(&var).is_some() && grads.get(&k).is_none() && grads.get(&v).is_none());
+}
+
+#[test]
+fn wrong_sizes_are_named() {
+    let message = |q: &[usize], k: &[usize], starts: usize| {
+        let (q, k) = (trial::numbers(1, q), trial::numbers(2, k));
+        attention(&q, &k, &k, &vec![0; starts], 1.0).unwrap_err().to_string()
+    };
+    assert!(message(&[1, 2, 3, 4], &[1, 2, 2, 4], 2).contains("3 heads cannot share 2 key heads"));
+    assert!(message(&[1, 3, 2, 4], &[1, 2, 2, 4], 3).contains("3 queries but only 2 keys"));
+    assert!(message(&[1, 2, 2, 4], &[1, 2, 2, 4], 1).contains("1 starts for 1 rows of 2 queries"));
+    assert!(message(&[1, 2, 2, 4], &[1, 2, 2, 5], 2).contains("q is [1, 2, 2, 4]"));
+}

@@ -1,0 +1,55 @@
+//! The numbers of a CPU tensor as slices, and their even division over threads.
+//!
+//! A division depends on sizes alone, never on the number of threads, so results do not either.
+
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use rayon::prelude::*;
+
+/// Elements that one task handles: large enough to hide its scheduling, small enough to share out.
+const TASK: usize = 16 * 1024;
+
+/// Whether the fused kernels apply: f32 on the CPU. Everything else takes the portable twin.
+pub(super) fn fused(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+/// The elements of a contiguous CPU storage.
+pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => bail!("a fused CPU kernel got a tensor with strides {:?} where it needs a contiguous one", layout.stride()),
+    }
+}
+
+/// Runs `f` on the elements of a contiguous CPU tensor.
+pub(super) fn read<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    with_storage(x, |storage, layout| f(slice(storage, layout)?))
+}
+
+/// Runs `f` on the storage and layout of a CPU tensor.
+pub(super) fn with_storage<R>(x: &Tensor, f: impl FnOnce(&CpuStorage, &Layout) -> Result<R>) -> Result<R> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(storage, layout),
+        _ => bail!("a fused CPU kernel got a tensor on {:?}", x.device().location()),
+    }
+}
+
+/// A CPU tensor that owns `data`.
+pub(super) fn tensor(data: Vec<f32>, shape: &Shape) -> Result<Tensor> {
+    Tensor::from_vec(data, shape, &Device::Cpu)
+}
+
+/// Rows of `width` elements that make one task.
+pub(super) fn rows_per_task(width: usize) -> usize {
+    (TASK / width.max(1)).max(1)
+}
+
+/// Calls `f(first_row, rows)` on runs of whole rows of `out`, in parallel when there is more than one run.
+pub(super) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = rows_per_task(width);
+    if out.len() <= rows * width {
+        return f(0, out);
+    }
+    out.par_chunks_mut(rows * width).enumerate().for_each(|(i, chunk)| f(i * rows, chunk));
+}

@@ -1,0 +1,296 @@
+//! Vectors of f32 at the widest level this processor has, chosen at run time.
+//!
+//! A [`Level`] holds a token; a token exists only after its features were detected, so code that is handed a
+//! token may use the instructions. Kernels are written once over [`Simd`] and compiled three times by
+//! `multiversion!`. Refuses to know: tensors, shapes, threads.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+/// The instructions a kernel runs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Whatever the crate was compiled for (SSE2 on x86-64, NEON on AArch64).
+    Portable(Portable),
+    /// AVX2 and FMA: 8 lanes.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    /// AVX-512 F, VL, BW and DQ: 16 lanes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+}
+
+impl Level {
+    /// The widest level of this processor.
+    pub fn best() -> Level {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(token) = Avx512::detect() {
+                return Level::Avx512(token);
+            }
+            if let Some(token) = Avx2::detect() {
+                return Level::Avx2(token);
+            }
+        }
+        Level::Portable(Portable)
+    }
+
+    /// Every level this processor can run, narrowest first.
+    pub fn available() -> Vec<Level> {
+        let mut levels = vec![Level::Portable(Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            levels.extend(Avx2::detect().map(Level::Avx2));
+            levels.extend(Avx512::detect().map(Level::Avx512));
+        }
+        levels
+    }
+
+    /// Name for reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Columns of one tile of [`super::tile::matmul`]: the width that a right-hand side is best packed to.
+    pub(super) const fn tile_columns(self) -> usize {
+        match self {
+            Level::Portable(_) => Portable::LANES * Portable::COLUMNS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(_) => Avx2::LANES * Avx2::COLUMNS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) => Avx512::LANES * Avx512::COLUMNS,
+        }
+    }
+}
+
+/// Arithmetic on vectors of `LANES` f32. Methods are inlined into a function compiled for the level's features.
+pub(super) trait Simd: Copy {
+    type V: Copy;
+    /// Elements of a vector.
+    const LANES: usize;
+    /// Vectors in a row of a matmul tile: as many as the registers hold beside `ROWS` rows of sums.
+    const COLUMNS: usize;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// The first `min(LANES, from.len())` elements; the other lanes are zero.
+    fn load(self, from: &[f32]) -> Self::V;
+    /// Writes the first `min(LANES, to.len())` lanes.
+    fn store(self, v: Self::V, to: &mut [f32]);
+    /// `v` with the lanes from `n` on set to zero.
+    fn first(self, v: Self::V, n: usize) -> Self::V;
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where `a < b`, else `b` (so a NaN in `b` stays).
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where `a > b`, else `b` (so a NaN in `b` stays).
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `2ⁿ` where the low bits of the pattern of `magic` hold the whole number `n`, −126 ≤ n ≤ 127.
+    fn power_of_two(self, magic: Self::V) -> Self::V;
+    /// Sum of the lanes.
+    fn sum(self, v: Self::V) -> f32;
+
+    /// eˣ to 2 ulp; saturates below −87.3 and above 88.3, keeps NaN.
+    ///
+    /// x = n·ln 2 + r, |r| ≤ ln 2 / 2; the polynomial for eʳ is Cephes' `expf`.
+    #[inline(always)]
+    fn exp(self, x: Self::V) -> Self::V {
+        // Adding 1.5·2²³ leaves the rounded whole number in the low bits of the sum.
+        const MAGIC: f32 = 12_582_912.0;
+        let x = self.min(self.splat(88.3), self.max(self.splat(-87.3), x));
+        let magic = self.mul_add(x, self.splat(std::f32::consts::LOG2_E), self.splat(MAGIC));
+        let n = self.sub(magic, self.splat(MAGIC));
+        // ln 2 in two parts: the first has zeros at its end, so n times it is exact.
+        let r = self.mul_add(n, self.splat(-0.693_359_4), x);
+        let r = self.mul_add(n, self.splat(2.121_944_4e-4), r);
+        let mut p = self.splat(1.987_569_1e-4);
+        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+            p = self.mul_add(p, r, self.splat(c));
+        }
+        let e = self.add(self.mul_add(self.mul(r, r), p, r), self.splat(1.0));
+        self.mul(e, self.power_of_two(magic))
+    }
+}
+
+/// Eight lanes in plain Rust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portable;
+
+impl Portable {
+    #[inline(always)]
+    fn zip(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
+        std::array::from_fn(|i| f(a[i], b[i]))
+    }
+}
+
+impl Simd for Portable {
+    type V = [f32; 8];
+    const LANES: usize = 8;
+    const COLUMNS: usize = 1;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [f32; 8] {
+        [x; 8]
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> [f32; 8] {
+        if let Some(whole) = from.first_chunk::<8>() {
+            return *whole;
+        }
+        let mut v = [0.0; 8];
+        v[..from.len()].copy_from_slice(from);
+        v
+    }
+    #[inline(always)]
+    fn store(self, v: [f32; 8], to: &mut [f32]) {
+        let n = to.len().min(8);
+        to[..n].copy_from_slice(&v[..n]);
+    }
+    #[inline(always)]
+    fn first(self, v: [f32; 8], n: usize) -> [f32; 8] {
+        std::array::from_fn(|i| if i < n { v[i] } else { 0.0 })
+    }
+    #[inline(always)]
+    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn mul_add(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        // Fused only where the target always has the instruction: elsewhere it would be a library call.
+        #[cfg(target_arch = "aarch64")]
+        return std::array::from_fn(|i| a[i].mul_add(b[i], c[i]));
+        #[cfg(not(target_arch = "aarch64"))]
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn power_of_two(self, magic: [f32; 8]) -> [f32; 8] {
+        magic.map(|m| f32::from_bits((m.to_bits() << 23).wrapping_add(127 << 23)))
+    }
+    #[inline(always)]
+    fn sum(self, v: [f32; 8]) -> f32 {
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
+}
+
+/// Compiles a body generic over [`Simd`] once a level and dispatches on the level.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, reason = "mirrors the body it dispatches to")]
+        $vis fn $name(level: $crate::kernels::simd::Level, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+            #[allow(clippy::too_many_arguments, reason = "mirrors the body it dispatches to")]
+            fn avx512(token: $crate::kernels::simd::Avx512, $($arg: $ty),*) $(-> $ret)? {
+                $body(token, $($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments, reason = "mirrors the body it dispatches to")]
+            fn avx2(token: $crate::kernels::simd::Avx2, $($arg: $ty),*) $(-> $ret)? {
+                $body(token, $($arg),*)
+            }
+            match level {
+                $crate::kernels::simd::Level::Portable(token) => $body(token, $($arg),*),
+                // SAFETY: the token exists only after its features were detected on this processor.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::simd::Level::Avx2(token) => unsafe { avx2(token, $($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::simd::Level::Avx512(token) => unsafe { avx512(token, $($arg),*) },
+            }
+        }
+    };
+}
+pub(super) use multiversion;
+
+#[cfg(target_arch = "x86_64")]
+#[path = "simd_x86.rs"]
+mod x86;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[inline(always)]
+    fn exp_body<S: Simd>(s: S, x: &mut [f32]) {
+        for chunk in x.chunks_mut(S::LANES) {
+            s.store(s.exp(s.load(chunk)), chunk);
+        }
+    }
+    multiversion! { fn exp_all(x: &mut [f32]) = exp_body; }
+
+    #[inline(always)]
+    fn sum_body<S: Simd>(s: S, x: &[f32]) -> f32 {
+        s.sum(s.load(x))
+    }
+    multiversion! { fn sum_first(x: &[f32]) -> f32 = sum_body; }
+
+    #[test]
+    fn exp_is_accurate_at_every_level() {
+        for level in Level::available() {
+            let xs: Vec<f32> = (0..200_003).map(|i| -87.2 + i as f32 * (175.4 / 200_003.0)).collect();
+            let mut ys = xs.clone();
+            exp_all(level, &mut ys);
+            for (x, y) in xs.iter().zip(&ys) {
+                let want = f64::from(*x).exp();
+                let error = ((f64::from(*y) - want) / want).abs();
+                assert!(error < 2.5e-7, "{}: exp({x}) = {y}, want {want}, off by {error:e}", level.name());
+            }
+        }
+    }
+
+    #[test]
+    fn exp_keeps_nan_and_saturates() {
+        for level in Level::available() {
+            let mut ys = vec![f32::NAN, f32::NEG_INFINITY, f32::INFINITY, 0.0, -200.0];
+            exp_all(level, &mut ys);
+            assert!(ys[0].is_nan(), "{}", level.name());
+            assert!(ys[1] < 2e-38 && ys[2] > 1e38 && ys[3] == 1.0 && ys[4] < 2e-38, "{}: {ys:?}", level.name());
+        }
+    }
+
+    #[test]
+    fn partial_loads_read_nothing_beyond_the_slice() {
+        for level in Level::available() {
+            for n in 0..=20 {
+                let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+                let lanes = match level.name() {
+                    "avx512" => 16,
+                    _ => 8,
+                };
+                let m = n.min(lanes);
+                assert_eq!(sum_first(level, &x), (m * (m + 1) / 2) as f32, "{} n={n}", level.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! AVX2 and AVX-512 vectors. The tokens are private to this file, so that only `detect` makes one.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+
+/// Proof that this processor has AVX2 and FMA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx2(());
+
+/// Proof that this processor has AVX-512 F, VL, BW and DQ, AVX2 and FMA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx512(());
+
+impl Avx2 {
+    pub(in crate::kernels) fn detect() -> Option<Avx2> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2(()))
+    }
+
+    /// All bits set in the first `n` lanes.
+    #[inline(always)]
+    fn mask(self, n: usize) -> __m256i {
+        const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let from = &ONES_THEN_ZEROS[8 - n.min(8)..][..8];
+        // SAFETY: the token proves the feature; `from` has eight elements.
+        unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+    }
+}
+
+impl Avx512 {
+    pub(in crate::kernels) fn detect() -> Option<Avx512> {
+        let wide = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq");
+        (wide && Avx2::detect().is_some()).then_some(Avx512(()))
+    }
+
+    /// One bit for each of the first `n` lanes.
+    #[inline(always)]
+    fn mask(n: usize) -> __mmask16 {
+        ((1u32 << n.min(16)) - 1) as __mmask16
+    }
+}
+
+/// A method of no memory access: the token is all that its instruction needs.
+macro_rules! arithmetic {
+    ($($name:ident($($arg:ident),+) = $intrinsic:ident;)*) => {
+        $(
+            #[inline(always)]
+            fn $name(self, $($arg: Self::V),+) -> Self::V {
+                // SAFETY: the token proves that the processor has the feature.
+                unsafe { $intrinsic($($arg),+) }
+            }
+        )*
+    };
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+    const COLUMNS: usize = 2;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m256 {
+        // SAFETY: the token proves the feature; eight elements are there, or the mask stops at the end.
+        unsafe {
+            if from.len() >= 8 {
+                _mm256_loadu_ps(from.as_ptr())
+            } else {
+                _mm256_maskload_ps(from.as_ptr(), self.mask(from.len()))
+            }
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, to: &mut [f32]) {
+        // SAFETY: the token proves the feature; eight elements are there, or the mask stops at the end.
+        unsafe {
+            if to.len() >= 8 {
+                _mm256_storeu_ps(to.as_mut_ptr(), v)
+            } else {
+                _mm256_maskstore_ps(to.as_mut_ptr(), self.mask(to.len()), v)
+            }
+        }
+    }
+    #[inline(always)]
+    fn first(self, v: __m256, n: usize) -> __m256 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm256_and_ps(v, _mm256_castsi256_ps(self.mask(n))) }
+    }
+    arithmetic! {
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        min(a, b) = _mm256_min_ps;
+        max(a, b) = _mm256_max_ps;
+        mul_add(a, b, c) = _mm256_fmadd_ps;
+    }
+    #[inline(always)]
+    fn power_of_two(self, magic: __m256) -> __m256 {
+        // SAFETY: the token proves the feature.
+        unsafe {
+            let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(magic));
+            _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(127 << 23)))
+        }
+    }
+    #[inline(always)]
+    fn sum(self, v: __m256) -> f32 {
+        let mut lanes = [0.0; 8];
+        self.store(v, &mut lanes);
+        super::Portable.sum(lanes)
+    }
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+    const COLUMNS: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m512 {
+        // SAFETY: the token proves the feature; sixteen elements are there, or the mask stops at the end.
+        unsafe {
+            if from.len() >= 16 {
+                _mm512_loadu_ps(from.as_ptr())
+            } else {
+                _mm512_maskz_loadu_ps(Self::mask(from.len()), from.as_ptr())
+            }
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, to: &mut [f32]) {
+        // SAFETY: the token proves the feature; sixteen elements are there, or the mask stops at the end.
+        unsafe {
+            if to.len() >= 16 {
+                _mm512_storeu_ps(to.as_mut_ptr(), v)
+            } else {
+                _mm512_mask_storeu_ps(to.as_mut_ptr(), Self::mask(to.len()), v)
+            }
+        }
+    }
+    #[inline(always)]
+    fn first(self, v: __m512, n: usize) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_maskz_mov_ps(Self::mask(n), v) }
+    }
+    arithmetic! {
+        add(a, b) = _mm512_add_ps;
+        sub(a, b) = _mm512_sub_ps;
+        mul(a, b) = _mm512_mul_ps;
+        div(a, b) = _mm512_div_ps;
+        min(a, b) = _mm512_min_ps;
+        max(a, b) = _mm512_max_ps;
+        mul_add(a, b, c) = _mm512_fmadd_ps;
+    }
+    #[inline(always)]
+    fn power_of_two(self, magic: __m512) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe {
+            let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(magic));
+            _mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(127 << 23)))
+        }
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        let mut lanes = [0.0; 16];
+        self.store(v, &mut lanes);
+        super::Portable.sum(std::array::from_fn(|i| lanes[i] + lanes[i + 8]))
+    }
+}
