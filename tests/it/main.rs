@@ -1,1 +1,3 @@
-
+mod chat_templates;
+mod shared;
+mod smollm2_text;

@@ -47,7 +47,6 @@ impl Jinja {
         let globals = minijinja::context! {
             bos_token => token(&special.bos), eos_token => token(&special.eos),
             pad_token => token(&special.pad), unk_token => token(&special.unk),
-            tools => Value::from(()), documents => Value::from(()),
         };
         Ok(Jinja { environment: Arc::new(environment), name: name.into(), globals })
     }
@@ -62,9 +61,25 @@ impl Jinja {
     /// # Errors
     /// [`Error::Template`] with the template's line: its own `raise_exception`, a failing expression, a bound reached.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let template = self.environment.get_template("chat").map_err(|e| describe(&self.name, &e))?;
         let messages: Vec<Value> = messages.iter().map(value).collect();
-        let context = minijinja::context! { messages, add_generation_prompt, ..self.globals.clone() };
+        self.render_context(minijinja::context! {
+            messages, add_generation_prompt, tools => Value::from(()), documents => Value::from(()), ..self.globals.clone()
+        })
+    }
+
+    /// The text of a context as JSON: `messages`, `add_generation_prompt`, and whatever else the template reads (`tools`).
+    /// Only the fields given are set, beside the special tokens.
+    ///
+    /// # Errors
+    /// As [`Jinja::render`].
+    pub fn render_json(&self, context: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
+        let fields = context.iter().map(|(k, v)| (k.as_str(), python::from_json(v)));
+        let fields = Value::from_pairs(fields);
+        self.render_context(minijinja::context! { ..fields, ..self.globals.clone() })
+    }
+
+    fn render_context(&self, context: Value) -> Result<String> {
+        let template = self.environment.get_template("chat").map_err(|e| describe(&self.name, &e))?;
         let mut out = Bounded { bytes: Vec::new() };
         template.render_captured_to(context, &mut out).map_err(|e| describe(&self.name, &e))?;
         String::from_utf8(out.bytes).map_err(|e| Error::Template {

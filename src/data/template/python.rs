@@ -159,7 +159,6 @@ fn quoted(text: &str) -> String {
 }
 
 /// A JSON value as a template sees it.
-#[cfg(test)]
 pub(super) fn from_json(value: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     match value {
