@@ -56,25 +56,32 @@ enum Verb {
 /// # Errors
 /// What is wrong with the recipe or the folder named.
 pub fn run(args: &RecipeArgs) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text(args)?.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that has seen enough (`| head`) is not an error.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.map_err(Error::io("write", Path::new("standard output"))),
+    }
+}
+
+/// What the verb prints.
+fn text(args: &RecipeArgs) -> Result<String> {
     match &args.verb {
         Verb::Ls { dir, json } => ls(dir, *json),
         Verb::Show { recipe, set, json } => {
             let recipe = Recipe::load(recipe, set)?;
-            if *json { print(&pretty(&recipe.to_json())) } else { print(&recipe.to_toml()) }
+            Ok(if *json { pretty(&recipe.to_json()) } else { recipe.to_toml() })
         }
-        Verb::Check { recipes, set } => recipes.iter().try_for_each(|path| print(&verdict(&Recipe::load(path, set)?))),
-        Verb::Schema => print(&pretty(&recipe::schema())),
-        Verb::Keys => print(&recipe::keys().iter().map(key_line).collect::<String>()),
+        Verb::Check { recipes, set } => recipes.iter().map(|path| Ok(verdict(&Recipe::load(path, set)?))).collect(),
+        Verb::Schema => Ok(pretty(&recipe::schema())),
+        Verb::Keys => Ok(recipe::keys().iter().map(key_line).collect()),
     }
 }
 
-fn ls(dir: &Path, as_json: bool) -> Result<()> {
+fn ls(dir: &Path, as_json: bool) -> Result<String> {
     let entries = std::fs::read_dir(dir).map_err(|e| {
-        Error::usage(
-            dir.display().to_string(),
-            format!("recipes cannot be listed: {e}"),
-            "name a folder of recipes: `lorakit recipe ls DIR`",
-        )
+        let why = format!("recipes cannot be listed: {e}");
+        Error::usage(dir.display().to_string(), why, "name a folder of recipes: `lorakit recipe ls DIR`")
     })?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|ending| ending == "toml"));
@@ -82,13 +89,16 @@ fn ls(dir: &Path, as_json: bool) -> Result<()> {
     let recipes = paths.into_iter().map(|path| Ok((first_comment(&read_text(&path)?), path))).collect::<Result<Vec<_>>>()?;
     if as_json {
         let list: Vec<_> = recipes.iter().map(|(about, path)| json!({"recipe": path, "about": about})).collect();
-        return print(&pretty(&list.into()));
+        return Ok(pretty(&list.into()));
     }
     if recipes.is_empty() {
-        return print(&format!("no .toml file in {}\n", dir.display()));
+        return Ok(format!("no .toml file in {}\n", dir.display()));
     }
     let width = recipes.iter().map(|(_, path)| path.display().to_string().len()).max().unwrap_or(0);
-    print(&recipes.iter().map(|(about, path)| format!("{:width$}  {about}\n", path.display().to_string())).collect::<String>())
+    let line = |(about, path): &(String, PathBuf)| {
+        format!("{:width$}  {about}", path.display().to_string()).trim_end().to_string() + "\n"
+    };
+    Ok(recipes.iter().map(line).collect())
 }
 
 fn first_comment(text: &str) -> String {
@@ -126,15 +136,6 @@ fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}\n")
 }
 
-/// A reader that has seen enough (`| head`) is not an error.
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => outcome.map_err(Error::io("write", Path::new("standard output"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,38 +146,51 @@ mod tests {
         args: RecipeArgs,
     }
 
-    fn run_line(words: &[&str]) -> Result<()> {
+    fn said(words: &[&str]) -> Result<String> {
         use clap::Parser;
-        run(&Line::try_parse_from([&["recipe"], words].concat()).unwrap().args)
+        text(&Line::try_parse_from([&["recipe"], words].concat()).unwrap().args)
     }
 
-    #[test]
-    fn first_comment_skips_the_editor_line() {
-        assert_eq!(first_comment("#:schema ../docs/x.json\n\n# Sorts tickets.\n# More.\n[base]\n"), "Sorts tickets.");
-        assert_eq!(first_comment("[base]\nmodel = 'a#b'\n"), "");
-    }
-
-    #[test]
-    fn every_verb_runs_on_a_good_recipe_and_stops_at_a_bad_one() {
+    /// A folder with a good and a bad recipe, and the paths of the three.
+    fn folder() -> (tempfile::TempDir, [String; 3]) {
         let dir = tempfile::tempdir().unwrap();
-        let (good, bad) = (dir.path().join("good.toml"), dir.path().join("bad.toml"));
         std::fs::write(dir.path().join("t.jsonl"), "{}\n").unwrap();
-        std::fs::write(&good, "# Good.\n[base]\nmodel = 'a/b'\n[data]\ntrain = 't.jsonl'\n").unwrap();
-        std::fs::write(&bad, "# Bad.\n[base]\n").unwrap();
-        let (folder, good, bad) = (dir.path().to_str().unwrap(), good.to_str().unwrap(), bad.to_str().unwrap());
-        for words in
-            [&["ls", folder][..], &["ls", folder, "--json"], &["show", good], &["show", good, "--json"], &["check", good]]
-        {
-            run_line(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
-        }
-        run_line(&["schema"]).unwrap();
-        run_line(&["keys"]).unwrap();
-        let error = run_line(&["check", good, bad]).unwrap_err();
-        assert!(error.to_string().contains("bad.toml:2: `base.model`"), "{error}");
-        let error = run_line(&["show", good, "--set", "train.lr=0"]).unwrap_err();
-        assert!(error.to_string().starts_with("--set train.lr=0: `train.lr`"), "{error}");
-        assert_eq!(run_line(&["ls", &format!("{folder}/none")]).unwrap_err().exit_code(), 2);
-        let recipe = Recipe::load(Path::new(good), &[]).unwrap();
-        assert_eq!(verdict(&recipe), format!("OK {good}: LoRA of rank 8 on a/b, 1 epoch over 1 file(s), adapter to runs/good\n"));
+        let good = "#:schema ../docs/x.json\n\n# Sorts tickets.\n# More.\n[base]\nmodel = 'a/b'\n[data]\ntrain = 't.jsonl'\n";
+        std::fs::write(dir.path().join("good.toml"), good).unwrap();
+        std::fs::write(dir.path().join("bad.toml"), "[base]\nrevision = 'a#b'\n").unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let paths = [dir.path().display().to_string(), path("good.toml"), path("bad.toml")];
+        (dir, paths)
+    }
+
+    #[test]
+    fn ls_gives_each_recipe_with_its_first_comment() {
+        let (_dir, [folder, good, bad]) = folder();
+        assert_eq!(said(&["ls", &folder]).unwrap(), format!("{bad}\n{good}  Sorts tickets.\n"));
+        let list: serde_json::Value = serde_json::from_str(&said(&["ls", &folder, "--json"]).unwrap()).unwrap();
+        assert_eq!(list[1], json!({"recipe": good, "about": "Sorts tickets."}));
+        let error = said(&["ls", &format!("{folder}/none")]).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("recipe ls DIR"), "{error}");
+    }
+
+    #[test]
+    fn show_and_check_load_the_recipe() {
+        let (_dir, [_, good, bad]) = folder();
+        assert!(said(&["show", &good, "--set", "train.lr=1e-5"]).unwrap().contains("\nlr = 1e-5\n"));
+        let shown: serde_json::Value = serde_json::from_str(&said(&["show", &good, "--json"]).unwrap()).unwrap();
+        assert_eq!(shown["adapter"]["rank"], 8);
+        let line = format!("OK {good}: LoRA of rank 8 on a/b, 1 epoch over 1 file(s), adapter to runs/good\n");
+        assert_eq!(said(&["check", &good, &good]).unwrap(), line.repeat(2));
+        let error = said(&["check", &good, &bad]).unwrap_err().to_string();
+        assert!(error.contains("bad.toml:1: `base.model`: is missing"), "{error}");
+        let error = said(&["show", &good, "--set", "train.lr=0"]).unwrap_err().to_string();
+        assert!(error.starts_with("--set train.lr=0: `train.lr`"), "{error}");
+    }
+
+    #[test]
+    fn keys_are_explained() {
+        let keys = said(&["keys"]).unwrap();
+        assert!(keys.contains("adapter.rank: a whole number (at least 1) [default: 8]\n    Rank of"), "{keys}");
+        assert!(said(&["schema"]).unwrap().starts_with("{\n  \""));
     }
 }

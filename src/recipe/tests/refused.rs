@@ -1,6 +1,7 @@
 //! Every way in which a recipe is refused, with place, reason and remedy.
 
-use super::{HEAD, folder, message};
+use super::{FULL, HEAD, folder, message, parse_in};
+use crate::error::Error;
 use crate::recipe::Recipe;
 
 /// The complaint about `text` starts with `place` (file, line and key), goes on with `why` and offers `help`.
@@ -329,6 +330,36 @@ fn patterns_that_cannot_work() {
         "\"*\" is no regular expression: repetition operator",
         "_proj' = 4 }",
     );
+}
+
+#[test]
+fn layers_pattern_is_a_pattern() {
+    below(
+        "[adapter]\nlayers = [1]\nlayers_pattern = ['h', '(']\n",
+        "r.toml:7: `adapter.layers_pattern`",
+        "\"(\" is no regular expression: unclosed group",
+        "`layers_pattern = \"h\"`",
+    );
+}
+
+proptest::proptest! {
+    /// Whatever is cut out of a good recipe or put into it: a recipe, or a complaint about a line that exists.
+    #[test]
+    fn damage_is_reported_never_a_panic(at in 0usize..1500, cut in 0usize..30, noise in "[\\PC\n\"'=\\[\\]{}.#,-]{0,6}") {
+        let dir = folder();
+        let chars: Vec<char> = FULL.chars().collect();
+        let at = at.min(chars.len());
+        let rest = &chars[(at + cut).min(chars.len())..];
+        let text: String = chars[..at].iter().copied().chain(noise.chars()).chain(rest.iter().copied()).collect();
+        match parse_in(dir.path(), &text, &[]) {
+            Ok(_) => {}
+            Err(Error::Recipe { line, why, help, .. }) => {
+                proptest::prop_assert!(line.is_none_or(|line| line >= 1 && line <= text.lines().count() + 1));
+                proptest::prop_assert!(!why.is_empty() && !help.is_empty());
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 #[test]
