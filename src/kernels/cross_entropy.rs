@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::host;
-use super::simd::{Level, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
 
 /// `Σᵢ −log softmax(logitsᵢ)[targetsᵢ]` as a scalar; `logits` is (n, v).
@@ -20,7 +20,7 @@ pub fn cross_entropy_sum(logits: &Tensor, targets: &[u32]) -> Result<Tensor> {
     if !host::fused(logits) {
         return portable::cross_entropy_sum(logits, targets);
     }
-    let op = CrossEntropy { targets: targets.into(), saved: logits.track_op().then(OnceLock::new), level: Level::best() };
+    let op = CrossEntropy { targets: targets.into(), saved: logits.track_op().then(OnceLock::new), lanes: Lanes::in_force() };
     Ok(logits.contiguous()?.apply_op1(op)?)
 }
 
@@ -34,9 +34,9 @@ pub fn token_logps(logits: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
     }
     let logits = logits.detach().contiguous()?;
     let v = logits.dim(1)?;
-    let level = Level::best();
+    let lanes = Lanes::in_force();
     Ok(host::read(&logits, |x| {
-        let normalisers = normalisers(level, x, v);
+        let normalisers = normalisers(lanes, x, v);
         Ok(normalisers.iter().zip(x.chunks_exact(v)).zip(targets).map(|((z, row), t)| z.logp(row[*t as usize])).collect())
     })?)
 }
@@ -79,7 +79,7 @@ struct CrossEntropy {
     targets: Box<[u32]>,
     /// What normalises each row, kept only when a gradient will be asked for.
     saved: Option<OnceLock<Vec<Normaliser>>>,
-    level: Level,
+    lanes: Lanes,
 }
 
 impl CustomOp1 for CrossEntropy {
@@ -90,7 +90,7 @@ impl CustomOp1 for CrossEntropy {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = host::slice(storage, layout)?;
         let v = layout.dims()[1];
-        let normalisers = normalisers(self.level, x, v);
+        let normalisers = normalisers(self.lanes, x, v);
         let picked = normalisers.iter().zip(x.chunks_exact(v)).zip(&self.targets);
         let total: f64 = picked.map(|((z, row), target)| -f64::from(z.logp(row[*target as usize]))).sum();
         if let Some(saved) = &self.saved {
@@ -109,13 +109,13 @@ impl CustomOp1 for CrossEntropy {
             let saved = match self.saved.as_ref().and_then(OnceLock::get) {
                 Some(saved) => saved,
                 None => {
-                    computed = normalisers(self.level, x, v);
+                    computed = normalisers(self.lanes, x, v);
                     &computed
                 }
             };
             host::for_rows(&mut out, v, |row, out| {
                 for (i, out) in out.chunks_exact_mut(v).enumerate() {
-                    softmax_scaled(self.level, &x[(row + i) * v..][..v], saved[row + i].max, scale / saved[row + i].sum, out);
+                    softmax_scaled(self.lanes, &x[(row + i) * v..][..v], saved[row + i].max, scale / saved[row + i].sum, out);
                     out[self.targets[row + i] as usize] -= scale;
                 }
             });
@@ -140,9 +140,9 @@ impl Normaliser {
 }
 
 /// What normalises each row of `x` (n, v).
-fn normalisers(level: Level, x: &[f32], v: usize) -> Vec<Normaliser> {
+fn normalisers(lanes: Lanes, x: &[f32], v: usize) -> Vec<Normaliser> {
     let rows = host::rows_per_task(v);
-    x.par_chunks_exact(v).with_min_len(rows).map(|row| normaliser(level, row)).collect()
+    x.par_chunks_exact(v).with_min_len(rows).map(|row| normaliser(lanes, row)).collect()
 }
 
 multiversion! { fn normaliser(x: &[f32]) -> Normaliser = normaliser_body; }
@@ -197,10 +197,10 @@ mod tests {
         for (n, v) in [(1, 1), (1, 5), (3, 16), (7, 1003), (65, 33), (2, 49_152)] {
             let (logits, targets) = case(n, v);
             let want = trial::run(&[trial::double(&logits)], |x| portable::cross_entropy_sum(&x[0], &targets));
-            for level in Level::available() {
-                let op = || CrossEntropy { targets: targets[..].into(), saved: Some(OnceLock::new()), level };
+            for lanes in Lanes::available() {
+                let op = || CrossEntropy { targets: targets[..].into(), saved: Some(OnceLock::new()), lanes };
                 let got = trial::run(std::slice::from_ref(&logits), |x| Ok(x[0].apply_op1(op())?));
-                trial::same(&got, &want, Tolerance::default(), &format!("{} {n}x{v}", level.name()));
+                trial::same(&got, &want, Tolerance::default(), &format!("{} {n}x{v}", lanes.name()));
             }
             let got = trial::run(std::slice::from_ref(&logits), |x| cross_entropy_sum(&x[0], &targets));
             trial::same(&got, &want, Tolerance::default(), "dispatched");

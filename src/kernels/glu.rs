@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::host;
-use super::simd::{Level, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
 
 /// `silu(gate) · up`, silu(x) = x / (1 + e⁻ˣ) (Shazeer 2020, "GLU variants", eq. 6 without its matrices).
@@ -19,7 +19,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if !host::fused(gate) || !host::fused(up) {
         return portable::swiglu(gate, up);
     }
-    Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu { level: Level::best() })?)
+    Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu { lanes: Lanes::in_force() })?)
 }
 
 /// `½x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`, element by element (Hendrycks & Gimpel 2016, section 2): `gelu_new`.
@@ -27,7 +27,7 @@ pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     if !host::fused(x) {
         return portable::gelu_tanh(x);
     }
-    Ok(x.contiguous()?.apply_op1(GeluTanh { level: Level::best() })?)
+    Ok(x.contiguous()?.apply_op1(GeluTanh { lanes: Lanes::in_force() })?)
 }
 
 /// √(2/π)
@@ -52,7 +52,7 @@ pub mod portable {
 }
 
 struct SwiGlu {
-    level: Level,
+    lanes: Lanes,
 }
 
 impl CustomOp2 for SwiGlu {
@@ -70,7 +70,7 @@ impl CustomOp2 for SwiGlu {
         let (gate, up) = (host::slice(gate, layout)?, host::slice(up, up_layout)?);
         let mut out = vec![0.0; gate.len()];
         host::for_rows(&mut out, 1, |at, out| {
-            swiglu_run(self.level, &gate[at..][..out.len()], &up[at..][..out.len()], out);
+            swiglu_run(self.lanes, &gate[at..][..out.len()], &up[at..][..out.len()], out);
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
@@ -92,7 +92,7 @@ impl CustomOp2 for SwiGlu {
                     let tasks = d_gate.par_chunks_mut(run).zip(d_up.par_chunks_mut(run));
                     let tasks = tasks.zip(gate.par_chunks(run)).zip(up.par_chunks(run)).zip(g.par_chunks(run));
                     tasks.for_each(|((((d_gate, d_up), gate), up), g)| {
-                        swiglu_run_back(self.level, gate, up, g, d_gate, d_up);
+                        swiglu_run_back(self.lanes, gate, up, g, d_gate, d_up);
                     });
                     Ok(())
                 })
@@ -105,7 +105,7 @@ impl CustomOp2 for SwiGlu {
 }
 
 struct GeluTanh {
-    level: Level,
+    lanes: Lanes,
 }
 
 impl CustomOp1 for GeluTanh {
@@ -116,7 +116,7 @@ impl CustomOp1 for GeluTanh {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = host::slice(storage, layout)?;
         let mut out = vec![0.0; x.len()];
-        host::for_rows(&mut out, 1, |at, out| gelu_run(self.level, &x[at..][..out.len()], out));
+        host::for_rows(&mut out, 1, |at, out| gelu_run(self.lanes, &x[at..][..out.len()], out));
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
@@ -126,7 +126,7 @@ impl CustomOp1 for GeluTanh {
         host::read(x, |x| {
             host::read(&grad, |g| {
                 host::for_rows(&mut out, 1, |at, out| {
-                    gelu_run_back(self.level, &x[at..][..out.len()], &g[at..][..out.len()], out);
+                    gelu_run_back(self.lanes, &x[at..][..out.len()], &g[at..][..out.len()], out);
                 });
                 Ok(())
             })
@@ -210,9 +210,9 @@ mod tests {
             let gate = (trial::numbers(1, shape) * 8.0).unwrap();
             let up = trial::numbers(2, shape);
             let want = trial::run(&[trial::double(&gate), trial::double(&up)], |x| portable::swiglu(&x[0], &x[1]));
-            for level in Level::available() {
-                let got = trial::run(&[gate.clone(), up.clone()], |x| Ok(x[0].apply_op2(&x[1], SwiGlu { level })?));
-                trial::same(&got, &want, Tolerance::default(), level.name());
+            for lanes in Lanes::available() {
+                let got = trial::run(&[gate.clone(), up.clone()], |x| Ok(x[0].apply_op2(&x[1], SwiGlu { lanes })?));
+                trial::same(&got, &want, Tolerance::default(), lanes.name());
             }
             let got = trial::run(&[gate, up], |x| swiglu(&x[0], &x[1]));
             trial::same(&got, &want, Tolerance::default(), "dispatched");
@@ -224,9 +224,9 @@ mod tests {
         for shape in [&[1usize, 1, 7][..], &[3, 40, 33], &[2, 16], &[5, 7000]] {
             let x = (trial::numbers(1, shape) * 6.0).unwrap();
             let want = trial::run(&[trial::double(&x)], |x| portable::gelu_tanh(&x[0]));
-            for level in Level::available() {
-                let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(GeluTanh { level })?));
-                trial::same(&got, &want, Tolerance::default(), level.name());
+            for lanes in Lanes::available() {
+                let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(GeluTanh { lanes })?));
+                trial::same(&got, &want, Tolerance::default(), lanes.name());
             }
             let got = trial::run(&[x], |x| gelu_tanh(&x[0]));
             trial::same(&got, &want, Tolerance::default(), "dispatched");

@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 
 use super::host;
-use super::simd::{Level, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
 
 /// `x / √(mean(x²) + eps) · weight` along the last dimension.
@@ -17,7 +17,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if !host::fused(x) || !host::fused(weight) {
         return portable::rms_norm(x, weight, eps);
     }
-    Ok(x.contiguous()?.apply_op1(RmsNorm { weight: weight.detach().contiguous()?, eps: eps as f32, level: Level::best() })?)
+    Ok(x.contiguous()?.apply_op1(RmsNorm { weight: weight.detach().contiguous()?, eps: eps as f32, lanes: Lanes::in_force() })?)
 }
 
 /// `(x − mean) / √(var + eps) · weight + bias` along the last dimension, with the biased variance.
@@ -29,7 +29,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
         return portable::layer_norm(x, weight, bias, eps);
     }
     let (weight, bias) = (weight.detach().contiguous()?, bias.detach().contiguous()?);
-    Ok(x.contiguous()?.apply_op1(LayerNorm { weight, bias, eps: eps as f32, level: Level::best() })?)
+    Ok(x.contiguous()?.apply_op1(LayerNorm { weight, bias, eps: eps as f32, lanes: Lanes::in_force() })?)
 }
 
 fn check(op: &str, x: &Tensor, parameters: &[&Tensor]) -> Result<()> {
@@ -65,7 +65,7 @@ pub mod portable {
 struct RmsNorm {
     weight: Tensor,
     eps: f32,
-    level: Level,
+    lanes: Lanes,
 }
 
 impl CustomOp1 for RmsNorm {
@@ -78,7 +78,7 @@ impl CustomOp1 for RmsNorm {
         let mut out = vec![0.0; x.len()];
         host::read(&self.weight, |w| {
             host::for_rows(&mut out, w.len(), |row, out| {
-                rms_rows(self.level, &x[row * w.len()..][..out.len()], w, self.eps, out);
+                rms_rows(self.lanes, &x[row * w.len()..][..out.len()], w, self.eps, out);
             });
             Ok(())
         })?;
@@ -93,7 +93,7 @@ impl CustomOp1 for RmsNorm {
                 host::read(&self.weight, |w| {
                     host::for_rows(&mut out, w.len(), |row, out| {
                         let run = row * w.len()..row * w.len() + out.len();
-                        rms_rows_back(self.level, &x[run.clone()], &g[run], w, self.eps, out);
+                        rms_rows_back(self.lanes, &x[run.clone()], &g[run], w, self.eps, out);
                     });
                     Ok(())
                 })
@@ -107,7 +107,7 @@ struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f32,
-    level: Level,
+    lanes: Lanes,
 }
 
 impl CustomOp1 for LayerNorm {
@@ -121,7 +121,7 @@ impl CustomOp1 for LayerNorm {
         host::read(&self.weight, |w| {
             host::read(&self.bias, |b| {
                 host::for_rows(&mut out, w.len(), |row, out| {
-                    layer_rows(self.level, &x[row * w.len()..][..out.len()], w, b, self.eps, out);
+                    layer_rows(self.lanes, &x[row * w.len()..][..out.len()], w, b, self.eps, out);
                 });
                 Ok(())
             })
@@ -137,7 +137,7 @@ impl CustomOp1 for LayerNorm {
                 host::read(&self.weight, |w| {
                     host::for_rows(&mut out, w.len(), |row, out| {
                         let run = row * w.len()..row * w.len() + out.len();
-                        layer_rows_back(self.level, &x[run.clone()], &g[run], w, self.eps, out);
+                        layer_rows_back(self.lanes, &x[run.clone()], &g[run], w, self.eps, out);
                     });
                     Ok(())
                 })
@@ -259,10 +259,10 @@ mod tests {
             let x = trial::numbers(1, shape);
             let weight = trial::numbers(2, &shape[shape.len() - 1..]);
             let want = trial::run(&[trial::double(&x)], |x| portable::rms_norm(&x[0], &trial::double(&weight), 1e-5));
-            for level in Level::available() {
-                let op = || RmsNorm { weight: weight.clone(), eps: 1e-5, level };
+            for lanes in Lanes::available() {
+                let op = || RmsNorm { weight: weight.clone(), eps: 1e-5, lanes };
                 let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
-                trial::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", level.name()));
+                trial::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", lanes.name()));
             }
             let got = trial::run(&[x], |x| rms_norm(&x[0], &weight, 1e-5));
             trial::same(&got, &want, Tolerance::default(), "dispatched");
@@ -276,10 +276,10 @@ mod tests {
             let (x, weight, bias) = (trial::numbers(1, shape), trial::numbers(2, d), trial::numbers(3, d));
             let (weight64, bias64) = (trial::double(&weight), trial::double(&bias));
             let want = trial::run(&[trial::double(&x)], |x| portable::layer_norm(&x[0], &weight64, &bias64, 1e-5));
-            for level in Level::available() {
-                let op = || LayerNorm { weight: weight.clone(), bias: bias.clone(), eps: 1e-5, level };
+            for lanes in Lanes::available() {
+                let op = || LayerNorm { weight: weight.clone(), bias: bias.clone(), eps: 1e-5, lanes };
                 let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
-                trial::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", level.name()));
+                trial::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", lanes.name()));
             }
             let got = trial::run(&[x], |x| layer_norm(&x[0], &weight, &bias, 1e-5));
             trial::same(&got, &want, Tolerance::default(), "dispatched");

@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
 
 use super::host;
-use super::simd::{Level, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
 
 /// Cosines and sines of every position up to the largest one asked for; grows by itself.
@@ -77,7 +77,7 @@ pub fn rope(x: &Tensor, table: &RopeTable, positions: &[u32]) -> Result<Tensor> 
             if !host::fused(x) {
                 return portable::turn(x, &angles, half, positions);
             }
-            let op = Rope { angles, half, positions: positions.into(), inverse: false, level: Level::best() };
+            let op = Rope { angles, half, positions: positions.into(), inverse: false, lanes: Lanes::in_force() };
             return Ok(x.contiguous()?.apply_op1(op)?);
         }
     };
@@ -120,7 +120,7 @@ struct Rope {
     positions: Arc<[u32]>,
     /// Turn back: a rotation's transpose is its inverse.
     inverse: bool,
-    level: Level,
+    lanes: Lanes,
 }
 
 impl CustomOp1 for Rope {
@@ -139,7 +139,7 @@ impl CustomOp1 for Rope {
             for ((x, out), position) in tokens.zip(&self.positions[row..]) {
                 let at = *position as usize * self.half;
                 let (cos, sin) = (&self.angles.cos[at..][..self.half], &self.angles.sin[at..][..self.half]);
-                turn_token(self.level, x, cos, sin, dh, self.inverse, out);
+                turn_token(self.lanes, x, cos, sin, dh, self.inverse, out);
             }
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
@@ -147,7 +147,7 @@ impl CustomOp1 for Rope {
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let (angles, positions) = (self.angles.clone(), self.positions.clone());
-        let back = Rope { angles, half: self.half, positions, inverse: !self.inverse, level: self.level };
+        let back = Rope { angles, half: self.half, positions, inverse: !self.inverse, lanes: self.lanes };
         Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&back)?))
     }
 }
@@ -196,10 +196,10 @@ mod tests {
             let positions: Vec<u32> = (0..b * t).map(|i| (i * 37 % 501) as u32).collect();
             let x = trial::numbers(1, &shape);
             let want = trial::run(&[trial::double(&x)], |x| portable::rope(&x[0], &table(half), &positions));
-            for level in Level::available() {
-                let op = || Rope { angles: table(half).upto(501), half, positions: positions[..].into(), inverse: false, level };
+            for lanes in Lanes::available() {
+                let op = || Rope { angles: table(half).upto(501), half, positions: positions[..].into(), inverse: false, lanes };
                 let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
-                trial::same(&got, &want, Tolerance::default(), level.name());
+                trial::same(&got, &want, Tolerance::default(), lanes.name());
             }
             let got = trial::run(&[x], |x| rope(&x[0], &table(half), &positions));
             trial::same(&got, &want, Tolerance::default(), "dispatched");

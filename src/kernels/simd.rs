@@ -1,15 +1,18 @@
 //! Vectors of f32 at the widest level this processor has, chosen at run time.
 //!
-//! A [`Level`] holds a token; a token exists only after its features were detected, so code that is handed a
+//! A [`Lanes`] holds a token; a token exists only after its features were detected, so code that is handed a
 //! token may use the instructions. Kernels are written once over [`Simd`] and compiled three times by
 //! `multiversion!`. Refuses to know: tensors, shapes, threads.
 
 #[cfg(target_arch = "x86_64")]
+use super::cpu;
+
+#[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512};
 
-/// The instructions a kernel runs with.
+/// The vectors a kernel runs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum Lanes {
     /// Whatever the crate was compiled for (SSE2 on x86-64, NEON on AArch64).
     Portable(Portable),
     /// AVX2 and FMA: 8 lanes.
@@ -20,51 +23,52 @@ pub enum Level {
     Avx512(Avx512),
 }
 
-impl Level {
-    /// The widest level of this processor.
-    pub fn best() -> Level {
+impl Lanes {
+    /// The widest vectors that [`cpu::level`] allows.
+    pub fn in_force() -> Lanes {
         #[cfg(target_arch = "x86_64")]
         {
-            if let Some(token) = Avx512::detect() {
-                return Level::Avx512(token);
+            let level = cpu::level();
+            if let Some(token) = Avx512::detect().filter(|_| level >= cpu::Level::Avx512) {
+                return Lanes::Avx512(token);
             }
-            if let Some(token) = Avx2::detect() {
-                return Level::Avx2(token);
+            if let Some(token) = Avx2::detect().filter(|_| level >= cpu::Level::Avx2) {
+                return Lanes::Avx2(token);
             }
         }
-        Level::Portable(Portable)
+        Lanes::Portable(Portable)
     }
 
     /// Every level this processor can run, narrowest first.
-    pub fn available() -> Vec<Level> {
-        let mut levels = vec![Level::Portable(Portable)];
+    pub fn available() -> Vec<Lanes> {
+        let mut all = vec![Lanes::Portable(Portable)];
         #[cfg(target_arch = "x86_64")]
         {
-            levels.extend(Avx2::detect().map(Level::Avx2));
-            levels.extend(Avx512::detect().map(Level::Avx512));
+            all.extend(Avx2::detect().map(Lanes::Avx2));
+            all.extend(Avx512::detect().map(Lanes::Avx512));
         }
-        levels
+        all
     }
 
     /// Name for reports.
     pub const fn name(self) -> &'static str {
         match self {
-            Level::Portable(_) => "portable",
+            Lanes::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2(_) => "avx2",
+            Lanes::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(_) => "avx512",
+            Lanes::Avx512(_) => "avx512",
         }
     }
 
     /// Columns of one tile of [`super::tile::matmul`]: the width that a right-hand side is best packed to.
     pub(super) const fn tile_columns(self) -> usize {
         match self {
-            Level::Portable(_) => Portable::LANES * Portable::COLUMNS,
+            Lanes::Portable(_) => Portable::LANES * Portable::COLUMNS,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2(_) => Avx2::LANES * Avx2::COLUMNS,
+            Lanes::Avx2(_) => Avx2::LANES * Avx2::COLUMNS,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(_) => Avx512::LANES * Avx512::COLUMNS,
+            Lanes::Avx512(_) => Avx512::LANES * Avx512::COLUMNS,
         }
     }
 }
@@ -206,7 +210,7 @@ macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "mirrors the body it dispatches to")]
-        $vis fn $name(level: $crate::kernels::simd::Level, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name(lanes: $crate::kernels::simd::Lanes, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
             #[allow(clippy::too_many_arguments, reason = "mirrors the body it dispatches to")]
@@ -219,14 +223,14 @@ macro_rules! multiversion {
             fn avx2(token: $crate::kernels::simd::Avx2, $($arg: $ty),*) $(-> $ret)? {
                 $body(token, $($arg),*)
             }
-            match level {
-                $crate::kernels::simd::Level::Portable(token) => $body(token, $($arg),*),
+            match lanes {
+                $crate::kernels::simd::Lanes::Portable(token) => $body(token, $($arg),*),
                 // SAFETY: the token exists only after its features were detected on this processor.
                 #[cfg(target_arch = "x86_64")]
-                $crate::kernels::simd::Level::Avx2(token) => unsafe { avx2(token, $($arg),*) },
+                $crate::kernels::simd::Lanes::Avx2(token) => unsafe { avx2(token, $($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::kernels::simd::Level::Avx512(token) => unsafe { avx512(token, $($arg),*) },
+                $crate::kernels::simd::Lanes::Avx512(token) => unsafe { avx512(token, $($arg),*) },
             }
         }
     };
@@ -257,39 +261,39 @@ mod tests {
 
     #[test]
     fn exp_is_accurate_at_every_level() {
-        for level in Level::available() {
+        for lanes in Lanes::available() {
             let xs: Vec<f32> = (0..200_003).map(|i| -87.2 + i as f32 * (175.4 / 200_003.0)).collect();
             let mut ys = xs.clone();
-            exp_all(level, &mut ys);
+            exp_all(lanes, &mut ys);
             for (x, y) in xs.iter().zip(&ys) {
                 let want = f64::from(*x).exp();
                 let error = ((f64::from(*y) - want) / want).abs();
-                assert!(error < 2.5e-7, "{}: exp({x}) = {y}, want {want}, off by {error:e}", level.name());
+                assert!(error < 2.5e-7, "{}: exp({x}) = {y}, want {want}, off by {error:e}", lanes.name());
             }
         }
     }
 
     #[test]
     fn exp_keeps_nan_and_saturates() {
-        for level in Level::available() {
+        for lanes in Lanes::available() {
             let mut ys = vec![f32::NAN, f32::NEG_INFINITY, f32::INFINITY, 0.0, -200.0];
-            exp_all(level, &mut ys);
-            assert!(ys[0].is_nan(), "{}", level.name());
-            assert!(ys[1] < 2e-38 && ys[2] > 1e38 && ys[3] == 1.0 && ys[4] < 2e-38, "{}: {ys:?}", level.name());
+            exp_all(lanes, &mut ys);
+            assert!(ys[0].is_nan(), "{}", lanes.name());
+            assert!(ys[1] < 2e-38 && ys[2] > 1e38 && ys[3] == 1.0 && ys[4] < 2e-38, "{}: {ys:?}", lanes.name());
         }
     }
 
     #[test]
     fn partial_loads_read_nothing_beyond_the_slice() {
-        for level in Level::available() {
+        for lanes in Lanes::available() {
             for n in 0..=20 {
                 let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
-                let lanes = match level.name() {
+                let width = match lanes.name() {
                     "avx512" => 16,
                     _ => 8,
                 };
-                let m = n.min(lanes);
-                assert_eq!(sum_first(level, &x), (m * (m + 1) / 2) as f32, "{} n={n}", level.name());
+                let m = n.min(width);
+                assert_eq!(sum_first(lanes, &x), (m * (m + 1) / 2) as f32, "{} n={n}", lanes.name());
             }
         }
     }

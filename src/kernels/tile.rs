@@ -142,7 +142,7 @@ fn any_tile<S: Simd>(s: S, rows: usize, width: usize, k: usize, add: bool, a: Le
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::Level;
+    use super::super::simd::Lanes;
     use super::*;
 
     fn numbers(n: usize, seed: usize) -> Vec<f32> {
@@ -151,16 +151,16 @@ mod tests {
 
     #[test]
     fn agrees_with_the_definition_at_every_level_and_size() {
-        for level in Level::available() {
+        for lanes in Lanes::available() {
             for (m, k, n) in [(1, 1, 1), (6, 64, 64), (7, 5, 65), (13, 48, 80), (48, 64, 70), (3, 9, 8), (5, 0, 4), (12, 3, 33)] {
                 for (transposed, add) in [(false, false), (true, true)] {
-                    check(level, m, k, n, transposed, add);
+                    check(lanes, m, k, n, transposed, add);
                 }
             }
         }
     }
 
-    fn check(level: Level, m: usize, k: usize, n: usize, transposed: bool, add: bool) {
+    fn check(lanes: Lanes, m: usize, k: usize, n: usize, transposed: bool, add: bool) {
         let (row, column) = if transposed { (1, m + 2) } else { (k + 3, 1) };
         let a = numbers((m + 3) * (k + 3), 1);
         let b = numbers(k * (n + 5) + n, 2);
@@ -168,13 +168,13 @@ mod tests {
         let mut c = before.clone();
         let left = Left { data: &a, row, column };
         let product = Product { data: &mut c, row: n + 1 };
-        matmul(level, Size { m, k, n, add }, left, Right { data: &b, row: n + 5 }, product);
+        matmul(lanes, Size { m, k, n, add }, left, Right { data: &b, row: n + 5 }, product);
         for i in 0..m {
             for j in 0..n {
                 let sum: f64 = (0..k).map(|p| f64::from(a[i * row + p * column]) * f64::from(b[p * (n + 5) + j])).sum();
                 let want = sum + if add { f64::from(before[i * (n + 1) + j]) } else { 0.0 };
                 let got = f64::from(c[i * (n + 1) + j]);
-                assert!((got - want).abs() < 1e-4, "{} {m}x{k}x{n} at ({i},{j}): {got}, want {want}", level.name());
+                assert!((got - want).abs() < 1e-4, "{} {m}x{k}x{n} at ({i},{j}): {got}, want {want}", lanes.name());
             }
         }
         // Nothing between the rows is touched.

@@ -72,8 +72,8 @@ fn head_grads(
     key_head: usize,
 ) -> HeadGrads {
     let d = op.dims;
-    let keys = Panels::pack(op.level, d, k, b, key_head);
-    let values = Panels::pack(op.level, d, v, b, key_head);
+    let keys = Panels::pack(op.lanes, d, k, b, key_head);
+    let values = Panels::pack(op.lanes, d, v, b, key_head);
     let mut grads = HeadGrads { q: vec![0.0; d.group() * d.t * d.dh], k: vec![0.0; d.s * d.dh], v: vec![0.0; d.s * d.dh] };
     let (mut p, mut dp) = (Vec::new(), Vec::new());
     for head in key_head * d.group()..(key_head + 1) * d.group() {
@@ -121,8 +121,8 @@ fn back_row(
         row[keys.end..].fill(0.0);
     }
     let at = (b * d.t + i) * d.h + head;
-    let delta = rows::dot(op.level, &saved.grad[at * d.dh..][..d.dh], &saved.out[at * d.dh..][..d.dh]);
-    rows::probabilities_back(op.level, &mut p[keys.clone()], &mut dp[keys], op.scale, saved.normalisers[at], delta);
+    let delta = rows::dot(op.lanes, &saved.grad[at * d.dh..][..d.dh], &saved.out[at * d.dh..][..d.dh]);
+    rows::probabilities_back(op.lanes, &mut p[keys.clone()], &mut dp[keys], op.scale, saved.normalisers[at], delta);
 }
 
 /// Adds one block's part of dk and dv and writes its dq; `block` is p, ds and the output's gradient.
@@ -144,13 +144,13 @@ fn accumulate(
     // dv (keys, dh) += pᵀ (keys, queries) · g (queries, dh); likewise dk with dsᵀ · q
     let size = Size { m: seen.len(), k: queries.len(), n: d.dh, add: true };
     let dv = Product { data: &mut grads.v[seen.start * d.dh..], row: d.dh };
-    matmul(op.level, size, Left { data: p, row: 1, column: row }, Right { data: grad, row: d.h * d.dh }, dv);
+    matmul(op.lanes, size, Left { data: p, row: 1, column: row }, Right { data: grad, row: d.h * d.dh }, dv);
     let dk = Product { data: &mut grads.k[seen.start * d.dh..], row: d.dh };
     let right = Right { data: q.from(b, queries.start, head), row: q.time };
-    matmul(op.level, size, Left { data: ds, row: 1, column: row }, right, dk);
+    matmul(op.lanes, size, Left { data: ds, row: 1, column: row }, right, dk);
     // dq (queries, dh) = ds (queries, keys) · k (keys, dh)
     let size = Size { m: queries.len(), k: seen.len(), n: d.dh, add: false };
     let dq = Product { data: &mut grads.q[(head % d.group() * d.t + queries.start) * d.dh..], row: d.dh };
     let right = Right { data: k.from(b, seen.start, head / d.group()), row: k.time };
-    matmul(op.level, size, Left { data: ds, row, column: 1 }, right, dq);
+    matmul(op.lanes, size, Left { data: ds, row, column: 1 }, right, dq);
 }

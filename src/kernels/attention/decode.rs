@@ -24,13 +24,13 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (
         let (key_head, query) = (head / d.group(), &q.from(b, i, head)[..d.dh]);
         let first = k.from(b, keys.start, key_head);
         scores.clear();
-        scores.extend((0..keys.len()).map(|j| rows::dot(op.level, query, &first[j * k.time..][..d.dh])));
-        let softmax = rows::exponentials(op.level, scores, op.scale);
+        scores.extend((0..keys.len()).map(|j| rows::dot(op.lanes, query, &first[j * k.time..][..d.dh])));
+        let softmax = rows::exponentials(op.lanes, scores, op.scale);
         // out (1, dh) = p (1, keys) · v (keys, dh)
         let size = Size { m: 1, k: keys.len(), n: d.dh, add: false };
         let right = Right { data: v.from(b, keys.start, key_head), row: v.time };
-        matmul(op.level, size, Left { data: scores, row: keys.len(), column: 1 }, right, Product { data: out, row: d.dh });
-        rows::scale_row(op.level, out, 1.0 / softmax.sum);
+        matmul(op.lanes, size, Left { data: scores, row: keys.len(), column: 1 }, right, Product { data: out, row: d.dh });
+        rows::scale_row(op.lanes, out, 1.0 / softmax.sum);
         *normaliser = softmax;
     });
     (out, normalisers)

@@ -12,7 +12,7 @@ use super::{Attention, BLOCK, Dims, Heads, Normaliser};
 pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (Vec<f32>, Vec<Normaliser>) {
     let d = op.dims;
     let packed: Vec<Panels> =
-        (0..d.b * d.hkv).into_par_iter().map(|at| Panels::pack(op.level, d, k, at / d.hkv, at % d.hkv)).collect();
+        (0..d.b * d.hkv).into_par_iter().map(|at| Panels::pack(op.lanes, d, k, at / d.hkv, at % d.hkv)).collect();
     let mut out = vec![0.0; d.b * d.t * d.h * d.dh];
     let mut normalisers = vec![Normaliser::default(); d.b * d.t * d.h];
     let rows = out.par_chunks_mut(d.t * d.h * d.dh).zip(normalisers.par_chunks_mut(d.t * d.h)).enumerate();
@@ -76,7 +76,7 @@ pub(super) fn times_panels(
         let size = Size { m, k: op.dims.dh, n: width, add: false };
         let left = Left { data: left, row: left_row, column: 1 };
         let product = Product { data: &mut out[i * width..], row };
-        matmul(op.level, size, left, Right { data: panels.panel(j), row: width }, product);
+        matmul(op.lanes, size, left, Right { data: panels.panel(j), row: width }, product);
     }
 }
 
@@ -103,7 +103,7 @@ fn finish_block(
         if keys.is_empty() {
             continue;
         }
-        let softmax = rows::exponentials(op.level, &mut scores[keys.start - seen.start..keys.end - seen.start], op.scale);
+        let softmax = rows::exponentials(op.lanes, &mut scores[keys.start - seen.start..keys.end - seen.start], op.scale);
         *factor = 1.0 / softmax.sum;
         normalisers[(i - queries.start) * d.h + head] = softmax;
     }
@@ -111,8 +111,8 @@ fn finish_block(
     let size = Size { m: queries.len(), k: seen.len(), n: d.dh, add: false };
     let right = Right { data: v.from(b, seen.start, head / d.group()), row: v.time };
     let product = Product { data: &mut out[head * d.dh..], row: d.h * d.dh };
-    matmul(op.level, size, Left { data: scores, row, column: 1 }, right, product);
+    matmul(op.lanes, size, Left { data: scores, row, column: 1 }, right, product);
     for (i, factor) in factors[..queries.len()].iter().enumerate() {
-        rows::scale_row(op.level, &mut out[(i * d.h + head) * d.dh..][..d.dh], *factor);
+        rows::scale_row(op.lanes, &mut out[(i * d.h + head) * d.dh..][..d.dh], *factor);
     }
 }

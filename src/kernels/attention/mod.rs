@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, bail};
 
 use super::host;
-use super::simd::Level;
+use super::simd::Lanes;
 use crate::Result;
 
 mod backward;
@@ -38,13 +38,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64)
     if !host::fused(q) || !host::fused(k) || !host::fused(v) {
         return portable::attention(q, k, v, starts, scale);
     }
-    attention_at(Level::best(), dims, q, k, v, starts, scale)
+    attention_at(Lanes::in_force(), dims, q, k, v, starts, scale)
 }
 
-fn attention_at(level: Level, dims: Dims, q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64) -> Result<Tensor> {
+fn attention_at(lanes: Lanes, dims: Dims, q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64) -> Result<Tensor> {
     let tracked = q.track_op() || k.track_op() || v.track_op();
     let normalisers = tracked.then(OnceLock::new);
-    let op = Attention { dims, starts: starts.into(), scale: scale as f32, normalisers, level };
+    let op = Attention { dims, starts: starts.into(), scale: scale as f32, normalisers, lanes };
     Ok(last_dense(q)?.apply_op3(&last_dense(k)?, &last_dense(v)?, op)?)
 }
 
@@ -128,7 +128,7 @@ struct Attention {
     scale: f32,
     /// What normalises each row (b, t, h), kept only when a gradient will be asked for.
     normalisers: Option<OnceLock<Vec<Normaliser>>>,
-    level: Level,
+    lanes: Lanes,
 }
 
 impl CustomOp3 for Attention {

@@ -1,7 +1,7 @@
 //! What happens to one row of scores, and the packing of keys.
 
 use super::super::cross_entropy::largest;
-use super::super::simd::{Level, Simd, multiversion};
+use super::super::simd::{Lanes, Simd, multiversion};
 use super::{Dims, Heads, Normaliser};
 
 /// One head of keys (or values) transposed into panels of a tile's width: panel `j` holds keys `j·width..` as
@@ -14,8 +14,8 @@ pub(super) struct Panels {
 
 impl Panels {
     /// Packs keys `0..s` of `head` of row `b`.
-    pub(super) fn pack(level: Level, dims: Dims, k: Heads<'_>, b: usize, head: usize) -> Panels {
-        let width = level.tile_columns();
+    pub(super) fn pack(lanes: Lanes, dims: Dims, k: Heads<'_>, b: usize, head: usize) -> Panels {
+        let width = lanes.tile_columns();
         let mut data = vec![0.0; dims.s.div_ceil(width) * width * dims.dh];
         for (j, panel) in data.chunks_exact_mut(width * dims.dh).enumerate() {
             for column in 0..width.min(dims.s - j * width) {

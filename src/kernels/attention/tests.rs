@@ -1,6 +1,6 @@
 use candle_core::{IndexOp, Tensor, Var};
 
-use super::super::simd::Level;
+use super::super::simd::Lanes;
 use super::super::trial::{self, Tolerance};
 use super::*;
 
@@ -43,11 +43,11 @@ fn agrees_with_its_twin() {
             let doubles = [trial::double(&q), trial::double(&k), trial::double(&v)];
             let want = trial::run(&doubles, |x| portable::attention(&x[0], &x[1], &x[2], &starts, 0.3));
             let tolerance = Tolerance { absolute: 1e-5, relative: 1e-5 };
-            for level in Level::available() {
+            for lanes in Lanes::available() {
                 let dims = Dims::of(&q, &k, &v, &starts).unwrap();
-                let run = |x: &[Tensor]| attention_at(level, dims, &x[0], &x[1], &x[2], &starts, 0.3);
+                let run = |x: &[Tensor]| attention_at(lanes, dims, &x[0], &x[1], &x[2], &starts, 0.3);
                 let got = trial::run(&[q.clone(), k.clone(), v.clone()], run);
-                trial::same(&got, &want, tolerance, &format!("{} {name} {case:?}", level.name()));
+                trial::same(&got, &want, tolerance, &format!("{} {name} {case:?}", lanes.name()));
             }
         }
     }
