@@ -1,3 +1,4 @@
 //! cli
 
+pub mod data;
 pub mod recipe;

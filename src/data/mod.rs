@@ -24,7 +24,11 @@ mod load;
 #[cfg(test)]
 mod pitfalls;
 #[cfg(test)]
-mod tiny;
+mod shape_tests;
+#[cfg(test)]
+mod load_tests;
+#[cfg(test)]
+pub(crate) mod tiny;
 
 pub use load::{Loaded, load};
 pub use order::epoch_order;

@@ -8,12 +8,12 @@ use tokenizers::{AddedToken, decoders};
 
 use super::{Special, Tokenizer};
 
-pub(super) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+pub(crate) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-pub(super) const SPECIAL: [&str; 5] = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "<pad>"];
+pub(crate) const SPECIAL: [&str; 5] = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "<pad>"];
 
 /// The bare tokenizer: 256 bytes, the merges `h e`, `l l`, `. Ċ`, and [`SPECIAL`].
-pub(super) fn bpe() -> tokenizers::Tokenizer {
+pub(crate) fn bpe() -> tokenizers::Tokenizer {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
     let mut tokens: Vec<String> = alphabet.iter().map(char::to_string).collect();
@@ -30,21 +30,21 @@ pub(super) fn bpe() -> tokenizers::Tokenizer {
 }
 
 /// ChatML with `eos = pad = <|im_end|>`, as SmolLM2 has it.
-pub(super) fn chatml() -> Tokenizer {
+pub(crate) fn chatml() -> Tokenizer {
     let token = |t: &str| Some(t.to_string());
     let special = Special { bos: token("<s>"), eos: token("<|im_end|>"), pad: token("<|im_end|>"), ..Special::default() };
     Tokenizer::new(bpe(), special, Some(CHATML.into())).unwrap()
 }
 
 /// `<s>` and `</s>`, BOS wanted before plain text, with the given template.
-pub(super) fn llama(template: Option<&str>) -> Tokenizer {
+pub(crate) fn llama(template: Option<&str>) -> Tokenizer {
     let token = |t: &str| Some(t.to_string());
     let special = Special { bos: token("<s>"), eos: token("</s>"), pad: token("<pad>"), add_bos: true, ..Special::default() };
     Tokenizer::new(bpe(), special, template.map(str::to_string)).unwrap()
 }
 
 /// Writes `text` to a file of this name in a fresh directory and calls `f` with its path.
-pub(super) fn with_file<T>(name: &str, text: &str, f: impl FnOnce(&Path) -> T) -> T {
+pub(crate) fn with_file<T>(name: &str, text: &str, f: impl FnOnce(&Path) -> T) -> T {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     std::fs::write(&path, text).unwrap();

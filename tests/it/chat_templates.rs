@@ -1,7 +1,10 @@
 //! Chat templates of real models against what Python's Jinja makes of them.
 
-use lorakit::data::{Clock, Jinja, Special};
+use lorakit::data::{Clock, Jinja, Message, Renderer, Row, RowKind, Special, Tokenizer};
+use lorakit::recipe::{Template, TemplateKind};
 use serde_json::{Map, Value};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::shared;
 
@@ -73,4 +76,68 @@ fn templates_of_the_hub_render_as_in_their_test_table() {
     }
     println!("{} of {} cases agree; the others:\n{}", cases.len() - wrong.len(), cases.len(), wrong.join("\n"));
     assert_eq!(wrong, [""; 0]);
+}
+
+/// One token a byte, and the given special ones.
+fn byte_tokenizer(special: &[String], template: &str) -> Tokenizer {
+    let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    alphabet.sort_unstable();
+    let vocab = alphabet.iter().enumerate().map(|(i, c)| (c.to_string(), i as u32)).collect::<Vocab>();
+    let mut inner = tokenizers::Tokenizer::new(BPE::builder().vocab_and_merges(vocab, vec![]).build().unwrap());
+    inner.with_pre_tokenizer(Some(ByteLevel::new(false, false, false)));
+    inner.with_decoder(Some(tokenizers::decoders::byte_level::ByteLevel::default()));
+    inner.add_special_tokens(special.iter().map(|t| tokenizers::AddedToken::from(t.clone(), true))).unwrap();
+    let named = Special { bos: Some("<s>".into()), eos: Some("</s>".into()), ..Special::default() };
+    Tokenizer::new(inner, named, Some(template.into())).unwrap()
+}
+
+/// For every real template: the trained tokens are the two answers, each followed by at most the end of its turn.
+#[test]
+fn answers_are_found_in_every_template() {
+    let Some(dir) = shared::find("data/chat_templates") else { return };
+    let tags =
+        regex::Regex::new(r"<[|｜][^<>'\s]{1,40}[|｜]>|</?s>|<(?:start|end)_of_turn>|<(?:end_of_utterance|eos|bos)>").unwrap();
+    let turns = [("user", "Where is it?"), ("assistant", "It left today."), ("user", "Thanks"), ("assistant", "Bye now.")];
+    let row = Row { source: 0, line: 1, kind: RowKind::Chat(turns.map(|(r, c)| Message::new(r, c)).to_vec()) };
+    let (mut found, mut wrong, mut open) = (0, Vec::new(), Vec::new());
+    for template in json_lines(&dir.join("templates.jsonl")) {
+        let (name, source) = (template["name"].as_str().unwrap(), template["chat_template"].as_str().unwrap());
+        let mut special: Vec<String> = tags.find_iter(source).map(|m| m.as_str().to_string()).collect();
+        special.extend(["<s>".into(), "</s>".into()]);
+        special.sort_unstable();
+        special.dedup();
+        let tokenizer = byte_tokenizer(&special, source);
+        let example = Renderer::new(tokenizer.clone(), &by_model()).and_then(|r| r.example(&row));
+        let example = match example {
+            Ok(example) => example,
+            Err(error) => {
+                wrong.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        let tokens: Vec<_> = example.ids.iter().zip(&example.trained).collect();
+        let runs = tokens.chunk_by(|a, b| a.1 == b.1).filter(|run| *run[0].1);
+        let texts: Vec<String> =
+            runs.map(|run| tokenizer.decode(&run.iter().map(|(id, _)| **id).collect::<Vec<_>>(), false).unwrap()).collect();
+        let fits =
+            |text: &str, answer: &str| text.split_once(answer).is_some_and(|(_, end)| end.len() < 30) && !text.contains("Thanks");
+        if texts.len() == 2 && fits(&texts[0], "It left today.") && fits(&texts[1], "Bye now.") {
+            found += 1;
+        } else {
+            wrong.push(format!("{name}: {texts:?}"));
+        }
+        if texts.iter().any(|t| !special.iter().any(|s| t.ends_with(s.as_str()))) {
+            open.push(format!("{name}: {texts:?}"));
+        }
+    }
+    println!(
+        "answers found in {found} templates; not in:\n{}\nwithout a special token at the end:\n{}",
+        wrong.join("\n"),
+        open.join("\n")
+    );
+    assert!(found >= 40, "{}", wrong.join("\n"));
+}
+
+fn by_model() -> Template {
+    Template { kind: TemplateKind::Model, system: None }
 }

@@ -180,3 +180,51 @@ fn describe(name: &str, error: &minijinja::Error) -> Error {
     };
     Error::Template { name: name.into(), line: error.line(), why, help }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str) -> Result<String> {
+        let special = Special { bos: Some("<s>".into()), ..Special::default() };
+        let messages = [Message::new("user", "hi")];
+        Jinja::new("test", source, &special, Clock::default())?.render(&messages, true)
+    }
+
+    #[test]
+    fn a_template_gets_what_transformers_gives_it() {
+        let table = [
+            ("{{ bos_token }}{% if eos_token is defined %}x{% endif %}", "<s>"),
+            ("{% if tools is none %}none{% endif %}", "none"),
+            ("  {% if add_generation_prompt %}\n  yes\n  {% endif %}\n", "  yes\n"),
+            ("{% for m in messages %}{{ m['content'].strip().upper() }}{% break %}{% endfor %}", "HI"),
+            ("{{ strftime_now('%Y') }}", "2024"),
+            ("{{ {'a': '<é>'} | tojson }}", "{\"a\": \"<é>\"}"),
+            ("{{ [true, none] }}", "[True, None]"),
+            ("a\n  {% generation -%}\n b\n{%- endgeneration %}\nc", "a\nbc"),
+        ];
+        for (source, expected) in table {
+            assert_eq!(render(source).unwrap(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_burns_or_breaks_is_stopped_with_its_line() {
+        let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}";
+        let huge = "{% set s = 'x' * 1000000 %}{% for a in range(1000) %}{{ s }}{% endfor %}";
+        let source = " ".repeat(MAX_SOURCE + 1);
+        let table = [
+            (loops, "does more than 5000000 steps"),
+            (huge, "the output is longer than"),
+            (source.as_str(), "the source has 1048577 bytes"),
+            ("\n{% if %}", "line 2: syntax error"),
+            ("\n\n{{ raise_exception('no system') }}", "line 3: the template refuses the conversation: no system"),
+            ("{{ messages.nothing.more }}", "line 1: "),
+            ("{% include 'secret' %}", "template not found"),
+        ];
+        for (source, expected) in table {
+            let error = render(source).unwrap_err().to_string();
+            assert!(error.contains(expected), "{}: {error}", &source[..source.len().min(60)]);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! `lorakit data show`: what a recipe's rows become, before anything is trained.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::data::{self, Counts, Example, Loaded, Long, Reason, Renderer, Report, Tokenizer};
+use crate::error::{Error, Result};
+use crate::recipe::Recipe;
+
+/// Look at training data as the model will see it.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print rendered examples with their trained tokens marked, and what became of every row
+    Show {
+        recipe: PathBuf,
+        /// Examples to print
+        #[arg(short, default_value_t = 5)]
+        n: usize,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Replace a value, e.g. --set train.max_length=512
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+}
+
+/// Runs the verb; `open` finds the tokenizer of a recipe's base model.
+///
+/// # Errors
+/// What is wrong with the recipe, the tokenizer or the data; writing to standard output failed.
+pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
+    let Verb::Show { recipe, n, json, set } = &args.verb;
+    let recipe = Recipe::load(recipe, set)?;
+    let tokenizer = open(&recipe)?;
+    let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
+    let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
+    let mut out = std::io::stdout().lock();
+    if *json {
+        return write(&mut out, &format!("{:#}\n", as_json(&loaded, &tokenizer, *n)?));
+    }
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    show(&loaded, &tokenizer, *n, &mut out, colour)
+}
+
+/// Prints the first `n` examples with what is trained in green (or between ⟦ and ⟧), then the account of all rows.
+///
+/// # Errors
+/// [`Error::Io`] when writing fails, [`Error::Usage`] when ids cannot be decoded.
+pub fn show(loaded: &Loaded, tokenizer: &Tokenizer, n: usize, out: &mut dyn Write, colour: bool) -> Result<()> {
+    let (open, close) = if colour { ("\x1b[32m", "\x1b[0m") } else { ("⟦", "⟧") };
+    let mut text = String::new();
+    for example in loaded.train.iter().take(n) {
+        let trained = example.trained.iter().filter(|t| **t).count();
+        text += &format!(
+            "── {}: {} tokens, {trained} trained\n",
+            place(&loaded.report, example.source, example.line),
+            example.ids.len()
+        );
+        for (piece, trained) in pieces(example, tokenizer)? {
+            text += &if trained { format!("{open}{piece}{close}") } else { piece };
+        }
+        text += if text.ends_with('\n') { "\n" } else { "\n\n" };
+    }
+    write(out, &text)?;
+    write(out, &account(&loaded.report))
+}
+
+/// The text of an example, cut where training begins and ends.
+fn pieces(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<(String, bool)>> {
+    let (mut pieces, mut before, mut start) = (Vec::new(), String::new(), 0);
+    for end in 1..=example.ids.len() {
+        if end < example.ids.len() && example.trained[end] == example.trained[start] {
+            continue;
+        }
+        // Decoding from the beginning keeps what a decoder drops at the start of a text (a space, usually).
+        let upto = tokenizer.decode(&example.ids[..end], false)?;
+        let piece = match upto.strip_prefix(&before) {
+            Some(piece) => piece.to_string(),
+            None => tokenizer.decode(&example.ids[start..end], false)?,
+        };
+        pieces.push((piece, example.trained[start]));
+        (before, start) = (upto, end);
+    }
+    Ok(pieces)
+}
+
+fn place(report: &Report, source: usize, line: usize) -> String {
+    report.sources.get(source).map_or_else(|| format!("line {line}"), |s| format!("{}:{line}", s.path.display()))
+}
+
+fn account(report: &Report) -> String {
+    let mut out = String::new();
+    for source in &report.sources {
+        let split = format!("{:?}", source.split).to_lowercase();
+        out += &format!(
+            "{} ({split}): shape {}, {} rows",
+            source.path.display(),
+            format!("{:?}", source.shape).to_lowercase(),
+            source.rows
+        );
+        if source.beyond_limit > 0 {
+            out += &format!(", {} beyond the limit", source.beyond_limit);
+        }
+        if !source.ignored.is_empty() {
+            out += &format!(", not used: {}", source.ignored.join(", "));
+        }
+        out.push('\n');
+    }
+    out += &format!("{} of {} rows are used\n", report.rows_used(), report.rows_read());
+    out += &counts("train", &report.train);
+    out += &counts("held out", &report.heldout);
+    out += &dropped(report);
+    out += &warnings(report);
+    let longest: Vec<_> =
+        report.longest.iter().map(|l| format!("  {:>6} tokens  {}\n", l.tokens, place(report, l.source, l.line))).collect();
+    out + "longest rows\n" + &longest.concat()
+}
+
+fn counts(name: &str, counts: &Counts) -> String {
+    if counts.examples == 0 {
+        return String::new();
+    }
+    let roles: Vec<_> = counts.roles.iter().map(|(role, n)| format!("{role} {n}")).collect();
+    format!(
+        "{name}: {} examples, {} tokens ({}), {} trained = {:.1} %\n",
+        counts.examples,
+        counts.tokens,
+        roles.join(", "),
+        counts.trained,
+        100.0 * counts.share_trained()
+    )
+}
+
+/// Dropped and cut rows, by reason and file, with their lines.
+fn dropped(report: &Report) -> String {
+    let mut groups: BTreeMap<(&str, usize), Vec<String>> = BTreeMap::new();
+    for d in &report.dropped {
+        let (reason, line) = match d.reason {
+            Reason::OverLong { tokens } => ("over-long", format!("{} ({tokens} tokens)", d.line)),
+            Reason::Empty => ("empty answer", d.line.to_string()),
+            Reason::NoTrainedToken => ("no trained token", d.line.to_string()),
+        };
+        groups.entry((reason, d.source)).or_default().push(line);
+    }
+    let line = |((reason, source), lines): ((&str, usize), Vec<String>)| {
+        format!("dropped, {reason}: {} rows of {}: lines {}\n", lines.len(), path(report, source), lines.join(", "))
+    };
+    let mut out: String = groups.into_iter().map(line).collect();
+    out += &rows("cut at the longest length", report, &report.truncated);
+    out
+}
+
+fn path(report: &Report, source: usize) -> String {
+    report.sources.get(source).map(|s| s.path.display().to_string()).unwrap_or_default()
+}
+
+fn rows(what: &str, report: &Report, rows: &[Long]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let places: Vec<_> = rows.iter().map(|r| format!("{} ({} tokens)", place(report, r.source, r.line), r.tokens)).collect();
+    format!("{what}: {} rows: {}\n", rows.len(), places.join(", "))
+}
+
+fn warnings(report: &Report) -> String {
+    let mut out = String::new();
+    for i in &report.injected {
+        out += &format!("kept as text: special token {} written {}× at {}\n", i.token, i.times, place(report, i.source, i.line));
+    }
+    if report.open_answers > 0 {
+        out += &format!(
+            "{} answers are ended by no special token: trained on such alone, a model does not stop\n",
+            report.open_answers
+        );
+    }
+    out + &rows("held-out rows that are also training rows", report, &report.repeated)
+}
+
+fn as_json(loaded: &Loaded, tokenizer: &Tokenizer, n: usize) -> Result<Value> {
+    let example = |e: &Example| {
+        let pieces: Vec<_> =
+            pieces(e, tokenizer)?.into_iter().map(|(text, trained)| json!({"text": text, "trained": trained})).collect();
+        Ok(json!({"source": e.source, "line": e.line, "tokens": e.ids.len(), "pieces": pieces}))
+    };
+    let examples: Vec<Value> = loaded.train.iter().take(n).map(example).collect::<Result<_>>()?;
+    Ok(
+        json!({"rows": loaded.report.rows_read(), "used": loaded.report.rows_used(), "report": loaded.report, "examples": examples}),
+    )
+}
+
+fn write(out: &mut dyn Write, text: &str) -> Result<()> {
+    out.write_all(text.as_bytes()).map_err(|source| Error::Io { action: "write", path: "standard output".into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tiny::{chatml, with_file};
+    use crate::recipe::{Data, OverLong, Source, Template, TemplateKind};
+
+    const ROWS: &str =
+        "{\"prompt\": \"a\", \"completion\": \"yes <|im_end|>\", \"id\": 1}\n{\"prompt\": \"b\", \"completion\": \" \"}\n";
+
+    fn loaded(tokenizer: &Tokenizer) -> Loaded {
+        let long = format!("{ROWS}{{\"prompt\": \"c\", \"completion\": \"{}\"}}\n", "x".repeat(200));
+        with_file("rows.jsonl", &long, |path| {
+            let source = Source { path: path.to_path_buf(), ..Source::default() };
+            let data = Data { train: vec![source], heldout: vec![], heldout_fraction: 0.0, over_long: OverLong::Drop };
+            let template = Template { kind: TemplateKind::Model, system: None };
+            data::load(&data, &Renderer::new(tokenizer.clone(), &template).unwrap(), 100, 0).unwrap()
+        })
+    }
+
+    #[test]
+    fn show_marks_what_is_trained_and_accounts_for_every_row() {
+        let tokenizer = chatml();
+        let loaded = loaded(&tokenizer);
+        let mut out = Vec::new();
+        show(&loaded, &tokenizer, 5, &mut out, false).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let expected = [
+            "rows.jsonl:1: 36 tokens, 15 trained\n",
+            "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n⟦yes <|im_end|><|im_end|>⟧\n",
+            "rows.jsonl (train): shape completion, 3 rows, not used: id\n",
+            "1 of 3 rows are used\n",
+            "train: 1 examples, 36 tokens (assistant 15, template 20, user 1), 15 trained = 41.7 %\n",
+            "dropped, empty answer: 1 rows of ",
+            "rows.jsonl: lines 2\n",
+            "lines 3 (222 tokens)\n",
+            "kept as text: special token <|im_end|> written 1× at ",
+            "longest rows\n      36 tokens  ",
+        ];
+        for piece in expected {
+            assert!(out.contains(piece), "{piece:?} is not in\n{out}");
+        }
+        let mut out = Vec::new();
+        show(&loaded, &tokenizer, 5, &mut out, true).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("assistant\n\x1b[32myes <|im_end|><|im_end|>\x1b[0m\n"));
+    }
+
+    #[test]
+    fn json_holds_the_same() {
+        let tokenizer = chatml();
+        let value = as_json(&loaded(&tokenizer), &tokenizer, 1).unwrap();
+        assert_eq!((value["rows"].as_u64(), value["used"].as_u64()), (Some(3), Some(1)));
+        assert_eq!(value["examples"][0]["pieces"][1], json!({"text": "yes <|im_end|><|im_end|>", "trained": true}));
+        assert_eq!(value["report"]["dropped"][1]["reason"]["over_long"]["tokens"], 222);
+    }
+}

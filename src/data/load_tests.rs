@@ -1,0 +1,117 @@
+//! Splitting, limiting and counting rows; the tokenizer's files.
+
+use std::collections::HashSet;
+
+use super::tiny::{CHATML, bpe, chatml, with_file};
+use super::*;
+use crate::recipe::{Data, OverLong, Source, Template, TemplateKind};
+
+fn renderer() -> Renderer {
+    Renderer::new(chatml(), &Template { kind: TemplateKind::Model, system: None }).unwrap()
+}
+
+fn rows(n: usize) -> String {
+    (0..n).map(|i| format!("{{\"prompt\": \"q{i}\", \"completion\": \"a{i}\"}}\n")).collect()
+}
+
+fn loaded(text: &str, limit: Option<usize>, heldout_fraction: f64, seed: u64) -> Loaded {
+    with_file("a.jsonl", text, |path| {
+        let source = Source { path: path.to_path_buf(), limit, ..Source::default() };
+        let data = Data { train: vec![source], heldout: vec![], heldout_fraction, over_long: OverLong::Drop };
+        load(&data, &renderer(), 100, seed).unwrap()
+    })
+}
+
+fn lines(examples: &[Example]) -> Vec<usize> {
+    examples.iter().map(|e| e.line).collect()
+}
+
+#[test]
+fn the_seed_sets_rows_aside_and_the_rest_keeps_its_order() {
+    let a = loaded(&rows(50), None, 0.2, 1);
+    assert_eq!((a.train.len(), a.heldout.len(), a.heldout_prompts.len()), (40, 10, 10));
+    let all: HashSet<usize> = lines(&a.train).into_iter().chain(lines(&a.heldout)).collect();
+    assert_eq!(all.len(), 50);
+    assert!(lines(&a.train).is_sorted() && lines(&a.heldout).is_sorted());
+    assert_eq!(lines(&a.heldout), lines(&loaded(&rows(50), None, 0.2, 1).heldout));
+    assert_ne!(lines(&a.heldout), lines(&loaded(&rows(50), None, 0.2, 2).heldout));
+    for (example, prompt) in a.heldout.iter().zip(&a.heldout_prompts) {
+        assert_eq!((prompt.line, prompt.reference.clone()), (example.line, format!("a{}", example.line - 1)));
+    }
+    let few = loaded(&rows(3), None, 0.01, 0);
+    assert_eq!((few.train.len(), few.heldout.len()), (2, 1));
+    assert_eq!(loaded(&rows(3), None, 0.0, 0).heldout.len(), 0);
+}
+
+#[test]
+fn a_limit_draws_rows_by_the_seed() {
+    let a = loaded(&rows(50), Some(7), 0.0, 1);
+    assert_eq!((a.train.len(), a.report.sources[0].beyond_limit, a.report.rows_read()), (7, 43, 50));
+    assert!(lines(&a.train).is_sorted());
+    assert_ne!(lines(&a.train), lines(&loaded(&rows(50), Some(7), 0.0, 2).train));
+}
+
+#[test]
+fn every_token_is_counted_once_and_repeated_rows_are_named() {
+    let text = format!("{}{}", rows(10), rows(10));
+    let a = loaded(&text, None, 0.5, 3);
+    for (counts, examples) in [(&a.report.train, &a.train), (&a.report.heldout, &a.heldout)] {
+        assert_eq!(counts.tokens, examples.iter().map(|e| e.ids.len()).sum::<usize>());
+        assert_eq!(counts.roles.values().sum::<usize>(), counts.tokens);
+        assert_eq!(counts.trained, examples.iter().flat_map(|e| &e.trained).filter(|t| **t).count());
+    }
+    let train: HashSet<&[u32]> = a.train.iter().map(|e| e.ids.as_slice()).collect();
+    let twice = a.heldout.iter().filter(|e| train.contains(e.ids.as_slice())).count();
+    assert!(twice > 0 && a.report.repeated.len() == twice);
+}
+
+#[test]
+fn a_directory_gives_tokenizer_template_and_ends_of_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    assert!(Tokenizer::from_dir(dir.path()).err().unwrap().to_string().contains("tokenizer.json: the file is missing"));
+    bpe().save(dir.path().join("tokenizer.json"), false).unwrap();
+    let named = r#"[{"name":"tool_use","template":"T"},{"name":"default","template":"D"}]"#;
+    write(
+        "tokenizer_config.json",
+        &format!(r#"{{"bos_token":{{"content":"<s>"}},"add_bos_token":true,"chat_template":{named}}}"#),
+    );
+    write("special_tokens_map.json", r#"{"eos_token":"</s>","bos_token":"<pad>"}"#);
+    let end = bpe().token_to_id("<|im_end|>").unwrap();
+    write("generation_config.json", &format!(r#"{{"eos_token_id":[{end}]}}"#));
+    let t = Tokenizer::from_dir(dir.path()).unwrap();
+    let id = |text: &str| t.inner().token_to_id(text).unwrap();
+    assert_eq!((t.bos_id(), t.eos_ids(), t.pad_id()), (Some(id("<s>")), &[id("</s>"), end][..], id("</s>")));
+    assert!(t.special().add_bos && t.chat_template() == Some("D"));
+    assert_eq!(t.vocab_size(), 256 + 3 + 5);
+    write("chat_template.jinja", CHATML);
+    assert_eq!(Tokenizer::from_dir(dir.path()).unwrap().chat_template(), Some(CHATML));
+    write("tokenizer_config.json", r#"{"bos_token":"<nowhere>"}"#);
+    let error = Tokenizer::from_dir(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("bos token \"<nowhere>\""), "{error}");
+}
+
+/// Alpaca's prompts and the instruction template, letter by letter.
+#[test]
+fn fixed_templates() {
+    let alpaca = |input: &str| Row {
+        source: 0,
+        line: 1,
+        kind: RowKind::Alpaca { instruction: "Add.".into(), input: input.into(), output: "3".into(), system: None },
+    };
+    let text = |kind: TemplateKind, row: &Row| {
+        let renderer = Renderer::new(chatml(), &Template { kind, system: None }).unwrap();
+        renderer.tokenizer().decode(&renderer.example(row).unwrap().ids, false).unwrap()
+    };
+    let with = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:3<|im_end|>";
+    let without = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Response:3<|im_end|>";
+    assert_eq!(text(TemplateKind::Alpaca, &alpaca("1 2")), with);
+    assert_eq!(text(TemplateKind::Alpaca, &alpaca("")), without);
+    assert_eq!(text(TemplateKind::Instruction, &alpaca("1 2")), "### Instruction:\nAdd.\n1 2\n\n### Response:\n3<|im_end|>");
+    let turns = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")];
+    let chat = Row { source: 0, line: 1, kind: RowKind::Chat(turns.iter().map(|(r, c)| Message::new(*r, *c)).collect()) };
+    let expected = "s\n\n### Instruction:\na\n\n### Response:\nb<|im_end|>\n\n### Instruction:\nc\n\n### Response:\nd<|im_end|>";
+    assert_eq!(text(TemplateKind::Instruction, &chat), expected);
+    let alpaca = Renderer::new(chatml(), &Template { kind: TemplateKind::Alpaca, system: None }).unwrap();
+    assert!(alpaca.example(&chat).unwrap_err().to_string().contains("have one turn"));
+}
