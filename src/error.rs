@@ -27,6 +27,9 @@ pub enum Error {
     /// An adapter's files; `what` names the tensor, key or file.
     #[error("adapter {}: {what}: {why}\n  help: {help}", path.display())]
     Adapter { path: PathBuf, what: String, why: String, help: String },
+    /// A model or adapter that is well-formed but asks for something that is not implemented.
+    #[error("{}: {what}: {why}\n  help: {help}", path.display())]
+    Unsupported { path: PathBuf, what: String, why: String, help: String },
     /// Something that should have been fetched.
     #[error("{what}: {why}\n  help: {help}")]
     Fetch { what: String, why: String, help: String },
@@ -67,6 +70,11 @@ impl Error {
     /// A part of an adapter that cannot be used.
     pub fn adapter(path: &Path, what: impl Into<String>, why: impl Into<String>, help: impl Into<String>) -> Error {
         Error::Adapter { path: path.to_path_buf(), what: what.into(), why: why.into(), help: help.into() }
+    }
+
+    /// A model or adapter that needs what is not implemented.
+    pub fn unsupported(path: &Path, what: impl Into<String>, why: impl Into<String>, help: impl Into<String>) -> Error {
+        Error::Unsupported { path: path.to_path_buf(), what: what.into(), why: why.into(), help: help.into() }
     }
 
     /// A data file (and line) that cannot be used.

@@ -12,7 +12,7 @@
 //!
 //! | # | module | knows |
 //! |---|---|---|
-//! | 0 | [`error`], [`device`], [`files`] | errors by what a user can fix; accelerators; atomic writes |
+//! | 0 | [`error`], [`device`], [`files`], [`random`] | errors by what a user can fix; accelerators; atomic writes; named random streams |
 //! | 1 | [`recipe`] | the TOML file, checked |
 //! | 2 | [`data`] | sources, shapes, templates, tokens and loss mask |
 //! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
@@ -34,6 +34,7 @@
 pub mod error;
 pub mod device;
 pub mod files;
+pub mod random;
 pub mod recipe;
 pub mod data;
 pub mod kernels;

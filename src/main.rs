@@ -1,1 +1,7 @@
-fn main() {}
+//! The `lorakit` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lorakit::cli::main()
+}

@@ -1,1 +1,252 @@
-//! adapter
+//! Low-rank adapters: the mathematics, where they act, how they start, and their files.
+//!
+//! An [`Adapter`] is a value beside the model, handed to `forward` as an argument. Refuses to know: optimisers, data,
+//! HTTP.
+
+pub mod config;
+pub mod target;
+mod init;
+pub mod peft;
+pub mod merge;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+pub use config::PeftConfig;
+pub use target::{Plan, Target};
+
+use crate::error::Result;
+use crate::model::{Adapt, Model, Site, SiteInfo, SiteKind};
+use crate::{random, recipe};
+
+/// The low-rank pair of one site: `y + scale · B·A·x` (Hu et al. 2021, eq. 3).
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// `(r, inputs)`.
+    pub a: Tensor,
+    /// `(outputs, r)`.
+    pub b: Tensor,
+    /// `alpha / r` (LoRA) or `alpha / sqrt(r)` (rsLoRA).
+    pub scale: f64,
+}
+
+/// A trained tensor under the name PEFT gives it.
+#[derive(Debug, Clone)]
+pub struct Param {
+    /// Key in `adapter_model.safetensors`.
+    pub key: String,
+    pub var: Var,
+}
+
+/// One adapter for one model.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    pub config: PeftConfig,
+    /// By [`Site`].
+    pairs: Vec<Option<LowRank>>,
+    /// By [`Site`]: matrices trained in full.
+    full: Vec<Option<Tensor>>,
+    /// Every trained tensor, in the order of the sites, A before B.
+    params: Vec<Param>,
+    /// Paths of the sites, for the file.
+    paths: Vec<String>,
+}
+
+/// PEFT's names of a pair and of a full matrix.
+fn keys(path: &str) -> [String; 3] {
+    let base = format!("base_model.model.{path}");
+    [format!("{base}.lora_A.weight"), format!("{base}.lora_B.weight"), format!("{base}.weight")]
+}
+
+/// `alpha / r`, or `alpha / sqrt(r)` for rsLoRA (Kalajdzievski 2023, eq. 7).
+fn scale(config: &PeftConfig, target: &Target) -> f64 {
+    match config.use_rslora {
+        true => target.alpha / (target.rank as f64).sqrt(),
+        false => target.alpha / target.rank as f64,
+    }
+}
+
+impl Adapter {
+    /// A fresh adapter for `model` as `recipe` describes it: A random, B zero, so that it changes nothing yet.
+    /// `base` is the Hub id that is written into its configuration.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] when a target or pattern matches nothing.
+    pub fn new(recipe: &recipe::Adapter, base: Option<String>, model: &Model, seed: u64) -> Result<Adapter> {
+        let sites = model.sites();
+        let names = attention_names(sites);
+        let conv1d = sites.iter().any(|s| s.conv1d);
+        let config = PeftConfig::from_recipe(recipe, base, conv1d, &names);
+        let plan = Plan::new(&config, sites)?;
+        Adapter::build(config, &plan, model, |key, shape| match key {
+            Start::A(path) => init::a(recipe.init, path, shape, seed, &model.device),
+            Start::B => Ok(Tensor::zeros(shape, DType::F32, &model.device)?),
+            Start::Full(site) => init::full(model, site),
+        })
+    }
+
+    /// Lays an adapter out over the plan's sites, asking `start` for each tensor's first value.
+    fn build(
+        config: PeftConfig,
+        plan: &Plan,
+        model: &Model,
+        mut start: impl FnMut(Start, (usize, usize)) -> Result<Tensor>,
+    ) -> Result<Adapter> {
+        let sites = model.sites();
+        let (mut pairs, mut full, mut params) = (vec![None; sites.len()], vec![None; sites.len()], Vec::new());
+        let mut param = |key: String, value: Tensor| -> Result<Tensor> {
+            let var = Var::from_tensor(&value)?;
+            let tensor = var.as_tensor().clone();
+            params.push(Param { key, var });
+            Ok(tensor)
+        };
+        for target in &plan.targets {
+            let info = &sites[target.site.0];
+            let [key_a, key_b, _] = keys(&info.path);
+            let a = param(key_a, start(Start::A(&info.path), (target.rank, info.inputs))?)?;
+            let b = param(key_b, start(Start::B, (info.outputs, target.rank))?)?;
+            pairs[target.site.0] = Some(LowRank { a, b, scale: scale(&config, target) });
+        }
+        for site in &plan.full {
+            let info = &sites[site.0];
+            let shape = full_shape(info);
+            full[site.0] = Some(param(keys(&info.path)[2].clone(), start(Start::Full(*site), shape)?)?);
+        }
+        let paths = sites.iter().map(|s| s.path.clone()).collect();
+        Ok(Adapter { config, pairs, full, params, paths })
+    }
+
+    /// Every trained tensor with its name.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// Number of trained values.
+    pub fn param_count(&self) -> usize {
+        self.params.iter().map(|p| p.var.elem_count()).sum()
+    }
+
+    /// The pair of a site.
+    pub fn pair(&self, site: Site) -> Option<&LowRank> {
+        self.pairs.get(site.0)?.as_ref()
+    }
+
+    /// The same values without variables: nothing that runs with it prepares a gradient. Shares memory with `self`.
+    pub fn frozen(&self) -> Adapter {
+        let pair = |p: &LowRank| LowRank { a: p.a.detach(), b: p.b.detach(), scale: p.scale };
+        Adapter {
+            pairs: self.pairs.iter().map(|p| p.as_ref().map(pair)).collect(),
+            full: self.full.iter().map(|f| f.as_ref().map(Tensor::detach)).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The adapter as it acts during training: with dropout, whose masks depend on seed, step, micro-step and site only.
+    pub fn training(&self, seed: u64, step: u64, micro: u64) -> Training<'_> {
+        Training { adapter: self, seed, step, micro }
+    }
+
+    /// Last components of the paths of the adapted sites, as PEFT writes an expanded `all-linear`.
+    fn adapted_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = (self.pairs.iter().zip(&self.paths))
+            .filter(|(p, _)| p.is_some())
+            .map(|(_, path)| path.rsplit('.').next().unwrap_or(path).to_string())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// What [`Adapter::build`] asks for.
+enum Start<'a> {
+    A(&'a str),
+    B,
+    Full(Site),
+}
+
+fn full_shape(info: &SiteInfo) -> (usize, usize) {
+    match info.kind {
+        SiteKind::Embedding => (info.inputs, info.outputs),
+        _ => (info.outputs, info.inputs),
+    }
+}
+
+/// The shortest suffixes that name the attention projections and nothing else.
+fn attention_names(sites: &[SiteInfo]) -> Vec<&str> {
+    let tail = |path: &'_ str, n: usize| path.rmatch_indices('.').nth(n - 1).map_or(0, |(i, _)| i + 1);
+    let mut names: Vec<&str> = Vec::new();
+    for s in sites.iter().filter(|s| s.kind == SiteKind::Attention) {
+        let short = &s.path[tail(&s.path, 1)..];
+        let shared = sites.iter().any(|o| o.kind != SiteKind::Attention && o.path[tail(&o.path, 1)..] == *short);
+        let name = if shared { &s.path[tail(&s.path, 2)..] } else { short };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// `y + scale · (x·Aᵀ)·Bᵀ` over the last dimension.
+fn low_rank(pair: &LowRank, x: &Tensor, y: Tensor) -> Result<Tensor> {
+    let (inputs, outputs) = (pair.a.dim(1)?, pair.b.dim(0)?);
+    let rows = x.elem_count() / inputs;
+    let h = x.reshape((rows, inputs))?.matmul(&pair.a.t()?)?; // (n, i) · (i, r)
+    let z = (h * pair.scale)?.matmul(&pair.b.t()?)?; // (n, r) · (r, o)
+    debug_assert_eq!(z.dim(1)?, outputs);
+    Ok((&y + z.reshape(y.shape())?)?)
+}
+
+impl Adapt for Adapter {
+    fn apply(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        match self.pair(site) {
+            Some(pair) => low_rank(pair, x, y),
+            None => Ok(y),
+        }
+    }
+
+    fn replacement(&self, site: Site) -> Option<&Tensor> {
+        self.full.get(site.0)?.as_ref()
+    }
+
+    fn touches(&self, site: Site) -> bool {
+        self.pair(site).is_some() || self.replacement(site).is_some()
+    }
+}
+
+/// An adapter with dropout on the input of its pairs.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    adapter: &'a Adapter,
+    seed: u64,
+    step: u64,
+    micro: u64,
+}
+
+impl Training<'_> {
+    /// Inverted dropout: 0 or `1 / (1 - p)` (Srivastava et al. 2014), element `i` decided by a hash of `i`.
+    fn mask(&self, site: Site, x: &Tensor, p: f64) -> Result<Tensor> {
+        let key = random::number(self.seed, "dropout", &[self.step, self.micro, site.0 as u64]);
+        let (keep, limit) = (1.0 / (1.0 - p) as f32, (p * u64::MAX as f64) as u64);
+        let mask: Vec<f32> =
+            (0..x.elem_count() as u64).map(|i| if random::indexed(key, i) < limit { 0.0 } else { keep }).collect();
+        Ok(Tensor::from_vec(mask, x.shape(), &Device::Cpu)?.to_device(x.device())?)
+    }
+}
+
+impl Adapt for Training<'_> {
+    fn apply(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        let Some(pair) = self.adapter.pair(site) else { return Ok(y) };
+        match self.adapter.config.lora_dropout {
+            0.0 => low_rank(pair, x, y),
+            p => low_rank(pair, &(x * self.mask(site, x, p)?)?, y),
+        }
+    }
+
+    fn replacement(&self, site: Site) -> Option<&Tensor> {
+        self.adapter.replacement(site)
+    }
+
+    fn touches(&self, site: Site) -> bool {
+        self.adapter.touches(site)
+    }
+}

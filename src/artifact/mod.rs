@@ -1,1 +1,3 @@
-//! artifact
+//! Files that others can read: merged models, cards, traces, curves. Refuses to know: how training works, HTTP.
+
+pub mod merge;

@@ -1,4 +1,65 @@
-//! cli
+//! The command line: wiring, printing and exit codes, one file a verb.
+//!
+//! The only module that writes to the terminal. Errors a user can fix end in exit code 2, an interrupt in 130, a failed
+//! check in 1.
 
+pub mod conform;
 pub mod data;
 pub mod recipe;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::device;
+use crate::error::Result;
+
+/// Low-rank adapters on a frozen, memory-mapped language model: train, prove, merge, talk.
+#[derive(Debug, Parser)]
+#[command(name = "lorakit", version, about, max_term_width = 110)]
+struct Cli {
+    /// Threads for all CPU work (default: all cores)
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List, show and check recipes; print their JSON Schema
+    Recipe(recipe::RecipeArgs),
+    /// Check golden cases computed by PyTorch and PEFT
+    Conform(conform::ConformArgs),
+}
+
+/// What a verb ends with when nothing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Done,
+    /// A check did not pass: exit code 1.
+    Failed,
+}
+
+/// Runs the command line and returns the exit code.
+pub fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<Outcome> {
+    if let Some(threads) = cli.threads {
+        device::set_threads(threads)?;
+    }
+    match &cli.verb {
+        Verb::Recipe(args) => recipe::run(args).map(|()| Outcome::Done),
+        Verb::Conform(args) => conform::run(args),
+    }
+}

@@ -1,1 +1,82 @@
-//! conform
+//! Golden cases: what PyTorch and PEFT computed, against what is computed here.
+//!
+//! A case is a directory with `expected.safetensors` beside a model (`config.json`) or an adapter
+//! (`adapter_config.json`, whose `base_model_name_or_path` is relative to it).
+
+mod adapter_case;
+mod compare;
+mod model_case;
+
+use std::path::{Path, PathBuf};
+
+pub use compare::Check;
+
+use crate::device::Compute;
+use crate::error::{Error, Result};
+
+/// One case and what came of it.
+#[derive(Debug, serde::Serialize)]
+pub struct Case {
+    pub dir: PathBuf,
+    pub checks: Vec<Check>,
+    /// Why the case cannot be run yet; counts as failed.
+    pub unsupported: Option<String>,
+}
+
+impl Case {
+    /// Whether every check is within its tolerance.
+    pub fn passes(&self) -> bool {
+        self.unsupported.is_none() && self.checks.iter().all(|c| c.pass)
+    }
+}
+
+/// Every case directory at or below `dirs`, in order of their names.
+///
+/// # Errors
+/// [`Error::Usage`] for a directory without any case.
+pub fn find(dirs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut cases = Vec::new();
+    for dir in dirs {
+        let before = cases.len();
+        collect(dir, &mut cases)?;
+        if cases.len() == before {
+            return Err(Error::usage(
+                dir.display().to_string(),
+                "no golden case here (a directory with expected.safetensors beside a model or an adapter)",
+                "give a case's directory or one above it",
+            ));
+        }
+    }
+    Ok(cases)
+}
+
+fn collect(dir: &Path, cases: &mut Vec<PathBuf>) -> Result<()> {
+    let is_case = dir.join("expected.safetensors").is_file()
+        && (dir.join("config.json").is_file() || dir.join("adapter_config.json").is_file());
+    if is_case {
+        cases.push(dir.to_path_buf());
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(dir).map_err(Error::io("read", dir))?;
+    let mut below: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()).collect();
+    below.sort();
+    below.iter().try_for_each(|d| collect(d, cases))
+}
+
+/// Runs one case in `f32` or `bf16`.
+///
+/// # Errors
+/// When files of the case are missing or damaged; a feature that is not there yet is not an error but `unsupported`.
+pub fn run(dir: &Path, compute: Compute) -> Result<Case> {
+    let checks = match dir.join("adapter_config.json").is_file() {
+        true => adapter_case::run(dir, compute),
+        false => model_case::run(dir, compute),
+    };
+    match checks {
+        Ok(checks) => Ok(Case { dir: dir.to_path_buf(), checks, unsupported: None }),
+        Err(Error::Unsupported { what, why, .. }) => {
+            Ok(Case { dir: dir.to_path_buf(), checks: Vec::new(), unsupported: Some(format!("{what}: {why}")) })
+        }
+        Err(other) => Err(other),
+    }
+}

@@ -18,6 +18,7 @@ pub mod rope;
 pub mod attention;
 pub mod glu;
 pub mod cross_entropy;
+pub mod head_loss;
 
 #[cfg(test)]
 mod trial;

@@ -1,4 +1,188 @@
-//! The frozen base model: where it is found, how its files are read, and the one decoder.
+//! The frozen base: checkpoints, one decoder with a configuration of variations, and the seam for adapters.
+//!
+//! A [`Model`] is immutable, holds no trainable variable, and can be shared between threads. Refuses to know: how an
+//! adapter was trained, tokenizers in use, files of data.
 
+pub mod batch;
+mod build;
+pub mod cache;
 pub mod checkpoint;
+pub mod config;
+mod decoder;
+pub mod family;
+pub mod linear;
+mod loss;
+mod score;
 pub mod resolve;
+pub mod site;
+pub mod text;
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+pub use batch::Batch;
+pub use cache::Cache;
+pub use config::Config;
+pub use decoder::Ctx;
+pub use loss::Targets;
+pub use score::Score;
+pub use site::{Adapt, Site, SiteInfo, SiteKind};
+
+use crate::device::Compute;
+use crate::error::{Error, Result};
+use crate::kernels::weight::Weight;
+use checkpoint::Checkpoint;
+use decoder::{Block, Norm, Shared, SiteLinear};
+
+/// A frozen causal language model over mapped weights.
+#[derive(Debug)]
+pub struct Model {
+    pub config: Config,
+    pub device: Device,
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    shared: Shared,
+    final_norm: Norm,
+    head: SiteLinear,
+    sites: Vec<SiteInfo>,
+}
+
+#[derive(Debug)]
+struct Embedding {
+    site: Site,
+    weight: Weight,
+    positions: Option<Weight>,
+}
+
+impl Model {
+    /// Opens a Hugging Face directory or a `.gguf` file; the matrices stay in the mapped file.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming the file, key or tensor that is missing, malformed, left over or not supported.
+    pub fn open(path: &Path, compute: Compute, device: &Device) -> Result<Model> {
+        let checkpoint = Checkpoint::open(path)?;
+        let config = Config::from_json(&checkpoint.config, path)?;
+        build::Builder { checkpoint, config: &config, compute, device, sites: Vec::new() }.build()
+    }
+
+    /// Every place where an adapter may act, indexed by [`Site`].
+    pub fn sites(&self) -> &[SiteInfo] {
+        &self.sites
+    }
+
+    /// The weight of a site as it lies in the file (`[outputs, inputs]`, or `[inputs, outputs]` when `conv1d`).
+    pub fn site_weight(&self, site: Site) -> &Weight {
+        let linears = self.blocks.iter().flat_map(|b| b.linears()).chain([&self.head]);
+        linears.into_iter().find(|l| l.site == site).map_or(&self.embedding.weight, |l| &l.linear.matrix.weight)
+    }
+
+    /// Hidden states after the final norm: (rows, len, width).
+    ///
+    /// # Errors
+    /// On an id outside the vocabulary or a position outside the model's range.
+    pub fn hidden(&self, ctx: &mut Ctx, batch: &Batch) -> Result<Tensor> {
+        let mut x = self.embed(ctx.adapt, batch)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(i, &self.shared, batch, ctx, &x)?;
+        }
+        if let Some(cache) = &mut ctx.cache {
+            cache.advance(batch.len);
+        }
+        self.final_norm.forward(&x)
+    }
+
+    /// The output head: (.., width) → (.., vocabulary).
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn logits(&self, adapt: &dyn Adapt, hidden: &Tensor) -> Result<Tensor> {
+        match adapt.replacement(self.head.site) {
+            Some(full) => {
+                let dims = hidden.dims();
+                let (d, rows) = (self.config.width, hidden.elem_count() / self.config.width);
+                let y = hidden.reshape((rows, d))?.matmul(&full.t()?)?; // (n, d) · (d, v)
+                Ok(y.reshape([&dims[..dims.len() - 1], &[full.dim(0)?]].concat())?)
+            }
+            None => self.head.forward(adapt, hidden),
+        }
+    }
+
+    /// Logits of every position: (rows, len, vocabulary).
+    ///
+    /// # Errors
+    /// As [`Model::hidden`].
+    pub fn forward(&self, ctx: &mut Ctx, batch: &Batch) -> Result<Tensor> {
+        let hidden = self.hidden(ctx, batch)?;
+        self.logits(ctx.adapt, &hidden)
+    }
+
+    /// Logits of the last position of each row: (rows, vocabulary).
+    ///
+    /// # Errors
+    /// As [`Model::hidden`].
+    pub fn forward_last(&self, ctx: &mut Ctx, batch: &Batch) -> Result<Tensor> {
+        let hidden = self.hidden(ctx, batch)?;
+        let last = hidden.narrow(1, batch.len - 1, 1)?.squeeze(1)?.contiguous()?; // (b, d)
+        self.logits(ctx.adapt, &last)
+    }
+
+    fn embed(&self, adapt: &dyn Adapt, batch: &Batch) -> Result<Tensor> {
+        self.check(batch)?;
+        let (b, t, d) = (batch.rows, batch.len, self.config.width);
+        let mut x = match adapt.replacement(self.embedding.site) {
+            Some(full) => {
+                let ids = Tensor::from_slice(&batch.ids, b * t, &self.device)?;
+                full.index_select(&ids, 0)?.reshape((b, t, d))?
+            }
+            None => self.gather(&self.embedding.weight, &batch.ids, (b, t, d))?,
+        };
+        if let Some(positions) = &self.embedding.positions {
+            x = (x + self.gather(positions, &batch.positions, (b, t, d))?)?;
+        }
+        Ok(x)
+    }
+
+    /// Rows of a frozen table as a tensor.
+    fn gather(&self, table: &Weight, rows: &[u32], shape: (usize, usize, usize)) -> Result<Tensor> {
+        let mut out = vec![0f32; rows.len() * shape.2];
+        for (row, out) in rows.iter().zip(out.chunks_exact_mut(shape.2)) {
+            table.read(*row as usize, 0, out);
+        }
+        Ok(Tensor::from_vec(out, shape, &self.device)?)
+    }
+
+    fn check(&self, batch: &Batch) -> Result<()> {
+        if let Some(id) = batch.ids.iter().find(|id| **id as usize >= self.config.vocab) {
+            return Err(Error::usage(
+                format!("token id {id}"),
+                format!("the model's vocabulary has {} entries", self.config.vocab),
+                "use the tokenizer that belongs to this model",
+            ));
+        }
+        match batch.positions.iter().max() {
+            Some(p) if *p as usize >= self.config.max_positions => Err(Error::usage(
+                format!("position {p}"),
+                format!("the model takes at most {} tokens", self.config.max_positions),
+                "shorten the text or lower train.max_length",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Block {
+    fn linears(&self) -> Vec<&SiteLinear> {
+        use decoder::{Mlp, Qkv};
+        let mut all = match &self.qkv {
+            Qkv::Split { q, k, v } => vec![q, k, v],
+            Qkv::Fused(qkv) => vec![qkv],
+        };
+        all.push(&self.output);
+        match &self.mlp {
+            Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
+            Mlp::Plain { up, down } => all.extend([up, down]),
+        }
+        all
+    }
+}

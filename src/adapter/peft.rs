@@ -1,0 +1,192 @@
+//! PEFT adapter directories: `adapter_config.json` and `adapter_model.safetensors`, read as untrusted files and written
+//! so that PEFT, vLLM and llama.cpp read them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::{Dtype, SafeTensors};
+
+use super::config::PeftConfig;
+use super::target::Plan;
+use super::{Adapter, Start, keys};
+use crate::error::{Error, Result, nearest};
+use crate::files;
+use crate::model::Model;
+
+/// Name of the tensors' file.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// Name of the configuration's file.
+pub const CONFIG: &str = "adapter_config.json";
+
+/// Largest adapter that is read into memory.
+const MAX_BYTES: u64 = 16 << 30;
+/// Largest header of a tensors' file.
+const MAX_HEADER: u64 = 64 << 20;
+
+impl Adapter {
+    /// Reads an adapter directory for `model`. Every tensor of the file is used and every target is found, or an error
+    /// says which is not.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] naming the file, field or tensor.
+    pub fn load(dir: &Path, model: &Model) -> Result<Adapter> {
+        let config = read_config(dir)?;
+        let plan = Plan::new(&config, model.sites()).map_err(|e| match e {
+            Error::Usage { what, why, help } => Error::adapter(dir, what, why, help),
+            other => other,
+        })?;
+        let bytes = read_weights(dir)?;
+        let mut tensors = parse(&bytes, dir, &model.device)?;
+        let total = tensors.len();
+        let mut expected: Vec<String> = Vec::new();
+        let adapter = Adapter::build(config, &plan, model, |start, shape| {
+            let key = match (&start, expected.last()) {
+                (Start::A(path), _) => keys(path)[0].clone(),
+                (Start::B, Some(previous)) => str::replace(previous, ".lora_A.", ".lora_B."),
+                (Start::B, None) => unreachable!("B is asked for after its A"),
+                (Start::Full(site), _) => keys(&model.sites()[site.0].path)[2].clone(),
+            };
+            let tensor = tensors.remove(&key).ok_or_else(|| missing(dir, &key, tensors.keys(), expected.len(), total))?;
+            if tensor.dims() != [shape.0, shape.1] {
+                return Err(Error::adapter(
+                    dir,
+                    format!("tensor `{key}`"),
+                    format!("shape is {:?}, the model and adapter_config.json say [{}, {}]", tensor.dims(), shape.0, shape.1),
+                    "the adapter belongs to another base model, or its rank was edited; use the matching pair",
+                ));
+            }
+            expected.push(key);
+            Ok(tensor)
+        })?;
+        match tensors.keys().min() {
+            None => Ok(adapter),
+            Some(left) => Err(Error::adapter(
+                dir,
+                format!("tensor `{left}`"),
+                format!("{} of {total} tensors belong to no target of adapter_config.json", tensors.len()),
+                "the adapter was trained for another model or with other targets; restore its adapter_config.json",
+            )),
+        }
+    }
+
+    /// Writes `adapter_config.json` and `adapter_model.safetensors` into `dir` (created if need be).
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        files::write_atomic(&dir.join(WEIGHTS), &self.to_safetensors()?)?;
+        files::write_atomic(&dir.join(CONFIG), self.config.to_json(&self.adapted_names()).as_bytes())
+    }
+
+    /// The bytes of `adapter_model.safetensors`.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read back from its device.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        let tensors: BTreeMap<&str, Tensor> = self
+            .params
+            .iter()
+            .map(|p| Ok((p.key.as_str(), p.var.as_tensor().to_device(&Device::Cpu)?)))
+            .collect::<Result<_>>()?;
+        let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+        safetensors::serialize(tensors, Some(format))
+            .map_err(|e| Error::usage("adapter", format!("cannot be serialised: {e}"), "report this as a bug"))
+    }
+
+    /// Replaces the trained values by those of a safetensors buffer with the same names and shapes.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] when a tensor is missing or of another shape.
+    pub fn set_from_safetensors(&self, bytes: &[u8], origin: &Path) -> Result<()> {
+        let mut tensors = parse(bytes, origin, &Device::Cpu)?;
+        for p in &self.params {
+            match tensors.remove(&p.key) {
+                Some(t) if t.dims() == p.var.dims() => p.var.set(&t.to_device(p.var.device())?)?,
+                _ => return Err(missing(origin, &p.key, tensors.keys(), 0, self.params.len())),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing<'a>(dir: &Path, key: &str, there: impl Iterator<Item = &'a String>, found: usize, total: usize) -> Error {
+    let near = nearest(key, there.map(String::as_str)).map(|n| format!("; the file has `{n}`")).unwrap_or_default();
+    Error::adapter(
+        dir,
+        format!("tensor `{key}`"),
+        format!("not in the file ({found} of its {total} tensors matched so far{near})"),
+        "the adapter was saved for another model or by another tool; export it in PEFT's format",
+    )
+}
+
+/// Reads and checks `adapter_config.json`.
+///
+/// # Errors
+/// [`Error::Adapter`] when it is missing, malformed or asks for a method that is not implemented.
+pub fn read_config(dir: &Path) -> Result<PeftConfig> {
+    let path = dir.join(CONFIG);
+    if !path.is_file() {
+        return Err(Error::adapter(
+            dir,
+            CONFIG,
+            "no such file",
+            "give the directory that holds adapter_config.json and adapter_model.safetensors",
+        ));
+    }
+    PeftConfig::parse(&files::read_text(&path)?, dir)
+}
+
+fn read_weights(dir: &Path) -> Result<Vec<u8>> {
+    let path = dir.join(WEIGHTS);
+    let Ok(meta) = std::fs::metadata(&path) else {
+        let pickle = ["adapter_model.bin", "adapter_model.pt"].iter().find(|f| dir.join(f).exists());
+        return Err(match pickle {
+            Some(f) => Error::adapter(
+                dir,
+                *f,
+                "pickle files can run code and are not read",
+                "convert it once in Python: safetensors.torch.save_file(torch.load('adapter_model.bin', weights_only=True), 'adapter_model.safetensors')",
+            ),
+            None => Error::adapter(dir, WEIGHTS, "no such file", "give the directory that holds adapter_model.safetensors"),
+        });
+    };
+    if meta.len() > MAX_BYTES {
+        return Err(Error::adapter(dir, WEIGHTS, format!("{} bytes is no adapter", meta.len()), "use a smaller file"));
+    }
+    std::fs::read(&path).map_err(Error::io("read", &path))
+}
+
+/// Parses owned bytes after capping what the header may claim; tensors become f32.
+fn parse(bytes: &[u8], dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let bad = |why: String| Error::adapter(dir, WEIGHTS, why, "the file is damaged or not safetensors; save the adapter again");
+    let header = bytes.first_chunk::<8>().map_or(u64::MAX, |n| u64::from_le_bytes(*n));
+    if header > MAX_HEADER || header.saturating_add(8) > bytes.len() as u64 {
+        return Err(bad(format!("{} bytes cannot hold a header of {header} bytes", bytes.len())));
+    }
+    let file = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        if name.contains("lora_magnitude_vector") || name.contains("lora_embedding_") || name.ends_with(".lora_bias") {
+            return Err(Error::adapter(
+                dir,
+                format!("tensor `{name}`"),
+                "this kind of adapter is not supported",
+                "use a LoRA or rsLoRA adapter",
+            ));
+        }
+        let dtype = match view.dtype() {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            other => return Err(bad(format!("tensor `{name}` has type {other:?}, expected F32, F16 or BF16"))),
+        };
+        let tensor = Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)?.to_dtype(DType::F32)?;
+        let finite = tensor.sum_all()?.to_scalar::<f32>()?.is_finite();
+        if !finite {
+            return Err(bad(format!("tensor `{name}` holds values that are not numbers")));
+        }
+        tensors.insert(name, tensor.to_device(device)?);
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,199 @@
+//! Base + adapter → a complete Hugging Face directory, tensor by tensor in f32.
+//!
+//! Peak memory is one weight and its delta: the header is written first, then each tensor is made, rounded and written.
+
+use std::io::Write;
+use std::path::Path;
+
+use half::bf16;
+use serde_json::{Value, json};
+
+use crate::adapter::Adapter;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::checkpoint::{Checkpoint, Stored};
+use crate::model::family::HEAD;
+use crate::model::{Adapt, Model, Site, SiteKind, text};
+
+/// Element type of the merged weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dtype {
+    Bf16,
+    F32,
+}
+
+impl Dtype {
+    const fn bytes(self) -> usize {
+        match self {
+            Dtype::Bf16 => 2,
+            Dtype::F32 => 4,
+        }
+    }
+
+    const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Dtype::Bf16 => ("BF16", "bfloat16"),
+            Dtype::F32 => ("F32", "float32"),
+        }
+    }
+}
+
+/// Where a tensor of the merged model comes from.
+enum Source {
+    /// The base's own.
+    Base(Stored),
+    /// A site's weight with the adapter's share.
+    Site(Site),
+}
+
+struct Entry {
+    name: String,
+    shape: Vec<usize>,
+    source: Source,
+}
+
+/// Writes the merged model to `out` (which must not exist): weights, configuration, tokenizer and template of `base`.
+/// `progress` hears (tensors done, all).
+///
+/// # Errors
+/// When `out` exists, a file cannot be read or written, or shapes disagree; nothing is left at `out` then.
+pub fn write(
+    model: &Model,
+    adapter: &Adapter,
+    base: &Path,
+    out: &Path,
+    dtype: Dtype,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    if out.exists() {
+        return Err(Error::usage(out.display().to_string(), "it exists already", "choose another --out, or remove it first"));
+    }
+    files::write_dir_atomic(out, |dir| {
+        let checkpoint = Checkpoint::open(base)?;
+        let untied = model.config.tied && touches(model, adapter, SiteKind::Head) | touches(model, adapter, SiteKind::Embedding);
+        let config = config(&checkpoint.config, dtype, untied);
+        let entries = entries(checkpoint, model, adapter, untied);
+        files::write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
+        weights(model, adapter, &entries, dtype, &dir.join("model.safetensors"), progress)?;
+        text::copy(base, dir)
+    })
+}
+
+fn touches(model: &Model, adapter: &Adapter, kind: SiteKind) -> bool {
+    model.sites().iter().enumerate().any(|(i, s)| s.kind == kind && adapter.touches(Site(i)))
+}
+
+fn config(base: &Value, dtype: Dtype, untied: bool) -> Value {
+    let mut config = base.clone();
+    let name = dtype.names().1;
+    for key in ["dtype", "torch_dtype"] {
+        if config.get(key).is_some() {
+            config[key] = json!(name);
+        }
+    }
+    if config.get("dtype").is_none() && config.get("torch_dtype").is_none() {
+        config["torch_dtype"] = json!(name);
+    }
+    if let Some(map) = config.as_object_mut() {
+        map.remove("quantization_config");
+    }
+    if untied {
+        config["tie_word_embeddings"] = json!(false);
+    }
+    config
+}
+
+/// Every tensor to write, by name. A tied head that no longer equals the embedding becomes a tensor of its own.
+fn entries(checkpoint: Checkpoint, model: &Model, adapter: &Adapter, untied: bool) -> Vec<Entry> {
+    let site = |name: &str| {
+        let path = name.strip_suffix(".weight")?;
+        model.sites().iter().position(|s| s.path == path).map(Site).filter(|s| adapter.touches(*s))
+    };
+    let head = format!("{HEAD}.weight");
+    let tied = model.config.tied;
+    let mut entries: Vec<Entry> = checkpoint
+        .tensors
+        .into_iter()
+        .filter(|(name, _)| !(tied && *name == head))
+        .map(|(name, stored)| Entry {
+            shape: stored.shape.clone(),
+            source: site(&name).map_or(Source::Base(stored), Source::Site),
+            name,
+        })
+        .collect();
+    let head_site = model.sites().iter().position(|s| s.kind == SiteKind::Head).map(Site);
+    if let (true, Some(site)) = (untied, head_site) {
+        entries.push(Entry { name: head, shape: vec![model.config.vocab, model.config.width], source: Source::Site(site) });
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    entries
+}
+
+fn weights(
+    model: &Model,
+    adapter: &Adapter,
+    entries: &[Entry],
+    dtype: Dtype,
+    path: &Path,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    let mut failed = None;
+    let written = files::write_atomic_with(path, |file| {
+        file.write_all(&header(entries, dtype))?;
+        for (i, entry) in entries.iter().enumerate() {
+            match values(model, adapter, entry) {
+                Ok(values) => write_values(file, &values, dtype)?,
+                Err(e) => {
+                    failed = Some(e);
+                    return Err(std::io::Error::other("see the cause"));
+                }
+            }
+            progress(i + 1, entries.len());
+        }
+        Ok(())
+    });
+    match failed {
+        Some(e) => Err(e),
+        None => written,
+    }
+}
+
+/// Length and JSON of a safetensors header, padded to eight bytes.
+fn header(entries: &[Entry], dtype: Dtype) -> Vec<u8> {
+    let mut map = serde_json::Map::new();
+    map.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut offset = 0usize;
+    for e in entries {
+        let end = offset + e.shape.iter().product::<usize>() * dtype.bytes();
+        map.insert(e.name.clone(), json!({"dtype": dtype.names().0, "shape": e.shape, "data_offsets": [offset, end]}));
+        offset = end;
+    }
+    let mut json = Value::Object(map).to_string();
+    while !json.len().is_multiple_of(8) {
+        json.push(' ');
+    }
+    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(json.into_bytes());
+    bytes
+}
+
+fn values(model: &Model, adapter: &Adapter, entry: &Entry) -> Result<Vec<f32>> {
+    match &entry.source {
+        Source::Base(stored) => stored.vector_f32(),
+        Source::Site(site) => match adapter.merged(model, *site)? {
+            Some(merged) => Ok(merged.flatten_all()?.to_vec1()?),
+            None => Ok(model.site_weight(*site).to_f32()),
+        },
+    }
+}
+
+fn write_values(file: &mut dyn Write, values: &[f32], dtype: Dtype) -> std::io::Result<()> {
+    for chunk in values.chunks(1 << 16) {
+        let bytes: Vec<u8> = match dtype {
+            Dtype::F32 => chunk.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Dtype::Bf16 => chunk.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+        };
+        file.write_all(&bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Rows of token ids with what attention must know about them.
+
+/// A rectangular batch. Padding and packing are the same thing to attention: each query names the first key it may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// `rows × len`, row-major.
+    pub ids: Vec<u32>,
+    pub rows: usize,
+    pub len: usize,
+    /// Position of each token in its own text.
+    pub positions: Vec<u32>,
+    /// First key each query may attend to, counted in the row (with a cache: from the cache's start).
+    pub starts: Vec<u32>,
+}
+
+impl Batch {
+    /// Rows of any lengths, padded on the right with `pad`.
+    pub fn right_padded(rows: &[impl AsRef<[u32]>], pad: u32) -> Batch {
+        let len = rows.iter().map(|r| r.as_ref().len()).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(rows.len() * len);
+        for row in rows {
+            ids.extend_from_slice(row.as_ref());
+            ids.resize(ids.len() + len - row.as_ref().len(), pad);
+        }
+        let positions = (0..rows.len()).flat_map(|_| 0..len as u32).collect();
+        Batch { starts: vec![0; ids.len()], ids, rows: rows.len(), len, positions }
+    }
+
+    /// Rows of any lengths, padded on the left with `pad`; a padded query sees only itself.
+    pub fn left_padded(rows: &[impl AsRef<[u32]>], pad: u32) -> Batch {
+        let len = rows.iter().map(|r| r.as_ref().len()).max().unwrap_or(0);
+        let mut batch = Batch { ids: Vec::new(), rows: rows.len(), len, positions: Vec::new(), starts: Vec::new() };
+        for row in rows.iter().map(AsRef::as_ref) {
+            let gap = len - row.len();
+            batch.ids.resize(batch.ids.len() + gap, pad);
+            batch.ids.extend_from_slice(row);
+            batch.positions.extend((0..len).map(|i| i.saturating_sub(gap) as u32));
+            batch.starts.extend((0..len).map(|i| i.min(gap) as u32));
+        }
+        batch
+    }
+
+    /// One new token a row, after `past` cached ones; `gaps[row]` of the cached ones are left padding.
+    pub fn next(ids: Vec<u32>, past: usize, gaps: &[usize]) -> Batch {
+        let positions = gaps.iter().map(|gap| (past - gap) as u32).collect();
+        let starts = gaps.iter().map(|gap| *gap as u32).collect();
+        Batch { rows: ids.len(), len: 1, ids, positions, starts }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn left_padding_restarts_positions_and_hides_the_pad() {
+        let batch = Batch::left_padded(&[vec![7, 8, 9], vec![5]], 0);
+        assert_eq!(batch.ids, [7, 8, 9, 0, 0, 5]);
+        assert_eq!(batch.positions, [0, 1, 2, 0, 0, 0]);
+        assert_eq!(batch.starts, [0, 0, 0, 0, 1, 2]);
+    }
+}

@@ -1,0 +1,147 @@
+//! From a checkpoint to a model: takes every tensor by name and numbers the sites.
+
+use candle_core::{Device, Tensor};
+
+use super::checkpoint::Checkpoint;
+use super::config::Config;
+use super::decoder::{Block, Mlp, Norm, Qkv, Shared, SiteLinear};
+use super::family::{AttentionNames, HEAD, MlpNames, NormKind};
+use super::linear::FrozenLinear;
+use super::site::{Site, SiteInfo, SiteKind};
+use super::{Embedding, Model};
+use crate::device::Compute;
+use crate::error::{Error, Result};
+use crate::kernels::rope::RopeTable;
+use crate::kernels::weight::Weight;
+
+/// Takes tensors out of a checkpoint, with shapes checked, and numbers sites as it meets them.
+pub(super) struct Builder<'a> {
+    pub checkpoint: Checkpoint,
+    pub config: &'a Config,
+    pub compute: Compute,
+    pub device: &'a Device,
+    pub sites: Vec<SiteInfo>,
+}
+
+impl Builder<'_> {
+    /// Everything but the checkpoint's leftovers, which [`Checkpoint::finish`] then complains about.
+    pub fn build(mut self) -> Result<Model> {
+        let c = self.config;
+        let family = c.family;
+        let embedding = self.matrix(&format!("{}.weight", family.embedding), c.vocab, c.width)?;
+        let embedding_site = self.site(family.embedding.to_string(), None, SiteKind::Embedding, c.vocab, c.width, false);
+        let positions = match family.positions {
+            Some(name) => Some(self.matrix(&format!("{name}.weight"), c.max_positions, c.width)?),
+            None => None,
+        };
+        let blocks = (0..c.layers).map(|i| self.block(i)).collect::<Result<Vec<_>>>()?;
+        let final_norm = self.norm(family.final_norm)?;
+        let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
+        let head = FrozenLinear::new(head_weight, None, false, self.compute);
+        let head_site = self.site(HEAD.to_string(), None, SiteKind::Head, c.width, c.vocab, false);
+        let rope = match &c.inv_freq {
+            Some(freq) => Some(RopeTable::new(freq.clone(), 1.0, c.max_positions)),
+            None => None,
+        };
+        self.checkpoint.finish()?;
+        Ok(Model {
+            config: c.clone(),
+            device: self.device.clone(),
+            embedding: Embedding { site: embedding_site, weight: embedding, positions },
+            blocks,
+            shared: Shared { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, rope },
+            final_norm,
+            head: SiteLinear { site: head_site, linear: head },
+            sites: self.sites,
+        })
+    }
+
+    fn site(&mut self, path: String, layer: Option<usize>, kind: SiteKind, inputs: usize, outputs: usize, conv1d: bool) -> Site {
+        self.sites.push(SiteInfo { path, layer, kind, inputs, outputs, conv1d });
+        Site(self.sites.len() - 1)
+    }
+
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+        let weight = self.checkpoint.take(name)?.matrix()?;
+        if (weight.rows, weight.cols) != (rows, cols) {
+            return Err(Error::model(
+                &self.checkpoint.path,
+                format!("tensor `{name}`"),
+                format!("shape is [{}, {}], the configuration says [{rows}, {cols}]", weight.rows, weight.cols),
+                "config.json and the weights are of different models; fetch both again",
+            ));
+        }
+        Ok(weight)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
+        let values = self.checkpoint.take(name)?.vector_f32()?;
+        if values.len() != len {
+            return Err(Error::model(
+                &self.checkpoint.path,
+                format!("tensor `{name}`"),
+                format!("{} elements, the configuration says {len}", values.len()),
+                "config.json and the weights are of different models; fetch both again",
+            ));
+        }
+        Ok(Tensor::from_vec(values, len, self.device)?)
+    }
+
+    fn norm(&mut self, path: &str) -> Result<Norm> {
+        let (width, eps) = (self.config.width, self.config.norm_eps);
+        let weight = self.vector(&format!("{path}.weight"), width)?;
+        match self.config.family.norm {
+            NormKind::Rms => Ok(Norm::Rms { weight, eps }),
+            NormKind::Layer => Ok(Norm::Layer { weight, bias: self.vector(&format!("{path}.bias"), width)?, eps }),
+        }
+    }
+
+    fn linear(
+        &mut self,
+        layer: usize,
+        name: &str,
+        kind: SiteKind,
+        (inputs, outputs): (usize, usize),
+        bias: bool,
+    ) -> Result<SiteLinear> {
+        let path = format!("{}.{layer}.{name}", self.config.family.layers);
+        let conv1d = self.config.family.conv1d;
+        let (rows, cols) = if conv1d { (inputs, outputs) } else { (outputs, inputs) };
+        let weight = self.matrix(&format!("{path}.weight"), rows, cols)?;
+        let bias = if bias { Some(self.vector(&format!("{path}.bias"), outputs)?) } else { None };
+        let linear = FrozenLinear::new(weight, bias, conv1d, self.compute);
+        Ok(SiteLinear { site: self.site(path, Some(layer), kind, inputs, outputs, conv1d), linear })
+    }
+
+    fn block(&mut self, i: usize) -> Result<Block> {
+        let c = self.config;
+        let family = c.family;
+        let (d, qd, kd) = (c.width, c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let prefix = format!("{}.{i}", family.layers);
+        let attention_norm = self.norm(&format!("{prefix}.{}", family.attention_norm))?;
+        let att = SiteKind::Attention;
+        let (qkv, o) = match &family.attention {
+            AttentionNames::Split { q, k, v, o } => {
+                let q = self.linear(i, q, att, (d, qd), c.qkv_bias)?;
+                let k = self.linear(i, k, att, (d, kd), c.qkv_bias)?;
+                let v = self.linear(i, v, att, (d, kd), c.qkv_bias)?;
+                (Qkv::Split { q, k, v }, o)
+            }
+            AttentionNames::Fused { qkv, o } => (Qkv::Fused(self.linear(i, qkv, att, (d, qd + 2 * kd), c.qkv_bias)?), o),
+        };
+        let output = self.linear(i, o, att, (qd, d), c.output_bias)?;
+        let mlp_norm = self.norm(&format!("{prefix}.{}", family.mlp_norm))?;
+        let mlp = match &family.mlp {
+            MlpNames::Gated { gate, up, down } => Mlp::Gated {
+                gate: self.linear(i, gate, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
+                up: self.linear(i, up, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, (c.ffn, d), c.mlp_bias)?,
+            },
+            MlpNames::Plain { up, down } => Mlp::Plain {
+                up: self.linear(i, up, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, (c.ffn, d), c.mlp_bias)?,
+            },
+        };
+        Ok(Block { attention_norm, qkv, output, mlp_norm, mlp })
+    }
+}

@@ -1,0 +1,137 @@
+//! The one decoder: pre-norm blocks of attention and feed-forward, chosen by configuration.
+//!
+//! Shapes: b rows, t tokens, s keys (cached + new), d width, h heads, g key/value heads, e head size, f feed-forward.
+
+use candle_core::Tensor;
+
+use super::batch::Batch;
+use super::cache::Cache;
+use super::linear::FrozenLinear;
+use super::site::{Adapt, Site};
+use crate::error::Result;
+use crate::kernels::{attention, glu, norm, rope};
+
+/// What a forward pass is given besides tokens: the adapter, and the cache if there is one.
+pub struct Ctx<'a> {
+    pub adapt: &'a dyn Adapt,
+    pub cache: Option<&'a mut Cache>,
+}
+
+impl<'a> Ctx<'a> {
+    /// Without a cache.
+    pub fn new(adapt: &'a dyn Adapt) -> Ctx<'a> {
+        Ctx { adapt, cache: None }
+    }
+
+    /// With a cache, which the pass extends.
+    pub fn cached(adapt: &'a dyn Adapt, cache: &'a mut Cache) -> Ctx<'a> {
+        Ctx { adapt, cache: Some(cache) }
+    }
+}
+
+/// A linear layer at a site.
+#[derive(Debug)]
+pub(super) struct SiteLinear {
+    pub site: Site,
+    pub linear: FrozenLinear,
+}
+
+impl SiteLinear {
+    /// `(.., inputs)` → `(.., outputs)` with the adapter's share.
+    pub fn forward(&self, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
+        let y = self.linear.forward(x)?;
+        adapt.apply(self.site, x, y)
+    }
+}
+
+/// A frozen norm.
+#[derive(Debug)]
+pub(super) enum Norm {
+    Rms { weight: Tensor, eps: f64 },
+    Layer { weight: Tensor, bias: Tensor, eps: f64 },
+}
+
+impl Norm {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Norm::Rms { weight, eps } => norm::rms_norm(x, weight, *eps),
+            Norm::Layer { weight, bias, eps } => norm::layer_norm(x, weight, bias, *eps),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Qkv {
+    Split { q: SiteLinear, k: SiteLinear, v: SiteLinear },
+    Fused(SiteLinear),
+}
+
+#[derive(Debug)]
+pub(super) enum Mlp {
+    Gated { gate: SiteLinear, up: SiteLinear, down: SiteLinear },
+    Plain { up: SiteLinear, down: SiteLinear },
+}
+
+/// One block.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub attention_norm: Norm,
+    pub qkv: Qkv,
+    pub output: SiteLinear,
+    pub mlp_norm: Norm,
+    pub mlp: Mlp,
+}
+
+/// Sizes and tables that all blocks share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub rope: Option<rope::RopeTable>,
+}
+
+impl Block {
+    /// `x` (b, t, d) → (b, t, d).
+    pub fn forward(&self, index: usize, shared: &Shared, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
+        let attended = self.attend(index, shared, batch, ctx, &self.attention_norm.forward(x)?)?;
+        let x = (x + attended)?;
+        let fed = self.feed(ctx.adapt, &self.mlp_norm.forward(&x)?)?;
+        Ok((x + fed)?)
+    }
+
+    fn attend(&self, index: usize, shared: &Shared, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
+        let (h, g, e) = (shared.heads, shared.kv_heads, shared.head_dim);
+        let (b, t) = (batch.rows, batch.len);
+        let (q, k, v) = match &self.qkv {
+            Qkv::Split { q, k, v } => (q.forward(ctx.adapt, x)?, k.forward(ctx.adapt, x)?, v.forward(ctx.adapt, x)?),
+            Qkv::Fused(qkv) => {
+                let y = qkv.forward(ctx.adapt, x)?; // (b, t, h·e + 2·g·e)
+                let part = |start, len| y.narrow(2, start, len)?.contiguous();
+                (part(0, h * e)?, part(h * e, g * e)?, part((h + g) * e, g * e)?)
+            }
+        };
+        let mut q = q.reshape((b, t, h, e))?; // (b, t, h, e)
+        let mut k = k.reshape((b, t, g, e))?; // (b, t, g, e)
+        let mut v = v.reshape((b, t, g, e))?;
+        if let Some(table) = &shared.rope {
+            q = rope::rope(&q, table, &batch.positions)?;
+            k = rope::rope(&k, table, &batch.positions)?;
+        }
+        if let Some(cache) = &mut ctx.cache {
+            (k, v) = cache.append(index, &k, &v)?; // (b, s, g, e)
+        }
+        let y = attention::attention(&q, &k, &v, &batch.starts, 1.0 / (e as f64).sqrt())?; // (b, t, h, e)
+        self.output.forward(ctx.adapt, &y.reshape((b, t, h * e))?)
+    }
+
+    fn feed(&self, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
+        match &self.mlp {
+            Mlp::Gated { gate, up, down } => {
+                let y = glu::swiglu(&gate.forward(adapt, x)?, &up.forward(adapt, x)?)?; // (b, t, f)
+                down.forward(adapt, &y)
+            }
+            Mlp::Plain { up, down } => down.forward(adapt, &glu::gelu_tanh(&up.forward(adapt, x)?)?),
+        }
+    }
+}

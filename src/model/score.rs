@@ -1,0 +1,57 @@
+//! The loss of a model with an adapter on examples, without gradients.
+
+use super::{Adapt, Batch, Ctx, Model, Targets};
+use crate::data::Example;
+use crate::error::Result;
+
+/// A sum of losses and what it is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Score {
+    /// Sum of the cross-entropies in nats.
+    pub sum: f64,
+    /// Trained tokens.
+    pub tokens: usize,
+}
+
+impl Score {
+    /// Mean per trained token in nats (NaN over nothing).
+    pub fn loss(&self) -> f64 {
+        self.sum / self.tokens as f64
+    }
+
+    /// `exp(loss)`.
+    pub fn perplexity(&self) -> f64 {
+        self.loss().exp()
+    }
+}
+
+impl Model {
+    /// Loss over the trained tokens of `examples`, `rows` of similar length at a time; `progress` hears how many
+    /// examples are done.
+    ///
+    /// # Errors
+    /// As [`Model::hidden`].
+    pub fn score(
+        &self,
+        adapt: &dyn Adapt,
+        examples: &[Example],
+        rows: usize,
+        pad: u32,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Score> {
+        let mut order: Vec<&Example> = examples.iter().collect();
+        order.sort_by_key(|e| e.ids.len());
+        let mut score = Score::default();
+        for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
+            let ids: Vec<&[u32]> = chunk.iter().map(|e| e.ids.as_slice()).collect();
+            let batch = Batch::right_padded(&ids, pad);
+            let targets = Targets::shifted(&batch, |row, t| chunk[row].trained.get(t).copied().unwrap_or(false));
+            if !targets.is_empty() {
+                score.sum += f64::from(self.loss_sum(&mut Ctx::new(adapt), &batch, &targets)?.to_scalar::<f32>()?);
+                score.tokens += targets.len();
+            }
+            progress((i * rows + chunk.len()).min(examples.len()));
+        }
+        Ok(score)
+    }
+}
