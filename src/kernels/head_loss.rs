@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::cross_entropy::largest;
 use super::linear::{Frozen, Side, product_slice};
-use super::simd::{Level, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion};
 use crate::error::Result;
 
 /// Rows whose logits are held at once.
@@ -59,7 +59,7 @@ impl HeadLoss {
 
 /// `-log softmax(row)[target]`; when the gradient is wanted, `row` becomes `softmax(row) - onehot(target)`.
 fn row_loss(row: &mut [f32], target: usize, gradient: bool) -> f64 {
-    let level = Level::best();
+    let level = Lanes::in_force();
     let logit = row[target];
     let normaliser = row_normaliser(level, row);
     if gradient {
