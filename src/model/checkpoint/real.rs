@@ -164,3 +164,24 @@ fn golden_directories_open() {
         assert_eq!(checkpoint.tensors.len(), tensors, "{name}");
     }
 }
+
+/// A person may write a control token's name: read as text, it must not become the token.
+#[test]
+fn control_tokens_written_out_can_be_kept_text() {
+    let paths = [
+        smollm2(),
+        beside("shared/data/models/stories260k/stories260K-f32.gguf"),
+        beside("shared/data/tokenizers/ggml-vocab-llama-spm.gguf"),
+    ];
+    for path in paths.into_iter().flatten() {
+        let mut text = GgufText::open(&path).unwrap();
+        let (bos, eos) = (text.bos.clone().unwrap(), text.eos.clone().unwrap());
+        let raw = format!("{bos}user {eos}");
+        let special: Vec<u32> = [&bos, &eos].map(|t| text.tokenizer.token_to_id(t).unwrap()).to_vec();
+        assert!(special.iter().all(|id| encode(&text, &raw).contains(id)));
+        text.tokenizer.set_encode_special_tokens(true);
+        let ids = encode(&text, &raw);
+        assert!(!special.iter().any(|id| ids.contains(id)), "{}", path.display());
+        assert_eq!(text.tokenizer.decode(&ids, false).unwrap(), raw);
+    }
+}
