@@ -40,7 +40,7 @@ multiversion! {
 }
 
 /// Rows of a tile: 6 rows of sums fill 24 of 32 AVX-512 registers, or 12 of 16 AVX2 registers.
-const ROWS: usize = 6;
+pub(super) const ROWS: usize = 6;
 
 #[inline(always)]
 fn matmul_body<S: Simd>(s: S, size: Size, a: Left<'_>, b: Right<'_>, c: Product<'_>) {
@@ -59,8 +59,9 @@ fn matmul_body<S: Simd>(s: S, size: Size, a: Left<'_>, b: Right<'_>, c: Product<
     assert!((m - 1) * c.row + n <= c.data.len(), "product is too short");
     let mut j = 0;
     while j < n {
-        // A full strip of vectors, else one whole vector, else the last partial one.
-        let width = if n - j >= S::LANES * S::COLUMNS { S::LANES * S::COLUMNS } else { S::LANES.min(n - j) };
+        // As many whole vectors as fit a tile, else the last partial one.
+        let vectors = ((n - j) / S::LANES).min(S::COLUMNS);
+        let width = if vectors > 0 { vectors * S::LANES } else { n - j };
         let mut i = 0;
         while i < m {
             let rows = ROWS.min(m - i);
@@ -88,6 +89,7 @@ unsafe fn strip<S: Simd>(s: S, rows: usize, width: usize, k: usize, add: bool, a
             (3, 4) => tile::<S, 3, 4>(s, k, add, a, b, c),
             (2, 4) => tile::<S, 2, 4>(s, k, add, a, b, c),
             (1, 4) => tile::<S, 1, 4>(s, k, add, a, b, c),
+            (ROWS, 3) => tile::<S, ROWS, 3>(s, k, add, a, b, c),
             (ROWS, 2) => tile::<S, ROWS, 2>(s, k, add, a, b, c),
             (ROWS, 1) => tile::<S, ROWS, 1>(s, k, add, a, b, c),
             _ => any_tile(s, rows, width, k, add, a, b, c),

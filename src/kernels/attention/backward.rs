@@ -3,12 +3,9 @@
 //! With p the probabilities, o the output and g its gradient: dv = pᵀ·g; dp = g·vᵀ; δ = Σ g∘o;
 //! ds = scale · p∘(dp − δ); dq = ds·k; dk = dsᵀ·q (Dao et al. 2022, algorithm 4).
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
-use super::super::tile::{Left, Product, Right, Size, matmul};
-use super::forward::{score_block, times_panels};
+use super::block::Block;
 use super::rows::{self, Panels};
 use super::{Attention, BLOCK, Heads, Normaliser};
 
@@ -78,79 +75,33 @@ fn head_grads(
     let (mut p, mut dp) = (Vec::new(), Vec::new());
     for head in key_head * d.group()..(key_head + 1) * d.group() {
         for first in (0..d.t).step_by(BLOCK) {
-            let queries = first..d.t.min(first + BLOCK);
-            let seen = score_block(op, q, &keys, b, head, &queries, &mut p);
-            if seen.is_empty() {
-                continue; // Nothing to add, and dq is zero already.
+            let Some(block) = Block::new(op, b, head, first..d.t.min(first + BLOCK)) else {
+                continue; // No query sees a key: nothing to add, and dq is zero already.
+            };
+            let (query, apart) = (q.from(b, first, head), d.h * d.dh);
+            let grad = &saved.grad[((b * d.t + first) * d.h + head) * d.dh..]; // (queries, dh), `apart` floats apart
+            block.times_panels(query, q.time, &keys, &mut p);
+            block.times_panels(grad, apart, &values, &mut dp);
+            for (row, (p, dp)) in p.chunks_exact_mut(block.stride).zip(dp.chunks_exact_mut(block.stride)).enumerate() {
+                back_row(&block, saved, row, p, dp);
             }
-            dp.resize(p.len(), 0.0);
-            let grad = &saved.grad[((b * d.t + first) * d.h + head) * d.dh..]; // (queries, dh), d.h·d.dh apart
-            times_panels(op, grad, d.h * d.dh, queries.len(), &values, &seen, &mut dp);
-            for (i, (p, dp)) in queries.clone().zip(rows_of(&mut p, &mut dp, queries.len())) {
-                back_row(op, saved, b, head, i, &seen, p, dp);
-            }
-            accumulate(op, k, q, b, head, (&p, &dp, grad), &queries, &seen, &mut grads);
+            block.add_transposed(&p, grad, apart, &mut grads.v);
+            block.add_transposed(&dp, query, q.time, &mut grads.k);
+            block.times_values(&dp, k, &mut grads.q[(head % d.group() * d.t + first) * d.dh..], d.dh);
         }
     }
     grads
 }
 
-/// Corresponding rows of two blocks of `m` rows.
-fn rows_of<'a>(p: &'a mut [f32], dp: &'a mut [f32], m: usize) -> impl Iterator<Item = (&'a mut [f32], &'a mut [f32])> {
-    let row = p.len() / m;
-    p.chunks_exact_mut(row).zip(dp.chunks_exact_mut(row))
-}
-
 /// Turns a row of scores into probabilities and its dp into ds, zero where the query does not see.
-#[allow(clippy::too_many_arguments, reason = "one row: where it is, and its two slices")]
-fn back_row(
-    op: &Attention,
-    saved: Saved<'_>,
-    b: usize,
-    head: usize,
-    i: usize,
-    seen: &Range<usize>,
-    p: &mut [f32],
-    dp: &mut [f32],
-) {
-    let d = op.dims;
-    let keys = d.visible(&op.starts, b, i);
-    let keys = keys.start - seen.start..keys.end - seen.start;
+fn back_row(block: &Block<'_>, saved: Saved<'_>, row: usize, p: &mut [f32], dp: &mut [f32]) {
+    let (d, lanes) = (block.op.dims, block.op.lanes);
+    let seen = block.columns(row);
     for row in [&mut *p, &mut *dp] {
-        row[..keys.start].fill(0.0);
-        row[keys.end..].fill(0.0);
+        row[..seen.start].fill(0.0);
+        row[seen.end..].fill(0.0);
     }
-    let at = (b * d.t + i) * d.h + head;
-    let delta = rows::dot(op.lanes, &saved.grad[at * d.dh..][..d.dh], &saved.out[at * d.dh..][..d.dh]);
-    rows::probabilities_back(op.lanes, &mut p[keys.clone()], &mut dp[keys], op.scale, saved.normalisers[at], delta);
-}
-
-/// Adds one block's part of dk and dv and writes its dq; `block` is p, ds and the output's gradient.
-#[allow(clippy::too_many_arguments, reason = "one block of one head, and where its results go")]
-fn accumulate(
-    op: &Attention,
-    k: Heads<'_>,
-    q: Heads<'_>,
-    b: usize,
-    head: usize,
-    block: (&[f32], &[f32], &[f32]),
-    queries: &Range<usize>,
-    seen: &Range<usize>,
-    grads: &mut HeadGrads,
-) {
-    let d = op.dims;
-    let (p, ds, grad) = block;
-    let row = p.len() / queries.len();
-    // dv (keys, dh) += pᵀ (keys, queries) · g (queries, dh); likewise dk with dsᵀ · q
-    let size = Size { m: seen.len(), k: queries.len(), n: d.dh, add: true };
-    let dv = Product { data: &mut grads.v[seen.start * d.dh..], row: d.dh };
-    matmul(op.lanes, size, Left { data: p, row: 1, column: row }, Right { data: grad, row: d.h * d.dh }, dv);
-    let dk = Product { data: &mut grads.k[seen.start * d.dh..], row: d.dh };
-    let right = Right { data: q.from(b, queries.start, head), row: q.time };
-    matmul(op.lanes, size, Left { data: ds, row: 1, column: row }, right, dk);
-    // dq (queries, dh) = ds (queries, keys) · k (keys, dh)
-    let size = Size { m: queries.len(), k: seen.len(), n: d.dh, add: false };
-    let dq = Product { data: &mut grads.q[(head % d.group() * d.t + queries.start) * d.dh..], row: d.dh };
-    let right = Right { data: k.from(b, seen.start, head / d.group()), row: k.time };
-    matmul(op.lanes, size, Left { data: ds, row, column: 1 }, right, dq);
+    let at = (block.b * d.t + block.first + row) * d.h + block.head;
+    let delta = rows::dot(lanes, &saved.grad[at * d.dh..][..d.dh], &saved.out[at * d.dh..][..d.dh]);
+    rows::probabilities_back(lanes, &mut p[seen.clone()], &mut dp[seen], block.op.scale, saved.normalisers[at], delta);
 }

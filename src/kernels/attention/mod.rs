@@ -14,6 +14,7 @@ use super::simd::Lanes;
 use crate::Result;
 
 mod backward;
+mod block;
 mod decode;
 mod forward;
 pub mod portable;
