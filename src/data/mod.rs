@@ -45,6 +45,7 @@ pub struct Message {
 }
 
 impl Message {
+    /// A message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
         Message { role: role.into(), content: content.into() }
     }

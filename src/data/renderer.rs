@@ -58,6 +58,7 @@ impl Renderer {
         Ok(renderer)
     }
 
+    /// The tokenizer that it renders for.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }

@@ -177,7 +177,7 @@ fn by_difference(template: &Jinja, messages: &[Message], i: usize, text: &str) -
         // The content was rewritten: all of it but the template's white space at the end.
         None => before.len() + written.trim_end().len(),
     };
-    (end > before.len()).then(|| Answer { span: before.len()..end, until: upto.len() })
+    (end > before.len()).then_some(Answer { span: before.len()..end, until: upto.len() })
 }
 
 #[cfg(test)]

@@ -144,6 +144,7 @@ impl Tokenizer {
         self.shared.pad_id
     }
 
+    /// The id that begins a text, if the model has one.
     pub fn bos_id(&self) -> Option<u32> {
         self.shared.bos_id
     }
@@ -158,10 +159,12 @@ impl Tokenizer {
         self.shared.chat_template.as_deref()
     }
 
+    /// The special tokens by name.
     pub fn special(&self) -> &Special {
         &self.shared.special
     }
 
+    /// The tokenizer itself.
     pub fn inner(&self) -> &tokenizers::Tokenizer {
         &self.shared.inner
     }
