@@ -294,34 +294,18 @@ fn every_truncation_is_refused() {
 #[test]
 fn no_single_wrong_byte_panics() {
     let whole = Draft::llama().bytes();
-    let (_dir, path) = write(&whole);
     for at in 0..whole.len() - 192 {
         let mut bytes = whole.clone();
         bytes[at] ^= if at % 3 == 0 { 0x01 } else { 0xff };
-        std::fs::write(&path, &bytes).unwrap();
+        let (_dir, path) = write(&bytes);
         let (_, _) = (Checkpoint::open(&path).is_ok(), GgufText::open(&path).is_ok());
     }
-}
-
-/// The draft with eight pairs a head and these frequency divisors, opened.
-fn with_divisors(divisors: [f32; 8]) -> Result<serde_json::Value> {
-    let mut draft = Draft::llama().set("llama.attention.key_length", number(16)).set("llama.rope.dimension_count", number(16));
-    draft = draft.set("llama.rope.freq_base", float(500.0));
-    draft.tensors.push(("rope_freqs.weight".into(), vec![8], 0, 192));
-    draft.data = 224;
-    let mut bytes = draft.bytes();
-    let start = bytes.len() - 32;
-    bytes[start..].copy_from_slice(&divisors.map(f32::to_le_bytes).concat());
-    let (_dir, path) = write(&bytes);
-    let checkpoint = Checkpoint::open(&path)?;
-    assert!(checkpoint.tensors.keys().all(|n| !n.contains("rope")));
-    Ok(checkpoint.config["rope_scaling"].clone())
 }
 
 #[test]
 fn frequency_divisors_become_llama_3s_rope_scaling() {
     // transformers' rule in float64 at factor 8, low 1, high 4, original length 32, theta 500, head size 16.
-    let found = with_divisors([1.0, 1.936_350_3, 6.781_180_7, 8.0, 8.0, 8.0, 8.0, 8.0]).unwrap();
+    let found = with_divisors([1.0, 1.936_350_2, 6.781_180_4, 8.0, 8.0, 8.0, 8.0, 8.0]).unwrap();
     let expected = serde_json::json!({
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
     });
