@@ -302,6 +302,21 @@ fn no_single_wrong_byte_panics() {
     }
 }
 
+/// The draft with eight pairs a head and these frequency divisors, opened.
+fn with_divisors(divisors: [f32; 8]) -> Result<serde_json::Value> {
+    let mut draft = Draft::llama().set("llama.attention.key_length", number(16)).set("llama.rope.dimension_count", number(16));
+    draft = draft.set("llama.rope.freq_base", float(500.0));
+    draft.tensors.push(("rope_freqs.weight".into(), vec![8], 0, 192));
+    draft.data = 224;
+    let mut bytes = draft.bytes();
+    let start = bytes.len() - 32;
+    bytes[start..].copy_from_slice(&divisors.map(f32::to_le_bytes).concat());
+    let (_dir, path) = write(&bytes);
+    let checkpoint = Checkpoint::open(&path)?;
+    assert!(checkpoint.tensors.keys().all(|n| !n.contains("rope")));
+    Ok(checkpoint.config["rope_scaling"].clone())
+}
+
 #[test]
 fn frequency_divisors_become_llama_3s_rope_scaling() {
     // transformers' rule in float64 at factor 8, low 1, high 4, original length 32, theta 500, head size 16.
