@@ -1,1 +1,26 @@
-//! generate
+//! From a prompt to its continuation: sampling, batches of prompts, conversations with a cache, text as it comes.
+//!
+//! Every answer is a function of model, adapter, prompt, [`Sampling`] and the prompt's place in the list; what else was
+//! in the batch does not matter. Refuses to know: templates, HTTP, the terminal.
+
+mod sample;
+mod batch;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tiny;
+#[cfg(test)]
+mod real;
+
+pub use batch::batch;
+pub use sample::Sampling;
+pub use session::Session;
+pub use stream::TextStream;
+
+/// When an answer ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub max_new_tokens: usize,
+    /// Ids that end an answer; they are not part of it.
+    pub stop: Vec<u32>,
+}

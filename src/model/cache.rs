@@ -44,6 +44,24 @@ impl Cache {
         self.len = self.len.min(len);
     }
 
+    /// Keeps `rows` only, in that order; what they hold is copied, not the whole buffers.
+    ///
+    /// # Errors
+    /// When there is no such row or memory for the new buffers.
+    pub fn keep_rows(&mut self, rows: &[usize]) -> Result<()> {
+        let keep = |old: &Tensor| -> Result<Tensor> {
+            let (_, capacity, g, e) = old.dims4()?;
+            let new = Tensor::zeros((rows.len(), capacity, g, e), DType::F32, old.device())?;
+            for (to, from) in rows.iter().enumerate() {
+                let held = old.narrow(0, *from, 1)?.narrow(1, 0, self.len)?.contiguous()?; // (1, len, g, e)
+                new.narrow(0, to, 1)?.slice_set(&held, 1, 0)?;
+            }
+            Ok(new)
+        };
+        self.layers = self.layers.iter().map(|(k, v)| Ok((keep(k)?, keep(v)?))).collect::<Result<_>>()?;
+        Ok(())
+    }
+
     /// Puts `k`, `v` `(rows, t, kv_heads, head_dim)` behind what is held and returns all of it. The length moves on with
     /// [`Cache::advance`], once every layer has appended.
     pub(super) fn append(&self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
