@@ -139,6 +139,17 @@ impl Normaliser {
     }
 }
 
+/// The loss of one row of logits; when its `gradient` is wanted, the row becomes that: softmax − onehot.
+pub(super) fn row_loss(lanes: Lanes, row: &mut [f32], target: usize, gradient: bool) -> f32 {
+    let z = normaliser(lanes, row);
+    let loss = -z.logp(row[target]);
+    if gradient {
+        softmax_in_place(lanes, row, z.max, 1.0 / z.sum);
+        row[target] -= 1.0;
+    }
+    loss
+}
+
 /// What normalises each row of `x` (n, v).
 fn normalisers(lanes: Lanes, x: &[f32], v: usize) -> Vec<Normaliser> {
     let rows = host::rows_per_task(v);
@@ -146,6 +157,7 @@ fn normalisers(lanes: Lanes, x: &[f32], v: usize) -> Vec<Normaliser> {
 }
 
 multiversion! { fn normaliser(x: &[f32]) -> Normaliser = normaliser_body; }
+multiversion! { fn softmax_in_place(x: &mut [f32], max: f32, scale: f32) = in_place_body; }
 multiversion! { fn softmax_scaled(x: &[f32], max: f32, scale: f32, out: &mut [f32]) = softmax_body; }
 
 /// Largest element.
@@ -170,6 +182,15 @@ fn normaliser_body<S: Simd>(s: S, x: &[f32]) -> Normaliser {
         sum = s.add(sum, s.first(s.exp(s.sub(s.load(x), max_v)), x.len()));
     }
     Normaliser { max, sum: s.sum(sum) }
+}
+
+/// `x = scale · exp(x − max)`
+#[inline(always)]
+fn in_place_body<S: Simd>(s: S, x: &mut [f32], max: f32, scale: f32) {
+    let (shift, scale) = (s.splat(max), s.splat(scale));
+    for x in x.chunks_mut(S::LANES) {
+        s.store(s.mul(s.exp(s.sub(s.load(x), shift)), scale), x);
+    }
 }
 
 /// `out = scale · exp(x − max)`

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::cross_entropy::largest;
+use super::cross_entropy::row_loss;
 use super::linear::{Frozen, Side, product_slice};
-use super::simd::{Lanes, Simd, multiversion};
+use super::simd::Lanes;
 use crate::error::Result;
 
 /// Rows whose logits are held at once.
@@ -44,51 +44,14 @@ impl HeadLoss {
     fn chunk(&self, x: &[f32], targets: &[u32], logits: &mut [f32], dx: Option<&mut [f32]>) -> f64 {
         let vocab = logits.len() / targets.len();
         product_slice(x, targets.len(), &self.head, self.side, logits);
-        let losses: Vec<f64> = logits
-            .par_chunks_mut(vocab)
-            .zip(targets)
-            .map(|(row, target)| row_loss(row, *target as usize, dx.is_some()))
-            .collect();
+        let lanes = Lanes::in_force();
+        let rows = logits.par_chunks_mut(vocab).zip(targets);
+        let losses: Vec<f32> = rows.map(|(row, target)| row_loss(lanes, row, *target as usize, dx.is_some())).collect();
         if let Some(dx) = dx {
             let back = if self.side == Side::Transposed { Side::Plain } else { Side::Transposed };
             product_slice(logits, targets.len(), &self.head, back, dx);
         }
-        losses.iter().sum()
-    }
-}
-
-/// `-log softmax(row)[target]`; when the gradient is wanted, `row` becomes `softmax(row) - onehot(target)`.
-fn row_loss(row: &mut [f32], target: usize, gradient: bool) -> f64 {
-    let level = Lanes::in_force();
-    let logit = row[target];
-    let normaliser = row_normaliser(level, row);
-    if gradient {
-        row_softmax(level, row, normaliser);
-        row[target] -= 1.0;
-    }
-    f64::from(normaliser - logit)
-}
-
-multiversion! { fn row_normaliser(row: &[f32]) -> f32 = normaliser_body; }
-multiversion! { fn row_softmax(row: &mut [f32], normaliser: f32) = softmax_body; }
-
-/// log Σ exp.
-#[inline(always)]
-fn normaliser_body<S: Simd>(s: S, row: &[f32]) -> f32 {
-    let max = largest(s, row);
-    let max_v = s.splat(max);
-    let mut sum = s.splat(0.0);
-    for x in row.chunks(S::LANES) {
-        sum = s.add(sum, s.first(s.exp(s.sub(s.load(x), max_v)), x.len()));
-    }
-    max + s.sum(sum).ln()
-}
-
-#[inline(always)]
-fn softmax_body<S: Simd>(s: S, row: &mut [f32], normaliser: f32) {
-    let shift = s.splat(normaliser);
-    for x in row.chunks_mut(S::LANES) {
-        s.store(s.exp(s.sub(s.load(x), shift)), x);
+        losses.iter().map(|loss| f64::from(*loss)).sum()
     }
 }
 
@@ -123,5 +86,57 @@ impl CustomOp1 for HeadLoss {
             candle_core::bail!("head loss: backward ran twice");
         }
         Ok(Some(Tensor::from_vec(gradient, hidden.shape(), hidden.device())?.broadcast_mul(grad)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::{self, Tolerance};
+    use super::super::weight::{RowOrder, Weight, WeightType};
+    use super::*;
+    use crate::device::Compute;
+    use crate::kernels::cross_entropy;
+
+    fn head(v: usize, d: usize) -> (Arc<Frozen>, Tensor) {
+        let values = trial::numbers(5, &[v, d]);
+        let bytes: Vec<u8> =
+            values.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().flat_map(|x| x.to_le_bytes()).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let data = crate::files::Mapped::open(file.path()).unwrap();
+        let weight = Weight { data, dtype: WeightType::F32, rows: v, cols: d, order: RowOrder::Plain };
+        (Frozen::new(weight, Compute::F32), values)
+    }
+
+    #[test]
+    fn agrees_with_a_product_and_its_cross_entropy() {
+        for (n, d, v) in [(1, 8, 5), (7, 33, 101), (CHUNK + 3, 16, 67)] {
+            let (frozen, values) = head(v, d);
+            let x = trial::numbers(6, &[n, d]);
+            let targets: Vec<u32> = (0..n).map(|i| (i * 31 % v) as u32).collect();
+            let w = trial::double(&values).t().unwrap();
+            let want =
+                trial::run(&[trial::double(&x)], |x| cross_entropy::portable::cross_entropy_sum(&x[0].matmul(&w)?, &targets));
+            let got = trial::run(std::slice::from_ref(&x), |x| head_loss_sum(&x[0], &frozen, Side::Transposed, &targets));
+            trial::same(&got, &want, Tolerance::default(), &format!("{n}x{d}x{v}"));
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit_and_nothing_is_tracked_without_a_variable() {
+        let (frozen, _) = head(301, 48);
+        let x = trial::numbers(6, &[40, 48]);
+        let targets: Vec<u32> = (0..40).collect();
+        trial::threads_agree(std::slice::from_ref(&x), |x| head_loss_sum(&x[0], &frozen, Side::Transposed, &targets));
+        assert!(!head_loss_sum(&x, &frozen, Side::Transposed, &targets).unwrap().track_op());
+    }
+
+    #[test]
+    fn wrong_targets_are_named() {
+        let (frozen, _) = head(5, 4);
+        for targets in [&[0][..], &[0, 5]] {
+            let error = head_loss_sum(&trial::numbers(1, &[2, 4]), &frozen, Side::Transposed, targets).unwrap_err();
+            assert!(error.to_string().contains("2 rows need 2 targets below 5"), "{error}");
+        }
     }
 }

@@ -22,9 +22,8 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (
             return;
         }
         let (key_head, query) = (head / d.group(), &q.from(b, i, head)[..d.dh]);
-        let first = k.from(b, keys.start, key_head);
-        scores.clear();
-        scores.extend((0..keys.len()).map(|j| rows::dot(op.lanes, query, &first[j * k.time..][..d.dh])));
+        scores.resize(keys.len(), 0.0);
+        rows::dots(op.lanes, query, k.from(b, keys.start, key_head), k.time, scores);
         let softmax = rows::exponentials(op.lanes, scores, op.scale);
         // out (1, dh) = p (1, keys) · v (keys, dh)
         let size = Size { m: 1, k: keys.len(), n: d.dh, add: false };

@@ -47,6 +47,10 @@ multiversion! {
     pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body;
 }
 multiversion! {
+    /// `out[j] = query · key j`; a key begins every `stride` floats of `keys`.
+    pub(super) fn dots(query: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) = dots_body;
+}
+multiversion! {
     /// From scores and dP: `scores ← p = exp(scale·score − max) / sum`, `dp ← scale · p · (dp − delta)`.
     pub(super) fn probabilities_back(scores: &mut [f32], dp: &mut [f32], scale: f32, normaliser: Normaliser, delta: f32)
         = probabilities_back_body;
@@ -79,6 +83,13 @@ fn dot_body<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
         sum = s.mul_add(s.load(a), s.load(b), sum);
     }
     s.sum(sum)
+}
+
+#[inline(always)]
+fn dots_body<S: Simd>(s: S, query: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
+    for (j, out) in out.iter_mut().enumerate() {
+        *out = dot_body(s, query, &keys[j * stride..][..query.len()]);
+    }
 }
 
 #[inline(always)]
