@@ -1,3 +1,7 @@
-//! Files that others can read: merged models, cards, traces, curves. Refuses to know: how training works, HTTP.
+//! Files that others can read: merged models, cards, traces, loss curves, checkpoints. Refuses to know: how training
+//! works, HTTP.
 
+pub mod card;
+pub mod checkpoints;
+pub mod curve;
 pub mod merge;

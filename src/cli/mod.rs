@@ -3,9 +3,17 @@
 //! The only module that writes to the terminal. Errors a user can fix end in exit code 2, an interrupt in 130, a failed
 //! check in 1.
 
+mod base;
 pub mod conform;
 pub mod data;
+pub mod eval;
+pub mod merge;
+mod progress;
+mod prove;
 pub mod recipe;
+mod record;
+mod stop;
+pub mod train;
 
 use std::process::ExitCode;
 
@@ -13,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::device;
 use crate::error::Result;
+use crate::model::text;
 
 /// Low-rank adapters on a frozen, memory-mapped language model: train, prove, merge, talk.
 #[derive(Debug, Parser)]
@@ -27,6 +36,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Train an adapter and prove it against the base: the main job
+    Train(train::TrainArgs),
+    /// Judge an adapter beside its base on held-out rows
+    Eval(eval::EvalArgs),
+    /// Merge an adapter into its base model
+    Merge(merge::MergeArgs),
+    /// Look at training data as the model will see it
+    Data(data::DataArgs),
     /// List, show and check recipes; print their JSON Schema
     Recipe(recipe::RecipeArgs),
     /// Check golden cases computed by PyTorch and PEFT
@@ -59,6 +76,10 @@ fn run(cli: &Cli) -> Result<Outcome> {
         device::set_threads(threads)?;
     }
     match &cli.verb {
+        Verb::Train(args) => train::run(args).map(|()| Outcome::Done),
+        Verb::Eval(args) => eval::run(args).map(|()| Outcome::Done),
+        Verb::Merge(args) => merge::run(args).map(|()| Outcome::Done),
+        Verb::Data(args) => data::run(args, |recipe| text::tokenizer(&base::find(&recipe.base, true)?.path)).map(|()| Outcome::Done),
         Verb::Recipe(args) => recipe::run(args).map(|()| Outcome::Done),
         Verb::Conform(args) => conform::run(args),
     }

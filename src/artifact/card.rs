@@ -1,0 +1,124 @@
+//! The adapter's card: `README.md` with the Hub's metadata header, the measured table, and how to use and remake it.
+
+use crate::recipe::{Recipe, TemplateKind};
+
+/// One row of the table.
+#[derive(Debug, Clone)]
+pub struct Result {
+    pub loss: f64,
+    pub perplexity: f64,
+    pub exact_match: Option<f64>,
+}
+
+/// A question with the answers before and after.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    pub prompt: String,
+    pub reference: String,
+    pub base: String,
+    pub adapter: String,
+}
+
+/// What the card tells.
+pub struct Card<'a> {
+    pub recipe: &'a Recipe,
+    pub base_id: Option<&'a str>,
+    pub params: usize,
+    pub steps: usize,
+    pub trained_tokens: u64,
+    pub heldout_rows: usize,
+    pub base: Option<&'a Result>,
+    pub adapter: Option<&'a Result>,
+    pub samples: &'a [Sample],
+}
+
+impl Card<'_> {
+    /// The Markdown text.
+    pub fn text(&self) -> String {
+        let r = self.recipe;
+        let a = &r.adapter;
+        let mut out = self.header();
+        out += &format!("# {}\n\n{}\n\n", r.output.name, r.output.description);
+        out += &format!(
+            "A LoRA adapter of {} trained values (rank {}, alpha {}, {}) for `{}`, in PEFT's format.\n\n",
+            self.params,
+            a.rank,
+            a.alpha,
+            serde_json::to_value(a.method).ok().and_then(|v| v.as_str().map(ToString::to_string)).unwrap_or_default(),
+            self.base_id.unwrap_or(&r.base.model),
+        );
+        out += &self.table();
+        for s in self.samples {
+            out += &format!(
+                "Prompt:\n\n{}\nReference: `{}`\n\n- base: {}\n- with the adapter: {}\n\n",
+                fenced(&s.prompt),
+                s.reference.trim(),
+                inline(&s.base),
+                inline(&s.adapter)
+            );
+        }
+        out += &self.usage();
+        out
+    }
+
+    fn header(&self) -> String {
+        let mut out = String::from("---\n");
+        if let Some(id) = self.base_id {
+            out += &format!("base_model: {id}\n");
+        }
+        let license = &self.recipe.output.license;
+        out + &format!(
+            "library_name: peft\npipeline_tag: text-generation\nlicense: {license}\ntags:\n- lora\n- lorakit\n- base_model:adapter:{}\n---\n\n",
+            self.base_id.unwrap_or(&self.recipe.base.model)
+        )
+    }
+
+    fn table(&self) -> String {
+        let (Some(base), Some(adapter)) = (self.base, self.adapter) else { return String::new() };
+        let exact = |r: &Result| r.exact_match.map_or("–".to_string(), |e| format!("{:.1} %", e * 100.0));
+        format!(
+            "Measured on {} held-out rows after {} steps ({} trained tokens):\n\n\
+             | | base | with the adapter |\n|---|---|---|\n| held-out loss, nats per token | {:.4} | {:.4} |\n\
+             | perplexity | {:.2} | {:.2} |\n| exact match | {} | {} |\n\n",
+            self.heldout_rows,
+            self.steps,
+            self.trained_tokens,
+            base.loss,
+            adapter.loss,
+            base.perplexity,
+            adapter.perplexity,
+            exact(base),
+            exact(adapter)
+        )
+    }
+
+    fn usage(&self) -> String {
+        let base = self.base_id.unwrap_or(&self.recipe.base.model);
+        let template = match &self.recipe.template.kind {
+            TemplateKind::Model => "the model's own chat template",
+            TemplateKind::Alpaca => "the Alpaca template",
+            TemplateKind::Instruction => "the `### Instruction` template",
+            TemplateKind::File(_) => "the template file named in `recipe.toml`",
+        };
+        format!(
+            "## Use\n\nPrompts are rendered with {template}. `recipe.toml` beside this card is the whole recipe, `trace.json` what went in.\n\n\
+             ```sh\nlorakit chat --model {base} --adapter {}=.\n```\n\n\
+             ```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\
+             model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(\"{base}\"), \".\")\n```\n",
+            self.recipe.output.name
+        )
+    }
+}
+
+fn fenced(text: &str) -> String {
+    format!("```text\n{}\n```\n", text.trim().replace("```", "'''"))
+}
+
+/// One line, short enough for a list.
+fn inline(text: &str) -> String {
+    const MAX: usize = 300;
+    let line = text.trim().replace('\n', " ⏎ ").replace('`', "'");
+    let cut: String = line.chars().take(MAX).collect();
+    let dots = if cut.len() < line.len() { " …" } else { "" };
+    format!("`{cut}{dots}`")
+}
