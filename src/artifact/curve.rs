@@ -24,7 +24,7 @@ fn draw(
     (last, top): (usize, f64),
     train: &[(usize, f64)],
     heldout: &[(usize, f64)],
-) -> std::result::Result<(), Failed> {
+) -> Result<(), Failed> {
     let root = SVGBackend::with_string(text, (760, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)

@@ -9,7 +9,7 @@ use crate::model::{Model, text};
 use crate::recipe::Base;
 
 /// A base model with its tokenizer, ready to use.
-pub struct Opened {
+pub(super) struct Opened {
     pub model: Model,
     pub tokenizer: Tokenizer,
     pub resolved: Resolved,
@@ -19,7 +19,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// When it is not found or its files are not usable.
-pub fn open(base: &Base, quiet: bool) -> Result<Opened> {
+pub(super) fn open(base: &Base, quiet: bool) -> Result<Opened> {
     let resolved = find(base, quiet)?;
     let tokenizer = text::tokenizer(&resolved.path)?;
     let model = Model::open(&resolved.path, base.compute, &device::best()?)?;
@@ -30,7 +30,7 @@ pub fn open(base: &Base, quiet: bool) -> Result<Opened> {
 ///
 /// # Errors
 /// When it is not found.
-pub fn find(base: &Base, quiet: bool) -> Result<Resolved> {
+pub(super) fn find(base: &Base, quiet: bool) -> Result<Resolved> {
     let mut bar: Option<Progress> = None;
     resolve(base, &mut |note| match note {
         Note::Progress { done, total, what } => {

@@ -44,12 +44,8 @@ pub struct MergeArgs {
 /// # Errors
 /// Whatever is wrong with the base or the adapter, or when the output exists.
 pub fn run(args: &MergeArgs) -> Result<()> {
-    let base = Base {
-        model: args.model.clone(),
-        fallback: args.fallback.clone(),
-        revision: "main".into(),
-        compute: Compute::F32,
-    };
+    let base =
+        Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute: Compute::F32 };
     let opened = base::open(&base, args.json)?;
     let adapter = Adapter::load(&args.adapter, &opened.model)?.frozen();
     {
@@ -63,12 +59,18 @@ pub fn run(args: &MergeArgs) -> Result<()> {
         false => None,
     };
     if args.json {
-        println!("{}", serde_json::json!({"merged_dir": args.out, "largest_logit_difference": difference.map(|d| d.0), "argmax_agreement": difference.map(|d| d.1)}));
+        println!(
+            "{}",
+            serde_json::json!({"merged_dir": args.out, "largest_logit_difference": difference.map(|d| d.0), "argmax_agreement": difference.map(|d| d.1)})
+        );
         return Ok(());
     }
     println!("merged model  {}", args.out.display());
     if let Some((largest, agreement)) = difference {
-        println!("largest difference of a logit against base + adapter: {largest:.3e}; best token agrees at {:.1} % of positions", agreement * 100.0);
+        println!(
+            "largest difference of a logit against base + adapter: {largest:.3e}; best token agrees at {:.1} % of positions",
+            agreement * 100.0
+        );
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! The only module that writes to the terminal. Errors a user can fix end in exit code 2, an interrupt in 130, a failed
 //! check in 1.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
+
 mod base;
 pub mod conform;
 pub mod data;
@@ -79,7 +81,9 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Train(args) => train::run(args).map(|()| Outcome::Done),
         Verb::Eval(args) => eval::run(args).map(|()| Outcome::Done),
         Verb::Merge(args) => merge::run(args).map(|()| Outcome::Done),
-        Verb::Data(args) => data::run(args, |recipe| text::tokenizer(&base::find(&recipe.base, true)?.path)).map(|()| Outcome::Done),
+        Verb::Data(args) => {
+            data::run(args, |recipe| text::tokenizer(&base::find(&recipe.base, true)?.path)).map(|()| Outcome::Done)
+        }
         Verb::Recipe(args) => recipe::run(args).map(|()| Outcome::Done),
         Verb::Conform(args) => conform::run(args),
     }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const EVERY: Duration = Duration::from_secs(5);
 
 /// The progress of one piece of work.
-pub struct Progress {
+pub(super) struct Progress {
     bar: Option<ProgressBar>,
     what: String,
     total: u64,
@@ -20,14 +20,14 @@ pub struct Progress {
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub(super) enum Unit {
     Items,
     Bytes,
 }
 
 impl Progress {
     /// `total` = 0 when it is not known.
-    pub fn new(what: &str, total: u64, unit: Unit) -> Progress {
+    pub(super) fn new(what: &str, total: u64, unit: Unit) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             let counts = if unit == Unit::Bytes { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len}" };
@@ -43,7 +43,7 @@ impl Progress {
     }
 
     /// Moves on to `done`; `note` stands behind the bar.
-    pub fn set(&mut self, done: u64, note: &str) {
+    pub(super) fn set(&mut self, done: u64, note: &str) {
         match &self.bar {
             Some(bar) => {
                 bar.set_position(done);

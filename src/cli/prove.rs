@@ -11,7 +11,7 @@ use crate::model::Adapt;
 use crate::recipe::Recipe;
 
 /// Both measures on the same held-out rows.
-pub struct Proof {
+pub(super) struct Proof {
     pub base: Measure,
     pub adapter: Measure,
 }
@@ -20,7 +20,13 @@ pub struct Proof {
 ///
 /// # Errors
 /// As the model's forward pass.
-pub fn measure(recipe: &Recipe, opened: &Opened, renderer: &Renderer, loaded: &Loaded, adapter: &Adapter) -> Result<Proof> {
+pub(super) fn measure(
+    recipe: &Recipe,
+    opened: &Opened,
+    renderer: &Renderer,
+    loaded: &Loaded,
+    adapter: &Adapter,
+) -> Result<Proof> {
     let stop = renderer.stop_ids();
     let rows = Rows {
         examples: &loaded.heldout,
@@ -45,7 +51,7 @@ pub fn measure(recipe: &Recipe, opened: &Opened, renderer: &Renderer, loaded: &L
 
 impl Proof {
     /// The table, for people.
-    pub fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         let exact = |m: &Measure| m.exact_match.map_or("–".to_string(), |e| format!("{:.1} %", e * 100.0));
         let row = |name: &str, base: String, adapter: String| format!("  {name:<28}{base:>12}{adapter:>12}\n");
         row(&format!("{} held-out rows", self.base.rows), "base".into(), "adapter".into())
@@ -55,7 +61,7 @@ impl Proof {
     }
 
     /// `{"base": {...}, "adapter": {...}}`, for programs.
-    pub fn json(&self) -> serde_json::Value {
+    pub(super) fn json(&self) -> serde_json::Value {
         let one = |m: &Measure| serde_json::json!({"loss": m.loss, "perplexity": m.perplexity, "exact_match": m.exact_match});
         serde_json::json!({"base": one(&self.base), "adapter": one(&self.adapter)})
     }
@@ -64,7 +70,7 @@ impl Proof {
     ///
     /// # Errors
     /// When a prompt cannot be decoded.
-    pub fn samples(&self, n: usize, opened: &Opened, loaded: &Loaded) -> Result<Vec<card::Sample>> {
+    pub(super) fn samples(&self, n: usize, opened: &Opened, loaded: &Loaded) -> Result<Vec<card::Sample>> {
         let pairs = loaded.heldout_prompts.iter().zip(&self.base.answers).zip(&self.adapter.answers);
         pairs
             .take(n)
@@ -81,7 +87,7 @@ impl Proof {
 }
 
 /// The samples as they are printed.
-pub fn before_and_after(samples: &[card::Sample]) -> String {
+pub(super) fn before_and_after(samples: &[card::Sample]) -> String {
     let indent = |s: &str| s.trim().replace('\n', "\n    ");
     let mut out = String::new();
     for s in samples {

@@ -14,7 +14,7 @@ use crate::files;
 use crate::train::{Control, Event, State};
 
 /// Listens to a run and keeps its record in the adapter's directory.
-pub struct Record<'a> {
+pub(super) struct Record<'a> {
     out: &'a Path,
     adapter: &'a Adapter,
     fingerprint: BTreeMap<String, String>,
@@ -38,7 +38,12 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// When the files of an earlier run cannot be read or written.
-    pub fn new(out: &'a Path, adapter: &'a Adapter, fingerprint: BTreeMap<String, String>, resume: Option<&State>) -> Result<Record<'a>> {
+    pub(super) fn new(
+        out: &'a Path,
+        adapter: &'a Adapter,
+        fingerprint: BTreeMap<String, String>,
+        resume: Option<&State>,
+    ) -> Result<Record<'a>> {
         let events = out.join("events.jsonl");
         let mut record = Record {
             out,
@@ -90,7 +95,7 @@ impl<'a> Record<'a> {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn hear(&mut self, event: Event) -> Result<Control> {
+    pub(super) fn hear(&mut self, event: Event) -> Result<Control> {
         self.append(&event)?;
         match event {
             Event::Started { steps, .. } => {
@@ -130,8 +135,10 @@ impl<'a> Record<'a> {
     }
 
     fn append(&self, event: &Event) -> Result<()> {
-        let line = serde_json::to_string(event).map_err(|e| Error::usage("events.jsonl", e.to_string(), "report this as a bug"))?;
-        let mut file = OpenOptions::new().append(true).create(true).open(&self.events).map_err(Error::io("write", &self.events))?;
+        let line =
+            serde_json::to_string(event).map_err(|e| Error::usage("events.jsonl", e.to_string(), "report this as a bug"))?;
+        let mut file =
+            OpenOptions::new().append(true).create(true).open(&self.events).map_err(Error::io("write", &self.events))?;
         writeln!(file, "{line}").map_err(Error::io("write", &self.events))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// Installs the handler once.
-pub fn listen() {
+pub(super) fn listen() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         let installed = ctrlc::set_handler(|| {
@@ -22,6 +22,6 @@ pub fn listen() {
 }
 
 /// Whether a stop was asked for.
-pub fn asked() -> bool {
+pub(super) fn asked() -> bool {
     ASKED.load(Ordering::SeqCst)
 }

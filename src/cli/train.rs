@@ -101,9 +101,13 @@ fn claim(out: &Path, args: &TrainArgs) -> Result<()> {
 /// A complaint about targets names the recipe they stand in.
 fn in_recipe(error: Error, recipe: &Path) -> Error {
     match error {
-        Error::Usage { what, why, help } => {
-            Error::Recipe { file: recipe.to_path_buf(), line: None, key: format!("adapter.{}", what.trim_matches('`')), why, help }
-        }
+        Error::Usage { what, why, help } => Error::Recipe {
+            file: recipe.to_path_buf(),
+            line: None,
+            key: format!("adapter.{}", what.trim_matches('`')),
+            why,
+            help,
+        },
         other => other,
     }
 }
@@ -134,7 +138,11 @@ impl Run<'_> {
         let reason = train::run(&job, state, &mut |event| record.hear(event))?;
         if reason == Reason::Interrupted {
             return Err(Error::Interrupted {
-                what: format!("everything is saved; go on with: lorakit train {} --resume --out {}", self.recipe.path.display(), self.out.display()),
+                what: format!(
+                    "everything is saved; go on with: lorakit train {} --resume --out {}",
+                    self.recipe.path.display(),
+                    self.out.display()
+                ),
             });
         }
         match record.best {
@@ -210,7 +218,8 @@ impl Run<'_> {
 
     /// What went in, what it was made with, and what came out.
     fn trace(&self, record: &Record, proof: &Proof, seconds: f64) -> Result<serde_json::Value> {
-        let sources = self.recipe.data.train.iter().map(|s| ("train", s)).chain(self.recipe.data.heldout.iter().map(|s| ("heldout", s)));
+        let sources =
+            self.recipe.data.train.iter().map(|s| ("train", s)).chain(self.recipe.data.heldout.iter().map(|s| ("heldout", s)));
         let sources: Vec<_> = sources
             .map(|(split, s)| Ok(json!({"split": split, "file": s.path.file_name().map(|f| f.to_string_lossy()), "sha256": files::sha256_file(&s.path)?})))
             .collect::<Result<_>>()?;

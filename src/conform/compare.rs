@@ -34,48 +34,48 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub fn open(dir: &Path) -> Result<Expected> {
+    pub(super) fn open(dir: &Path) -> Result<Expected> {
         let path = dir.join("expected.safetensors");
         Ok(Expected { tensors: candle_core::safetensors::load(&path, &Device::Cpu)?, path })
     }
 
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    pub fn names(&self, prefix: &str) -> Vec<String> {
+    pub(super) fn names(&self, prefix: &str) -> Vec<String> {
         let mut names: Vec<String> =
             self.tensors.keys().filter_map(|k| k.strip_prefix(prefix)).map(ToString::to_string).collect();
         names.sort();
         names
     }
 
-    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
+    pub(super) fn tensor(&self, name: &str) -> Result<&Tensor> {
         self.tensors.get(name).ok_or_else(|| {
             Error::model(&self.path, format!("tensor `{name}`"), "not in the golden file", "make the case again with its script")
         })
     }
 
     /// As f32, flat.
-    pub fn floats(&self, name: &str) -> Result<Vec<f32>> {
+    pub(super) fn floats(&self, name: &str) -> Result<Vec<f32>> {
         Ok(self.tensor(name)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
 
     /// (rows, columns, values) of a matrix of integers.
-    pub fn integers(&self, name: &str) -> Result<(usize, usize, Vec<i64>)> {
+    pub(super) fn integers(&self, name: &str) -> Result<(usize, usize, Vec<i64>)> {
         let t = self.tensor(name)?;
         let (rows, cols) = t.dims2()?;
         Ok((rows, cols, t.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?))
     }
 
     /// `input_ids` (under `prefix`) as rows.
-    pub fn rows(&self, name: &str) -> Result<Vec<Vec<u32>>> {
+    pub(super) fn rows(&self, name: &str) -> Result<Vec<Vec<u32>>> {
         let (_, cols, ids) = self.integers(name)?;
         Ok(ids.chunks(cols).map(|r| r.iter().map(|i| *i as u32).collect()).collect())
     }
 
     /// The unpadded batch and its targets (labels other than -100).
-    pub fn batch(&self) -> Result<(Batch, Targets)> {
+    pub(super) fn batch(&self) -> Result<(Batch, Targets)> {
         let batch = Batch::right_padded(&self.rows("input_ids")?, 0);
         let (_, cols, labels) = self.integers("labels")?;
         let targets = Targets::shifted(&batch, |row, i| labels[row * cols + i] != -100);

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, decoders};
 
 use super::{Special, Tokenizer};
 
@@ -24,7 +24,7 @@ pub(crate) fn bpe() -> tokenizers::Tokenizer {
     let model = BPE::builder().vocab_and_merges(vocab, merges).build().unwrap();
     let mut inner = tokenizers::Tokenizer::new(model);
     inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, false)));
-    inner.with_decoder(Some(decoders::byte_level::ByteLevel::default()));
+    inner.with_decoder(Some(ByteLevel::default()));
     inner.add_special_tokens(SPECIAL.map(|t| AddedToken::from(t, true))).unwrap();
     inner
 }

@@ -26,7 +26,7 @@ unsafe impl Send for Out {}
 unsafe impl Sync for Out {}
 
 /// `y[m, n] = x[m, k] · W[n, k]ᵀ`. Requires AVX-512 BF16.
-pub fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
+pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
     let (n, k) = (w.rows, w.cols);
     assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
     let kp = k.div_ceil(2);
@@ -48,7 +48,7 @@ pub fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
 }
 
 /// `dx[m, k] = dy[m, n] · W[n, k]`. Requires AVX-512 BF16.
-pub fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
+pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
     let (n, k) = (w.rows, w.cols);
     assert!(dy.len() == m * n && dx.len() == m * k, "nn: shapes disagree");
     let np = n.div_ceil(2);
@@ -242,7 +242,7 @@ fn pack_nn(w: &Weight, n0: usize, depth: usize, c0: usize, cols: usize, panels: 
 ///
 /// # Safety
 /// Requires AVX-512 BF16; `a` is `m × lda` pairs, `c` is valid for `m` rows of stride `ldc`, `width ≤ NR` of each.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "the matrices and the sizes of one product")]
 unsafe fn stripe(
     a: &[u32],
     m: usize,
@@ -280,7 +280,7 @@ unsafe fn stripe(
 ///
 /// # Safety
 /// As [`stripe`].
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "the matrices and the sizes of one product")]
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
 unsafe fn tile<const R: usize>(
     a: *const u32,

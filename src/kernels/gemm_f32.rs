@@ -22,7 +22,7 @@ unsafe impl Send for Out {}
 unsafe impl Sync for Out {}
 
 /// `y[m, n] = x[m, k] · W[n, k]ᵀ`.
-pub fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
+pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
     let (n, k) = (w.rows, w.cols);
     assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
     if m <= 2 {
@@ -38,7 +38,7 @@ pub fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
 }
 
 /// `dx[m, k] = dy[m, n] · W[n, k]`.
-pub fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
+pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
     let (n, k) = (w.rows, w.cols);
     assert!(dy.len() == m * n && dx.len() == m * k, "nn: shapes disagree");
     let out = Out(dx.as_mut_ptr());
@@ -97,7 +97,7 @@ fn decode_rows(w: &Weight, n0: usize, rows: usize, k0: usize, cols: usize, out: 
 ///
 /// # Safety
 /// All three must be valid for these shapes and strides, `c` exclusively.
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "the matrices and the sizes of one product")]
 unsafe fn product(
     m: usize,
     n: usize,

@@ -25,7 +25,7 @@ pub(super) struct Builder<'a> {
 
 impl Builder<'_> {
     /// Everything but the checkpoint's leftovers, which [`Checkpoint::finish`] then complains about.
-    pub fn build(mut self) -> Result<Model> {
+    pub(super) fn build(mut self) -> Result<Model> {
         let c = self.config;
         let family = c.family;
         let embedding = self.matrix(&format!("{}.weight", family.embedding), c.vocab, c.width)?;
@@ -39,10 +39,7 @@ impl Builder<'_> {
         let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
         let head = FrozenLinear::new(head_weight, None, false, self.compute);
         let head_site = self.site(HEAD.to_string(), None, SiteKind::Head, c.width, c.vocab, false);
-        let rope = match &c.inv_freq {
-            Some(freq) => Some(RopeTable::new(freq.clone(), 1.0, c.max_positions)),
-            None => None,
-        };
+        let rope = c.inv_freq.as_ref().map(|freq| RopeTable::new(freq.clone(), 1.0, c.max_positions));
         self.checkpoint.finish()?;
         Ok(Model {
             config: c.clone(),

@@ -38,7 +38,7 @@ pub(super) struct SiteLinear {
 
 impl SiteLinear {
     /// `(.., inputs)` → `(.., outputs)` with the adapter's share.
-    pub fn forward(&self, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
         let y = self.linear.forward(x)?;
         adapt.apply(self.site, x, y)
     }
@@ -52,7 +52,7 @@ pub(super) enum Norm {
 }
 
 impl Norm {
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Norm::Rms { weight, eps } => norm::rms_norm(x, weight, *eps),
             Norm::Layer { weight, bias, eps } => norm::layer_norm(x, weight, bias, *eps),
@@ -93,7 +93,7 @@ pub(super) struct Shared {
 
 impl Block {
     /// `x` (b, t, d) → (b, t, d).
-    pub fn forward(&self, index: usize, shared: &Shared, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, index: usize, shared: &Shared, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
         let attended = self.attend(index, shared, batch, ctx, &self.attention_norm.forward(x)?)?;
         let x = (x + attended)?;
         let fed = self.feed(ctx.adapt, &self.mlp_norm.forward(&x)?)?;

@@ -85,7 +85,7 @@ fn byte_tokenizer(special: &[String], template: &str) -> Tokenizer {
     let vocab = alphabet.iter().enumerate().map(|(i, c)| (c.to_string(), i as u32)).collect::<Vocab>();
     let mut inner = tokenizers::Tokenizer::new(BPE::builder().vocab_and_merges(vocab, vec![]).build().unwrap());
     inner.with_pre_tokenizer(Some(ByteLevel::new(false, false, false)));
-    inner.with_decoder(Some(tokenizers::decoders::byte_level::ByteLevel::default()));
+    inner.with_decoder(Some(ByteLevel::default()));
     inner.add_special_tokens(special.iter().map(|t| tokenizers::AddedToken::from(t.clone(), true))).unwrap();
     let named = Special { bos: Some("<s>".into()), eos: Some("</s>".into()), ..Special::default() };
     Tokenizer::new(inner, named, Some(template.into())).unwrap()

@@ -1,3 +1,7 @@
+//! Every integration test, in one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures of a test, and how a skipped one says so")]
+
 mod chat_templates;
 mod shared;
 mod smollm2_text;

@@ -120,8 +120,7 @@ impl io::Write for Bounded {
 fn environment(clock: Clock) -> Environment<'static> {
     let mut env = Environment::new();
     let syntax = env.syntax().to_builder().trim_blocks(true).lstrip_blocks(true).build();
-    // The delimiters are the defaults, which are valid.
-    #[allow(clippy::unwrap_used)]
+    #[allow(clippy::unwrap_used, reason = "the delimiters are the defaults, which are valid")]
     env.set_syntax(syntax.unwrap());
     env.set_fuel(Some(FUEL));
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -153,8 +152,7 @@ fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> std::result::
 /// `{% generation %}` marks what an assistant wrote; the tags are replaced by ones without effect, so that white space
 /// around them is treated alike. (Where answers lie is found from the rendering, for every template.)
 fn without_generation_tags(source: &str) -> String {
-    // The pattern is a constant and parses.
-    #[allow(clippy::unwrap_used)]
+    #[allow(clippy::unwrap_used, reason = "the pattern is a constant and parses")]
     let tags = Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").unwrap();
     tags.replace_all(source, |c: &regex::Captures<'_>| {
         let word = if c.get(2).is_some() { "endif" } else { "if true" };

@@ -18,7 +18,7 @@ fn least_recipe_has_the_documented_defaults() {
     for key in documented {
         let (section, name) = key.key.split_once('.').unwrap();
         let value = tree[section].get(name).unwrap_or_else(|| panic!("{} is not written", key.key));
-        assert_eq!(Some(crate::recipe::write::toml_value(value)), key.default, "{}", key.key);
+        assert_eq!(Some(write::toml_value(value)), key.default, "{}", key.key);
     }
 }
 
@@ -167,7 +167,7 @@ fn overrides_win() {
 #[test]
 fn names_of_other_tools_lead_to_keys_that_exist() {
     let keys: Vec<String> = keys().into_iter().map(|key| key.key).collect();
-    for (theirs, ours) in crate::recipe::foreign::NAMES {
+    for (theirs, ours) in foreign::NAMES {
         let key = ours.split(' ').next().unwrap();
         assert!(keys.iter().any(|known| known == key), "{theirs} → {ours}");
     }

@@ -104,6 +104,7 @@ fn keys_that_are_missing() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of cases")]
 fn values_of_the_wrong_type() {
     below(
         "[adapter]\nrank = \"16\"\n",
