@@ -9,12 +9,13 @@ mod init;
 pub mod peft;
 pub mod merge;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 pub use config::PeftConfig;
 pub use target::{Plan, Target};
 
 use crate::error::Result;
+use crate::kernels::dropout::dropout;
 use crate::model::{Adapt, Model, Site, SiteInfo, SiteKind};
 use crate::{random, recipe};
 
@@ -223,13 +224,9 @@ pub struct Training<'a> {
 }
 
 impl Training<'_> {
-    /// Inverted dropout: 0 or `1 / (1 - p)` (Srivastava et al. 2014), element `i` decided by a hash of `i`.
-    fn mask(&self, site: Site, x: &Tensor, p: f64) -> Result<Tensor> {
-        let key = random::number(self.seed, "dropout", &[self.step, self.micro, site.0 as u64]);
-        let (keep, limit) = (1.0 / (1.0 - p) as f32, (p * u64::MAX as f64) as u64);
-        let mask: Vec<f32> =
-            (0..x.elem_count() as u64).map(|i| if random::indexed(key, i) < limit { 0.0 } else { keep }).collect();
-        Ok(Tensor::from_vec(mask, x.shape(), &Device::Cpu)?.to_device(x.device())?)
+    /// `x` with dropout by a mask of this site's own.
+    fn dropped(&self, site: Site, x: &Tensor, p: f64) -> Result<Tensor> {
+        dropout(x, random::number(self.seed, "dropout", &[self.step, self.micro, site.0 as u64]), p)
     }
 }
 
@@ -238,7 +235,7 @@ impl Adapt for Training<'_> {
         let Some(pair) = self.adapter.pair(site) else { return Ok(y) };
         match self.adapter.config.lora_dropout {
             0.0 => low_rank(pair, x, y),
-            p => low_rank(pair, &(x * self.mask(site, x, p)?)?, y),
+            p => low_rank(pair, &self.dropped(site, x, p)?, y),
         }
     }
 

@@ -17,6 +17,8 @@ pub mod norm;
 pub mod rope;
 pub mod attention;
 pub mod glu;
+pub mod bias;
+pub mod dropout;
 pub mod cross_entropy;
 pub mod head_loss;
 

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use crate::device::Compute;
 use crate::error::Result;
+use crate::kernels::bias;
 use crate::kernels::linear::{Frozen, Side, product};
 use crate::kernels::weight::Weight;
 
@@ -48,7 +49,7 @@ impl FrozenLinear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = product(x, &self.matrix, self.side)?;
         match &self.bias {
-            Some(bias) => Ok(y.broadcast_add(bias)?),
+            Some(bias) => bias::add_bias(&y, bias),
             None => Ok(y),
         }
     }

@@ -3,5 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures of a test, and how a skipped one says so")]
 
 mod chat_templates;
+mod gradients;
 mod shared;
 mod smollm2_text;
+mod tiny_models;

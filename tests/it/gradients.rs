@@ -1,0 +1,211 @@
+//! Every A and B of every site gets a gradient, and the right one; frozen weights get none.
+
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use lorakit::adapter::{Adapter, Param};
+use lorakit::model::{Adapt, Batch, Ctx, Model, SiteKind, Targets};
+use lorakit::{random, recipe};
+
+use crate::tiny_models;
+
+const FAMILIES: [&str; 3] = ["llama", "qwen2", "gpt2"];
+const DROPOUT: f64 = 0.2;
+
+/// The projections that read a block's input.
+const FIRST: [&str; 4] = ["q_proj", "k_proj", "v_proj", "c_attn"];
+
+fn all_linear(dropout: f64) -> recipe::Adapter {
+    recipe::Adapter {
+        method: recipe::Method::Lora,
+        rank: 3,
+        alpha: 6.0,
+        dropout,
+        init: recipe::Init::Default,
+        targets: recipe::Targets::AllLinear,
+        exclude: None,
+        rank_pattern: Vec::new(),
+        alpha_pattern: Vec::new(),
+        layers: None,
+        layers_pattern: Vec::new(),
+        modules_to_save: Vec::new(),
+    }
+}
+
+/// `all-linear`, rank 3, with A as it starts and B zero.
+fn fresh(model: &Model, dropout: f64) -> Adapter {
+    Adapter::new(&all_linear(dropout), None, model, 7).unwrap()
+}
+
+/// As [`fresh`], with random values in B, so that A has a gradient.
+fn moved(model: &Model, dropout: f64) -> Adapter {
+    let adapter = fresh(model, dropout);
+    for (i, param) in adapter.params().iter().enumerate().filter(|(_, p)| p.key.contains(".lora_B.")) {
+        let unit = |j: usize| random::indexed(i as u64, j as u64) as f64 / u64::MAX as f64;
+        let values: Vec<f32> = (0..param.var.elem_count()).map(|j| (unit(j) - 0.5) as f32 * 0.2).collect();
+        param.var.set(&Tensor::from_vec(values, param.var.dims(), param.var.device()).unwrap()).unwrap();
+    }
+    adapter
+}
+
+/// Three rows of different lengths; everything from the third token on is trained.
+fn batch(model: &Model) -> (Batch, Targets) {
+    let vocab = model.config.vocab as u64;
+    let row = |r: u64, len: u64| (0..len).map(|i| (random::indexed(r, i) % vocab) as u32).collect::<Vec<u32>>();
+    let lengths = [19, 11, 14];
+    let rows: Vec<Vec<u32>> = lengths.iter().enumerate().map(|(r, len)| row(r as u64, *len)).collect();
+    let batch = Batch::right_padded(&rows, 0);
+    let targets = Targets::shifted(&batch, |row, i| i >= 2 && i < lengths[row] as usize);
+    (batch, targets)
+}
+
+fn mean_loss(model: &Model, adapt: &dyn Adapt) -> Tensor {
+    let (batch, targets) = batch(model);
+    (model.loss_sum(&mut Ctx::new(adapt), &batch, &targets).unwrap() / targets.len() as f64).unwrap()
+}
+
+fn value(model: &Model, adapt: &dyn Adapt) -> f32 {
+    mean_loss(model, adapt).to_scalar().unwrap()
+}
+
+/// The gradient of a parameter; every one of its values is a number.
+fn gradient(grads: &GradStore, param: &Param) -> Vec<f32> {
+    let grad = grads.get(&param.var).unwrap_or_else(|| panic!("{} has no gradient", param.key));
+    assert_eq!(grad.dims(), param.var.dims(), "{}", param.key);
+    let values = grad.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!(values.iter().all(|v| v.is_finite()), "{}", param.key);
+    values
+}
+
+/// The names PEFT gives A and B of every linear layer but the head.
+fn expected_names(model: &Model) -> Vec<String> {
+    let linear = model.sites().iter().filter(|s| !matches!(s.kind, SiteKind::Embedding | SiteKind::Head));
+    linear.flat_map(|s| ["A", "B"].map(|m| format!("base_model.model.{}.lora_{m}.weight", s.path))).collect()
+}
+
+#[test]
+fn every_matrix_of_every_site_gets_a_gradient() {
+    for family in FAMILIES {
+        let model = tiny_models::open(family);
+        for dropout in [0.0, DROPOUT] {
+            let adapter = moved(&model, dropout);
+            let names: Vec<&str> = adapter.params().iter().map(|p| p.key.as_str()).collect();
+            assert_eq!(names, expected_names(&model), "{family}");
+            let grads = mean_loss(&model, &adapter.training(1, 0, 0)).backward().unwrap();
+            for param in adapter.params() {
+                let values = gradient(&grads, param);
+                let some = values.iter().filter(|v| **v != 0.0).count();
+                assert!(some * 2 > values.len(), "{family}: {}: {some} of {} values", param.key, values.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn at_the_start_every_b_has_a_gradient_and_no_a_has() {
+    for family in FAMILIES {
+        let model = tiny_models::open(family);
+        let adapter = fresh(&model, DROPOUT);
+        let grads = mean_loss(&model, &adapter.training(1, 0, 0)).backward().unwrap();
+        for param in adapter.params() {
+            let zero = gradient(&grads, param).iter().all(|v| *v == 0.0);
+            assert_eq!(zero, param.key.contains(".lora_A."), "{family}: {}", param.key);
+        }
+    }
+}
+
+/// Central differences along the entry of the largest gradient in each matrix.
+#[test]
+fn gradients_are_the_slopes_of_the_loss() {
+    const STEP: f32 = 1e-2;
+    for (family, dropout) in FAMILIES.into_iter().flat_map(|f| [(f, 0.0), (f, DROPOUT)]) {
+        let model = tiny_models::open(family);
+        let adapter = moved(&model, dropout);
+        let grads = mean_loss(&model, &adapter.training(1, 2, 3)).backward().unwrap();
+        for param in adapter.params() {
+            let values = gradient(&grads, param);
+            let at = (0..values.len()).max_by(|i, j| values[*i].abs().total_cmp(&values[*j].abs())).unwrap();
+            let before = param.var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let loss_at = |shift: f32| {
+                let mut shifted = before.clone();
+                shifted[at] += shift;
+                param.var.set(&Tensor::from_vec(shifted, param.var.dims(), param.var.device()).unwrap()).unwrap();
+                f64::from(value(&model, &adapter.training(1, 2, 3)))
+            };
+            let slope = (loss_at(STEP) - loss_at(-STEP)) / (2.0 * f64::from(STEP));
+            loss_at(0.0);
+            let error = (slope - f64::from(values[at])).abs();
+            // f32 keeps about 1e-6 of a loss near 6; divided by two steps that is 5e-5.
+            assert!(
+                error < 1.5e-4 + 0.02 * slope.abs(),
+                "{family}, dropout {dropout}: {}: {} and {slope}",
+                param.key,
+                values[at]
+            );
+        }
+    }
+}
+
+fn bytes(t: &Tensor) -> usize {
+    t.elem_count() * t.dtype().size_in_bytes()
+}
+
+/// Only the adapter's own gradients are kept, and those of the constants that enter the lowest adapted block (candle's
+/// `matmul` and `add` make them): none of a frozen matrix, bias or norm, none of a mask, nothing above or below.
+#[test]
+fn what_backward_keeps_is_the_adapters_gradients() {
+    for (family, lowest, dropout) in FAMILIES.into_iter().flat_map(|f| [(f, 0, 0.0), (f, 0, DROPOUT), (f, 1, DROPOUT)]) {
+        let model = tiny_models::open(family);
+        let mut settings = all_linear(dropout);
+        settings.layers = Some((lowest..model.config.layers).collect());
+        let adapter = Adapter::new(&settings, None, &model, 7).unwrap();
+        let grads = mean_loss(&model, &adapter.training(1, 0, 0)).backward().unwrap();
+        let kept: usize = grads.get_ids().filter_map(|id| grads.get_id(*id)).map(bytes).sum();
+        let own: usize = adapter.params().iter().map(|p| bytes(p.var.as_tensor())).sum();
+        // Inputs and base outputs of the block's first projections, and the residual stream.
+        let first = model.sites().iter().filter(|s| s.layer == Some(lowest) && FIRST.iter().any(|n| s.path.ends_with(n)));
+        let constants: usize = model.config.width + first.map(|s| s.inputs + s.outputs).sum::<usize>();
+        let bound = own + batch(&model).0.ids.len() * constants * 4;
+        assert!(kept <= bound, "{family}, from block {lowest}, dropout {dropout}: {kept} bytes kept, {bound} expected");
+    }
+}
+
+#[test]
+fn dropout_acts_in_training_only_and_is_a_function_of_seed_step_and_micro_step() {
+    for family in FAMILIES {
+        let model = tiny_models::open(family);
+        let (with, without) = (moved(&model, 0.5), moved(&model, 0.0));
+        let eval = value(&model, &with.frozen());
+        assert_eq!(eval, value(&model, &without.frozen()), "{family}");
+        assert_eq!(eval, value(&model, &without.training(1, 0, 0)), "{family}");
+        let of = |seed, step, micro| value(&model, &with.training(seed, step, micro));
+        assert_eq!(of(1, 2, 3), of(1, 2, 3), "{family}");
+        let all = [eval, of(1, 2, 3), of(2, 2, 3), of(1, 3, 3), of(1, 2, 4), of(1, 3, 2)];
+        for (i, x) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|y| x != y), "{family}: {all:?}");
+        }
+    }
+}
+
+/// Inverted: the mean over many masks is the output without dropout.
+#[test]
+fn dropout_keeps_the_mean() {
+    let model = tiny_models::open("llama");
+    let adapter = moved(&model, DROPOUT);
+    let site = (0..model.sites().len()).map(lorakit::model::Site).find(|s| adapter.pair(*s).is_some()).unwrap();
+    let (inputs, outputs) = (model.sites()[site.0].inputs, model.sites()[site.0].outputs);
+    let x = Tensor::ones((1, inputs), candle_core::DType::F32, &model.device).unwrap();
+    let zero = Tensor::zeros((1, outputs), candle_core::DType::F32, &model.device).unwrap();
+    let out = |adapt: &dyn Adapt| adapt.apply(site, &x, zero.clone()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    const TIMES: u64 = 4000;
+    let mut mean = vec![0f64; outputs];
+    for step in 0..TIMES {
+        for (m, v) in mean.iter_mut().zip(out(&adapter.training(5, step, 0))) {
+            *m += f64::from(v) / TIMES as f64;
+        }
+    }
+    let want = out(&adapter.frozen());
+    let scale = want.iter().map(|v| v.abs()).fold(0f32, f32::max);
+    for (m, w) in mean.iter().zip(&want) {
+        assert!((m - f64::from(*w)).abs() < 0.05 * f64::from(scale), "{m} and {w}");
+    }
+}

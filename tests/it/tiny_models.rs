@@ -1,0 +1,17 @@
+//! The four small models of the golden cases, which are part of the repository.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use lorakit::device::Compute;
+use lorakit::model::Model;
+
+/// The directory of `llama`, `llama3`, `qwen2` or `gpt2`.
+pub(crate) fn dir(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models").join(name)
+}
+
+/// The model, in f32 on the CPU.
+pub(crate) fn open(name: &str) -> Model {
+    Model::open(&dir(name), Compute::F32, &Device::Cpu).unwrap()
+}
