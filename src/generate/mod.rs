@@ -8,7 +8,7 @@ mod batch;
 mod session;
 mod stream;
 #[cfg(test)]
-mod tiny;
+pub(crate) mod tiny;
 #[cfg(test)]
 mod real;
 

@@ -1,4 +1,4 @@
-//! A random llama of two layers for tests.
+//! For tests: a random llama of two layers, and adapters on it.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -7,7 +7,8 @@ use crate::device::Compute;
 use crate::model::Model;
 use crate::{random, recipe};
 
-const VOCAB: usize = 96;
+/// At least what `data::tiny` has.
+const VOCAB: usize = 280;
 
 /// Values in (-scale, scale), by a seed.
 fn values(shape: (usize, usize), seed: u64, scale: f32) -> Tensor {
@@ -17,7 +18,7 @@ fn values(shape: (usize, usize), seed: u64, scale: f32) -> Tensor {
 }
 
 /// Its logits differ enough that rounding decides nothing. Positions up to 256.
-pub(super) fn model(seed: u64) -> Model {
+pub(crate) fn model(seed: u64) -> Model {
     let (d, f, kv) = (32, 48, 16);
     let dir = tempfile::tempdir().unwrap();
     let config = serde_json::json!({
@@ -50,7 +51,7 @@ pub(super) fn model(seed: u64) -> Model {
 }
 
 /// An adapter that changes the answers.
-pub(super) fn adapter(model: &Model, seed: u64) -> Adapter {
+pub(crate) fn adapter(model: &Model, seed: u64) -> Adapter {
     let recipe = recipe::Adapter {
         method: recipe::Method::Lora,
         rank: 4,
@@ -73,6 +74,6 @@ pub(super) fn adapter(model: &Model, seed: u64) -> Adapter {
     adapter.frozen()
 }
 
-pub(super) fn prompt(seed: u64, len: usize) -> Vec<u32> {
+pub(crate) fn prompt(seed: u64, len: usize) -> Vec<u32> {
     (0..len as u64).map(|i| (random::indexed(seed + 77, i) % VOCAB as u64) as u32).collect()
 }
