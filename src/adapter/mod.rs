@@ -8,6 +8,7 @@ pub mod target;
 mod init;
 pub mod peft;
 pub mod merge;
+pub mod inspect;
 
 use candle_core::{DType, Tensor, Var};
 

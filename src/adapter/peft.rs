@@ -137,7 +137,8 @@ pub fn read_config(dir: &Path) -> Result<PeftConfig> {
     PeftConfig::parse(&files::read_text(&path)?, dir)
 }
 
-fn read_weights(dir: &Path) -> Result<Vec<u8>> {
+/// The bytes of `adapter_model.safetensors`.
+pub(super) fn read_weights(dir: &Path) -> Result<Vec<u8>> {
     let path = dir.join(WEIGHTS);
     let Ok(meta) = std::fs::metadata(&path) else {
         let pickle = ["adapter_model.bin", "adapter_model.pt"].iter().find(|f| dir.join(f).exists());
@@ -158,7 +159,7 @@ fn read_weights(dir: &Path) -> Result<Vec<u8>> {
 }
 
 /// Parses owned bytes after capping what the header may claim; tensors become f32.
-fn parse(bytes: &[u8], dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+pub(super) fn parse(bytes: &[u8], dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let bad = |why: String| Error::adapter(dir, WEIGHTS, why, "the file is damaged or not safetensors; save the adapter again");
     let header = bytes.first_chunk::<8>().map_or(u64::MAX, |n| u64::from_le_bytes(*n));
     if header > MAX_HEADER || header.saturating_add(8) > bytes.len() as u64 {

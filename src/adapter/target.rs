@@ -207,11 +207,16 @@ fn in_layers(config: &PeftConfig, targets: &Modules, site: &SiteInfo) -> Result<
     Ok(false)
 }
 
+/// A key of `rank_pattern` or `alpha_pattern`: a path's end, from a dot on.
+pub(super) fn pattern_regex(key: &str, pattern: &str) -> Result<Regex> {
+    regex(key, &format!(r"^(?:.*\.)?(?:{pattern})$"))
+}
+
 /// `rank_pattern` / `alpha_pattern` as compiled expressions; each must match an adapted site.
 fn patterns(key: &str, map: &serde_json::Map<String, Value>, sites: &[SiteInfo], chosen: &[Site]) -> Result<Vec<(Regex, f64)>> {
     map.iter()
         .map(|(pattern, value)| {
-            let r = regex(key, &format!(r"^(?:.*\.)?(?:{pattern})$"))?;
+            let r = pattern_regex(key, pattern)?;
             if !chosen.iter().any(|s| r.is_match(&sites[s.0].path)) {
                 return Err(unmatched(key, pattern, "matches no adapted module", sites));
             }
