@@ -33,6 +33,12 @@ pub fn best() -> Result<Device> {
     Ok(Device::Cpu)
 }
 
+/// The accelerators this build can use.
+pub fn accelerators() -> Vec<&'static str> {
+    let all = [("cuda", cfg!(feature = "cuda")), ("metal", cfg!(feature = "metal"))];
+    all.into_iter().filter(|(_, compiled)| *compiled).map(|(name, _)| name).collect()
+}
+
 /// Sizes the one thread pool that all CPU work shares. Call once, before any tensor work.
 ///
 /// # Errors

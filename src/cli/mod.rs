@@ -5,24 +5,34 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
 
+pub mod adapter;
 mod base;
+pub mod chat;
 pub mod conform;
+mod conversation;
 pub mod data;
+pub mod doctor;
 pub mod eval;
+pub mod generate;
+mod machine;
 pub mod merge;
 mod progress;
 mod prove;
 pub mod recipe;
 mod record;
+mod said;
 mod stop;
+mod talk;
 pub mod train;
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::text;
 
 /// Low-rank adapters on a frozen, memory-mapped language model: train, prove, merge, talk.
@@ -44,12 +54,20 @@ enum Verb {
     Eval(eval::EvalArgs),
     /// Merge an adapter into its base model
     Merge(merge::MergeArgs),
+    /// Continue a text or answer a message
+    Generate(generate::GenerateArgs),
+    /// Talk to a base and to adapters on it, switching between them
+    Chat(chat::ChatArgs),
+    /// List adapters, or look into one
+    Adapter(adapter::AdapterArgs),
     /// Look at training data as the model will see it
     Data(data::DataArgs),
     /// List, show and check recipes; print their JSON Schema
     Recipe(recipe::RecipeArgs),
     /// Check golden cases computed by PyTorch and PEFT
     Conform(conform::ConformArgs),
+    /// What this machine has, and whether the base model is at hand
+    Doctor(doctor::DoctorArgs),
 }
 
 /// What a verb ends with when nothing went wrong.
@@ -81,10 +99,27 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Train(args) => train::run(args).map(|()| Outcome::Done),
         Verb::Eval(args) => eval::run(args).map(|()| Outcome::Done),
         Verb::Merge(args) => merge::run(args).map(|()| Outcome::Done),
+        Verb::Generate(args) => generate::run(args).map(|()| Outcome::Done),
+        Verb::Chat(args) => chat::run(args).map(|()| Outcome::Done),
+        Verb::Adapter(args) => adapter::run(args).map(|()| Outcome::Done),
         Verb::Data(args) => {
             data::run(args, |recipe| text::tokenizer(&base::find(&recipe.base, true)?.path)).map(|()| Outcome::Done)
         }
         Verb::Recipe(args) => recipe::run(args).map(|()| Outcome::Done),
         Verb::Conform(args) => conform::run(args),
+        Verb::Doctor(args) => doctor::run(args),
+    }
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<()> {
+    write(&mut std::io::stdout().lock(), text)
+}
+
+/// Writes and flushes; a reader that has seen enough (`| head`) is not an error.
+fn write(out: &mut dyn Write, text: &str) -> Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.map_err(Error::io("write", Path::new("standard output"))),
     }
 }

@@ -6,4 +6,5 @@ mod chat_templates;
 mod gradients;
 mod shared;
 mod smollm2_text;
+mod talk;
 mod tiny_models;
