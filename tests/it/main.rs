@@ -7,4 +7,5 @@ mod gradients;
 mod shared;
 mod smollm2_text;
 mod talk;
+mod tidy;
 mod tiny_models;

@@ -1,0 +1,39 @@
+//! Every shipped recipe is valid, and its head says how to run it.
+
+use lorakit::recipe::Recipe;
+
+use super::{File, files, none, root};
+
+/// The comment lines that a recipe begins with.
+fn head(text: &str) -> String {
+    text.lines().take_while(|l| l.starts_with('#')).map(|l| format!("{l}\n")).collect()
+}
+
+fn wrong(file: &File) -> Vec<String> {
+    let command = format!("train {}", file.path);
+    let mut wrong = Vec::new();
+    if !head(&file.text).contains(&command) {
+        wrong.push(format!("{}: its head does not name the command `{command}`", file.path));
+    }
+    if let Err(error) = Recipe::parse(&file.text, &root().join(&file.path), &[]) {
+        wrong.push(format!("{}: {error}", file.path));
+    }
+    wrong
+}
+
+#[test]
+fn every_recipe_is_valid_and_says_how_to_run_it() {
+    let recipes: Vec<File> = files("recipes").into_iter().filter(|f| f.path.ends_with(".toml")).collect();
+    assert!(recipes.iter().any(|f| f.path == "recipes/quickstart.toml"));
+    none(&recipes.iter().flat_map(wrong).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_bad_recipe_is_found() {
+    let good = files("recipes/quickstart.toml").remove(0);
+    assert_eq!(wrong(&good), [""; 0]);
+    let silent = File { path: good.path.clone(), text: good.text.replace("train recipes/", "run recipes/") };
+    assert_eq!(wrong(&silent).len(), 1);
+    let broken = File { path: good.path, text: good.text.replace("rank =", "rang =") };
+    assert_eq!(wrong(&broken).len(), 1);
+}
