@@ -6,6 +6,7 @@ row has; order numbers are even in training and odd in held-out rows.
 """
 import json
 import random
+from functools import partial
 
 from jsonl import unique, write_splits
 
@@ -59,7 +60,8 @@ PRODUCTS = (
      "running shoes", "standing desk", "camera bag", "speaker", "electric shaver", "laptop sleeve", "laptop charger",
      "washing machine", "dinner table", "tea pot", "hand drill", "snow boots", "bike pump", "phone charger", "microwave",
      "radio", "door bell", "bath towel", "frying pan", "ice cream maker", "guitar stand", "floor mat", "ski gloves",
-     "suitcase", "mirror", "lawn mower", "night light", "winter coat", "smart watch", "baby chair", "cutting board"],
+     "suitcase", "mirror", "lawn mower", "night light", "winter coat", "smart watch", "baby chair", "cutting board",
+     "ironing board", "fishing rod", "hiking poles", "swimming goggles", "knitting kit", "drawing pad"],
     ["table fan", "bread maker", "laptop stand", "rain boots", "bike lock", "heater", "projector", "sewing machine",
      "picture frame", "hand mixer", "tablet", "bookshelf", "coffee mug", "garden chair", "ski helmet"])
 NAMES = (["Anna", "Tom", "Mia", "Omar", "Lena", "Paul", "Nora", "Ivan", "Sara", "Ben", "Yuki", "Eva", "Luis", "Kim", "Max"],
@@ -100,13 +102,11 @@ def message(rng, heldout):
 
 
 def main():
-    rng = random.Random(20261124)
-
-    def draw(heldout):
+    def draw(rng, heldout):
         text = message(rng, heldout)
         return text, triage(text)
-    train = unique(lambda: draw(False), 900)
-    write_splits("ticket-triage", train, unique(lambda: draw(True), 200, dict(train)))
+    train = unique(partial(draw, random.Random(1), False), 900)
+    write_splits("ticket-triage", train, unique(partial(draw, random.Random(2), True), 200, dict(train)))
 
 
 main()

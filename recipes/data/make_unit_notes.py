@@ -6,6 +6,7 @@ no training row has.
 """
 import random
 import re
+from functools import partial
 
 from jsonl import unique, write_splits
 
@@ -29,7 +30,7 @@ IN = (["in ", "in ", "", "from "], ["over in ", "inside "])
 ASIDES = (["", "", "", "", "ok", "pls log", "by Tom", "second try", "looks fine", "checked"],
           ["sensor is new", "as usual", "by Nora", "all good"])
 # The order of the parts: m measurement, t time, p place, a aside.
-ORDERS = (["mtpa", "mpta", "tmpa", "pmta", "mtp", "mp", "mt", "tpm"], ["ptma", "amtp", "tpma", "pm"])
+ORDERS = (["mtpa", "mpta", "tmpa", "pmta", "mtp", "mp", "mpa", "pma", "mt", "tpm"], ["ptma", "amtp", "tpma", "pm"])
 NUMBER = r"(?:minus |-)?\d+(?:[.,]\d+)?"
 # 9h05, 9:05, 9:05 pm or 9pm
 TIME = re.compile(r"(?<!\w)(\d\d?)(?:[h:](\d\d) ?(am|pm)?| ?(am|pm))(?!\w)")
@@ -95,13 +96,11 @@ def note(rng, heldout):
 
 
 def main():
-    rng = random.Random(20261124)
-
-    def draw(heldout):
+    def draw(rng, heldout):
         text = note(rng, heldout)
         return text, normalise(text)
-    train = unique(lambda: draw(False), 2000)
-    write_splits("unit-notes", train, unique(lambda: draw(True), 200, dict(train)))
+    train = unique(partial(draw, random.Random(1), False), 2000)
+    write_splits("unit-notes", train, unique(partial(draw, random.Random(2), True), 200, dict(train)))
 
 
 main()

@@ -16,7 +16,7 @@ impl Adapter {
         if let Some(full) = self.replacement(site) {
             return Ok(Some(full.clone()));
         }
-        let Some(pair) = self.pair(site) else { return Ok(None) };
+        let Some(pair) = self.low_rank(site) else { return Ok(None) };
         let weight = model.site_weight(site);
         let base = Tensor::from_vec(weight.to_f32(), (weight.rows, weight.cols), &model.device)?;
         let delta = (pair.b.detach().matmul(&pair.a.detach())? * pair.scale)?; // (o, r) · (r, i)

@@ -17,7 +17,7 @@ pub use target::{Plan, Target};
 
 use crate::error::Result;
 use crate::kernels::dropout::dropout;
-use crate::model::{Adapt, Model, Site, SiteInfo, SiteKind};
+use crate::model::{Adapt, Model, Pair, Site, SiteInfo, SiteKind};
 use crate::{random, recipe};
 
 /// The low-rank pair of one site: `y + scale · B·A·x` (Hu et al. 2021, eq. 3).
@@ -127,8 +127,8 @@ impl Adapter {
         self.params.iter().map(|p| p.var.elem_count()).sum()
     }
 
-    /// The pair of a site.
-    pub fn pair(&self, site: Site) -> Option<&LowRank> {
+    /// The low-rank matrices of a site.
+    pub fn low_rank(&self, site: Site) -> Option<&LowRank> {
         self.pairs.get(site.0)?.as_ref()
     }
 
@@ -200,10 +200,14 @@ fn low_rank(pair: &LowRank, x: &Tensor, y: Tensor) -> Result<Tensor> {
 
 impl Adapt for Adapter {
     fn apply(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        match self.pair(site) {
+        match self.low_rank(site) {
             Some(pair) => low_rank(pair, x, y),
             None => Ok(y),
         }
+    }
+
+    fn pair(&self, site: Site) -> Option<Pair<'_>> {
+        self.low_rank(site).map(|p| Pair { a: &p.a, b: &p.b, scale: p.scale })
     }
 
     fn replacement(&self, site: Site) -> Option<&Tensor> {
@@ -211,7 +215,7 @@ impl Adapt for Adapter {
     }
 
     fn touches(&self, site: Site) -> bool {
-        self.pair(site).is_some() || self.replacement(site).is_some()
+        self.low_rank(site).is_some() || self.replacement(site).is_some()
     }
 }
 
@@ -233,11 +237,15 @@ impl Training<'_> {
 
 impl Adapt for Training<'_> {
     fn apply(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let Some(pair) = self.adapter.pair(site) else { return Ok(y) };
+        let Some(pair) = self.adapter.low_rank(site) else { return Ok(y) };
         match self.adapter.config.lora_dropout {
             0.0 => low_rank(pair, x, y),
             p => low_rank(pair, &self.dropped(site, x, p)?, y),
         }
+    }
+
+    fn pair(&self, site: Site) -> Option<Pair<'_>> {
+        if self.adapter.config.lora_dropout > 0.0 { None } else { Adapt::pair(self.adapter, site) }
     }
 
     fn replacement(&self, site: Site) -> Option<&Tensor> {

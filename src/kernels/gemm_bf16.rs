@@ -93,14 +93,16 @@ fn round(x: &[f32], m: usize, k: usize) -> Vec<u32> {
 /// Requires AVX-512 F and BF16; `out` holds `ceil(x.len() / 2)` pairs.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
 unsafe fn round_row(x: &[f32], out: &mut [u32]) {
-    let chunks = x.chunks_exact(16);
-    let tail = chunks.remainder();
-    for (s, d) in chunks.zip(out.chunks_exact_mut(8)) {
-        // SAFETY: s has 16 floats, d room for 8 pairs.
+    assert!(out.len() >= x.len().div_ceil(2), "room for every pair");
+    let tail = &x[x.len() / 16 * 16..];
+    let mut at = 0;
+    while at + 16 <= x.len() {
+        // SAFETY: 16 floats from `at` on, and room for their 8 pairs.
         unsafe {
-            let v: __m256i = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(s.as_ptr())));
-            _mm256_storeu_si256(d.as_mut_ptr().cast(), v);
+            let v: __m256i = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(at))));
+            _mm256_storeu_si256(out.as_mut_ptr().add(at / 2).cast(), v);
         }
+        at += 16;
     }
     let done = x.len() / 16 * 8;
     for (pair, d) in tail.chunks(2).zip(&mut out[done..]) {
@@ -171,12 +173,16 @@ unsafe fn transpose16(src: *const u32, kp: usize, dst: *mut u32) {
         // SAFETY: reads 16 × 16 pairs at column p0, writes 16 rows of 16.
         unsafe {
             let mut r = [_mm512_setzero_si512(); 16];
-            for (j, v) in r.iter_mut().enumerate() {
-                *v = _mm512_loadu_si512(src.add(j * kp + p0).cast());
+            let mut j = 0;
+            while j < 16 {
+                r[j] = _mm512_loadu_si512(src.add(j * kp + p0).cast());
+                j += 1;
             }
             transpose_block(&mut r);
-            for (p, v) in r.iter().enumerate() {
-                _mm512_storeu_si512(dst.add((p0 + p) * NR).cast(), *v);
+            let mut p = 0;
+            while p < 16 {
+                _mm512_storeu_si512(dst.add((p0 + p) * NR).cast(), r[p]);
+                p += 1;
             }
         }
     }
@@ -292,31 +298,46 @@ unsafe fn tile<const R: usize>(
     width: usize,
     add: bool,
 ) {
+    // Plain loops only: a closure or an iterator adapter here is compiled without the features and is not inlined.
     // SAFETY: all offsets lie inside the shapes of the contract; partial columns are masked.
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); 3]; R];
         for p in 0..kp {
-            let wv = [0, 16, 32].map(|o| std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(w.add(p * NR + o).cast())));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let b = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(*a.add(i * lda + p) as i32));
-                for (acc, w) in acc.iter_mut().zip(wv) {
-                    *acc = _mm512_dpbf16_ps(*acc, b, w);
-                }
+            let at = w.add(p * NR);
+            let w0 = as_bf16(_mm512_loadu_si512(at.cast()));
+            let w1 = as_bf16(_mm512_loadu_si512(at.add(16).cast()));
+            let w2 = as_bf16(_mm512_loadu_si512(at.add(32).cast()));
+            let mut i = 0;
+            while i < R {
+                let b = as_bf16(_mm512_set1_epi32((*a.add(i * lda + p)).cast_signed()));
+                acc[i][0] = _mm512_dpbf16_ps(acc[i][0], b, w0);
+                acc[i][1] = _mm512_dpbf16_ps(acc[i][1], b, w1);
+                acc[i][2] = _mm512_dpbf16_ps(acc[i][2], b, w2);
+                i += 1;
             }
         }
-        for (i, acc) in acc.iter().enumerate() {
-            for (j, sum) in acc.iter().enumerate() {
-                let left = width.saturating_sub(j * 16).min(16);
-                let mask = ((1u32 << left) - 1) as u16;
+        let mut i = 0;
+        while i < R {
+            let mut j = 0;
+            while j < 3 {
+                let left = if width > j * 16 { width - j * 16 } else { 0 };
+                let mask = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
                 let at = c.add(i * ldc + j * 16);
-                let sum = match add {
-                    true => _mm512_add_ps(*sum, _mm512_maskz_loadu_ps(mask, at)),
-                    false => *sum,
-                };
+                let sum = if add { _mm512_add_ps(acc[i][j], _mm512_maskz_loadu_ps(mask, at)) } else { acc[i][j] };
                 _mm512_mask_storeu_ps(at, mask, sum);
+                j += 1;
             }
+            i += 1;
         }
     }
+}
+
+/// The same register as bf16 pairs.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn as_bf16(v: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits of plain data.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(v) }
 }
 
 /// A few rows (decoding): every row of `W` is read once, in the order of the file, bound by memory bandwidth.
@@ -351,15 +372,30 @@ fn rows_by_dot(a: &[u32], m: usize, w: &Weight, out: Out) {
 unsafe fn dot(a: *const u32, b: *const u32, kp: usize) -> f32 {
     // SAFETY: the masked load of the tail touches only the pairs that exist.
     unsafe {
-        let mut acc = [_mm512_setzero_ps(); 2];
-        let load = |p: *const u32, at: usize, mask: u16| {
-            std::mem::transmute::<__m512i, __m512bh>(_mm512_maskz_loadu_epi32(mask, p.cast::<i32>().add(at)))
-        };
-        for (chunk, at) in (0..kp).step_by(16).enumerate() {
-            let mask = ((1u32 << (kp - at).min(16)) - 1) as u16;
-            acc[chunk % 2] = _mm512_dpbf16_ps(acc[chunk % 2], load(a, at, mask), load(b, at, mask));
+        let (mut even, mut odd) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+        let mut at = 0;
+        while at + 32 <= kp {
+            even = _mm512_dpbf16_ps(
+                even,
+                as_bf16(_mm512_loadu_si512(a.add(at).cast())),
+                as_bf16(_mm512_loadu_si512(b.add(at).cast())),
+            );
+            let next = at + 16;
+            odd = _mm512_dpbf16_ps(
+                odd,
+                as_bf16(_mm512_loadu_si512(a.add(next).cast())),
+                as_bf16(_mm512_loadu_si512(b.add(next).cast())),
+            );
+            at += 32;
         }
-        _mm512_reduce_add_ps(_mm512_add_ps(acc[0], acc[1]))
+        while at < kp {
+            let left = kp - at;
+            let mask = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
+            let (x, y) = (_mm512_maskz_loadu_epi32(mask, a.add(at).cast()), _mm512_maskz_loadu_epi32(mask, b.add(at).cast()));
+            even = _mm512_dpbf16_ps(even, as_bf16(x), as_bf16(y));
+            at += 16;
+        }
+        _mm512_reduce_add_ps(_mm512_add_ps(even, odd))
     }
 }
 

@@ -156,13 +156,13 @@ impl CustomOp1 for Product {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::kernels::weight::{RowOrder, WeightType};
     use rand::{Rng, SeedableRng};
 
     /// A matrix stored in a real mapped file, and its values.
-    pub(crate) fn matrix(rows: usize, cols: usize, dtype: WeightType) -> (Weight, Vec<f32>) {
+    pub(in crate::kernels) fn matrix(rows: usize, cols: usize, dtype: WeightType) -> (Weight, Vec<f32>) {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64((rows * 31 + cols) as u64);
         let values: Vec<f32> = (0..rows * cols).map(|_| rng.random_range(-1.0..1.0)).collect();
         let bytes: Vec<u8> = match dtype {

@@ -10,6 +10,8 @@ mod gemm_f32;
 #[cfg(target_arch = "x86_64")]
 mod gemm_bf16;
 pub mod linear;
+mod dense;
+pub mod adapted;
 pub mod simd;
 mod host;
 mod tile;

@@ -39,8 +39,10 @@ pub(super) struct SiteLinear {
 impl SiteLinear {
     /// `(.., inputs)` → `(.., outputs)` with the adapter's share.
     pub(super) fn forward(&self, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
-        let y = self.linear.forward(x)?;
-        adapt.apply(self.site, x, y)
+        match adapt.pair(self.site) {
+            Some(pair) if x.device().is_cpu() => self.linear.forward_adapted(x, pair.a, pair.b, pair.scale),
+            _ => adapt.apply(self.site, x, self.linear.forward(x)?),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use crate::device::Compute;
 use crate::error::Result;
+use crate::kernels::adapted::adapted;
 use crate::kernels::bias;
 use crate::kernels::linear::{Frozen, Side, product};
 use crate::kernels::weight::Weight;
@@ -47,7 +48,18 @@ impl FrozenLinear {
     /// # Errors
     /// When the last dimension of `x` is not `inputs`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = product(x, &self.matrix, self.side)?;
+        self.with_bias(product(x, &self.matrix, self.side)?)
+    }
+
+    /// As [`FrozenLinear::forward`], plus `scale · (x·Aᵀ)·Bᵀ`, in one operation (CPU only).
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn forward_adapted(&self, x: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
+        self.with_bias(adapted(x, &self.matrix, self.side, a, b, scale)?)
+    }
+
+    fn with_bias(&self, y: Tensor) -> Result<Tensor> {
         match &self.bias {
             Some(bias) => bias::add_bias(&y, bias),
             None => Ok(y),

@@ -27,7 +27,7 @@ pub use config::Config;
 pub use decoder::Ctx;
 pub use loss::Targets;
 pub use score::Score;
-pub use site::{Adapt, Site, SiteInfo, SiteKind};
+pub use site::{Adapt, Pair, Site, SiteInfo, SiteKind};
 
 use crate::device::Compute;
 use crate::error::{Error, Result};

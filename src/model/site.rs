@@ -37,6 +37,16 @@ pub struct SiteInfo {
     pub conv1d: bool,
 }
 
+/// A plain low-rank share, `scale · B·A·x`.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair<'a> {
+    /// `(r, inputs)`.
+    pub a: &'a Tensor,
+    /// `(outputs, r)`.
+    pub b: &'a Tensor,
+    pub scale: f64,
+}
+
 /// An adapter as `forward` sees it. `()` is the base alone.
 pub trait Adapt: Sync {
     /// The site's output, given its input `x` (`.., inputs`) and the base's output `y` (`.., outputs`).
@@ -44,6 +54,12 @@ pub trait Adapt: Sync {
     /// # Errors
     /// When shapes or devices disagree.
     fn apply(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor>;
+
+    /// The pair, where the adapter's share at this site is exactly `scale · B·A·x`: base and share then run as one
+    /// operation and `apply` is not asked.
+    fn pair(&self, _site: Site) -> Option<Pair<'_>> {
+        None
+    }
 
     /// A full matrix that replaces the site's own (`modules_to_save`), `[outputs, inputs]` for the head and
     /// `[vocabulary, width]` for the embedding.
