@@ -3,6 +3,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures of a test, and how a skipped one says so")]
 
 mod chat_templates;
+mod conform;
+mod examples;
 mod gradients;
 mod shared;
 mod smollm2_text;

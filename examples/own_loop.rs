@@ -1,0 +1,50 @@
+//! A training loop of one's own: batches, loss, gradients and optimiser are plain calls.
+//!
+//! `cargo run --release --example own_loop [BASE]`; without a base, a tiny random one of this repository.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::path::Path;
+
+use lorakit::Result;
+use lorakit::adapter::Adapter;
+use lorakit::device::{self, Compute};
+use lorakit::model::{Batch, Ctx, Model, Targets, text};
+use lorakit::recipe::Recipe;
+use lorakit::train::optim::{AdamW, Settings, norm};
+
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/models/llama");
+const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/recipe.toml");
+const TEXTS: [&str; 3] = ["After Monday comes Tuesday.", "After Tuesday comes Wednesday.", "After Sunday comes Monday."];
+
+/// Learns three sentences by heart; the mean loss per token at each step.
+pub(crate) fn run(base: &Path, steps: usize) -> Result<Vec<f32>> {
+    let recipe = Recipe::load(Path::new(RECIPE), &[])?; // for its [adapter] and [train] sections
+    let model = Model::open(base, Compute::F32, &device::best()?)?;
+    let tokenizer = text::tokenizer(base)?;
+    let adapter = Adapter::new(&recipe.adapter, None, &model, 1)?;
+    let mut optim = AdamW::new(adapter.params())?;
+
+    let rows = TEXTS.iter().map(|t| tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
+    let batch = Batch::right_padded(&rows, tokenizer.pad_id());
+    let targets = Targets::shifted(&batch, |row, i| i < rows[row].len()); // everything but the padding
+
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let adapt = adapter.training(1, step as u64, 0); // with dropout, if the recipe says so
+        let loss = (model.loss_sum(&mut Ctx::new(&adapt), &batch, &targets)? / targets.len() as f64)?;
+        let grads = loss.backward()?;
+        let grads: Vec<_> = adapter.params().iter().map(|p| grads.get(&p.var).cloned()).collect();
+        let settings = Settings::new(&recipe.train, 5e-3, norm(&grads)?); // clips as the recipe says
+        optim.step(adapter.params(), &grads, &settings)?;
+        losses.push(loss.to_scalar()?);
+    }
+    Ok(losses)
+}
+
+fn main() -> Result<()> {
+    let base = std::env::args().nth(1).unwrap_or_else(|| BASE.to_string());
+    for (step, loss) in run(Path::new(&base), 30)?.iter().enumerate() {
+        println!("step {step:2}  loss {loss:.3}");
+    }
+    Ok(())
+}

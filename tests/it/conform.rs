@@ -1,0 +1,47 @@
+//! The golden cases that are part of the repository: what PyTorch and PEFT computed, within tolerance.
+
+use std::path::Path;
+
+use lorakit::conform;
+use lorakit::device::Compute;
+
+/// Model and adapter cases under `tests/data/golden`.
+const CASES: usize = 15;
+
+fn golden() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden")
+}
+
+#[test]
+fn every_case_passes_in_f32() {
+    let dirs = conform::find(&[golden()]).unwrap();
+    assert_eq!(dirs.len(), CASES);
+    for dir in dirs {
+        let case = conform::run(&dir, Compute::F32).unwrap();
+        assert!(case.passes(), "{case:#?}");
+        assert!(case.checks.len() >= 6, "{case:#?}");
+    }
+}
+
+#[test]
+fn the_older_spelling_of_a_config_gives_the_same_model() {
+    for name in ["llama", "llama3", "qwen2", "gpt2"] {
+        let (from, to) = (golden().join("models").join(name), tempfile::tempdir().unwrap());
+        for (file, as_name) in [("config_v4.json", "config.json"), ("model.safetensors", ""), ("expected.safetensors", "")] {
+            let as_name = if as_name.is_empty() { file } else { as_name };
+            std::fs::copy(from.join(file), to.path().join(as_name)).unwrap();
+        }
+        let case = conform::run(to.path(), Compute::F32).unwrap();
+        assert!(case.passes(), "{case:#?}");
+    }
+}
+
+#[test]
+fn a_case_whose_model_is_another_one_fails() {
+    let (from, to) = (golden().join("models"), tempfile::tempdir().unwrap());
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(from.join("llama").join(file), to.path().join(file)).unwrap();
+    }
+    std::fs::copy(from.join("qwen2/expected.safetensors"), to.path().join("expected.safetensors")).unwrap();
+    assert!(!conform::run(to.path(), Compute::F32).unwrap().passes());
+}
