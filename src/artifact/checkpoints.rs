@@ -33,6 +33,17 @@ impl Checkpoints {
         Ok(path)
     }
 
+    /// Removes the checkpoints of an earlier run.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when they cannot be removed.
+    pub fn clear(&self) -> Result<()> {
+        match self.dir.is_dir() {
+            true => std::fs::remove_dir_all(&self.dir).map_err(Error::io("remove", &self.dir)),
+            false => Ok(()),
+        }
+    }
+
     /// Steps and files, oldest first.
     fn list(&self) -> Result<Vec<(usize, PathBuf)>> {
         if !self.dir.is_dir() {

@@ -1,9 +1,9 @@
 //! From a recipe's `[base]` to an open model, each step said aloud on standard error.
 
 use super::progress::{Progress, Unit};
-use crate::data::Tokenizer;
+use crate::data::{Example, Loaded, Tokenizer};
 use crate::device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::resolve::{Note, Resolved, resolve};
 use crate::model::{Model, text};
 use crate::recipe::Base;
@@ -15,14 +15,36 @@ pub(super) struct Opened {
     pub resolved: Resolved,
 }
 
+impl Opened {
+    /// Checks that the model knows every token of the rows, which it does not when the tokenizer is another model's.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the first row with a token outside the model's vocabulary.
+    pub(super) fn covers(&self, loaded: &Loaded) -> Result<()> {
+        let vocab = self.model.config.vocab;
+        let pad = self.tokenizer.pad_id();
+        let foreign = |e: &Example| e.ids.iter().copied().chain([pad]).find(|id| *id as usize >= vocab);
+        let rows = loaded.train.iter().chain(&loaded.heldout);
+        let Some((row, id)) = rows.into_iter().find_map(|e| Some((e, foreign(e)?))) else { return Ok(()) };
+        let file = loaded.report.sources.get(row.source).map_or(&self.resolved.path, |s| &s.path);
+        let text = self.tokenizer.decode(&[id], false)?;
+        Err(Error::data(
+            file,
+            Some(row.line),
+            format!("`{text}` is token {id} of the tokenizer, but the model's vocabulary has {vocab} entries"),
+            format!("put the tokenizer that belongs to this model into {}", self.resolved.path.display()),
+        ))
+    }
+}
+
 /// Finds and opens a base model. `quiet` says nothing unless something is fetched.
 ///
 /// # Errors
 /// When it is not found or its files are not usable.
 pub(super) fn open(base: &Base, quiet: bool) -> Result<Opened> {
     let resolved = find(base, quiet)?;
-    let tokenizer = text::tokenizer(&resolved.path)?;
     let model = Model::open(&resolved.path, base.compute, &device::best()?)?;
+    let tokenizer = text::tokenizer(&resolved.path)?;
     Ok(Opened { model, tokenizer, resolved })
 }
 

@@ -35,6 +35,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
     let adapter = Adapter::load(&args.adapter, &opened.model)?;
     let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
+    opened.covers(&loaded)?;
     let proof = prove::measure(&recipe, &opened, &renderer, &loaded, &adapter)?;
     if args.json {
         let mut line = proof.json();

@@ -8,6 +8,7 @@
 pub mod adapter;
 mod base;
 pub mod chat;
+pub mod compare;
 pub mod conform;
 mod conversation;
 pub mod data;
@@ -26,6 +27,7 @@ mod talk;
 pub mod train;
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -41,7 +43,7 @@ use crate::model::text;
 struct Cli {
     /// Threads for all CPU work (default: all cores)
     #[arg(long, global = true, value_name = "N")]
-    threads: Option<usize>,
+    threads: Option<NonZeroUsize>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -64,6 +66,8 @@ enum Verb {
     Data(data::DataArgs),
     /// List, show and check recipes; print their JSON Schema
     Recipe(recipe::RecipeArgs),
+    /// Write what another implementation needs to be compared with this one
+    Compare(compare::CompareArgs),
     /// Check golden cases computed by PyTorch and PEFT
     Conform(conform::ConformArgs),
     /// What this machine has, and whether the base model is at hand
@@ -93,7 +97,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Outcome> {
     if let Some(threads) = cli.threads {
-        device::set_threads(threads)?;
+        device::set_threads(threads.get())?;
     }
     match &cli.verb {
         Verb::Train(args) => train::run(args).map(|()| Outcome::Done),
@@ -106,6 +110,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
             data::run(args, |recipe| text::tokenizer(&base::find(&recipe.base, true)?.path)).map(|()| Outcome::Done)
         }
         Verb::Recipe(args) => recipe::run(args).map(|()| Outcome::Done),
+        Verb::Compare(args) => compare::run(args).map(|()| Outcome::Done),
         Verb::Conform(args) => conform::run(args),
         Verb::Doctor(args) => doctor::run(args),
     }

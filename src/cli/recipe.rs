@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn keys_are_explained() {
         let keys = said(&["keys"]).unwrap();
-        assert!(keys.contains("adapter.rank: a whole number (at least 1) [default: 8]\n    Rank of"), "{keys}");
+        assert!(keys.contains("adapter.rank: a whole number (at least 1, at most 65536) [default: 8]\n    Rank of"), "{keys}");
         assert!(said(&["schema"]).unwrap().starts_with("{\n  \""));
     }
 }

@@ -53,6 +53,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let opened = base::open(&recipe.base, false)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
     let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
+    opened.covers(&loaded)?;
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)
         .map_err(|e| in_recipe(e, &args.recipe))?;
     let say = |line: &str| if args.json { eprintln!("{line}") } else { println!("{line}") };
@@ -66,6 +67,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     ));
     let started = Instant::now();
     let run = Run { recipe: &recipe, out: &out, opened: &opened, loaded: &loaded, adapter: &adapter };
+    if args.overwrite {
+        Checkpoints::of(&out).clear()?;
+    }
     let record = run.train(args.resume)?;
     say(&format!("trained {} steps in {:.0} s; now the proof", record.losses.len(), started.elapsed().as_secs_f64()));
     let proof = prove::measure(&recipe, &opened, &renderer, &loaded, &adapter)?;
@@ -90,10 +94,6 @@ fn claim(out: &Path, args: &TrainArgs) -> Result<()> {
             "there is a run here already",
             "pass --resume to go on with it, --overwrite to replace it, or --out DIR for another place",
         ));
-    }
-    if args.overwrite && out.join("checkpoints").is_dir() {
-        let old = out.join("checkpoints");
-        std::fs::remove_dir_all(&old).map_err(Error::io("remove", &old))?;
     }
     Ok(())
 }

@@ -36,7 +36,10 @@ pub(super) struct Expected {
 impl Expected {
     pub(super) fn open(dir: &Path) -> Result<Expected> {
         let path = dir.join("expected.safetensors");
-        Ok(Expected { tensors: candle_core::safetensors::load(&path, &Device::Cpu)?, path })
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| {
+            Error::model(dir, "expected.safetensors", format!("cannot be read: {e}"), "make the case again with its script")
+        })?;
+        Ok(Expected { tensors, path })
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

@@ -9,8 +9,6 @@ mod session;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tiny;
-#[cfg(test)]
-mod real;
 
 pub use batch::batch;
 pub use sample::Sampling;

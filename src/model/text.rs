@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::checkpoint::GgufText;
+use super::checkpoint::{Format, GgufText};
 use crate::data::{Special, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
@@ -29,7 +29,7 @@ const TEXT_FILES: [&str; 11] = [
 /// # Errors
 /// When the files are missing or malformed.
 pub fn tokenizer(base: &Path) -> Result<Tokenizer> {
-    if base.is_dir() {
+    if Format::of(base)? == Format::HfDirectory {
         return Tokenizer::from_dir(base);
     }
     let text = GgufText::open(base)?;

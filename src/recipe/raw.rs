@@ -54,7 +54,7 @@ pub(super) struct RawAdapter {
     #[schemars(example = &"lora", extend("default" = "lora"))]
     pub(super) method: Option<Method>,
     /// Rank of the update matrices.
-    #[schemars(range(min = 1), example = 16, extend("default" = 8))]
+    #[schemars(range(min = 1, max = 65536), example = 16, extend("default" = 8))]
     pub(super) rank: Option<usize>,
     /// Numerator of the update's scale; twice the rank when absent.
     #[schemars(example = 32, extend("exclusiveMinimum" = 0))]
@@ -174,10 +174,10 @@ pub(super) struct RawTrain {
     #[schemars(extend("examples" = [0.03, 20], "default" = 0.03))]
     pub(super) warmup: Option<RawWarmup>,
     /// Rows in a micro-batch.
-    #[schemars(range(min = 1), example = 8, extend("default" = 8))]
+    #[schemars(range(min = 1, max = 65536), example = 8, extend("default" = 8))]
     pub(super) batch_size: Option<usize>,
     /// Micro-batches in an optimiser step.
-    #[schemars(range(min = 1), example = 4, extend("default" = 1))]
+    #[schemars(range(min = 1, max = 65536), example = 4, extend("default" = 1))]
     pub(super) accumulate: Option<usize>,
     /// Longest row in tokens.
     #[schemars(range(min = 8), example = 512, extend("default" = 512))]

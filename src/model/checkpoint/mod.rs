@@ -15,8 +15,6 @@ mod vocabulary;
 mod broken;
 #[cfg(test)]
 mod broken_gguf;
-#[cfg(test)]
-mod real;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,6 +46,21 @@ pub enum Format {
     Gguf,
 }
 
+impl Format {
+    /// What lies at `path`, by its kind and its first bytes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a file that no base is read from, with the reason; [`Error::Io`] when it cannot be read.
+    pub fn of(path: &Path) -> Result<Format> {
+        let kind = std::fs::metadata(path).map_err(Error::io("open", path))?;
+        match () {
+            () if kind.is_dir() => Ok(Format::HfDirectory),
+            () if kind.is_file() && is_gguf(path)? => Ok(Format::Gguf),
+            () => Err(refuse_file(path)),
+        }
+    }
+}
+
 /// One tensor in a mapped file.
 #[derive(Debug, Clone)]
 pub struct Stored {
@@ -68,15 +81,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Model`] or [`Error::Io`], naming the file and the tensor or key that is wrong.
     pub fn open(path: &Path) -> Result<Self> {
-        let kind = std::fs::metadata(path).map_err(Error::io("open", path))?;
-        let (config, tensors, format) = if kind.is_dir() {
-            let (config, tensors) = directory::open(path)?;
-            (config, tensors, Format::HfDirectory)
-        } else if kind.is_file() && is_gguf(path)? {
-            let (config, tensors) = gguf_model::open(path)?;
-            (config, tensors, Format::Gguf)
-        } else {
-            return Err(refuse_file(path));
+        let format = Format::of(path)?;
+        let (config, tensors) = match format {
+            Format::HfDirectory => directory::open(path)?,
+            Format::Gguf => gguf_model::open(path)?,
         };
         let total = tensors.len();
         Ok(Self { path: path.to_path_buf(), config, tensors, format, total })

