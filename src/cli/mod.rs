@@ -85,6 +85,7 @@ pub enum Outcome {
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
+    crate::kernels::cpu::quiet_candle_pool();
     match run(&Cli::parse()) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,

@@ -61,3 +61,15 @@ fn detect() -> Level {
 fn detect() -> Level {
     Level::Portable
 }
+
+/// Keeps candle's own worker pool out of the way unless `CANDLE_NUM_THREADS` says otherwise: its workers and its callers
+/// spin while they wait, which took half of all CPU time beside our own pool (see `docs/decisions.md`).
+///
+/// Call first thing in `main`, while the process has one thread.
+pub fn quiet_candle_pool() {
+    const NAME: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(NAME).is_none() {
+        // SAFETY: the contract above: no other thread exists yet that could read the environment at the same time.
+        unsafe { std::env::set_var(NAME, "1") };
+    }
+}
