@@ -42,8 +42,9 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let (opened, speakers) = talk::open(&args.base, &adapters, false)?;
     let mut talk = Conversation::new(&opened, speakers, args.context, sampling, args.answer.max_new_tokens)?;
     talk.system.clone_from(&args.system);
-    listen();
     let mut lines = Lines::open()?;
+    // After the line editor, which takes SIGINT for itself when it is made.
+    listen();
     if lines.is_terminal() {
         super::print(&format!("{}\n/help lists the commands\n", talk.list()))?;
     }
