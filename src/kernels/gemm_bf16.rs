@@ -320,7 +320,7 @@ unsafe fn tile<const R: usize>(
         while i < R {
             let mut j = 0;
             while j < 3 {
-                let left = if width > j * 16 { width - j * 16 } else { 0 };
+                let left = width.saturating_sub(j * 16);
                 let mask = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
                 let at = c.add(i * ldc + j * 16);
                 let sum = if add { _mm512_add_ps(acc[i][j], _mm512_maskz_loadu_ps(mask, at)) } else { acc[i][j] };

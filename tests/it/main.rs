@@ -15,3 +15,4 @@ mod smollm2_text;
 mod talk;
 mod tidy;
 mod tiny_models;
+mod training;

@@ -1,0 +1,197 @@
+//! The training loop on the tiny model: resuming, accumulation, early stop, numbers that are none, and the whole verb.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use lorakit::adapter::Adapter;
+use lorakit::data::{self, Loaded, Renderer};
+use lorakit::model::{Model, text};
+use lorakit::recipe::Recipe;
+use lorakit::train::{self, Control, Event, Job, Reason, State};
+use lorakit::{Error, Result};
+
+use crate::tiny_models;
+
+fn recipe_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny/recipe.toml")
+}
+
+/// Model and data of the tiny recipe under some overrides.
+struct Fixture {
+    recipe: Recipe,
+    model: Model,
+    rows: Loaded,
+}
+
+impl Fixture {
+    fn new(set: &[&str]) -> Fixture {
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let recipe = Recipe::load(&recipe_file(), &set).unwrap();
+        let renderer = Renderer::new(text::tokenizer(&tiny_models::dir("llama")).unwrap(), &recipe.template).unwrap();
+        let rows = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed).unwrap();
+        Fixture { recipe, model: tiny_models::open("llama"), rows }
+    }
+
+    fn adapter(&self) -> Adapter {
+        Adapter::new(&self.recipe.adapter, None, &self.model, self.recipe.train.seed).unwrap()
+    }
+
+    fn run(&self, adapter: &Adapter, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<Reason> {
+        let (examples, heldout) = (&self.rows.train, &self.rows.heldout);
+        let job = Job { model: &self.model, adapter, examples, heldout, settings: &self.recipe.train, pad: 0 };
+        train::run(&job, resume, listen)
+    }
+
+    /// The adapter's bytes and the losses of an undisturbed run.
+    fn undisturbed(&self) -> (Vec<u8>, Vec<f64>) {
+        let adapter = self.adapter();
+        let mut losses = Vec::new();
+        self.run(&adapter, None, &mut |event| {
+            if let Event::Step { loss, .. } = event {
+                losses.push(loss);
+            }
+            Ok(Control::Go)
+        })
+        .unwrap();
+        (adapter.to_safetensors().unwrap(), losses)
+    }
+}
+
+#[test]
+fn a_run_stopped_and_resumed_ends_in_the_same_bytes() {
+    let f =
+        Fixture::new(&["train.steps=9", "train.accumulate=2", "train.batch_size=3", "adapter.dropout=0.1", "train.eval_every=4"]);
+    let (want, _) = f.undisturbed();
+    let adapter = f.adapter();
+    let mut saved = None;
+    let reason = f.run(&adapter, None, &mut |event| {
+        Ok(match event {
+            Event::Step { step: 5, .. } => Control::Stop,
+            Event::Save { state, .. } => {
+                saved = Some(state.to_bytes()?);
+                Control::Go
+            }
+            _ => Control::Go,
+        })
+    });
+    assert_eq!(reason.unwrap(), Reason::Interrupted);
+    let state = State::from_bytes(&saved.unwrap(), Path::new("memory")).unwrap();
+    assert_eq!(state.progress.step, 5);
+    let fresh = f.adapter();
+    assert_eq!(f.run(&fresh, Some(state), &mut |_| Ok(Control::Go)).unwrap(), Reason::Complete);
+    assert!(fresh.to_safetensors().unwrap() == want, "the resumed run differs from the undisturbed one");
+}
+
+#[test]
+fn accumulation_is_weighted_by_tokens() {
+    let whole = Fixture::new(&["train.steps=4", "train.batch_size=6"]).undisturbed().1;
+    let pieces = Fixture::new(&["train.steps=4", "train.batch_size=2", "train.accumulate=3"]).undisturbed().1;
+    println!("one batch {whole:?}, three pieces {pieces:?}");
+    for (w, p) in whole.iter().zip(&pieces) {
+        assert!((w - p).abs() < 1e-4 * w, "{whole:?} against {pieces:?}");
+    }
+    let lengths: std::collections::BTreeSet<usize> =
+        Fixture::new(&[]).rows.train.iter().map(|e| e.trained.iter().filter(|t| **t).count()).collect();
+    assert!(lengths.len() > 1, "rows of one length cannot tell the mean of means from the mean of tokens");
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_the_adapter() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| Fixture::new(&["train.steps=3", "adapter.dropout=0.1"]).undisturbed().0)
+    };
+    assert!(run(1) == run(2), "one thread and two give different bytes");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_with_the_last_good_state_kept() {
+    let f = Fixture::new(&["train.steps=30", "train.lr=1.0", "train.warmup=0", "train.clip=0.0"]);
+    let adapter = f.adapter();
+    for p in adapter.params().iter().filter(|p| p.key.contains("lora_B")) {
+        p.var.set(&(p.var.ones_like().unwrap() * 1e30).unwrap()).unwrap();
+    }
+    let mut saved = 0;
+    let error = f.run(&adapter, None, &mut |event| {
+        saved += usize::from(matches!(event, Event::Save { .. }));
+        Ok(Control::Go)
+    });
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::NonFinite { step: 1, .. }), "{error}");
+    assert_eq!(saved, 1, "the state before the step is offered");
+}
+
+#[test]
+fn early_stop_ends_a_run_whose_heldout_loss_no_longer_falls() {
+    let f =
+        Fixture::new(&["train.steps=400", "train.lr=0.2", "train.eval_every=2", "train.early_stop=3", "train.schedule=constant"]);
+    let mut evals = Vec::new();
+    let reason = f.run(&f.adapter(), None, &mut |event| {
+        if let Event::Eval { loss, best, .. } = event {
+            evals.push((loss, best));
+        }
+        Ok(Control::Go)
+    });
+    assert_eq!(reason.unwrap(), Reason::EarlyStop);
+    let (last, before) = evals.split_at(evals.len() - 3);
+    assert!(before.iter().all(|(_, best)| !best), "three evaluations without a better one: {evals:?}");
+    assert!(last.iter().any(|(_, best)| *best));
+}
+
+fn lorakit(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lorakit"));
+    command.current_dir(dir).arg("train").arg(recipe_file()).args(args).env("HF_HUB_OFFLINE", "1");
+    command
+}
+
+#[test]
+fn the_verb_keeps_the_best_adapter_and_ends_in_one_json_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["--set", "train.lr=0.1", "--set", "train.eval_every=3", "--set", "eval.exact_match=true"];
+    let done = lorakit(dir.path(), &[&["--json", "--out", "a"], set.as_slice()].concat()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let line: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let out = dir.path().join("a");
+    for file in
+        ["adapter_config.json", "adapter_model.safetensors", "recipe.toml", "README.md", "trace.json", "events.jsonl", "loss.svg"]
+    {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let events = std::fs::read_to_string(out.join("events.jsonl")).unwrap();
+    let evals = events.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()).filter(|e| e["event"] == "eval");
+    let best = evals.map(|e| e["loss"].as_f64().unwrap()).fold(f64::INFINITY, f64::min);
+    let kept = line["adapter"]["loss"].as_f64().unwrap();
+    assert!((kept - best).abs() < 1e-4, "the adapter kept has loss {kept}, the best evaluation was {best}");
+    assert!(line["base"]["loss"].as_f64().unwrap() > kept && line["adapter"]["exact_match"].is_number());
+    assert_eq!(line["adapter_dir"], "a");
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_and_resumed_the_verb_writes_the_adapter_of_an_undisturbed_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["--set", "train.steps=150", "--set", "train.save_every=10", "--set", "adapter.dropout=0.05"];
+    let run = |out: &str, more: &[&str]| lorakit(dir.path(), &[&["--out", out], set.as_slice(), more].concat()).output().unwrap();
+    assert!(run("whole", &[]).status.success());
+    let mut child = lorakit(dir.path(), &[&["--out", "cut"], set.as_slice()].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let checkpoints = dir.path().join("cut/checkpoints");
+    let started = std::time::Instant::now();
+    while !checkpoints.exists() && started.elapsed().as_secs() < 120 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let code = child.wait().unwrap().code();
+    // A machine that did all steps before the signal came has nothing to resume; it must have ended well then.
+    if code != Some(0) {
+        assert_eq!(code, Some(130), "an interrupted run ends with 130");
+        assert!(run("cut", &[]).status.code() == Some(2), "a run in the way is not overwritten");
+        let resumed = run("cut", &["--resume"]);
+        assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    }
+    let bytes = |out: &str| std::fs::read(dir.path().join(out).join("adapter_model.safetensors")).unwrap();
+    assert!(bytes("cut") == bytes("whole"), "the resumed run differs from the undisturbed one");
+}
