@@ -10,6 +10,7 @@ mod gradients;
 mod real_checkpoint;
 mod real_generate;
 mod real_model;
+mod recipe_docs;
 mod shared;
 mod smollm2_text;
 mod talk;

@@ -4,6 +4,7 @@
 mod order;
 mod recipes;
 mod source;
+mod verbs;
 mod words;
 
 use std::path::{Path, PathBuf};
