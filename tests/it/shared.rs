@@ -11,13 +11,8 @@ use serde_json::Value;
 pub(crate) fn find(inner: &str) -> Option<PathBuf> {
     match std::env::var_os("LORAKIT_SHARED") {
         Some(dir) => there(PathBuf::from(dir).join(inner)),
-        None => beside(&format!("shared/{inner}")),
+        None => there(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(inner)),
     }
-}
-
-/// A path beside the repository; `None` (said aloud) when it is not there.
-pub(crate) fn beside(name: &str) -> Option<PathBuf> {
-    there(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name))
 }
 
 fn there(path: PathBuf) -> Option<PathBuf> {
