@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod chat_templates;
+mod compare;
 mod conform;
 mod examples;
 mod gradients;
