@@ -6,32 +6,64 @@
 
 use half::f16;
 
+#[cfg(target_arch = "x86_64")]
+use super::cpu::{Level, level};
 use super::weight::WeightType;
+
+/// Runs `$block` over pairs of `$b` packed bytes and `$n` numbers. A macro and an index, because a function handed over as
+/// a value, or an iterator, is compiled without the features of the caller and not inlined.
+macro_rules! each {
+    ($bytes:expr, $out:expr, $b:literal, $n:literal, $block:ident) => {{
+        let (packed, numbers) = ($bytes.as_chunks::<$b>().0, $out.as_chunks_mut::<$n>().0);
+        let mut i = 0;
+        while i < packed.len().min(numbers.len()) {
+            $block(&packed[i], &mut numbers[i]);
+            i += 1;
+        }
+    }};
+}
 
 /// Decodes `out.len()` elements, which must be whole blocks, from `bytes`, which must hold exactly those blocks.
 /// Plain float types are not blocks and are left to [`super::weight::decode`].
 pub fn decode(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
-    debug_assert_eq!(dtype.bytes(out.len()), Some(bytes.len()));
-    match dtype {
-        WeightType::Q8_0 => each::<34, 32>(bytes, out, q8_0),
-        WeightType::Q4_0 => each::<18, 32>(bytes, out, q4_0),
-        WeightType::Q4_1 => each::<20, 32>(bytes, out, q4_1),
-        WeightType::Q5_0 => each::<22, 32>(bytes, out, q5_0),
-        WeightType::Q5_1 => each::<24, 32>(bytes, out, q5_1),
-        WeightType::Q4K => each::<144, 256>(bytes, out, q4_k),
-        WeightType::Q5K => each::<176, 256>(bytes, out, q5_k),
-        WeightType::Q6K => each::<210, 256>(bytes, out, q6_k),
-        WeightType::F32 | WeightType::F16 | WeightType::BF16 => super::weight::decode(dtype, bytes, out),
+    #[cfg(target_arch = "x86_64")]
+    match level() {
+        // SAFETY: the level is in force only where its features were detected.
+        Level::Avx512 | Level::Avx512Bf16 => return unsafe { decode_avx512(dtype, bytes, out) },
+        // SAFETY: as above.
+        Level::Avx2 => return unsafe { decode_avx2(dtype, bytes, out) },
+        Level::Portable => {}
     }
+    decode_blocks(dtype, bytes, out);
 }
 
-/// Runs `block` over pairs of `B` packed bytes and `N` numbers.
+/// [`decode_blocks`] compiled for AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
+fn decode_avx512(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
+    decode_blocks(dtype, bytes, out);
+}
+
+/// [`decode_blocks`] compiled for AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn decode_avx2(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
+    decode_blocks(dtype, bytes, out);
+}
+
 #[inline(always)]
-fn each<const B: usize, const N: usize>(bytes: &[u8], out: &mut [f32], block: impl Fn(&[u8; B], &mut [f32; N])) {
-    let (packed, _) = bytes.as_chunks::<B>();
-    let (numbers, _) = out.as_chunks_mut::<N>();
-    for (packed, numbers) in packed.iter().zip(numbers) {
-        block(packed, numbers);
+fn decode_blocks(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
+    debug_assert_eq!(dtype.bytes(out.len()), Some(bytes.len()));
+    match dtype {
+        WeightType::Q8_0 => each!(bytes, out, 34, 32, q8_0),
+        WeightType::Q4_0 => each!(bytes, out, 18, 32, q4_0),
+        WeightType::Q4_1 => each!(bytes, out, 20, 32, q4_1),
+        WeightType::Q5_0 => each!(bytes, out, 22, 32, q5_0),
+        WeightType::Q5_1 => each!(bytes, out, 24, 32, q5_1),
+        WeightType::Q4K => each!(bytes, out, 144, 256, q4_k),
+        WeightType::Q5K => each!(bytes, out, 176, 256, q5_k),
+        WeightType::Q6K => each!(bytes, out, 210, 256, q6_k),
+        WeightType::F32 | WeightType::F16 | WeightType::BF16 => super::weight::decode(dtype, bytes, out),
     }
 }
 
@@ -41,6 +73,7 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
 }
 
 /// `d`, 32 × i8: `x = d·q`.
+#[inline(always)]
 fn q8_0(b: &[u8; 34], x: &mut [f32; 32]) {
     let d = half_at(b, 0);
     for (x, q) in x.iter_mut().zip(&b[2..]) {
@@ -49,6 +82,7 @@ fn q8_0(b: &[u8; 34], x: &mut [f32; 32]) {
 }
 
 /// `d`, 16 bytes of nibbles (low: elements 0–15, high: 16–31): `x = d·(q − 8)`.
+#[inline(always)]
 fn q4_0(b: &[u8; 18], x: &mut [f32; 32]) {
     let d = half_at(b, 0);
     let (low, high) = x.split_at_mut(16);
@@ -59,6 +93,7 @@ fn q4_0(b: &[u8; 18], x: &mut [f32; 32]) {
 }
 
 /// `d`, `m`, nibbles as in Q4_0: `x = d·q + m`.
+#[inline(always)]
 fn q4_1(b: &[u8; 20], x: &mut [f32; 32]) {
     let (d, m) = (half_at(b, 0), half_at(b, 2));
     let (low, high) = x.split_at_mut(16);
@@ -80,6 +115,7 @@ fn five_bits(high: &[u8], low: &[u8]) -> [u8; 32] {
 }
 
 /// `d`, 32 high bits, nibbles: `x = d·(q − 16)`.
+#[inline(always)]
 fn q5_0(b: &[u8; 22], x: &mut [f32; 32]) {
     let d = half_at(b, 0);
     for (x, q) in x.iter_mut().zip(five_bits(&b[2..6], &b[6..])) {
@@ -88,6 +124,7 @@ fn q5_0(b: &[u8; 22], x: &mut [f32; 32]) {
 }
 
 /// `d`, `m`, 32 high bits, nibbles: `x = d·q + m`.
+#[inline(always)]
 fn q5_1(b: &[u8; 24], x: &mut [f32; 32]) {
     let (d, m) = (half_at(b, 0), half_at(b, 2));
     for (x, q) in x.iter_mut().zip(five_bits(&b[4..8], &b[8..])) {
@@ -109,6 +146,7 @@ fn scale_min(packed: &[u8], j: usize) -> (f32, f32) {
 
 /// `d`, `dmin`, 12 bytes of scales, 128 bytes of nibbles: `x = d·s_j·q − dmin·m_j` for eight sub-blocks of 32;
 /// the nibbles of sub-blocks `2k` (low) and `2k + 1` (high) share 32 bytes.
+#[inline(always)]
 fn q4_k(b: &[u8; 144], x: &mut [f32; 256]) {
     let (d, dmin, scales) = (half_at(b, 0), half_at(b, 2), &b[4..16]);
     for (k, (x, q)) in x.chunks_exact_mut(64).zip(b[16..].chunks_exact(32)).enumerate() {
@@ -123,6 +161,7 @@ fn q4_k(b: &[u8; 144], x: &mut [f32; 256]) {
 }
 
 /// As Q4_K with a fifth bit: bit `j` of `high[i]` belongs to element `i` of sub-block `j`.
+#[inline(always)]
 fn q5_k(b: &[u8; 176], x: &mut [f32; 256]) {
     let (d, dmin, scales, top) = (half_at(b, 0), half_at(b, 2), &b[4..16], &b[16..48]);
     for (k, (x, q)) in x.chunks_exact_mut(64).zip(b[48..].chunks_exact(32)).enumerate() {
@@ -138,6 +177,7 @@ fn q5_k(b: &[u8; 176], x: &mut [f32; 256]) {
 
 /// 128 bytes of low nibbles, 64 of high pairs of bits, 16 × i8 scales, `d`: `x = d·s·(q − 32)`, a scale for 16 elements.
 /// Each half of the block (128 elements in four runs of 32) has 64 low bytes, 32 high bytes and 8 scales.
+#[inline(always)]
 fn q6_k(b: &[u8; 210], x: &mut [f32; 256]) {
     let d = half_at(b, 208);
     for (half, x) in x.chunks_exact_mut(128).enumerate() {

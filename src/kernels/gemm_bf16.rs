@@ -131,18 +131,19 @@ fn row_bf16(w: &Weight, row: usize, k0: usize, cols: usize, out: &mut [u16], scr
 /// Requires AVX-512 F and BF16; `out` is at least as long as `x`.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
 unsafe fn round_to_u16(x: &[f32], out: &mut [u16]) {
-    for (s, d) in x.chunks(16).zip(out.chunks_mut(16)) {
-        if s.len() == 16 && d.len() == 16 {
-            // SAFETY: 16 floats in, 16 halves out.
-            unsafe {
-                let v: __m256i = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(s.as_ptr())));
-                _mm256_storeu_si256(d.as_mut_ptr().cast(), v);
-            }
-        } else {
-            for (s, d) in s.iter().zip(d) {
-                *d = half::bf16::from_f32(*s).to_bits();
-            }
+    assert!(out.len() >= x.len(), "room for every element");
+    let mut at = 0;
+    while at + 16 <= x.len() {
+        // SAFETY: 16 floats from `at` on, and room for as many halves.
+        unsafe {
+            let v: __m256i = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(at))));
+            _mm256_storeu_si256(out.as_mut_ptr().add(at).cast(), v);
         }
+        at += 16;
+    }
+    while at < x.len() {
+        out[at] = half::bf16::from_f32(x[at]).to_bits();
+        at += 1;
     }
 }
 
