@@ -136,25 +136,30 @@ impl Run<'_> {
         };
         stop::listen();
         let reason = train::run(&job, state, &mut |event| record.hear(event))?;
-        if reason == Reason::Interrupted {
+        if reason != Reason::Interrupted {
+            self.keep(&record)?;
+        }
+        stop::at_once();
+        if reason == Reason::Interrupted || stop::asked() {
+            let (recipe, out) = (self.recipe.path.display(), self.out.display());
             return Err(Error::Interrupted {
-                what: format!(
-                    "everything is saved; go on with: lorakit train {} --resume --out {}",
-                    self.recipe.path.display(),
-                    self.out.display()
-                ),
+                what: format!("everything is saved; go on with: lorakit train {recipe} --resume --out {out}"),
             });
         }
+        Ok(record)
+    }
+
+    /// Saves the adapter: the best if evaluations chose one (the last then goes to `last/`), else the last.
+    fn keep(&self, record: &Record) -> Result<()> {
         match record.best {
             Some(step) if record.losses.last().is_some_and(|(last, _)| *last != step) => {
                 self.adapter.save(&self.out.join("last"))?;
                 let best = self.out.join(crate::adapter::peft::WEIGHTS);
                 let bytes = std::fs::read(&best).map_err(Error::io("read", &best))?;
-                self.adapter.set_from_safetensors(&bytes, &best)?;
+                self.adapter.set_from_safetensors(&bytes, &best)
             }
-            _ => self.adapter.save(self.out)?,
+            _ => self.adapter.save(self.out),
         }
-        Ok(record)
     }
 
     /// Hashes of everything a step depends on.
