@@ -27,7 +27,6 @@ mod talk;
 pub mod train;
 
 use std::io::Write;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -42,8 +41,8 @@ use crate::model::text;
 #[command(name = "lorakit", version, about, max_term_width = 110)]
 struct Cli {
     /// Threads for all CPU work (default: all cores)
-    #[arg(long, global = true, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -98,7 +97,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Outcome> {
     if let Some(threads) = cli.threads {
-        device::set_threads(threads.get())?;
+        device::set_threads(threads.into())?;
     }
     match &cli.verb {
         Verb::Train(args) => train::run(args).map(|()| Outcome::Done),

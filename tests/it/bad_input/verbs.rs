@@ -87,7 +87,7 @@ fn arguments() {
             &["train", "recipe.toml", "--resume", "--overwrite"],
             &["--resume", "--overwrite"],
         ),
-        case("no threads", |_| (), &["--threads", "0", "train", "recipe.toml"], &["--threads", "zero"]),
+        case("no threads", |_| (), &["--threads", "0", "train", "recipe.toml"], &["--threads", "1..=1024"]),
         case(
             "a type of element that is none",
             |s| s.adapter("adapter"),
@@ -142,6 +142,34 @@ fn arguments() {
             &["compare", "logits", "--model", "model", "--prompts", "p.json", "--out", "l.json"],
             &["token id 4000", "320", "help:"],
         ),
+        case("threads beyond any machine", |_| (), &["--threads", "100000", "train", "recipe.toml"], &["--threads", "1..=1024"]),
+        case("generating from nothing", |_| (), &["generate", "--model", "model"], &["--prompt"]),
+        case(
+            "generating with an adapter that is not there",
+            |_| (),
+            &["generate", "--model", "model", "--adapter", "none", "--prompt", "a"],
+            &["none", "adapter_config.json", "help:"],
+        ),
+        case(
+            "generating at a temperature below zero",
+            |_| (),
+            &["generate", "--model", "model", "--prompt", "a", "--temperature=-1"],
+            &["temperature"],
+        ),
+        case("generating nothing at all", |_| (), &["generate", "--model", "model", "--prompt", ""], &["prompt", "help:"]),
+        case(
+            "chatting with a base that is nowhere",
+            |_| (),
+            &["chat", "--model", "nobody/nothing"],
+            &["base model `nobody/nothing`", "help:"],
+        ),
+        case(
+            "inspecting what is no adapter",
+            |_| (),
+            &["adapter", "inspect", "model"],
+            &["model", "adapter_config.json", "help:"],
+        ),
+        case("listing adapters of nothing", |_| (), &["adapter", "ls", "none"], &["none", "help:"]),
     ];
-    check(cases, 16);
+    check(cases, 24);
 }
