@@ -49,6 +49,8 @@ pub struct Adapter {
     full: Vec<Option<Tensor>>,
     /// Every trained tensor, in the order of the sites, A before B.
     params: Vec<Param>,
+    /// By [`Site`]: where its A is in `params`; B follows.
+    first: Vec<Option<usize>>,
     /// Paths of the sites, for the file.
     paths: Vec<String>,
 }
@@ -95,15 +97,17 @@ impl Adapter {
     ) -> Result<Adapter> {
         let sites = model.sites();
         let (mut pairs, mut full, mut params) = (vec![None; sites.len()], vec![None; sites.len()], Vec::new());
+        let mut first = vec![None; sites.len()];
         let mut param = |key: String, value: Tensor| -> Result<Tensor> {
             let var = Var::from_tensor(&value)?;
             let tensor = var.as_tensor().clone();
             params.push(Param { key, var });
             Ok(tensor)
         };
-        for target in &plan.targets {
+        for (i, target) in plan.targets.iter().enumerate() {
             let info = &sites[target.site.0];
             let [key_a, key_b, _] = keys(&info.path);
+            first[target.site.0] = Some(2 * i);
             let a = param(key_a, start(Start::A(&info.path), (target.rank, info.inputs))?)?;
             let b = param(key_b, start(Start::B, (info.outputs, target.rank))?)?;
             pairs[target.site.0] = Some(LowRank { a, b, scale: scale(&config, target) });
@@ -114,12 +118,17 @@ impl Adapter {
             full[site.0] = Some(param(keys(&info.path)[2].clone(), start(Start::Full(*site), shape)?)?);
         }
         let paths = sites.iter().map(|s| s.path.clone()).collect();
-        Ok(Adapter { config, pairs, full, params, paths })
+        Ok(Adapter { config, pairs, full, params, first, paths })
     }
 
     /// Every trained tensor with its name.
     pub fn params(&self) -> &[Param] {
         &self.params
+    }
+
+    /// Where the pair of a site is in [`Adapter::params`]: (A, B).
+    pub fn param_indices(&self, site: Site) -> Option<(usize, usize)> {
+        self.first.get(site.0)?.map(|a| (a, a + 1))
     }
 
     /// Number of trained values.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::dense::{View, product};
 use super::host;
-use super::linear::{Frozen, Side, product_slice};
+use super::linear::{Frozen, Side, product_into};
 use crate::error::Result;
 
 /// Rows of one task.
@@ -27,32 +27,112 @@ pub fn adapted(x: &Tensor, w: &Arc<Frozen>, side: Side, a: &Tensor, b: &Tensor, 
     Ok(x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op)?)
 }
 
+/// A frozen matrix with the low-rank share on top of it, on slices: `a` (r, i), `b` (o, r), contiguous.
+#[derive(Clone, Copy)]
+pub struct LowRankSlices<'a> {
+    pub a: &'a [f32],
+    pub b: &'a [f32],
+    pub scale: f32,
+}
+
+/// Gradients of a pair: `a` (r, i) and `b` (o, r), added to what they hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PairGradient {
+    pub a: Vec<f32>,
+    pub b: Vec<f32>,
+}
+
+/// Inputs and outputs of the layer.
+fn layer(w: &Frozen, side: Side) -> (usize, usize) {
+    match side {
+        Side::Transposed => (w.weight.cols, w.weight.rows),
+        Side::Plain => (w.weight.rows, w.weight.cols),
+    }
+}
+
+/// `y (m, o) = x (m, i)·Wᵀ + s·(x·Aᵀ)·Bᵀ`.
+pub fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlices>, y: &mut [f32]) {
+    let (i, o) = layer(w, side);
+    product_into(x, x.len() / i, w, side, y, false);
+    let Some(LowRankSlices { a, b, scale }) = pair else { return };
+    let r = a.len() / i;
+    y.par_chunks_mut(ROWS * o).zip(x.par_chunks(ROWS * i)).for_each(|(y, x)| {
+        let m = x.len() / i;
+        let mut h = vec![0f32; m * r];
+        // h (m, r) = x (m, i) · Aᵀ (i, r); y (m, o) += s · h (m, r) · Bᵀ (r, o)
+        product(&mut h, r, (m, r, i), View::rows(x, i), View::transposed(a, i), 1.0, false);
+        product(y, o, (m, o, r), View::rows(&h, r), View::transposed(b, r), scale, true);
+    });
+}
+
+/// The gradients of [`forward`]: `dx (m, i)` is set, or added to with `add`, unless it is `None`; with `g = s·dy·B` and
+/// `h = s·x·Aᵀ`, `dx = dy·W + g·A`, `dA += gᵀ·x`, `dB += dyᵀ·h`.
+pub fn backward(
+    (x, dy): (&[f32], &[f32]),
+    w: &Frozen,
+    side: Side,
+    pair: Option<(LowRankSlices, &mut PairGradient)>,
+    mut dx: Option<&mut [f32]>,
+    add: bool,
+) {
+    let (i, o) = layer(w, side);
+    let m = dy.len() / o;
+    if let Some(dx) = dx.as_deref_mut() {
+        product_into(dy, m, w, side.other(), dx, add);
+    }
+    let Some((pair, gradient)) = pair else { return };
+    let (g, h) = through(x, dy, (i, o), pair);
+    let r = pair.a.len() / i;
+    if let Some(dx) = dx {
+        dx.par_chunks_mut(ROWS * i).zip(g.par_chunks(ROWS * r)).for_each(|(dx, g)| {
+            product(dx, i, (g.len() / r, i, r), View::rows(g, r), View::rows(pair.a, i), 1.0, true);
+        });
+    }
+    // dB (o, r), by rows of it; dA (r, i) as its transpose (i, r), by rows of that.
+    gradient.b.par_chunks_mut(COLUMNS * r).enumerate().for_each(|(task, db)| {
+        let dy_t = View { data: &dy[task * COLUMNS..], rows: 1, cols: o };
+        product(db, r, (db.len() / r, r, m), dy_t, View::rows(&h, r), 1.0, true);
+    });
+    let mut da_t = vec![0f32; i * r];
+    da_t.par_chunks_mut(COLUMNS * r).enumerate().for_each(|(task, da_t)| {
+        let x_t = View { data: &x[task * COLUMNS..], rows: 1, cols: i };
+        product(da_t, r, (da_t.len() / r, r, m), x_t, View::rows(&g, r), 1.0, false);
+    });
+    for (at, row) in da_t.chunks_exact(r).enumerate() {
+        for (rank, value) in row.iter().enumerate() {
+            gradient.a[rank * i + at] += *value;
+        }
+    }
+}
+
+/// `g (m, r) = s·dy·B` and `h (m, r) = s·x·Aᵀ`.
+fn through(x: &[f32], dy: &[f32], (i, o): (usize, usize), pair: LowRankSlices) -> (Vec<f32>, Vec<f32>) {
+    let (m, r) = (dy.len() / o, pair.a.len() / i);
+    let (mut g, mut h) = (vec![0f32; m * r], vec![0f32; m * r]);
+    g.par_chunks_mut(ROWS * r).zip(h.par_chunks_mut(ROWS * r)).enumerate().for_each(|(task, (g, h))| {
+        let m = g.len() / r;
+        let (x, dy) = (&x[task * ROWS * i..][..m * i], &dy[task * ROWS * o..][..m * o]);
+        product(g, r, (m, r, o), View::rows(dy, o), View::rows(pair.b, r), pair.scale, false);
+        product(h, r, (m, r, i), View::rows(x, i), View::transposed(pair.a, i), pair.scale, false);
+    });
+    (g, h)
+}
+
 struct Adapted {
     w: Arc<Frozen>,
     side: Side,
     scale: f32,
 }
 
-/// m, i, o, r.
-#[derive(Clone, Copy)]
-struct Sizes {
-    m: usize,
-    i: usize,
-    o: usize,
-    r: usize,
-}
-
 impl Adapted {
-    fn sizes(&self, x: &Shape, a: &Shape, b: &Shape) -> candle_core::Result<Sizes> {
-        let (i, o) = match self.side {
-            Side::Transposed => (self.w.weight.cols, self.w.weight.rows),
-            Side::Plain => (self.w.weight.rows, self.w.weight.cols),
-        };
+    /// Outputs of the layer, once x, A and B are known to fit it.
+    fn check(&self, x: &Shape, a: &Shape, b: &Shape) -> candle_core::Result<usize> {
+        let (i, o) = layer(&self.w, self.side);
         let r = a.dims2()?.0;
         if x.dims().last() != Some(&i) || a.dims2()? != (r, i) || b.dims2()? != (o, r) {
             candle_core::bail!("adapted product: x {x:?}, A {a:?}, B {b:?} do not fit a layer of {i} → {o}");
         }
-        Ok(Sizes { m: x.elem_count() / i.max(1), i, o, r })
+        Ok(o)
     }
 }
 
@@ -70,22 +150,16 @@ impl CustomOp3 for Adapted {
         bs: &CpuStorage,
         bl: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let s = self.sizes(xl.shape(), al.shape(), bl.shape())?;
+        let o = self.check(xl.shape(), al.shape(), bl.shape())?;
         let (x, a, b) = (host::slice(xs, xl)?, host::slice(als, al)?, host::slice(bs, bl)?);
-        let mut y = vec![0f32; s.m * s.o];
-        product_slice(x, s.m, &self.w, self.side, &mut y);
-        y.par_chunks_mut(ROWS * s.o).zip(x.par_chunks(ROWS * s.i)).for_each(|(y, x)| {
-            let m = x.len() / s.i;
-            let mut h = vec![0f32; m * s.r];
-            // h (m, r) = x (m, i) · Aᵀ (i, r); y (m, o) += s · h (m, r) · Bᵀ (r, o)
-            product(&mut h, s.r, (m, s.r, s.i), View::rows(x, s.i), View::transposed(a, s.i), 1.0, false);
-            product(y, s.o, (m, s.o, s.r), View::rows(&h, s.r), View::transposed(b, s.r), self.scale, true);
-        });
         let mut dims = xl.dims().to_vec();
         if let Some(last) = dims.last_mut() {
-            *last = s.o;
+            *last = o;
         }
-        Ok((CpuStorage::F32(y), Shape::from(dims)))
+        let shape = Shape::from(dims);
+        let mut y = vec![0f32; shape.elem_count()];
+        forward(x, &self.w, self.side, Some(LowRankSlices { a, b, scale: self.scale }), &mut y);
+        Ok((CpuStorage::F32(y), shape))
     }
 
     fn bwd(
@@ -96,65 +170,22 @@ impl CustomOp3 for Adapted {
         _y: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let s = self.sizes(x.shape(), a.shape(), b.shape())?;
         let grad = grad.contiguous()?;
-        let mut dx = vec![0f32; if x.track_op() { s.m * s.i } else { 0 }];
-        let (mut da, mut db) = (vec![0f32; s.r * s.i], vec![0f32; s.o * s.r]);
+        let mut dx = x.track_op().then(|| vec![0f32; x.elem_count()]);
+        let mut pair = PairGradient { a: vec![0f32; a.elem_count()], b: vec![0f32; b.elem_count()] };
         host::read(x, |x| {
             host::read(a, |a| {
                 host::read(b, |b| {
                     host::read(&grad, |dy| {
-                        self.gradients(s, (x, a, b, dy), &mut dx, &mut da, &mut db);
+                        let slices = LowRankSlices { a, b, scale: self.scale };
+                        backward((x, dy), &self.w, self.side, Some((slices, &mut pair)), dx.as_deref_mut(), false);
                         Ok(())
                     })
                 })
             })
         })?;
-        let dx = if x.track_op() { Some(host::tensor(dx, x.shape())?) } else { None };
-        Ok((dx, Some(host::tensor(da, a.shape())?), Some(host::tensor(db, b.shape())?)))
-    }
-}
-
-impl Adapted {
-    /// `dx = dy·W + g·A`, `dA = gᵀ·x`, `dB = dyᵀ·(s·h)`, where `g = s·dy·B` and `h = x·Aᵀ`. An empty `dx` is not made.
-    fn gradients(
-        &self,
-        s: Sizes,
-        (x, a, b, dy): (&[f32], &[f32], &[f32], &[f32]),
-        dx: &mut [f32],
-        da: &mut [f32],
-        db: &mut [f32],
-    ) {
-        let (mut g, mut h) = (vec![0f32; s.m * s.r], vec![0f32; s.m * s.r]);
-        g.par_chunks_mut(ROWS * s.r).zip(h.par_chunks_mut(ROWS * s.r)).enumerate().for_each(|(task, (g, h))| {
-            let m = g.len() / s.r;
-            let (x, dy) = (&x[task * ROWS * s.i..][..m * s.i], &dy[task * ROWS * s.o..][..m * s.o]);
-            product(g, s.r, (m, s.r, s.o), View::rows(dy, s.o), View::rows(b, s.r), self.scale, false);
-            product(h, s.r, (m, s.r, s.i), View::rows(x, s.i), View::transposed(a, s.i), self.scale, false);
-        });
-        if !dx.is_empty() {
-            let back = if self.side == Side::Transposed { Side::Plain } else { Side::Transposed };
-            product_slice(dy, s.m, &self.w, back, dx);
-            dx.par_chunks_mut(ROWS * s.i).zip(g.par_chunks(ROWS * s.r)).for_each(|(dx, g)| {
-                let m = g.len() / s.r;
-                product(dx, s.i, (m, s.i, s.r), View::rows(g, s.r), View::rows(a, s.i), 1.0, true);
-            });
-        }
-        // dB (o, r), by rows of it; dA (r, i) as its transpose (i, r), by rows of that.
-        db.par_chunks_mut(COLUMNS * s.r).enumerate().for_each(|(task, db)| {
-            let dy_t = View { data: &dy[task * COLUMNS..], rows: 1, cols: s.o };
-            product(db, s.r, (db.len() / s.r, s.r, s.m), dy_t, View::rows(&h, s.r), 1.0, false);
-        });
-        let mut da_t = vec![0f32; s.i * s.r];
-        da_t.par_chunks_mut(COLUMNS * s.r).enumerate().for_each(|(task, da_t)| {
-            let x_t = View { data: &x[task * COLUMNS..], rows: 1, cols: s.i };
-            product(da_t, s.r, (da_t.len() / s.r, s.r, s.m), x_t, View::rows(&g, s.r), 1.0, false);
-        });
-        for (i, row) in da_t.chunks_exact(s.r).enumerate() {
-            for (r, value) in row.iter().enumerate() {
-                da[r * s.i + i] = *value;
-            }
-        }
+        let dx = dx.map(|dx| host::tensor(dx, x.shape())).transpose()?;
+        Ok((dx, Some(host::tensor(pair.a, a.shape())?), Some(host::tensor(pair.b, b.shape())?)))
     }
 }
 

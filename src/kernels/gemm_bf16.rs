@@ -25,14 +25,14 @@ unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
-/// `y[m, n] = x[m, k] · W[n, k]ᵀ`. Requires AVX-512 BF16.
-pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
+/// `y[m, n] (+)= x[m, k] · W[n, k]ᵀ`. Requires AVX-512 BF16.
+pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
     let kp = k.div_ceil(2);
     let a = round(x, m, k);
     let out = Out(y.as_mut_ptr());
-    if m <= 4 {
+    if m <= 4 && !add {
         return rows_by_dot(&a, m, w, out);
     }
     (0..n.div_ceil(NR)).into_par_iter().for_each_init(
@@ -42,13 +42,13 @@ pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
             pack_nt(w, n0, kp, panel, scratch);
             // SAFETY: AVX-512 BF16 was detected by the caller of this module; a has m rows of kp pairs, panel kp × NR,
             // and columns n0..n0+NR (cut at n) of y are this task's own.
-            unsafe { stripe(&a, m, kp, 0, kp, panel, { out }.0.add(n0), n, NR.min(n - n0), false) }
+            unsafe { stripe(&a, m, kp, 0, kp, panel, { out }.0.add(n0), n, NR.min(n - n0), add) }
         },
     );
 }
 
-/// `dx[m, k] = dy[m, n] · W[n, k]`. Requires AVX-512 BF16.
-pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
+/// `dx[m, k] (+)= dy[m, n] · W[n, k]`. Requires AVX-512 BF16.
+pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(dy.len() == m * n && dx.len() == m * k, "nn: shapes disagree");
     let np = n.div_ceil(2);
@@ -67,7 +67,7 @@ pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
                 for (j, panel) in panels.chunks_exact(pairs * NR).take(cols.div_ceil(NR)).enumerate() {
                     let width = NR.min(cols - j * NR);
                     // SAFETY: as in nt; pairs n0/2..n0/2+pairs of each row of a are inside it.
-                    unsafe { stripe(&a, m, np, n0 / 2, pairs, panel, { out }.0.add(c0 + j * NR), k, width, n0 > 0) }
+                    unsafe { stripe(&a, m, np, n0 / 2, pairs, panel, { out }.0.add(c0 + j * NR), k, width, add || n0 > 0) }
                 }
             }
         },

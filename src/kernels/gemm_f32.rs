@@ -21,11 +21,11 @@ unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
-/// `y[m, n] = x[m, k] · W[n, k]ᵀ`.
-pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
+/// `y[m, n] (+)= x[m, k] · W[n, k]ᵀ`.
+pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
-    if m <= 2 {
+    if m <= 2 && !add {
         return dots(x, m, w, y);
     }
     let out = Out(y.as_mut_ptr());
@@ -33,12 +33,12 @@ pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
         let (n0, count) = (task * COLUMNS, COLUMNS.min(n - task * COLUMNS));
         decode_rows(w, n0, count, 0, k, block);
         // SAFETY: reads x and block inside their bounds; writes columns n0..n0+count of y, which no other task writes.
-        unsafe { product(m, count, k, x.as_ptr(), k, (block.as_ptr(), 1, k), { out }.0.add(n0), n, false) }
+        unsafe { product(m, count, k, x.as_ptr(), k, (block.as_ptr(), 1, k), { out }.0.add(n0), n, add) }
     });
 }
 
-/// `dx[m, k] = dy[m, n] · W[n, k]`.
-pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
+/// `dx[m, k] (+)= dy[m, n] · W[n, k]`.
+pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(dy.len() == m * n && dx.len() == m * k, "nn: shapes disagree");
     let out = Out(dx.as_mut_ptr());
@@ -48,7 +48,9 @@ pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32]) {
             let rows = ROWS.min(n - n0);
             decode_rows(w, n0, rows, k0, count, block);
             // SAFETY: reads dy columns n0..n0+rows and block; writes columns k0..k0+count of dx, this task's own.
-            unsafe { product(m, count, rows, dy.as_ptr().add(n0), n, (block.as_ptr(), count, 1), { out }.0.add(k0), k, n0 > 0) }
+            unsafe {
+                product(m, count, rows, dy.as_ptr().add(n0), n, (block.as_ptr(), count, 1), { out }.0.add(k0), k, add || n0 > 0)
+            }
         }
     });
 }

@@ -51,6 +51,20 @@ pub mod portable {
     }
 }
 
+/// [`swiglu`] on slices of one length.
+pub fn swiglu_forward(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    let lanes = Lanes::in_force();
+    host::for_rows(out, 1, |at, out| swiglu_run(lanes, &gate[at..][..out.len()], &up[at..][..out.len()], out));
+}
+
+/// The gradients of [`swiglu_forward`] with respect to `gate` and `up`, given that of its result.
+pub fn swiglu_backward(gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
+    let (lanes, run) = (Lanes::in_force(), host::rows_per_task(1));
+    let tasks = d_gate.par_chunks_mut(run).zip(d_up.par_chunks_mut(run));
+    let tasks = tasks.zip(gate.par_chunks(run)).zip(up.par_chunks(run)).zip(g.par_chunks(run));
+    tasks.for_each(|((((d_gate, d_up), gate), up), g)| swiglu_run_back(lanes, gate, up, g, d_gate, d_up));
+}
+
 struct SwiGlu {
     lanes: Lanes,
 }

@@ -30,6 +30,35 @@ pub fn head_loss_sum(hidden: &Tensor, head: &Arc<Frozen>, side: Side, targets: &
     Ok(hidden.contiguous()?.apply_op1(op)?)
 }
 
+/// [`head_loss_sum`] on slices; `gradient` (n, d) is written when it is there.
+pub fn head_loss_slices(x: &[f32], head: &Frozen, side: Side, targets: &[u32], mut gradient: Option<&mut [f32]>) -> f64 {
+    let (d, vocab) = match side {
+        Side::Transposed => (head.weight.cols, head.weight.rows),
+        Side::Plain => (head.weight.rows, head.weight.cols),
+    };
+    let mut logits = vec![0f32; CHUNK.min(targets.len()) * vocab];
+    let mut loss = 0f64;
+    for (i, targets) in targets.chunks(CHUNK).enumerate() {
+        let rows = i * CHUNK * d..(i * CHUNK + targets.len()) * d;
+        let dx = gradient.as_deref_mut().map(|g| &mut g[rows.clone()]);
+        loss += chunk(&x[rows], head, side, targets, &mut logits[..targets.len() * vocab], dx);
+    }
+    loss
+}
+
+/// Loss of one chunk of rows; their gradient goes to `dx` when it is wanted.
+fn chunk(x: &[f32], head: &Frozen, side: Side, targets: &[u32], logits: &mut [f32], dx: Option<&mut [f32]>) -> f64 {
+    let vocab = logits.len() / targets.len();
+    product_slice(x, targets.len(), head, side, logits);
+    let lanes = Lanes::in_force();
+    let rows = logits.par_chunks_mut(vocab).zip(targets);
+    let losses: Vec<f32> = rows.map(|(row, target)| row_loss(lanes, row, *target as usize, dx.is_some())).collect();
+    if let Some(dx) = dx {
+        product_slice(logits, targets.len(), head, side.other(), dx);
+    }
+    losses.iter().map(|loss| f64::from(*loss)).sum()
+}
+
 struct HeadLoss {
     head: Arc<Frozen>,
     side: Side,
@@ -37,22 +66,6 @@ struct HeadLoss {
     wants_gradient: bool,
     /// d loss / d hidden, (n, d), once the forward pass has run.
     gradient: Mutex<Vec<f32>>,
-}
-
-impl HeadLoss {
-    /// Loss of one chunk of rows; their gradient goes to `dx` when it is wanted.
-    fn chunk(&self, x: &[f32], targets: &[u32], logits: &mut [f32], dx: Option<&mut [f32]>) -> f64 {
-        let vocab = logits.len() / targets.len();
-        product_slice(x, targets.len(), &self.head, self.side, logits);
-        let lanes = Lanes::in_force();
-        let rows = logits.par_chunks_mut(vocab).zip(targets);
-        let losses: Vec<f32> = rows.map(|(row, target)| row_loss(lanes, row, *target as usize, dx.is_some())).collect();
-        if let Some(dx) = dx {
-            let back = if self.side == Side::Transposed { Side::Plain } else { Side::Transposed };
-            product_slice(logits, targets.len(), &self.head, back, dx);
-        }
-        losses.iter().map(|loss| f64::from(*loss)).sum()
-    }
 }
 
 impl CustomOp1 for HeadLoss {
@@ -69,13 +82,8 @@ impl CustomOp1 for HeadLoss {
         let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("head loss: input must be contiguous") };
         let x = &storage.as_slice::<f32>()?[start..end];
         let mut gradient = vec![0f32; if self.wants_gradient { n * d } else { 0 }];
-        let mut logits = vec![0f32; CHUNK.min(n) * vocab];
-        let mut loss = 0f64;
-        for (i, targets) in self.targets.chunks(CHUNK).enumerate() {
-            let rows = i * CHUNK * d..(i * CHUNK + targets.len()) * d;
-            let dx = if self.wants_gradient { Some(&mut gradient[rows.clone()]) } else { None };
-            loss += self.chunk(&x[rows], targets, &mut logits[..targets.len() * vocab], dx);
-        }
+        let wanted = self.wants_gradient.then_some(gradient.as_mut_slice());
+        let loss = head_loss_slices(x, &self.head, self.side, &self.targets, wanted);
         *self.gradient.lock().unwrap_or_else(PoisonError::into_inner) = gradient;
         Ok((CpuStorage::F32(vec![loss as f32]), Shape::from(())))
     }

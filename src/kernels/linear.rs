@@ -53,7 +53,8 @@ pub enum Side {
 }
 
 impl Side {
-    const fn other(self) -> Side {
+    /// The side that the gradient takes.
+    pub const fn other(self) -> Side {
         match self {
             Side::Transposed => Side::Plain,
             Side::Plain => Side::Transposed,
@@ -72,16 +73,21 @@ pub fn product(x: &Tensor, w: &Arc<Frozen>, side: Side) -> Result<Tensor> {
 
 /// As [`product`], on slices: `m` rows in, `m` rows out.
 pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32]) {
+    product_into(x, m, w, side, y, false);
+}
+
+/// As [`product_slice`]; with `add`, the product is added to what `y` holds.
+pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
     #[cfg(target_arch = "x86_64")]
     if w.bf16 {
         return match side {
-            Side::Transposed => super::gemm_bf16::nt(x, m, &w.weight, y),
-            Side::Plain => super::gemm_bf16::nn(x, m, &w.weight, y),
+            Side::Transposed => super::gemm_bf16::nt(x, m, &w.weight, y, add),
+            Side::Plain => super::gemm_bf16::nn(x, m, &w.weight, y, add),
         };
     }
     match side {
-        Side::Transposed => gemm_f32::nt(x, m, &w.weight, y),
-        Side::Plain => gemm_f32::nn(x, m, &w.weight, y),
+        Side::Transposed => gemm_f32::nt(x, m, &w.weight, y, add),
+        Side::Plain => gemm_f32::nn(x, m, &w.weight, y, add),
     }
 }
 

@@ -62,6 +62,21 @@ pub mod portable {
     }
 }
 
+/// [`rms_norm`] on slices, with `w.len()` columns.
+pub fn rms_forward(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+    let lanes = Lanes::in_force();
+    host::for_rows(out, w.len(), |row, out| rms_rows(lanes, &x[row * w.len()..][..out.len()], w, eps, out));
+}
+
+/// The gradient of [`rms_forward`] with respect to `x`, given that of its result.
+pub fn rms_backward(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
+    let lanes = Lanes::in_force();
+    host::for_rows(dx, w.len(), |row, dx| {
+        let run = row * w.len()..row * w.len() + dx.len();
+        rms_rows_back(lanes, &x[run.clone()], &g[run], w, eps, dx);
+    });
+}
+
 struct RmsNorm {
     weight: Tensor,
     eps: f32,

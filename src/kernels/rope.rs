@@ -114,6 +114,21 @@ pub mod portable {
     }
 }
 
+/// Turns every head of `x` (tokens, heads · dh) in place; `inverse` turns back, which is also the gradient.
+pub fn rope_in_place(x: &mut [f32], table: &RopeTable, positions: &[u32], dh: usize, inverse: bool) {
+    let (lanes, half) = (Lanes::in_force(), table.inverse_frequencies.len());
+    let angles = table.upto(positions.iter().max().map_or(0, |p| *p as usize + 1));
+    let width = x.len() / positions.len().max(1);
+    host::for_rows(x, width, |row, x| {
+        let mut before = vec![0f32; width];
+        for (x, position) in x.chunks_exact_mut(width).zip(&positions[row..]) {
+            let at = *position as usize * half;
+            before.copy_from_slice(x);
+            turn_token(lanes, &before, &angles.cos[at..][..half], &angles.sin[at..][..half], dh, inverse, x);
+        }
+    });
+}
+
 struct Rope {
     angles: Arc<Angles>,
     half: usize,

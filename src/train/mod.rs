@@ -191,23 +191,41 @@ fn trained_len(example: &Example) -> usize {
     example.trained.iter().skip(1).filter(|t| **t).count()
 }
 
-/// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share.
+/// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share. Written out where
+/// the model covers it, through autograd elsewhere.
 fn accumulate(job: &Job, adapt: &dyn Adapt, rows: &[&Example], trained: usize, sums: &mut [Option<Tensor>]) -> Result<f64> {
     let ids: Vec<&[u32]> = rows.iter().map(|r| r.ids.as_slice()).collect();
+    let is_target = |row: usize, i: usize| rows[row].trained.get(i).copied().unwrap_or(false);
+    let factor = 1.0 / trained.max(1) as f64;
+    if let Some(direct) = job.model.direct_gradients(adapt, &ids, &is_target, factor, job.pad)? {
+        for (site, a, b) in direct.pairs {
+            if let Some((at_a, at_b)) = job.adapter.param_indices(site) {
+                add(&mut sums[at_a], &a)?;
+                add(&mut sums[at_b], &b)?;
+            }
+        }
+        return Ok(direct.loss);
+    }
     let batch = Batch::right_padded(&ids, job.pad);
-    let targets = Targets::shifted(&batch, |row, i| rows[row].trained.get(i).copied().unwrap_or(false));
+    let targets = Targets::shifted(&batch, is_target);
     if targets.is_empty() {
         return Ok(0.0);
     }
-    let loss = (job.model.loss_sum(&mut Ctx::new(adapt), &batch, &targets)? / trained as f64)?;
+    let loss = (job.model.loss_sum(&mut Ctx::new(adapt), &batch, &targets)? * factor)?;
     let grads = loss.backward()?;
     for (sum, param) in sums.iter_mut().zip(job.adapter.params()) {
         if let Some(grad) = grads.get(&param.var) {
-            *sum = Some(match sum.take() {
-                Some(sum) => (sum + grad)?,
-                None => grad.clone(),
-            });
+            add(sum, grad)?;
         }
     }
     Ok(f64::from(loss.to_scalar::<f32>()?))
+}
+
+/// `sum += grad`.
+fn add(sum: &mut Option<Tensor>, grad: &Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        Some(sum) => (sum + grad)?,
+        None => grad.clone(),
+    });
+    Ok(())
 }

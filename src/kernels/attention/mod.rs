@@ -123,6 +123,53 @@ struct Normaliser {
     sum: f32,
 }
 
+/// [`attention`] of one batch on slices: contiguous q (b, t, h, dh), k and v (b, t, hkv, dh), as many keys as queries.
+pub struct Slices<'a> {
+    op: Attention,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+/// What a backward pass needs of the forward one beside its output.
+#[derive(Debug)]
+pub struct Normalisers(Vec<Normaliser>);
+
+impl<'a> Slices<'a> {
+    /// `rows` rows of equal length with `starts` (one a query) and heads of `dh`.
+    pub fn new([q, k, v]: [&'a [f32]; 3], rows: usize, starts: &[u32], dh: usize, scale: f64) -> Slices<'a> {
+        let tokens = starts.len();
+        let (t, h, hkv) = (tokens / rows, q.len() / tokens / dh, k.len() / tokens / dh);
+        let dims = Dims { b: rows, t, s: t, h, hkv, dh };
+        assert!(q.len() == tokens * h * dh && k.len() == tokens * hkv * dh && v.len() == k.len(), "attention: {dims:?}");
+        let lanes = Lanes::in_force();
+        Slices { op: Attention { dims, starts: starts.into(), scale: scale as f32, normalisers: None, lanes }, q, k, v }
+    }
+
+    fn heads(&self, data: &'a [f32], heads: usize) -> Heads<'a> {
+        let d = self.op.dims;
+        Heads { data, batch: d.t * heads * d.dh, time: heads * d.dh, head: d.dh }
+    }
+
+    /// The output (b, t, h, dh), and what [`Slices::backward`] needs.
+    pub fn forward(&self) -> (Vec<f32>, Normalisers) {
+        let d = self.op.dims;
+        let (q, k, v) = (self.heads(self.q, d.h), self.heads(self.k, d.hkv), self.heads(self.v, d.hkv));
+        let run = if d.t <= FEW { decode::run } else { forward::run };
+        let (out, normalisers) = run(&self.op, q, k, v);
+        (out, Normalisers(normalisers))
+    }
+
+    /// Gradients of q, k and v, given the output and its gradient.
+    pub fn backward(&self, out: &[f32], grad: &[f32], normalisers: &Normalisers) -> [Vec<f32>; 3] {
+        let d = self.op.dims;
+        let (q, k, v) = (self.heads(self.q, d.h), self.heads(self.k, d.hkv), self.heads(self.v, d.hkv));
+        let saved = backward::Saved { out, grad, normalisers: &normalisers.0 };
+        let grads = backward::run(&self.op, q, k, v, saved);
+        [grads.q, grads.k, grads.v]
+    }
+}
+
 struct Attention {
     dims: Dims,
     starts: Box<[u32]>,
