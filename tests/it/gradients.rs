@@ -209,3 +209,42 @@ fn dropout_keeps_the_mean() {
         assert!((m - f64::from(*w)).abs() < 0.05 * f64::from(scale), "{m} and {w}");
     }
 }
+
+/// Training writes gradients out block by block where it covers the model; they must be those of autograd.
+#[test]
+fn gradients_without_a_tape_are_those_of_autograd() {
+    for name in ["llama", "llama3", "qwen2"] {
+        let model = tiny_models::open(name);
+        let adapter = moved(&model, 0.0);
+        let rows: Vec<Vec<u32>> = [9usize, 4, 30, 2].iter().map(|n| (0..*n as u32).map(|i| 5 + i * 7 % 300).collect()).collect();
+        let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let trained = |row: usize, i: usize| i > row;
+        let direct = model.direct_gradients(&adapter, &ids, &trained, 0.5, 0).unwrap().expect("these models are covered");
+        let batch = Batch::right_padded(&ids, 0);
+        let targets = Targets::shifted(&batch, |row, i| i < rows[row].len() && trained(row, i));
+        let loss = (model.loss_sum(&mut Ctx::new(&adapter), &batch, &targets).unwrap() * 0.5).unwrap();
+        let grads = loss.backward().unwrap();
+        let want = f64::from(loss.to_scalar::<f32>().unwrap());
+        assert!((direct.loss - want).abs() < 1e-4 * want, "{name}: {} against {want}", direct.loss);
+        assert_eq!(direct.pairs.len() * 2, adapter.params().len());
+        for (site, a, b) in direct.pairs {
+            let (at_a, at_b) = adapter.param_indices(site).unwrap();
+            for (got, at) in [(a, at_a), (b, at_b)] {
+                let param = &adapter.params()[at];
+                let want = grads.get(&param.var).unwrap();
+                let error = (&got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                let size = want.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(size > 0.0 && error < 1e-4 * size.max(1e-2), "{name} {}: off by {error} of {size}", param.key);
+            }
+        }
+    }
+    let gpt2 = tiny_models::open("gpt2");
+    assert!(gpt2.direct_gradients(&moved(&gpt2, 0.0), &[&[5, 6, 7]], &|_, _| true, 1.0, 0).unwrap().is_none());
+    let llama = tiny_models::open("llama");
+    let dropped = moved(&llama, 0.5);
+    let training = dropped.training(1, 2, 3);
+    assert!(
+        llama.direct_gradients(&training, &[&[5, 6, 7]], &|_, _| true, 1.0, 0).unwrap().is_none(),
+        "dropout takes the decoder"
+    );
+}
