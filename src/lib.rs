@@ -20,7 +20,7 @@
 //! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
 //! | 6 | [`generate`] | KV cache, sampling, batches |
 //! | 7 | [`train`], [`eval`], [`artifact`] | each its own job; none uses another |
-//! | 8 | [`conform`] | golden cases |
+//! | 8 | [`conform`], [`bench`] | golden cases; how fast this machine trains |
 //! | 9 | [`cli`] | one file a verb |
 //!
 //! # Invariants
@@ -45,6 +45,7 @@ pub mod train;
 pub mod eval;
 pub mod artifact;
 pub mod conform;
+pub mod bench;
 pub mod cli;
 
 pub use error::{Error, Result};

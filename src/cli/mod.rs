@@ -9,6 +9,7 @@ pub mod adapter;
 mod base;
 pub mod chat;
 pub mod compare;
+pub mod bench;
 pub mod conform;
 mod conversation;
 pub mod data;
@@ -69,6 +70,8 @@ enum Verb {
     Compare(compare::CompareArgs),
     /// Check golden cases computed by PyTorch and PEFT
     Conform(conform::ConformArgs),
+    /// How fast this machine trains, and its limit
+    Bench(bench::BenchArgs),
     /// What this machine has, and whether the base model is at hand
     Doctor(doctor::DoctorArgs),
 }
@@ -112,6 +115,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Recipe(args) => recipe::run(args).map(|()| Outcome::Done),
         Verb::Compare(args) => compare::run(args).map(|()| Outcome::Done),
         Verb::Conform(args) => conform::run(args),
+        Verb::Bench(args) => bench::run(args).map(|()| Outcome::Done),
         Verb::Doctor(args) => doctor::run(args),
     }
 }

@@ -10,6 +10,8 @@
 
 mod block;
 
+use std::time::{Duration, Instant};
+
 use candle_core::Tensor;
 
 use super::batch::Batch;
@@ -32,6 +34,15 @@ pub struct Direct {
     pub loss: f64,
     /// Gradients of A `(r, inputs)` and B `(outputs, r)`, times the factor asked for.
     pub pairs: Vec<(Site, Tensor, Tensor)>,
+    /// Time of the forward part (with head and loss) and of the backward part.
+    pub times: Times,
+}
+
+/// Where the time of [`Model::direct_gradients`] went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    pub forward: Duration,
+    pub backward: Duration,
 }
 
 impl Model {
@@ -53,13 +64,13 @@ impl Model {
         let views: Vec<_> = values.iter().map(|v| v.as_ref().map(Owned::slices)).collect();
         let zero = |v: &Owned| PairGradient { a: vec![0.0; v.a.len()], b: vec![0.0; v.b.len()] };
         let mut gradients: Vec<_> = values.iter().map(|v| v.as_ref().map(zero)).collect();
-        let mut loss = 0.0;
+        let (mut loss, mut times) = (0.0, Times::default());
         for group in groups(rows) {
             let texts: Vec<&[u32]> = group.iter().map(|i| rows[*i]).collect();
             let batch = Batch::right_padded(&texts, pad);
             let targets = Targets::shifted(&batch, |row, i| i < texts[row].len() && trained(group[row], i));
             if !targets.is_empty() {
-                loss += factor * self.direct_group(&views, &mut gradients, &batch, &targets, factor as f32)?;
+                loss += factor * self.direct_group(&views, &mut gradients, (&batch, &targets), factor as f32, &mut times)?;
             }
         }
         let mut out = Vec::new();
@@ -69,7 +80,7 @@ impl Model {
                 out.push((Site(site), Tensor::from_vec(g.a, a, &self.device)?, Tensor::from_vec(g.b, b, &self.device)?));
             }
         }
-        Ok(Some(Direct { loss, pairs: out }))
+        Ok(Some(Direct { loss, pairs: out, times }))
     }
 
     /// The pairs by site, if that is all the adapter does and every block is of the kind written out here.
@@ -93,10 +104,11 @@ impl Model {
         &self,
         pairs: &Pairs,
         gradients: &mut Gradients,
-        batch: &Batch,
-        targets: &Targets,
+        (batch, targets): (&Batch, &Targets),
         factor: f32,
+        times: &mut Times,
     ) -> Result<f64> {
+        let started = Instant::now();
         let lowest = self.blocks.iter().position(|b| b.linears().iter().any(|l| pairs[l.site.0].is_some())).unwrap_or(0);
         let rows = Rows { batch, shared: &self.shared };
         let mut x = self.embed(&(), batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
@@ -108,10 +120,13 @@ impl Model {
         }
         let (loss, mut dx) = self.direct_head(&x, targets, factor)?;
         drop(x);
+        times.forward += started.elapsed();
+        let started = Instant::now();
         for (i, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
             let Some(keep) = kept.pop() else { break };
             block.direct_backward(pairs, gradients, &rows, keep, &mut dx, i > lowest)?;
         }
+        times.backward += started.elapsed();
         Ok(loss)
     }
 

@@ -1,0 +1,137 @@
+//! `lorakit bench train | gemm`: how fast this machine trains, and its limit.
+
+use clap::{Args, Subcommand};
+
+use super::{base, print};
+use crate::bench::{self, Report, Work};
+use crate::device::Compute;
+use crate::error::{Error, Result};
+use crate::recipe::{self, Base};
+
+/// Time training steps on made-up rows, or the matrix products alone.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Steps of training: tokens a second, memory, share of the machine's limit
+    Train(TrainArgs),
+    /// The best rate of the products with frozen matrices
+    Gemm {
+        /// Precision of the big matrix products: auto, f32 or bf16
+        #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
+        compute: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct TrainArgs {
+    /// Base model: a directory, a .gguf file, or a hub id
+    #[arg(long)]
+    model: String,
+    /// Where to get the base when the hub cannot be reached
+    #[arg(long)]
+    fallback: Option<String>,
+    /// Rows of a step
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
+    /// Tokens of a row
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(2..))]
+    seq: u16,
+    /// Names of the adapted modules, separated by commas, or all-linear
+    #[arg(long, default_value = "q_proj,v_proj")]
+    targets: String,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    rank: u16,
+    /// Precision of the big matrix products: auto, f32 or bf16
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
+    compute: String,
+    /// Share of each row, at its end, that carries loss
+    #[arg(long, default_value_t = 0.5)]
+    trained: f64,
+    /// Steps that are timed
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    steps: u16,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Whatever is wrong with the model or the arguments.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    match &args.verb {
+        Verb::Train(args) => train(args),
+        Verb::Gemm { compute } => print(&format!("{:.0} GFLOP/s\n", bench::gemm_peak(precision(compute))?)),
+    }
+}
+
+fn precision(name: &str) -> Compute {
+    match name {
+        "f32" => Compute::F32,
+        "bf16" => Compute::Bf16,
+        _ => Compute::Auto,
+    }
+}
+
+fn train(args: &TrainArgs) -> Result<()> {
+    if !(args.trained > 0.0 && args.trained <= 1.0) {
+        return Err(Error::usage("--trained", format!("{} is no share of a row", args.trained), "give more than 0, up to 1"));
+    }
+    let compute = precision(&args.compute);
+    let base = Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute };
+    let opened = base::open(&base, args.json)?;
+    let work = Work {
+        batch: args.batch.into(),
+        seq: args.seq.into(),
+        trained: args.trained,
+        steps: args.steps.into(),
+        compute,
+        adapter: adapter(args),
+    };
+    let report = bench::train(&opened.model, &work)?;
+    match args.json {
+        true => print(&format!("{}\n", serde_json::json!(report))),
+        false => print(&table(&report)),
+    }
+}
+
+fn adapter(args: &TrainArgs) -> recipe::Adapter {
+    let names = || args.targets.split(',').map(|t| t.trim().to_string()).collect();
+    recipe::Adapter {
+        method: recipe::Method::Lora,
+        rank: args.rank.into(),
+        alpha: 2.0 * f64::from(args.rank),
+        dropout: 0.0,
+        init: recipe::Init::Default,
+        targets: if args.targets == "all-linear" { recipe::Targets::AllLinear } else { recipe::Targets::Names(names()) },
+        exclude: None,
+        rank_pattern: Vec::new(),
+        alpha_pattern: Vec::new(),
+        layers: None,
+        layers_pattern: Vec::new(),
+        modules_to_save: Vec::new(),
+    }
+}
+
+fn table(r: &Report) -> String {
+    format!(
+        "tokens/s            {:>8.0}  ({:.0} of them trained)\nstep                {:>8.0} ms  (forward {:.0}, backward {:.0}, optimiser {:.0})\n\
+         peak resident       {:>8.0} MB  (anonymous {:.0})\nFLOP utilisation    {:>8.2}  of {:.0} GFLOP/s\n",
+        r.tok_s,
+        r.trained_tok_s,
+        r.ms_step,
+        r.ms_forward,
+        r.ms_backward,
+        r.ms_optimizer,
+        r.peak_rss_mb,
+        r.peak_anon_mb,
+        r.mfu,
+        r.gemm_peak_gflops
+    )
+}
