@@ -103,20 +103,11 @@ fn train(args: &TrainArgs) -> Result<()> {
 
 fn adapter(args: &TrainArgs) -> recipe::Adapter {
     let names = || args.targets.split(',').map(|t| t.trim().to_string()).collect();
-    recipe::Adapter {
-        method: recipe::Method::Lora,
-        rank: args.rank.into(),
-        alpha: 2.0 * f64::from(args.rank),
-        dropout: 0.0,
-        init: recipe::Init::Default,
-        targets: if args.targets == "all-linear" { recipe::Targets::AllLinear } else { recipe::Targets::Names(names()) },
-        exclude: None,
-        rank_pattern: Vec::new(),
-        alpha_pattern: Vec::new(),
-        layers: None,
-        layers_pattern: Vec::new(),
-        modules_to_save: Vec::new(),
-    }
+    let targets = match args.targets.as_str() {
+        "all-linear" => recipe::Targets::AllLinear,
+        _ => recipe::Targets::Names(names()),
+    };
+    recipe::Adapter::lora(args.rank.into(), targets)
 }
 
 fn table(r: &Report) -> String {

@@ -10,24 +10,7 @@ use serde_json::{Map, Value};
 use super::source::{RawRow, kind};
 use super::{Message, RowKind};
 use crate::error::{Error, Result, nearest};
-use crate::recipe::Shape;
-
-/// Our names of columns and of the keys inside a message.
-const FIELDS: [&str; 13] = [
-    "messages",
-    "conversations",
-    "role",
-    "content",
-    "from",
-    "value",
-    "instruction",
-    "input",
-    "output",
-    "prompt",
-    "completion",
-    "text",
-    "system",
-];
+use crate::recipe::{FIELDS, Shape};
 
 /// The shapes, the most telling first: a file whose rows all fit several has the first of them.
 const SHAPES: [(Shape, &[&str]); 5] = [
@@ -80,7 +63,7 @@ impl<'a> Reader<'a> {
     fn check_columns(&self, rows: &[RawRow]) -> Result<()> {
         for (ours, theirs) in self.columns {
             if !FIELDS.contains(&ours.as_str()) {
-                let close = nearest(ours, FIELDS).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+                let close = nearest(ours, FIELDS.iter().copied()).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
                 let why = format!("`columns` maps `{ours}`, which is not one of our fields");
                 return Err(Error::data(self.path, None, why, format!("{close}fields: {}", FIELDS.join(", "))));
             }

@@ -52,20 +52,7 @@ pub(crate) fn model(seed: u64) -> Model {
 
 /// An adapter that changes the answers.
 pub(crate) fn adapter(model: &Model, seed: u64) -> Adapter {
-    let recipe = recipe::Adapter {
-        method: recipe::Method::Lora,
-        rank: 4,
-        alpha: 8.0,
-        dropout: 0.0,
-        init: recipe::Init::Default,
-        targets: recipe::Targets::AllLinear,
-        exclude: None,
-        rank_pattern: Vec::new(),
-        alpha_pattern: Vec::new(),
-        layers: None,
-        layers_pattern: Vec::new(),
-        modules_to_save: Vec::new(),
-    };
+    let recipe = recipe::Adapter::lora(4, recipe::Targets::AllLinear);
     let adapter = Adapter::new(&recipe, None, model, seed).unwrap();
     for (param, i) in adapter.params().iter().zip(0..) {
         let (rows, cols) = param.var.dims2().unwrap();

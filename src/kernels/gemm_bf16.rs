@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 
 use rayon::prelude::*;
 
+use super::host::Out;
 use super::weight::{Weight, WeightType};
 
 /// Columns of a panel: three registers of sixteen f32.
@@ -17,13 +18,6 @@ const NR: usize = 48;
 const MR: usize = 8;
 /// Rows of `W` in one panel of [`nn`]: a panel of 48 × 1024 pairs of bf16 stays inside a core's second-level cache.
 const DEPTH: usize = 2048;
-
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-// SAFETY: every task writes only its own range of columns.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
 
 /// `y[m, n] (+)= x[m, k] · W[n, k]ᵀ`. Requires AVX-512 BF16.
 pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {

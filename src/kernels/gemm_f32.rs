@@ -6,20 +6,13 @@
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
+use super::host::Out;
 use super::weight::Weight;
 
 /// Output columns of one task.
 const COLUMNS: usize = 256;
 /// Rows of `W` decoded at once in [`nn`].
 const ROWS: usize = 256;
-
-/// A raw pointer to the output, shared by tasks that write disjoint columns.
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-// SAFETY: every task writes only its own range of columns.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
 
 /// `y[m, n] (+)= x[m, k] · W[n, k]ᵀ`.
 pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {

@@ -53,13 +53,20 @@ pub mod portable {
 
 /// [`swiglu`] on slices of one length.
 pub fn swiglu_forward(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    let lanes = Lanes::in_force();
+    swiglu_forward_at(Lanes::in_force(), gate, up, out);
+}
+
+fn swiglu_forward_at(lanes: Lanes, gate: &[f32], up: &[f32], out: &mut [f32]) {
     host::for_rows(out, 1, |at, out| swiglu_run(lanes, &gate[at..][..out.len()], &up[at..][..out.len()], out));
 }
 
 /// The gradients of [`swiglu_forward`] with respect to `gate` and `up`, given that of its result.
 pub fn swiglu_backward(gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
-    let (lanes, run) = (Lanes::in_force(), host::rows_per_task(1));
+    swiglu_backward_at(Lanes::in_force(), gate, up, g, d_gate, d_up);
+}
+
+fn swiglu_backward_at(lanes: Lanes, gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
+    let run = host::rows_per_task(1);
     let tasks = d_gate.par_chunks_mut(run).zip(d_up.par_chunks_mut(run));
     let tasks = tasks.zip(gate.par_chunks(run)).zip(up.par_chunks(run)).zip(g.par_chunks(run));
     tasks.for_each(|((((d_gate, d_up), gate), up), g)| swiglu_run_back(lanes, gate, up, g, d_gate, d_up));
@@ -83,9 +90,7 @@ impl CustomOp2 for SwiGlu {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (gate, up) = (host::slice(gate, layout)?, host::slice(up, up_layout)?);
         let mut out = vec![0.0; gate.len()];
-        host::for_rows(&mut out, 1, |at, out| {
-            swiglu_run(self.lanes, &gate[at..][..out.len()], &up[at..][..out.len()], out);
-        });
+        swiglu_forward_at(self.lanes, gate, up, &mut out);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
@@ -99,15 +104,10 @@ impl CustomOp2 for SwiGlu {
         let grad = grad.contiguous()?;
         let mut d_gate = vec![0.0; gate.elem_count()];
         let mut d_up = vec![0.0; gate.elem_count()];
-        let run = host::rows_per_task(1);
         host::read(gate, |gate| {
             host::read(up, |up| {
                 host::read(&grad, |g| {
-                    let tasks = d_gate.par_chunks_mut(run).zip(d_up.par_chunks_mut(run));
-                    let tasks = tasks.zip(gate.par_chunks(run)).zip(up.par_chunks(run)).zip(g.par_chunks(run));
-                    tasks.for_each(|((((d_gate, d_up), gate), up), g)| {
-                        swiglu_run_back(self.lanes, gate, up, g, d_gate, d_up);
-                    });
+                    swiglu_backward_at(self.lanes, gate, up, g, &mut d_gate, &mut d_up);
                     Ok(())
                 })
             })

@@ -8,6 +8,14 @@ use rayon::prelude::*;
 /// Elements that one task handles: large enough to hide its scheduling, small enough to share out.
 const TASK: usize = 16 * 1024;
 
+/// A raw pointer to an output that tasks share, each writing only elements of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Out(pub *mut f32);
+// SAFETY: whoever makes one hands every task its own range of elements, as the type's contract says.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
 /// Whether the fused kernels apply: f32 on the CPU. Everything else takes the portable twin.
 pub(super) fn fused(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32

@@ -64,13 +64,19 @@ pub mod portable {
 
 /// [`rms_norm`] on slices, with `w.len()` columns.
 pub fn rms_forward(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
-    let lanes = Lanes::in_force();
+    rms_forward_at(Lanes::in_force(), x, w, eps, out);
+}
+
+fn rms_forward_at(lanes: Lanes, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
     host::for_rows(out, w.len(), |row, out| rms_rows(lanes, &x[row * w.len()..][..out.len()], w, eps, out));
 }
 
 /// The gradient of [`rms_forward`] with respect to `x`, given that of its result.
 pub fn rms_backward(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
-    let lanes = Lanes::in_force();
+    rms_backward_at(Lanes::in_force(), x, g, w, eps, dx);
+}
+
+fn rms_backward_at(lanes: Lanes, x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
     host::for_rows(dx, w.len(), |row, dx| {
         let run = row * w.len()..row * w.len() + dx.len();
         rms_rows_back(lanes, &x[run.clone()], &g[run], w, eps, dx);
@@ -92,9 +98,7 @@ impl CustomOp1 for RmsNorm {
         let x = host::slice(storage, layout)?;
         let mut out = vec![0.0; x.len()];
         host::read(&self.weight, |w| {
-            host::for_rows(&mut out, w.len(), |row, out| {
-                rms_rows(self.lanes, &x[row * w.len()..][..out.len()], w, self.eps, out);
-            });
+            rms_forward_at(self.lanes, x, w, self.eps, &mut out);
             Ok(())
         })?;
         Ok((CpuStorage::F32(out), layout.shape().clone()))
@@ -106,10 +110,7 @@ impl CustomOp1 for RmsNorm {
         host::read(x, |x| {
             host::read(&grad, |g| {
                 host::read(&self.weight, |w| {
-                    host::for_rows(&mut out, w.len(), |row, out| {
-                        let run = row * w.len()..row * w.len() + out.len();
-                        rms_rows_back(self.lanes, &x[run.clone()], &g[run], w, self.eps, out);
-                    });
+                    rms_backward_at(self.lanes, x, g, w, self.eps, &mut out);
                     Ok(())
                 })
             })

@@ -142,6 +142,26 @@ pub struct Adapter {
     pub modules_to_save: Vec<String>,
 }
 
+impl Adapter {
+    /// Plain LoRA of `rank` with alpha twice that, on `targets`; everything else at its default.
+    pub fn lora(rank: usize, targets: Targets) -> Adapter {
+        Adapter {
+            method: Method::Lora,
+            rank,
+            alpha: 2.0 * rank as f64,
+            dropout: 0.0,
+            init: Init::Default,
+            targets,
+            exclude: None,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            layers: None,
+            layers_pattern: Vec::new(),
+            modules_to_save: Vec::new(),
+        }
+    }
+}
+
 /// How the update is scaled: LoRA `alpha / r` (Hu et al. 2021), rsLoRA `alpha / sqrt(r)` (Kalajdzievski 2023).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]

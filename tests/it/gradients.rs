@@ -15,20 +15,7 @@ const DROPOUT: f64 = 0.2;
 const FIRST: [&str; 4] = ["q_proj", "k_proj", "v_proj", "c_attn"];
 
 fn all_linear(dropout: f64) -> recipe::Adapter {
-    recipe::Adapter {
-        method: recipe::Method::Lora,
-        rank: 3,
-        alpha: 6.0,
-        dropout,
-        init: recipe::Init::Default,
-        targets: recipe::Targets::AllLinear,
-        exclude: None,
-        rank_pattern: Vec::new(),
-        alpha_pattern: Vec::new(),
-        layers: None,
-        layers_pattern: Vec::new(),
-        modules_to_save: Vec::new(),
-    }
+    recipe::Adapter { dropout, ..recipe::Adapter::lora(3, recipe::Targets::AllLinear) }
 }
 
 /// `all-linear`, rank 3, with A as it starts and B zero.
