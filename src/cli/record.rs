@@ -17,7 +17,8 @@ use crate::train::{Control, Event, State};
 pub(super) struct Record<'a> {
     out: &'a Path,
     adapter: &'a Adapter,
-    fingerprint: BTreeMap<String, String>,
+    /// Hashes of what the run was made from, written into every checkpoint.
+    pub fingerprint: BTreeMap<String, String>,
     events: PathBuf,
     bar: Option<Progress>,
     total: u64,

@@ -231,7 +231,7 @@ impl Run<'_> {
         Ok(json!({
             "lorakit": env!("CARGO_PKG_VERSION"),
             "base": {"id": self.opened.resolved.id, "file": self.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
-            "fingerprint": self.fingerprint()?,
+            "fingerprint": record.fingerprint,
             "data": {"sources": sources, "train_rows": self.loaded.train.len(), "heldout_rows": self.loaded.heldout.len()},
             "steps": record.losses.last().map(|l| l.0),
             "best_step": record.best,

@@ -31,7 +31,6 @@ mod load_tests;
 pub(crate) mod tiny;
 
 pub use load::{Loaded, load};
-pub use order::epoch_order;
 pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
 pub use template::{Clock, Jinja};

@@ -5,11 +5,6 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// The order in which epoch `epoch` visits `n` examples: a permutation of `0..n`.
-pub fn epoch_order(n: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    permutation(n, seed, "order", epoch)
-}
-
 /// A permutation of `0..n` keyed by (seed, purpose, counter): Fisher–Yates from the end.
 pub(super) fn permutation(n: usize, seed: u64, purpose: &str, counter: u64) -> Vec<usize> {
     let mut stream = stream(seed, purpose, counter);
@@ -52,27 +47,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_visits_every_example_once_and_depends_on_seed_and_epoch() {
-        let a = epoch_order(1000, 7, 0);
+    fn a_permutation_holds_every_index_once_and_depends_on_seed_and_counter() {
+        let a = permutation(1000, 7, "order", 0);
         let mut sorted = a.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..1000).collect::<Vec<_>>());
-        assert_eq!(a, epoch_order(1000, 7, 0));
-        assert_ne!(a, epoch_order(1000, 7, 1));
-        assert_ne!(a, epoch_order(1000, 8, 0));
+        assert_eq!(a, permutation(1000, 7, "order", 0));
+        assert_ne!(a, permutation(1000, 7, "order", 1));
+        assert_ne!(a, permutation(1000, 8, "order", 0));
     }
 
     #[test]
     fn the_order_never_changes_between_versions() {
-        // Checkpoints store a position in this order: another order would resume on other rows.
-        assert_eq!(epoch_order(8, 42, 3), [6, 7, 1, 5, 4, 2, 3, 0]);
+        // Which rows a recipe sets aside or limits itself to is decided by it: another order would judge by other rows.
+        assert_eq!(permutation(8, 42, "order", 3), [6, 7, 1, 5, 4, 2, 3, 0]);
     }
 
     #[test]
     fn every_position_is_equally_likely() {
         let mut first = [0usize; 4];
         for epoch in 0..4000 {
-            first[epoch_order(4, 1, epoch)[0]] += 1;
+            first[permutation(4, 1, "order", epoch)[0]] += 1;
         }
         assert!(first.iter().all(|&n| (850..1150).contains(&n)), "{first:?}");
     }
