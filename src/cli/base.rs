@@ -43,9 +43,10 @@ impl Opened {
 /// When it is not found or its files are not usable.
 pub(super) fn open(base: &Base, quiet: bool) -> Result<Opened> {
     let resolved = find(base, quiet)?;
-    let model = Model::open(&resolved.path, base.compute, &device::best()?)?;
-    let tokenizer = text::tokenizer(&resolved.path)?;
-    Ok(Opened { model, tokenizer, resolved })
+    let device = device::best()?;
+    let open = || Model::open(&resolved.path, base.compute, &device);
+    let (model, tokenizer) = rayon::join(open, || text::tokenizer(&resolved.path));
+    Ok(Opened { model: model?, tokenizer: tokenizer?, resolved })
 }
 
 /// Finds a base model without opening it.

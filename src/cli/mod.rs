@@ -18,6 +18,7 @@ pub mod eval;
 pub mod generate;
 mod machine;
 pub mod merge;
+mod prepare;
 mod progress;
 mod prove;
 pub mod recipe;
@@ -87,6 +88,7 @@ pub enum Outcome {
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
+    prepare::start();
     crate::kernels::cpu::quiet_candle_pool();
     match run(&Cli::parse()) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

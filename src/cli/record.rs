@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::progress::{Progress, Unit};
-use super::stop;
+use super::{prepare, stop};
 use crate::adapter::Adapter;
 use crate::artifact::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
@@ -17,6 +17,8 @@ use crate::train::{Control, Event, State};
 pub(super) struct Record<'a> {
     out: &'a Path,
     adapter: &'a Adapter,
+    /// Seconds by part of the start, until it is told at the first step.
+    pub ready: Option<Vec<(&'static str, f64)>>,
     /// Hashes of what the run was made from, written into every checkpoint.
     pub fingerprint: BTreeMap<String, String>,
     events: PathBuf,
@@ -49,6 +51,7 @@ impl<'a> Record<'a> {
         let mut record = Record {
             out,
             adapter,
+            ready: None,
             fingerprint,
             events,
             bar: None,
@@ -101,6 +104,7 @@ impl<'a> Record<'a> {
         match event {
             Event::Started { steps, .. } => {
                 self.total = steps as u64;
+                self.tell_ready()?;
                 self.bar = Some(Progress::new("training", self.total, Unit::Items));
             }
             Event::Step { step, loss, tokens, trained, seconds, .. } => {
@@ -127,6 +131,16 @@ impl<'a> Record<'a> {
         Ok(if stop::asked() { Control::Stop } else { Control::Go })
     }
 
+    /// How long the start took, said and written.
+    fn tell_ready(&mut self) -> Result<()> {
+        let Some(parts) = self.ready.take() else { return Ok(()) };
+        let seconds = prepare::since_start().as_secs_f64();
+        let said: Vec<String> = parts.iter().map(|(what, seconds)| format!("{what} {seconds:.2}")).collect();
+        eprintln!("ready in {seconds:.2} s ({})", said.join(", "));
+        let parts: serde_json::Map<String, serde_json::Value> = parts.into_iter().map(|(k, s)| (k.into(), s.into())).collect();
+        self.line(&serde_json::json!({"event": "ready", "seconds": seconds, "parts": parts}).to_string())
+    }
+
     fn show(&mut self, step: usize, loss: f64) {
         let heldout = self.heldout.map(|l| format!(", held out {l:.4}")).unwrap_or_default();
         let rate = self.tokens as f64 / self.seconds.max(1e-9);
@@ -138,6 +152,10 @@ impl<'a> Record<'a> {
     fn append(&self, event: &Event) -> Result<()> {
         let line =
             serde_json::to_string(event).map_err(|e| Error::usage("events.jsonl", e.to_string(), "report this as a bug"))?;
+        self.line(&line)
+    }
+
+    fn line(&self, line: &str) -> Result<()> {
         let mut file =
             OpenOptions::new().append(true).create(true).open(&self.events).map_err(Error::io("write", &self.events))?;
         writeln!(file, "{line}").map_err(Error::io("write", &self.events))

@@ -7,7 +7,8 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::base::{self, Opened};
+use super::base::Opened;
+use super::prepare::{self, Prepared};
 use super::prove::{self, Proof};
 use super::record::Record;
 use super::stop;
@@ -15,9 +16,10 @@ use crate::adapter::Adapter;
 use crate::artifact::card::{self, Card};
 use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
-use crate::data::{self, Loaded, Renderer};
+use crate::data::Loaded;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::resolve::{self, Places};
 use crate::recipe::Recipe;
 use crate::train::{self, Job, Reason, State};
 
@@ -50,12 +52,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let recipe = Recipe::load(&args.recipe, &args.set)?;
     let out = args.out.clone().unwrap_or_else(|| recipe.output.dir.clone());
     claim(&out, args)?;
-    let opened = base::open(&recipe.base, false)?;
-    let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
-    opened.covers(&loaded)?;
-    let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)
-        .map_err(|e| in_recipe(e, &args.recipe))?;
+    let Prepared { opened, renderer, loaded, adapter, parts } = prepare::prepare(&recipe, false)?;
     let say = |line: &str| if args.json { eprintln!("{line}") } else { println!("{line}") };
     say(&format!(
         "training {} values on {} rows, {} held out; {} tokens, {:.0} % of them trained",
@@ -70,7 +67,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if args.overwrite {
         Checkpoints::of(&out).clear()?;
     }
-    let record = run.train(args.resume)?;
+    let record = run.train(args.resume, &parts)?;
     say(&format!("trained {} steps in {:.0} s; now the proof", record.losses.len(), started.elapsed().as_secs_f64()));
     let proof = prove::measure(&recipe, &opened, &renderer, &loaded, &adapter)?;
     let samples = proof.samples(recipe.eval.samples, &opened, &loaded)?;
@@ -98,20 +95,6 @@ fn claim(out: &Path, args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
-/// A complaint about targets names the recipe they stand in.
-fn in_recipe(error: Error, recipe: &Path) -> Error {
-    match error {
-        Error::Usage { what, why, help } => Error::Recipe {
-            file: recipe.to_path_buf(),
-            line: None,
-            key: format!("adapter.{}", what.trim_matches('`')),
-            why,
-            help,
-        },
-        other => other,
-    }
-}
-
 struct Run<'a> {
     recipe: &'a Recipe,
     out: &'a Path,
@@ -122,7 +105,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Trains and leaves the adapter with the values that are kept: the best if evaluations chose one, else the last.
-    fn train(&self, resume: bool) -> Result<Record<'_>> {
+    fn train(&self, resume: bool, parts: &[(&'static str, f64)]) -> Result<Record<'_>> {
+        let began = Instant::now();
         let fingerprint = self.fingerprint()?;
         let state = if resume { Some(self.newest(&fingerprint)?) } else { None };
         let mut record = Record::new(self.out, self.adapter, fingerprint, state.as_ref())?;
@@ -134,6 +118,8 @@ impl Run<'_> {
             settings: &self.recipe.train,
             pad: self.opened.tokenizer.pad_id(),
         };
+        let parts = [parts, &[("fingerprint", began.elapsed().as_secs_f64())]].concat();
+        record.ready = Some(parts);
         stop::listen();
         let reason = train::run(&job, state, &mut |event| record.hear(event))?;
         if reason != Reason::Interrupted {
@@ -180,7 +166,7 @@ impl Run<'_> {
         Ok(BTreeMap::from([
             ("adapter and train sections".to_string(), files::sha256(recipe.to_string().as_bytes())),
             ("tokenised data and template".to_string(), rows.finalize().to_string()),
-            ("base".to_string(), files::sha256_file(&weights)?),
+            ("base".to_string(), resolve::sha256(&Places::from_env(), &weights)?),
         ]))
     }
 

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::kernels::rope::RopeTable;
 use crate::kernels::weight::Weight;
 
+/// Positions whose angles are computed at once; the table grows when a longer row comes.
+const ROPE_POSITIONS: usize = 4096;
+
 /// Takes tensors out of a checkpoint, with shapes checked, and numbers sites as it meets them.
 pub(super) struct Builder<'a> {
     pub checkpoint: Checkpoint,
@@ -39,7 +42,7 @@ impl Builder<'_> {
         let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
         let head = FrozenLinear::new(head_weight, None, false, self.compute);
         let head_site = self.site(HEAD.to_string(), None, SiteKind::Head, c.width, c.vocab, false);
-        let rope = c.inv_freq.as_ref().map(|freq| RopeTable::new(freq.clone(), 1.0, c.max_positions));
+        let rope = c.inv_freq.as_ref().map(|freq| RopeTable::new(freq.clone(), 1.0, c.max_positions.min(ROPE_POSITIONS)));
         self.checkpoint.finish()?;
         Ok(Model {
             config: c.clone(),

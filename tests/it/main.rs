@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures of a test, and how a skipped one says so")]
 
 mod bad_input;
+mod before;
 mod bench;
 mod chat_templates;
 mod compare;

@@ -10,11 +10,13 @@ mod hub;
 mod git_hash;
 mod wheel;
 mod extract;
+mod digest;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use digest::sha256;
 pub use places::Places;
 pub use wheel::Fallback;
 
