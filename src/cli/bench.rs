@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::{base, print};
+use crate::bench::gemm::{self, Gemm, Rate, Shape};
 use crate::bench::{self, Report, Work};
 use crate::device::Compute;
 use crate::error::{Error, Result};
@@ -19,12 +20,27 @@ pub struct BenchArgs {
 enum Verb {
     /// Steps of training: tokens a second, memory, share of the machine's limit
     Train(TrainArgs),
-    /// The best rate of the products with frozen matrices
-    Gemm {
-        /// Precision of the big matrix products: auto, f32 or bf16
-        #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
-        compute: String,
-    },
+    /// The machine's limit for products with frozen matrices, and what a model's own reach of it
+    Gemm(GemmArgs),
+}
+
+#[derive(Debug, Args)]
+struct GemmArgs {
+    /// Base model whose matrices are multiplied: a directory, a .gguf file, or a hub id (default: the limit alone)
+    #[arg(long)]
+    model: Option<String>,
+    /// Where to get the base when the hub cannot be reached
+    #[arg(long, requires = "model")]
+    fallback: Option<String>,
+    /// Rows of a product; up to 16 (decoding) are judged by bytes a second
+    #[arg(long, default_value_t = 512, requires = "model", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    rows: u16,
+    /// Precision of the big matrix products: auto, f32 or bf16
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
+    compute: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +83,7 @@ struct TrainArgs {
 pub fn run(args: &BenchArgs) -> Result<()> {
     match &args.verb {
         Verb::Train(args) => train(args),
-        Verb::Gemm { compute } => print(&format!("{:.0} GFLOP/s\n", bench::gemm_peak(precision(compute))?)),
+        Verb::Gemm(args) => gemm(args),
     }
 }
 
@@ -77,6 +93,42 @@ fn precision(name: &str) -> Compute {
         "bf16" => Compute::Bf16,
         _ => Compute::Auto,
     }
+}
+
+fn gemm(args: &GemmArgs) -> Result<()> {
+    let compute = precision(&args.compute);
+    let Some(model) = &args.model else {
+        let peak = gemm::peak(compute)?;
+        return match args.json {
+            true => print(&format!("{}\n", serde_json::json!({"gemm_peak_gflops": peak}))),
+            false => print(&format!("{peak:.0} GFLOP/s\n")),
+        };
+    };
+    let base = Base { model: model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute };
+    let opened = base::open(&base, args.json)?;
+    let report = gemm::products(&opened.model, args.rows.into(), compute)?;
+    match args.json {
+        true => print(&format!("{}\n", serde_json::json!(report))),
+        false => print(&rates(&report)),
+    }
+}
+
+/// The limit, then a line a shape.
+fn rates(report: &Gemm) -> String {
+    let limit = match report.read_gb_s {
+        Some(limit) => format!("reading memory: {limit:.1} GB/s; multiplying: {:.0} GFLOP/s\n", report.gemm_peak_gflops),
+        None => format!("multiplying: {:.0} GFLOP/s\n", report.gemm_peak_gflops),
+    };
+    let rate = |r: &Rate| match report.read_gb_s {
+        Some(_) => format!("{:>7.1} GB/s {:>4.0} %", r.gb_s, r.share * 100.0),
+        None => format!("{:>6.0} GFLOP/s {:>3.0} %", r.gflops, r.share * 100.0),
+    };
+    let head = format!("{:<30}{:>19}{:>21}\n", format!("{} rows", report.rows), "x·Wᵀ", "dy·W");
+    let line = |s: &Shape| {
+        let what = format!("{} × {} {}", s.outputs, s.inputs, s.dtype);
+        format!("{what:<30}{:>19}{:>21}   {}\n", rate(&s.forward), rate(&s.backward), s.sites.join(", "))
+    };
+    limit + &head + &report.shapes.iter().map(line).collect::<String>()
 }
 
 fn train(args: &TrainArgs) -> Result<()> {

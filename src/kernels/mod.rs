@@ -23,6 +23,7 @@ pub mod bias;
 pub mod dropout;
 pub mod cross_entropy;
 pub mod head_loss;
+pub mod peak;
 
 #[cfg(test)]
 mod trial;

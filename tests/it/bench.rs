@@ -35,3 +35,40 @@ fn what_cannot_be_timed_is_one_error() {
         assert!(String::from_utf8_lossy(&done.stderr).contains(phrase), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }
+
+fn gemm(args: &[&str]) -> serde_json::Value {
+    let model = tiny_models::dir("llama");
+    let done = Command::new(env!("CARGO_BIN_EXE_lorakit"))
+        .args(["bench", "gemm", "--model", model.to_str().unwrap(), "--json"])
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+#[test]
+fn products_of_a_model_are_judged_by_the_limit_that_applies() {
+    let matrices = tiny_models::open("llama").sites().len() - 1; // all but the embedding
+    for (rows, limit, figure) in [("64", "gemm_peak_gflops", "gflops"), ("1", "read_gb_s", "gb_s")] {
+        let report = gemm(&["--rows", rows]);
+        let limit = report[limit].as_f64().unwrap();
+        let shapes = report["shapes"].as_array().unwrap();
+        assert_eq!(shapes.iter().map(|s| s["matrices"].as_u64().unwrap()).sum::<u64>(), matrices as u64, "{report}");
+        assert_eq!(shapes.last().unwrap()["sites"].as_array().unwrap().last().unwrap(), "lm_head", "{report}");
+        for rate in shapes.iter().flat_map(|s| [&s["forward"], &s["backward"]]) {
+            let (value, share) = (rate[figure].as_f64().unwrap(), rate["share"].as_f64().unwrap());
+            assert!(value > 0.0 && (share - value / limit).abs() < 1e-9, "{rate} of {limit}");
+        }
+    }
+}
+
+#[test]
+fn gemm_without_a_model_is_one_line_and_rows_need_one() {
+    let lorakit =
+        |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_lorakit")).args(["bench", "gemm"]).args(args).output().unwrap();
+    let line = String::from_utf8(lorakit(&["--compute", "f32"]).stdout).unwrap();
+    assert!(line.trim_end().strip_suffix(" GFLOP/s").is_some_and(|n| n.parse::<f64>().is_ok_and(|n| n > 0.0)), "{line}");
+    let refused = lorakit(&["--rows", "1"]);
+    assert!(refused.status.code() == Some(2) && String::from_utf8_lossy(&refused.stderr).contains("--model"));
+}

@@ -42,7 +42,7 @@ struct Known {
 pub fn sha256(places: &Places, path: &Path) -> Result<String> {
     let stamp = Stamp::of(path).map_err(Error::io("read", path))?;
     let memory = places.cache.as_deref().filter(|_| stamp.size >= WORTH).map(|cache| stamp.memory(cache));
-    if let Some(known) = memory.as_deref().and_then(|m| read(m)).filter(|known| known.stamp == stamp) {
+    if let Some(known) = memory.as_deref().and_then(read).filter(|known| known.stamp == stamp) {
         return Ok(known.sha256);
     }
     let sha256 = files::sha256_file(path)?;

@@ -2,8 +2,9 @@
 //!
 //! Work is made up (random ids), weights and code are real. Refuses to know: recipes as files, data, printing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub mod gemm;
+mod memory;
+
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
@@ -12,11 +13,11 @@ use crate::adapter::Adapter;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::files::{self, Mapped};
-use crate::kernels::linear::{Frozen, Side, product_slice};
 use crate::kernels::weight::{RowOrder, Weight, WeightType};
 use crate::model::{Model, Site, SiteKind};
 use crate::train::optim::{self, AdamW};
 use crate::{random, recipe};
+use memory::{Sampler, status};
 
 /// The work of one benchmark.
 #[derive(Debug, Clone)]
@@ -46,7 +47,7 @@ pub struct Report {
     pub peak_anon_mb: f64,
     /// Model FLOPs of a step / its time / `gemm_peak_gflops`.
     pub mfu: f64,
-    /// Best rate of a product with a frozen bf16 matrix on this machine, in this precision.
+    /// The machine's limit, see [`gemm::peak`].
     pub gemm_peak_gflops: f64,
     pub losses: Vec<f64>,
 }
@@ -56,7 +57,7 @@ pub struct Report {
 /// # Errors
 /// [`Error::Usage`] for a model or adapter that only autograd covers (gpt2, a GPU); whatever the model reports.
 pub fn train(model: &Model, work: &Work) -> Result<Report> {
-    let gemm_peak_gflops = gemm_peak(work.compute)?;
+    let gemm_peak_gflops = gemm::peak(work.compute)?;
     let adapter = Adapter::new(&work.adapter, None, model, 0)?;
     let memory = Sampler::start();
     let rows: Vec<Vec<u32>> = (0..work.batch as u64).map(|r| ids(r, work.seq, model.config.vocab)).collect();
@@ -148,30 +149,6 @@ fn pair_flops(model: &Model, work: &Work) -> f64 {
     sites.filter_map(|(i, s)| Some(6.0 * (adapter.low_rank(Site(i))?.a.dim(0).ok()? * (s.inputs + s.outputs)) as f64)).sum()
 }
 
-/// Best rate, in GFLOP/s, of `x·Wᵀ` and `dY·W` over matrices of a small model's shapes, 512 rows.
-///
-/// # Errors
-/// When a temporary file cannot be written.
-pub fn gemm_peak(compute: Compute) -> Result<f64> {
-    const ROWS: usize = 512;
-    let mut best = 0f64;
-    for (n, k) in [(576, 576), (1536, 576), (576, 1536), (1536, 1536)] {
-        let frozen = Frozen::new(made_up(n, k)?, compute);
-        let (x, mut y) = (vec![0.5f32; ROWS * k], vec![0f32; ROWS * n]);
-        let (dy, mut dx) = (vec![0.5f32; ROWS * n], vec![0f32; ROWS * k]);
-        let flops = 2.0 * (ROWS * n * k) as f64;
-        for _ in 0..30 {
-            let started = Instant::now();
-            product_slice(&x, ROWS, &frozen, Side::Transposed, &mut y);
-            best = best.max(flops / started.elapsed().as_nanos() as f64);
-            let started = Instant::now();
-            product_slice(&dy, ROWS, &frozen, Side::Plain, &mut dx);
-            best = best.max(flops / started.elapsed().as_nanos() as f64);
-        }
-    }
-    Ok(best)
-}
-
 /// A bf16 matrix in a mapped temporary file.
 fn made_up(rows: usize, cols: usize) -> Result<Weight> {
     let dir = tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?;
@@ -189,40 +166,4 @@ fn ids(row: u64, len: usize, vocab: usize) -> Vec<u32> {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// A figure of `/proc/self/status` in MB (10^6 bytes); `None` where there is no such file.
-fn status(key: &str) -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib: f64 = text.lines().find_map(|l| l.strip_prefix(key))?.trim().trim_end_matches(" kB").parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
-}
-
-/// Watches the anonymous part of the resident set, which the kernel keeps no peak of.
-struct Sampler {
-    done: Arc<AtomicBool>,
-    peak: Arc<AtomicU64>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Sampler {
-    fn start() -> Sampler {
-        let (done, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (d, p) = (done.clone(), peak.clone());
-        let thread = std::thread::spawn(move || {
-            while !d.load(Ordering::Relaxed) {
-                p.fetch_max(status("RssAnon:").unwrap_or(0.0) as u64, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        });
-        Sampler { done, peak, thread }
-    }
-
-    /// Largest value seen, MB.
-    fn stop(self) -> f64 {
-        self.done.store(true, Ordering::Relaxed);
-        // A sampler that panicked has still left what it saw.
-        let _ = self.thread.join();
-        self.peak.load(Ordering::Relaxed) as f64
-    }
 }
