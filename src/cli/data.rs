@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::data::pack::Fill;
 use crate::data::{self, Counts, Example, Loaded, Long, Reason, Renderer, Report, Tokenizer};
 use crate::error::{Error, Result};
-use crate::recipe::Recipe;
+use crate::recipe::{self, Recipe};
 
 /// Look at training data as the model will see it.
 #[derive(Debug, Args)]
@@ -46,11 +47,15 @@ pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Resu
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
     let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
     let mut out = std::io::stdout().lock();
+    let fill = fill(&recipe.train, &loaded.train);
     if *json {
-        return write(&mut out, &format!("{:#}\n", as_json(&loaded, &tokenizer, *n)?));
+        let mut line = as_json(&loaded, &tokenizer, *n)?;
+        line["packing"] = json!(fill);
+        return write(&mut out, &format!("{line:#}\n"));
     }
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    show(&loaded, &tokenizer, *n, &mut out, colour)
+    show(&loaded, &tokenizer, *n, &mut out, colour)?;
+    fill.map_or(Ok(()), |fill| write(&mut out, &format!("packed: {fill}\n")))
 }
 
 /// Prints the first `n` examples with what is trained in green (or between ⟦ and ⟧), then the account of all rows.
@@ -74,6 +79,12 @@ pub fn show(loaded: &Loaded, tokenizer: &Tokenizer, n: usize, out: &mut dyn Writ
     }
     write(out, &text)?;
     write(out, &account(&loaded.report))
+}
+
+/// How full the packed rows of a run are; `None` when the recipe does not pack.
+pub(super) fn fill(train: &recipe::Train, examples: &[Example]) -> Option<Fill> {
+    let lengths = || examples.iter().map(|e| e.ids.len()).collect::<Vec<_>>();
+    train.packing.then(|| Fill::of(&lengths(), train.max_length))
 }
 
 /// The text of an example, cut where training begins and ends.

@@ -62,6 +62,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         loaded.report.train.tokens,
         loaded.report.train.share_trained() * 100.0
     ));
+    if let Some(fill) = super::data::fill(&recipe.train, &loaded.train) {
+        say(&format!("packed {fill}"));
+    }
     let started = Instant::now();
     let run = Run { recipe: &recipe, out: &out, opened: &opened, loaded: &loaded, adapter: &adapter };
     if args.overwrite {
@@ -219,6 +222,7 @@ impl Run<'_> {
             "base": {"id": self.opened.resolved.id, "file": self.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
             "fingerprint": record.fingerprint,
             "data": {"sources": sources, "train_rows": self.loaded.train.len(), "heldout_rows": self.loaded.heldout.len()},
+            "packing": super::data::fill(&self.recipe.train, &self.loaded.train),
             "steps": record.losses.last().map(|l| l.0),
             "best_step": record.best,
             "trained_tokens": record.trained,

@@ -124,6 +124,7 @@ fn settings() -> Train {
         batch_size: 2,
         accumulate: 1,
         max_length: 64,
+        packing: false,
         weight_decay: 0.01,
         beta1: 0.9,
         beta2: 0.999,

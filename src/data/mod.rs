@@ -5,6 +5,7 @@
 //! lines     rows     text      where each   tokens + mask      dropped, counted, split
 //!                              message lies
 //! ```
+//! and, for training, [`pack`]: several examples in a row.
 //!
 //! The loss falls on the tokens of every assistant turn, the token that ends the turn included; where these lie is
 //! found from the rendering itself. Special tokens come from templates only: written in a message they stay text.
@@ -13,6 +14,7 @@
 mod tokenizer;
 mod special;
 mod order;
+pub mod pack;
 mod source;
 mod shape;
 mod template;

@@ -16,14 +16,29 @@ pub struct Batch {
 impl Batch {
     /// Rows of any lengths, padded on the right with `pad`.
     pub fn right_padded(rows: &[impl AsRef<[u32]>], pad: u32) -> Batch {
-        let len = rows.iter().map(|r| r.as_ref().len()).max().unwrap_or(0);
-        let mut ids = Vec::with_capacity(rows.len() * len);
-        for row in rows {
-            ids.extend_from_slice(row.as_ref());
-            ids.resize(ids.len() + len - row.as_ref().len(), pad);
+        let rows: Vec<[&[u32]; 1]> = rows.iter().map(|r| [r.as_ref()]).collect();
+        Batch::packed(&rows, pad)
+    }
+
+    /// Rows of several texts each, one after another: every text has its own positions and sees only itself. Rows are
+    /// padded on the right with `pad`, which goes on where the last text ends.
+    pub fn packed<'a>(rows: &[impl AsRef<[&'a [u32]]>], pad: u32) -> Batch {
+        let total = |row: &[&[u32]]| row.iter().map(|text| text.len()).sum::<usize>();
+        let len = rows.iter().map(|r| total(r.as_ref())).max().unwrap_or(0);
+        let mut batch = Batch { ids: Vec::new(), rows: rows.len(), len, positions: Vec::new(), starts: Vec::new() };
+        for row in rows.iter().map(AsRef::as_ref) {
+            let gap = len - total(row);
+            let mut start = 0;
+            for (i, text) in row.iter().enumerate() {
+                let taken = if i + 1 == row.len() { len - start } else { text.len() };
+                batch.ids.extend_from_slice(text);
+                batch.positions.extend(0..taken as u32);
+                batch.starts.resize(batch.starts.len() + taken, start as u32);
+                start += taken;
+            }
+            batch.ids.resize(batch.ids.len() + gap, pad);
         }
-        let positions = (0..rows.len()).flat_map(|_| 0..len as u32).collect();
-        Batch { starts: vec![0; ids.len()], ids, rows: rows.len(), len, positions }
+        batch
     }
 
     /// Rows of any lengths, padded on the left with `pad`; a padded query sees only itself.
@@ -51,6 +66,15 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packed_texts_have_their_own_positions_and_first_keys() {
+        let batch = Batch::packed(&[vec![&[7, 8, 9][..], &[4, 5]], vec![&[1, 2, 3]]], 0);
+        assert_eq!((batch.rows, batch.len), (2, 5));
+        assert_eq!(batch.ids, [7, 8, 9, 4, 5, 1, 2, 3, 0, 0]);
+        assert_eq!(batch.positions, [0, 1, 2, 0, 1, 0, 1, 2, 3, 4]);
+        assert_eq!(batch.starts, [0, 0, 0, 3, 3, 0, 0, 0, 0, 0]);
+    }
 
     #[test]
     fn left_padding_restarts_positions_and_hides_the_pad() {

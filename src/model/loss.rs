@@ -18,12 +18,13 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// From a mask over tokens: token `i` of a row, if `trained`, is predicted from position `i - 1` of that row.
+    /// From a mask over tokens: token `i` of a row, if `trained`, is predicted from position `i - 1` of that row; the
+    /// first token of a text has none before it, also where another text of a packed row ends there.
     pub fn shifted(batch: &Batch, trained: impl Fn(usize, usize) -> bool) -> Targets {
         let mut targets = Targets::default();
         for row in 0..batch.rows {
             for i in 1..batch.len {
-                if trained(row, i) {
+                if batch.positions[row * batch.len + i] > 0 && trained(row, i) {
                     targets.at.push((row * batch.len + i - 1) as u32);
                     targets.ids.push(batch.ids[row * batch.len + i]);
                 }

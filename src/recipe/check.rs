@@ -205,6 +205,7 @@ impl Check<'_> {
             batch_size: raw.batch_size.unwrap_or(8),
             accumulate: raw.accumulate.unwrap_or(1),
             max_length: raw.max_length.unwrap_or(512),
+            packing: raw.packing.unwrap_or(false),
             weight_decay: raw.weight_decay.unwrap_or(0.0),
             beta1: raw.beta1.unwrap_or(0.9),
             beta2: raw.beta2.unwrap_or(0.999),

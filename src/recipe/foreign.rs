@@ -43,6 +43,8 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("max_seq_len", "train.max_length"),
     ("sequence_len", "train.max_length"),
     ("cutoff_len", "train.max_length"),
+    ("sample_packing", "train.packing"),
+    ("neat_packing", "train.packing"),
     ("save_steps", "train.save_every"),
     ("eval_steps", "train.eval_every"),
     ("steps_per_eval", "train.eval_every"),

@@ -277,12 +277,14 @@ pub struct Train {
     pub schedule: Schedule,
     /// Warm-up: a number of steps.
     pub warmup: Warmup,
-    /// Rows per micro-batch.
+    /// Rows per micro-batch: examples, or packed rows.
     pub batch_size: usize,
     /// Micro-batches per optimiser step.
     pub accumulate: usize,
     /// Longest row in tokens.
     pub max_length: usize,
+    /// Several examples a row.
+    pub packing: bool,
     pub weight_decay: f64,
     pub beta1: f64,
     pub beta2: f64,

@@ -173,7 +173,7 @@ pub(super) struct RawTrain {
     /// Steps over which the learning rate rises: a whole number of steps, or a share of all steps below 1.0.
     #[schemars(extend("examples" = [0.03, 20], "default" = 0.03))]
     pub(super) warmup: Option<RawWarmup>,
-    /// Rows in a micro-batch.
+    /// Rows in a micro-batch: examples, or with `packing` rows of several examples.
     #[schemars(range(min = 1, max = 65536), example = 8, extend("default" = 8))]
     pub(super) batch_size: Option<usize>,
     /// Micro-batches in an optimiser step.
@@ -182,6 +182,10 @@ pub(super) struct RawTrain {
     /// Longest row in tokens.
     #[schemars(range(min = 8), example = 512, extend("default" = 512))]
     pub(super) max_length: Option<usize>,
+    /// Put several examples into a row of up to `max_length` tokens; they do not see each other. `batch_size` then counts
+    /// such rows, so that a step is of more examples.
+    #[schemars(example = true, extend("default" = false))]
+    pub(super) packing: Option<bool>,
     /// Checkpoint every so many steps (0: only at the end).
     #[schemars(example = 100, extend("default" = 0))]
     pub(super) save_every: Option<usize>,

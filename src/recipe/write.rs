@@ -183,6 +183,7 @@ fn train(train: &super::Train) -> RawTrain {
         batch_size: Some(train.batch_size),
         accumulate: Some(train.accumulate),
         max_length: Some(train.max_length),
+        packing: Some(train.packing),
         save_every: Some(train.save_every),
         eval_every: Some(train.eval_every),
         early_stop: train.early_stop,

@@ -81,7 +81,7 @@ pub enum Control {
 /// [`Error::NonFinite`] when the loss or a gradient is not a number (the last good state was offered by a `Save` event
 /// before), and whatever the listener returns.
 pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<Reason> {
-    let order = Order::new(job.settings, job.examples.len())?;
+    let order = Order::new(job.settings, job.examples)?;
     let mut loop_ = Loop { job, optim: AdamW::new(job.adapter.params())?, progress: Progress::default(), order };
     if let Some(state) = resume {
         loop_.progress = state.restore(job.adapter, &mut loop_.optim)?;
@@ -126,14 +126,15 @@ impl Loop<'_> {
     fn step(&mut self, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<Event> {
         let (started, step, s) = (Instant::now(), self.progress.step, self.job.settings);
         let micros = self.order.micro_batches(step);
-        let trained: usize = micros.iter().flatten().map(|i| trained_len(&self.job.examples[*i])).sum();
+        let trained: usize = micros.iter().flatten().flatten().map(|i| trained_len(&self.job.examples[*i])).sum();
         let mut sums = vec![None; self.job.adapter.params().len()];
         let (mut loss, mut tokens) = (0f64, 0usize);
         for (micro, rows) in micros.iter().enumerate() {
-            let rows: Vec<&Example> = rows.iter().map(|i| &self.job.examples[*i]).collect();
+            let row = |row: &Vec<usize>| row.iter().map(|i| &self.job.examples[*i]).collect();
+            let rows: Vec<Vec<&Example>> = rows.iter().map(row).collect();
             let adapt = self.job.adapter.training(s.seed, step as u64, micro as u64);
             loss += accumulate(self.job, &adapt, &rows, trained, &mut sums)?;
-            tokens += rows.iter().map(|r| r.ids.len()).sum::<usize>();
+            tokens += rows.iter().flatten().map(|e| e.ids.len()).sum::<usize>();
         }
         let grad_norm = optim::norm(&sums)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
@@ -192,10 +193,11 @@ fn trained_len(example: &Example) -> usize {
 }
 
 /// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share. Written out where
-/// the model covers it, through autograd elsewhere.
-fn accumulate(job: &Job, adapt: &dyn Adapt, rows: &[&Example], trained: usize, sums: &mut [Option<Tensor>]) -> Result<f64> {
-    let ids: Vec<&[u32]> = rows.iter().map(|r| r.ids.as_slice()).collect();
-    let is_target = |row: usize, i: usize| rows[row].trained.get(i).copied().unwrap_or(false);
+/// the model covers it (example by example), through autograd elsewhere (in packed rows).
+fn accumulate(job: &Job, adapt: &dyn Adapt, rows: &[Vec<&Example>], trained: usize, sums: &mut [Option<Tensor>]) -> Result<f64> {
+    let examples: Vec<&Example> = rows.concat();
+    let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
+    let is_target = |example: usize, i: usize| examples[example].trained.get(i).copied().unwrap_or(false);
     let factor = 1.0 / trained.max(1) as f64;
     if let Some(direct) = job.model.direct_gradients(adapt, &ids, &is_target, factor, job.pad)? {
         for (site, a, b) in direct.pairs {
@@ -206,8 +208,7 @@ fn accumulate(job: &Job, adapt: &dyn Adapt, rows: &[&Example], trained: usize, s
         }
         return Ok(direct.loss);
     }
-    let batch = Batch::right_padded(&ids, job.pad);
-    let targets = Targets::shifted(&batch, is_target);
+    let (batch, targets) = batch(rows, job.pad);
     if targets.is_empty() {
         return Ok(0.0);
     }
@@ -219,6 +220,15 @@ fn accumulate(job: &Job, adapt: &dyn Adapt, rows: &[&Example], trained: usize, s
         }
     }
     Ok(f64::from(loss.to_scalar::<f32>()?))
+}
+
+/// Rows of examples as the decoder takes them.
+fn batch(rows: &[Vec<&Example>], pad: u32) -> (Batch, Targets) {
+    let ids: Vec<Vec<&[u32]>> = rows.iter().map(|row| row.iter().map(|e| e.ids.as_slice()).collect()).collect();
+    let masks: Vec<Vec<bool>> = rows.iter().map(|row| row.iter().flat_map(|e| e.trained.iter().copied()).collect()).collect();
+    let batch = Batch::packed(&ids, pad);
+    let targets = Targets::shifted(&batch, |row, i| masks[row].get(i).copied().unwrap_or(false));
+    (batch, targets)
 }
 
 /// `sum += grad`.

@@ -10,6 +10,7 @@ mod compare;
 mod conform;
 mod examples;
 mod gradients;
+mod packing;
 mod real_checkpoint;
 mod real_generate;
 mod real_model;

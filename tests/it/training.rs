@@ -17,14 +17,14 @@ fn recipe_file() -> PathBuf {
 }
 
 /// Model and data of the tiny recipe under some overrides.
-struct Fixture {
+pub(crate) struct Fixture {
     recipe: Recipe,
     model: Model,
-    rows: Loaded,
+    pub(crate) rows: Loaded,
 }
 
 impl Fixture {
-    fn new(set: &[&str]) -> Fixture {
+    pub(crate) fn new(set: &[&str]) -> Fixture {
         let set: Vec<String> = set.iter().map(ToString::to_string).collect();
         let recipe = Recipe::load(&recipe_file(), &set).unwrap();
         let renderer = Renderer::new(text::tokenizer(&tiny_models::dir("llama")).unwrap(), &recipe.template).unwrap();
@@ -43,7 +43,7 @@ impl Fixture {
     }
 
     /// The adapter's bytes and the losses of an undisturbed run.
-    fn undisturbed(&self) -> (Vec<u8>, Vec<f64>) {
+    pub(crate) fn undisturbed(&self) -> (Vec<u8>, Vec<f64>) {
         let adapter = self.adapter();
         let mut losses = Vec::new();
         self.run(&adapter, None, &mut |event| {
@@ -59,8 +59,14 @@ impl Fixture {
 
 #[test]
 fn a_run_stopped_and_resumed_ends_in_the_same_bytes() {
-    let f =
-        Fixture::new(&["train.steps=9", "train.accumulate=2", "train.batch_size=3", "adapter.dropout=0.1", "train.eval_every=4"]);
+    let set = ["train.steps=9", "train.accumulate=2", "adapter.dropout=0.1", "train.eval_every=4"];
+    stopped_and_resumed(&[&set[..], &["train.batch_size=3"]].concat());
+    stopped_and_resumed(&[&set[..], &["train.batch_size=1", "train.packing=true"]].concat());
+    stopped_and_resumed(&["train.steps=9", "train.batch_size=2", "train.packing=true"]);
+}
+
+fn stopped_and_resumed(set: &[&str]) {
+    let f = Fixture::new(set);
     let (want, _) = f.undisturbed();
     let adapter = f.adapter();
     let mut saved = None;
