@@ -1,12 +1,13 @@
 //! The tokenizer and the chat template that a GGUF file carries, as a Hugging Face tokenizer.
 //!
-//! The tokenizer is described in the form of `tokenizer.json` and read by the `tokenizers` crate, so it can be saved
-//! beside a merged model as it is. Refuses to know: tensors, templates' language.
+//! The tokenizer is described in the form of `tokenizer.json`, but for its vocabulary, and read by the `tokenizers` crate; it
+//! can be saved beside a merged model as it is. Refuses to know: tensors, templates' language.
 
 use std::path::Path;
 
-use serde_json::{Map, Value as Json, json};
-use tokenizers::Tokenizer;
+use serde_json::{Value as Json, json};
+use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::gguf::{Gguf, Value};
 use super::vocabulary::{Kind, Vocabulary};
@@ -46,18 +47,17 @@ impl GgufText {
         let vocabulary = Vocabulary::read(&gguf)?;
         let kind = vocabulary.get("model").and_then(Value::text).unwrap_or_default();
         let pre = vocabulary.get("pre").and_then(Value::text).unwrap_or("default");
-        let (mut description, default_bos) = match kind {
+        let ((mut description, model), default_bos) = match kind {
             "gpt2" => (byte_level(&vocabulary, pre)?, pre == "llama-bpe"),
             "llama" => (sentence_piece(&vocabulary)?, true),
             other => return Err(unsupported(path, "model", other, "gpt2 (byte-level BPE) and llama (SentencePiece BPE)")),
         };
         let bos = vocabulary.special("bos_token_id")?;
         let add_bos = vocabulary.get("add_bos_token").and_then(Value::flag).unwrap_or(default_bos) && bos.is_some();
-        description["added_tokens"] = added_tokens(&vocabulary, kind == "llama");
         description["post_processor"] =
             bos.as_deref().filter(|_| add_bos).map_or(Json::Null, |bos| prepend(bos, vocabulary.ids[bos]));
         Ok(Self {
-            tokenizer: build(path, &description)?,
+            tokenizer: build(path, &description, model, added_tokens(&vocabulary, kind == "llama"))?,
             bos,
             eos: vocabulary.special("eos_token_id")?,
             pad: vocabulary.special("padding_token_id")?,
@@ -68,20 +68,29 @@ impl GgufText {
     }
 }
 
+/// A tokenizer without its vocabulary, and the model that holds that.
+type Described = (Json, tokenizers::Result<BPE>);
+
 fn unsupported(path: &Path, key: &str, value: &str, known: &str) -> Error {
     let help = format!("{known} are; use the Hugging Face directory of this model");
     Error::model(path, format!("key `tokenizer.ggml.{key}`"), format!("`{value}` is not supported"), help)
 }
 
-fn build(path: &Path, description: &Json) -> Result<Tokenizer> {
-    let text = description.to_string();
-    Tokenizer::from_bytes(text.as_bytes()).map_err(|e| {
+/// The vocabulary is handed over as it is: written into the description and read back, it took most of the time and memory
+/// of a start.
+fn build(path: &Path, description: &Json, model: tokenizers::Result<BPE>, added: Vec<AddedToken>) -> Result<Tokenizer> {
+    let built = || {
+        let mut tokenizer = Tokenizer::from_bytes(description.to_string())?;
+        tokenizer.with_model(model?).add_tokens(added)?;
+        Ok(tokenizer)
+    };
+    built().map_err(|e: tokenizers::Error| {
         Error::model(path, "tokenizer", format!("it cannot be built: {e}"), "use the Hugging Face directory of this model")
     })
 }
 
 /// Byte-level BPE (GPT-2 and its descendants).
-fn byte_level(vocabulary: &Vocabulary, pre: &str) -> Result<Json> {
+fn byte_level(vocabulary: &Vocabulary, pre: &str) -> Result<Described> {
     let merges = vocabulary.merges()?;
     let (normalizer, pre_tokenizer) = match pre {
         "default" | "gpt-2" => (Json::Null, bytes(true)),
@@ -90,12 +99,12 @@ fn byte_level(vocabulary: &Vocabulary, pre: &str) -> Result<Json> {
         "qwen2" => (json!({"type": "NFC"}), sequence("pretokenizers", [split(QWEN2_SPLIT), bytes(false)])),
         other => return Err(unsupported(&vocabulary.gguf.path, "pre", other, "default, gpt-2, smollm, llama-bpe and qwen2")),
     };
-    let model = json!({ "ignore_merges": pre == "llama-bpe" });
-    Ok(description(normalizer, pre_tokenizer, bytes(true), bpe(vocabulary, &merges, model)))
+    let model = bpe(vocabulary, &merges).ignore_merges(pre == "llama-bpe").build();
+    Ok((description(normalizer, pre_tokenizer, bytes(true)), model))
 }
 
 /// SentencePiece BPE with byte fallback (Llama 2 and its descendants).
-fn sentence_piece(vocabulary: &Vocabulary) -> Result<Json> {
+fn sentence_piece(vocabulary: &Vocabulary) -> Result<Described> {
     let scores = vocabulary.scores()?;
     let merges = merges_by_score(vocabulary, &scores);
     let prefix = vocabulary.get("add_space_prefix").and_then(Value::flag).unwrap_or(true);
@@ -111,8 +120,11 @@ fn sentence_piece(vocabulary: &Vocabulary) -> Result<Json> {
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
     let unknown = vocabulary.kinds.iter().position(|k| *k == Kind::Unknown).map(|id| vocabulary.pieces[id]);
-    let model = json!({ "unk_token": unknown, "fuse_unk": true, "byte_fallback": true });
-    Ok(description(normalizer, Json::Null, sequence("decoders", decoders), bpe(vocabulary, &merges, model)))
+    let mut model = bpe(vocabulary, &merges).fuse_unk(true).byte_fallback(true);
+    if let Some(unknown) = unknown {
+        model = model.unk_token(unknown.to_string());
+    }
+    Ok((description(normalizer, Json::Null, sequence("decoders", decoders)), model.build()))
 }
 
 /// The merges that SentencePiece's scores stand for: every way to make a piece of two others, the best score first; ties
@@ -139,28 +151,20 @@ fn merges_by_score<'a>(vocabulary: &Vocabulary<'a>, scores: &[f64]) -> Vec<(&'a 
     merges.into_iter().map(|(.., l, r)| (vocabulary.pieces[l], vocabulary.pieces[r])).collect()
 }
 
-/// A `tokenizer.json` without its added tokens and post-processor.
-fn description(normalizer: Json, pre_tokenizer: Json, decoder: Json, model: Json) -> Json {
+/// A `tokenizer.json` without its vocabulary, added tokens and post-processor.
+fn description(normalizer: Json, pre_tokenizer: Json, decoder: Json) -> Json {
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder, "model": model,
+        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": decoder,
+        "model": {"type": "BPE", "vocab": {}, "merges": []},
     })
 }
 
-/// A BPE model over the vocabulary; `special` sets what differs from the defaults.
-fn bpe(vocabulary: &Vocabulary, merges: &[(&str, &str)], special: Json) -> Json {
-    let ids: Map<String, Json> =
-        vocabulary.pieces.iter().enumerate().map(|(id, piece)| ((*piece).to_string(), id.into())).collect();
-    let mut model = json!({
-        "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-        "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": ids, "merges": merges,
-    });
-    if let Json::Object(special) = special {
-        for (key, value) in special {
-            model[key] = value;
-        }
-    }
-    model
+/// A BPE model over the vocabulary, everything else at its default.
+fn bpe(vocabulary: &Vocabulary, merges: &[(&str, &str)]) -> BpeBuilder {
+    let ids: Vocab = vocabulary.pieces.iter().zip(0u32..).map(|(piece, id)| ((*piece).to_string(), id)).collect();
+    let merges = merges.iter().map(|(left, right)| ((*left).to_string(), (*right).to_string())).collect();
+    BPE::builder().vocab_and_merges(ids, merges)
 }
 
 fn sequence(key: &str, parts: impl IntoIterator<Item = Json>) -> Json {
@@ -176,18 +180,13 @@ fn split(pattern: &str) -> Json {
 }
 
 /// Tokens that are found in the text before anything else. In a SentencePiece vocabulary the unknown piece is special too.
-fn added_tokens(vocabulary: &Vocabulary, sentence_piece: bool) -> Json {
+fn added_tokens(vocabulary: &Vocabulary, sentence_piece: bool) -> Vec<AddedToken> {
     let special = |kind: Kind| kind == Kind::Control || (sentence_piece && kind == Kind::Unknown);
-    let added = vocabulary.pieces.iter().zip(&vocabulary.kinds).enumerate().filter(|(_, (piece, kind))| {
-        special(**kind) || (**kind == Kind::UserDefined && !(sentence_piece && piece.contains(SPACE)))
-    });
-    let added = added.map(|(id, (piece, kind))| {
-        json!({
-            "id": id, "content": piece, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": special(*kind),
-        })
-    });
-    Json::Array(added.collect())
+    let added =
+        vocabulary.pieces.iter().zip(&vocabulary.kinds).filter(|(piece, kind)| {
+            special(**kind) || (**kind == Kind::UserDefined && !(sentence_piece && piece.contains(SPACE)))
+        });
+    added.map(|(piece, kind)| AddedToken::from(*piece, special(*kind)).normalized(false)).collect()
 }
 
 /// Puts `bos` before every sequence.
