@@ -25,7 +25,7 @@ pub(crate) fn run(base: &str, out: &Path) -> Result<(f64, f64)> {
     let adapter = Adapter::new(&recipe.adapter, found.id, &model, recipe.train.seed)?;
 
     let pad = renderer.tokenizer().pad_id();
-    let heldout = |adapt: &dyn Adapt| Ok::<_, lorakit::Error>(model.score(adapt, &rows.heldout, 8, pad, &mut |_| ())?.loss());
+    let heldout = |adapt: &dyn Adapt| Ok::<_, lorakit::Error>(model.score(adapt, &rows.heldout, 8, pad, &mut |_| Ok(()))?.loss());
     let job =
         Job { model: &model, adapter: &adapter, examples: &rows.train, heldout: &rows.heldout, settings: &recipe.train, pad };
     train::run(&job, None, &mut |event| {

@@ -45,6 +45,9 @@ pub enum Error {
     /// The user asked to stop.
     #[error("interrupted: {what}")]
     Interrupted { what: String },
+    /// The system asked to stop (SIGTERM); the work can go on later.
+    #[error("terminated: {what}")]
+    Terminated { what: String },
     /// A tensor operation failed: shapes or devices disagree. A bug here unless a custom model caused it.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -82,10 +85,12 @@ impl Error {
         Error::Data { file: file.to_path_buf(), line, why: why.into(), help: help.into() }
     }
 
-    /// The exit code of the command line: 2 for what a user can fix, 130 for an interrupt, 1 for the rest.
+    /// The exit code of the command line: 2 for what a user can fix, 130 for an interrupt, 75 (`EX_TEMPFAIL`: go on
+    /// later) for a termination, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { .. } => 130,
+            Error::Terminated { .. } => 75,
             Error::Tensor(_) | Error::NonFinite { .. } => 1,
             _ => 2,
         }

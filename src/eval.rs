@@ -32,11 +32,16 @@ pub struct Measure {
     pub answers: Vec<String>,
 }
 
-/// Judges `adapt` on the rows. `progress` hears (what, done, all).
+/// Judges `adapt` on the rows. `progress` hears (what, done, all); an error of its own ends the work.
 ///
 /// # Errors
-/// As the model's forward pass.
-pub fn measure(model: &Model, adapt: &dyn Adapt, rows: &Rows, progress: &mut dyn FnMut(&str, usize, usize)) -> Result<Measure> {
+/// As the model's forward pass, and what `progress` returns.
+pub fn measure(
+    model: &Model,
+    adapt: &dyn Adapt,
+    rows: &Rows,
+    progress: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
+) -> Result<Measure> {
     let limit = rows.settings.limit.unwrap_or(usize::MAX);
     let examples = &rows.examples[..rows.examples.len().min(limit)];
     let pad = rows.tokenizer.pad_id();
@@ -54,13 +59,13 @@ fn answers(
     adapt: &dyn Adapt,
     rows: &Rows,
     limit: usize,
-    progress: &mut dyn FnMut(&str, usize, usize),
+    progress: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
 ) -> Result<Vec<String>> {
     let prompts: Vec<Vec<u32>> = rows.prompts.iter().take(limit).map(|p| p.ids.clone()).collect();
     let limits = Limits { max_new_tokens: rows.settings.max_new_tokens, stop: rows.stop.to_vec() };
     let (size, pad, all) = (rows.settings.batch_size, rows.tokenizer.pad_id(), prompts.len());
     let ids = generate::batch(model, adapt, &prompts, &Sampling::GREEDY, &limits, size, pad, &mut |done| {
-        progress("answers", done, all);
+        progress("answers", done, all)
     })?;
     ids.iter().map(|ids| rows.tokenizer.decode(ids, true)).collect()
 }

@@ -35,6 +35,20 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::
     sync_dir(&dir)
 }
 
+/// Removes the half-written files that a killed process left in `dir`; nobody else may be writing there.
+///
+/// # Errors
+/// [`Error::Io`] when one cannot be removed.
+pub fn sweep(dir: &Path) -> Result<()> {
+    let half = |name: &str| name.starts_with(".lorakit-") && name.ends_with(".tmp");
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))?.flatten() {
+        if half(&entry.file_name().to_string_lossy()) && entry.file_type().is_ok_and(|t| t.is_file()) {
+            fs::remove_file(entry.path()).map_err(Error::io("remove", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Builds a directory beside `path` and renames it into place when `fill` succeeded; an older directory of that
 /// name is moved away first and removed last.
 ///

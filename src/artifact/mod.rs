@@ -3,5 +3,6 @@
 
 pub mod card;
 pub mod checkpoints;
+pub mod inputs;
 pub mod curve;
 pub mod merge;

@@ -1,7 +1,7 @@
 //! The command line: wiring, printing and exit codes, one file a verb.
 //!
-//! The only module that writes to the terminal. Errors a user can fix end in exit code 2, an interrupt in 130, a failed
-//! check in 1.
+//! The only module that writes to the terminal. Errors a user can fix end in exit code 2, an interrupt in 130, a
+//! termination (SIGTERM) in 75, a failed check in 1.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
 
@@ -23,6 +23,7 @@ mod progress;
 mod prove;
 pub mod recipe;
 mod record;
+mod resume;
 mod said;
 mod stop;
 mod talk;

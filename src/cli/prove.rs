@@ -2,6 +2,7 @@
 
 use super::base::Opened;
 use super::progress::{Progress, Unit};
+use super::stop;
 use crate::adapter::Adapter;
 use crate::artifact::card;
 use crate::data::{Loaded, Renderer};
@@ -19,7 +20,7 @@ pub(super) struct Proof {
 /// Measures the base and the adapter on the recipe's held-out rows.
 ///
 /// # Errors
-/// As the model's forward pass.
+/// As the model's forward pass, and when a signal asked to stop.
 pub(super) fn measure(
     recipe: &Recipe,
     opened: &Opened,
@@ -44,6 +45,7 @@ pub(super) fn measure(
             if let Some((_, bar)) = &mut bar {
                 bar.set(done as u64, "");
             }
+            stop::go_on()
         })
     };
     Ok(Proof { base: judge("base", &())?, adapter: judge("adapter", &adapter.frozen())? })

@@ -1,6 +1,6 @@
 //! `lorakit train RECIPE`: the main job, from recipe to proven adapter.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,16 +10,17 @@ use serde_json::json;
 use super::base::Opened;
 use super::prepare::{self, Prepared};
 use super::prove::{self, Proof};
-use super::record::Record;
-use super::stop;
+use super::record::{MadeFrom, Record};
+use super::{resume, stop};
 use crate::adapter::Adapter;
+use crate::adapter::peft::WEIGHTS;
 use crate::artifact::card::{self, Card};
 use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
+use crate::artifact::inputs::Inputs;
 use crate::data::Loaded;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::resolve::{self, Places};
 use crate::recipe::Recipe;
 use crate::train::{self, Job, Reason, State};
 
@@ -47,38 +48,41 @@ pub struct TrainArgs {
 /// Runs the verb.
 ///
 /// # Errors
-/// Whatever is wrong with the recipe, base or data; [`Error::Interrupted`] after Ctrl-C, with everything saved.
+/// Whatever is wrong with the recipe, base or data; [`Error::Interrupted`] or [`Error::Terminated`] after a signal, with
+/// everything saved.
 pub fn run(args: &TrainArgs) -> Result<()> {
+    stop::listen();
     let recipe = Recipe::load(&args.recipe, &args.set)?;
     let out = args.out.clone().unwrap_or_else(|| recipe.output.dir.clone());
     claim(&out, args)?;
     let Prepared { opened, renderer, loaded, adapter, parts } = prepare::prepare(&recipe, false)?;
     let say = |line: &str| if args.json { eprintln!("{line}") } else { println!("{line}") };
-    say(&format!(
-        "training {} values on {} rows, {} held out; {} tokens, {:.0} % of them trained",
-        adapter.param_count(),
-        loaded.train.len(),
-        loaded.heldout.len(),
-        loaded.report.train.tokens,
-        loaded.report.train.share_trained() * 100.0
-    ));
-    if let Some(fill) = super::data::fill(&recipe.train, &loaded.train) {
-        say(&format!("packed {fill}"));
-    }
     let started = Instant::now();
-    let run = Run { recipe: &recipe, out: &out, opened: &opened, loaded: &loaded, adapter: &adapter };
-    if args.overwrite {
-        Checkpoints::of(&out).clear()?;
-    }
-    let record = run.train(args.resume, &parts)?;
-    say(&format!("trained {} steps in {:.0} s; now the proof", record.losses.len(), started.elapsed().as_secs_f64()));
-    let proof = prove::measure(&recipe, &opened, &renderer, &loaded, &adapter)?;
-    let samples = proof.samples(recipe.eval.samples, &opened, &loaded)?;
-    run.finish(&record, &proof, &samples, started.elapsed().as_secs_f64())?;
-    say(&format!("\n{}{}", proof.table(), prove::before_and_after(&samples)));
-    say(&run.where_it_lies(&args.recipe));
+    let (recipe, out, opened, loaded, adapter) = (&recipe, out.as_path(), &opened, &loaded, &adapter);
+    let run = Run { args, recipe, out, opened, loaded, adapter, parts, inputs: OnceCell::new() };
+    let results = match run.already_complete()? {
+        Some(trace) => {
+            say(&format!("{} is complete: nothing is left to do", out.display()));
+            trace["results"].clone()
+        }
+        None => {
+            say(&run.what());
+            if let Some(fill) = super::data::fill(&recipe.train, &loaded.train) {
+                say(&format!("packed {fill}"));
+            }
+            let made_from = || run.inputs_json();
+            let record = run.train(&made_from)?;
+            say(&format!("trained to step {} in {:.0} s; now the proof", record.step, started.elapsed().as_secs_f64()));
+            let proof = prove::measure(recipe, opened, &renderer, loaded, adapter).map_err(|e| run.stopped(e))?;
+            let samples = proof.samples(recipe.eval.samples, opened, loaded)?;
+            run.finish(&record, &proof, &samples, started.elapsed().as_secs_f64())?;
+            say(&format!("\n{}{}", proof.table(), prove::before_and_after(&samples)));
+            proof.json()
+        }
+    };
+    say(&run.where_it_lies());
     if args.json {
-        let mut line = proof.json();
+        let mut line = results;
         line["adapter_dir"] = json!(out);
         println!("{line}");
     }
@@ -87,7 +91,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 
 /// Refuses to write over an adapter by accident.
 fn claim(out: &Path, args: &TrainArgs) -> Result<()> {
-    let taken = out.join("adapter_model.safetensors").exists() || out.join("checkpoints").exists();
+    let taken = out.join(WEIGHTS).exists() || Checkpoints::any(out);
     if taken && !args.resume && !args.overwrite {
         return Err(Error::usage(
             out.display().to_string(),
@@ -98,21 +102,74 @@ fn claim(out: &Path, args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
+/// Removes an earlier run: first what says that it is complete, then its result, then what it could go on from.
+fn clear(out: &Path, checkpoints: &mut Checkpoints) -> Result<()> {
+    for file in [out.join(resume::TRACE), out.join(WEIGHTS), out.join("last").join(WEIGHTS)] {
+        if file.is_file() {
+            std::fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+        }
+    }
+    checkpoints.clear()
+}
+
 struct Run<'a> {
+    args: &'a TrainArgs,
     recipe: &'a Recipe,
     out: &'a Path,
     opened: &'a Opened,
     loaded: &'a Loaded,
     adapter: &'a Adapter,
+    /// Seconds by part of the start.
+    parts: Vec<(&'static str, f64)>,
+    inputs: OnceCell<Inputs>,
 }
 
 impl Run<'_> {
+    fn what(&self) -> String {
+        let report = &self.loaded.report.train;
+        format!(
+            "training {} values on {} rows, {} held out; {} tokens, {:.0} % of them trained",
+            self.adapter.param_count(),
+            self.loaded.train.len(),
+            self.loaded.heldout.len(),
+            report.tokens,
+            report.share_trained() * 100.0
+        )
+    }
+
+    /// What the run is made from. Hashing a large base takes a while, so it is done when it is first needed.
+    fn inputs(&self) -> Result<&Inputs> {
+        if self.inputs.get().is_none() {
+            let made = Inputs::of(self.recipe, &self.opened.resolved.path, &self.opened.tokenizer, self.loaded)?;
+            // Nobody else can have set it in between.
+            let _ = self.inputs.set(made);
+        }
+        self.inputs.get().ok_or_else(|| Error::usage("inputs", "they are not known", "report this as a bug"))
+    }
+
+    fn inputs_json(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(self.inputs()?).map_err(|e| Error::usage("inputs", e.to_string(), "report this as a bug"))
+    }
+
+    fn already_complete(&self) -> Result<Option<serde_json::Value>> {
+        if self.args.resume { resume::complete(self.out, self.inputs()?) } else { Ok(None) }
+    }
+
     /// Trains and leaves the adapter with the values that are kept: the best if evaluations chose one, else the last.
-    fn train(&self, resume: bool, parts: &[(&'static str, f64)]) -> Result<Record<'_>> {
+    fn train<'r>(&'r self, made_from: MadeFrom<'r>) -> Result<Record<'r>> {
         let began = Instant::now();
-        let fingerprint = self.fingerprint()?;
-        let state = if resume { Some(self.newest(&fingerprint)?) } else { None };
-        let mut record = Record::new(self.out, self.adapter, fingerprint, state.as_ref())?;
+        let mut checkpoints = Checkpoints::take(self.out)?;
+        let mut state = None;
+        match (self.args.resume, self.args.overwrite) {
+            (true, _) => {
+                state = resume::newest(&mut checkpoints, self.inputs()?)?;
+                eprintln!("{}", self.goes_on_from(state.as_ref()));
+            }
+            (_, true) => clear(self.out, &mut checkpoints)?,
+            _ => {}
+        }
+        let mut record = Record::new(self.out, self.adapter, made_from, checkpoints, state.as_ref())?;
+        record.ready = Some([self.parts.as_slice(), &[("checkpoints", began.elapsed().as_secs_f64())]].concat());
         let job = Job {
             model: &self.opened.model,
             adapter: self.adapter,
@@ -121,70 +178,49 @@ impl Run<'_> {
             settings: &self.recipe.train,
             pad: self.opened.tokenizer.pad_id(),
         };
-        let parts = [parts, &[("fingerprint", began.elapsed().as_secs_f64())]].concat();
-        record.ready = Some(parts);
-        stop::listen();
+        stop::save_first();
         let reason = train::run(&job, state, &mut |event| record.hear(event))?;
         if reason != Reason::Interrupted {
             self.keep(&record)?;
         }
-        stop::at_once();
-        if reason == Reason::Interrupted || stop::asked() {
-            let (recipe, out) = (self.recipe.path.display(), self.out.display());
-            return Err(Error::Interrupted {
-                what: format!("everything is saved; go on with: lorakit train {recipe} --resume --out {out}"),
-            });
-        }
+        stop::go_on().map_err(|e| self.stopped(e))?;
         Ok(record)
+    }
+
+    fn goes_on_from(&self, state: Option<&State>) -> String {
+        match state.map(|s| &s.progress) {
+            None => format!("nothing was saved in {} yet: training from the beginning", self.out.display()),
+            Some(p) if p.within.micro > 0 => {
+                format!("going on after step {}, {} micro-steps into the next", p.step, p.within.micro)
+            }
+            Some(p) => format!("going on after step {}", p.step),
+        }
+    }
+
+    /// How to go on, in place of what ended the work, if that was a signal.
+    fn stopped(&self, error: Error) -> Error {
+        if !matches!(error, Error::Interrupted { .. } | Error::Terminated { .. }) {
+            return error;
+        }
+        let quoted = |word: &str| match word.chars().all(|c| c.is_alphanumeric() || "=./_-,:".contains(c)) {
+            true => word.to_string(),
+            false => format!("'{}'", word.replace('\'', "'\\''")),
+        };
+        let (recipe, out) = (self.recipe.path.display().to_string(), self.out.display().to_string());
+        let set: String = self.args.set.iter().map(|s| format!(" --set {}", quoted(s))).collect();
+        let (recipe, out) = (quoted(&recipe), quoted(&out));
+        stop::stopped(format!("everything is saved; go on with: lorakit train {recipe}{set} --out {out} --resume"))
     }
 
     /// Saves the adapter: the best if evaluations chose one (the last then goes to `last/`), else the last.
     fn keep(&self, record: &Record) -> Result<()> {
-        match record.best {
-            Some(step) if record.losses.last().is_some_and(|(last, _)| *last != step) => {
-                self.adapter.save(&self.out.join("last"))?;
-                let best = self.out.join(crate::adapter::peft::WEIGHTS);
-                let bytes = std::fs::read(&best).map_err(Error::io("read", &best))?;
-                self.adapter.set_from_safetensors(&bytes, &best)
+        if record.best.is_some_and(|best| best != record.step) {
+            self.adapter.save(&self.out.join("last"))?;
+            for (param, value) in self.adapter.params().iter().zip(&record.best_values) {
+                param.var.set(value)?;
             }
-            _ => self.adapter.save(self.out),
         }
-    }
-
-    /// Hashes of everything a step depends on.
-    fn fingerprint(&self) -> Result<BTreeMap<String, String>> {
-        let mut rows = blake3::Hasher::new();
-        for e in self.loaded.train.iter().chain(&self.loaded.heldout) {
-            rows.update(&(e.ids.len() as u64).to_le_bytes());
-            e.ids.iter().zip(&e.trained).for_each(|(id, t)| {
-                rows.update(&(id << 1 | u32::from(*t)).to_le_bytes());
-            });
-        }
-        let mut recipe = self.recipe.to_json();
-        if let Some(sections) = recipe.as_object_mut() {
-            sections.retain(|name, _| matches!(name.as_str(), "adapter" | "train"));
-        }
-        let base = &self.opened.resolved.path;
-        let weights = if base.is_dir() { base.join("config.json") } else { base.clone() };
-        Ok(BTreeMap::from([
-            ("adapter and train sections".to_string(), files::sha256(recipe.to_string().as_bytes())),
-            ("tokenised data and template".to_string(), rows.finalize().to_string()),
-            ("base".to_string(), resolve::sha256(&Places::from_env(), &weights)?),
-        ]))
-    }
-
-    fn newest(&self, fingerprint: &BTreeMap<String, String>) -> Result<State> {
-        let state = Checkpoints::of(self.out).newest(State::from_bytes, &mut |path, error| {
-            eprintln!("warning: {} is skipped: {error}", path.display());
-        })?;
-        match fingerprint.iter().find(|(k, v)| state.fingerprint.get(*k) != Some(v)) {
-            None => Ok(state),
-            Some((what, _)) => Err(Error::usage(
-                "--resume",
-                format!("the {what} of this run changed since the checkpoint of step {}", state.progress.step),
-                "undo the change, or start anew with --overwrite",
-            )),
-        }
+        self.adapter.save(self.out)
     }
 
     /// Recipe, trace, card and curve beside the adapter.
@@ -199,7 +235,7 @@ impl Run<'_> {
             recipe: self.recipe,
             base_id: self.opened.resolved.id.as_deref(),
             params: self.adapter.param_count(),
-            steps: record.best.unwrap_or_else(|| record.losses.last().map_or(0, |l| l.0)),
+            steps: record.best.unwrap_or(record.step),
             trained_tokens: record.trained,
             heldout_rows: proof.base.rows,
             base: Some(&base),
@@ -207,34 +243,28 @@ impl Run<'_> {
             samples,
         };
         write("README.md", &card.text())?;
-        write("trace.json", &format!("{:#}\n", self.trace(record, proof, seconds)?))
+        write(resume::TRACE, &format!("{:#}\n", self.trace(record, proof, seconds)?))
     }
 
     /// What went in, what it was made with, and what came out.
     fn trace(&self, record: &Record, proof: &Proof, seconds: f64) -> Result<serde_json::Value> {
-        let sources =
-            self.recipe.data.train.iter().map(|s| ("train", s)).chain(self.recipe.data.heldout.iter().map(|s| ("heldout", s)));
-        let sources: Vec<_> = sources
-            .map(|(split, s)| Ok(json!({"split": split, "file": s.path.file_name().map(|f| f.to_string_lossy()), "sha256": files::sha256_file(&s.path)?})))
-            .collect::<Result<_>>()?;
         Ok(json!({
             "lorakit": env!("CARGO_PKG_VERSION"),
             "base": {"id": self.opened.resolved.id, "file": self.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
-            "fingerprint": record.fingerprint,
-            "data": {"sources": sources, "train_rows": self.loaded.train.len(), "heldout_rows": self.loaded.heldout.len()},
+            "inputs": self.inputs_json()?,
             "packing": super::data::fill(&self.recipe.train, &self.loaded.train),
-            "steps": record.losses.last().map(|l| l.0),
+            "steps": record.step,
             "best_step": record.best,
             "trained_tokens": record.trained,
             "seconds": (seconds * 10.0).round() / 10.0,
             "final_loss": record.losses.last().map(|l| l.1),
             "results": proof.json(),
-            "adapter_sha256": files::sha256_file(&self.out.join(crate::adapter::peft::WEIGHTS))?,
+            "adapter_sha256": files::sha256_file(&self.out.join(WEIGHTS))?,
         }))
     }
 
-    fn where_it_lies(&self, recipe: &Path) -> String {
-        let out = self.out.display();
+    fn where_it_lies(&self) -> String {
+        let (recipe, out) = (&self.args.recipe, self.out.display());
         format!(
             "\nadapter      {out}/adapter_model.safetensors\ncard         {out}/README.md\ntrace        {out}/trace.json\n\
              events       {out}/events.jsonl\ncurve        {out}/loss.svg\ncheckpoints  {out}/checkpoints\n\n\

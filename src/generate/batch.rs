@@ -11,12 +11,13 @@ use crate::model::{Adapt, Batch, Cache, Ctx, Model};
 const ENDED: f64 = 1.0 / 8.0;
 
 /// Answers to `prompts` in their order: new tokens only, without the one that ended each. `rows` prompts are worked on at
-/// once; `pad` is any id of the vocabulary; `progress` is told how many answers are complete, whenever that grows.
+/// once; `pad` is any id of the vocabulary; `progress` is told how many answers are complete, after every
+/// token of the batch; an error of its own ends the work.
 /// Hand over an adapter's [`crate::adapter::Adapter::frozen`] form, or every step prepares a gradient.
 ///
 /// # Errors
 /// [`Error::Usage`] for an empty prompt, one longer than the model takes, or impossible sampling; [`Error::NonFinite`] when the
-/// model's output is not a number.
+/// model's output is not a number; what `progress` returns.
 #[allow(clippy::too_many_arguments, reason = "what to run, how to choose and how to lay it out are three separate things")]
 pub fn batch(
     model: &Model,
@@ -26,7 +27,7 @@ pub fn batch(
     limits: &Limits,
     rows: usize,
     pad: u32,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<u32>>> {
     sampling.check()?;
     check(model, prompts)?;
@@ -41,11 +42,8 @@ pub fn batch(
         let mut running = Running::start(model, prompts, group, limits)?;
         let mut logits = running.prefill(model, adapt, pad)?;
         loop {
-            let ended = running.choose(&mut logits, sampling, limits, model.config.max_positions, &mut answers)?;
-            if ended > 0 {
-                complete += ended;
-                progress(complete);
-            }
+            complete += running.choose(&mut logits, sampling, limits, model.config.max_positions, &mut answers)?;
+            progress(complete)?;
             if running.rows.iter().all(|row| row.ended) {
                 break;
             }
@@ -176,7 +174,11 @@ mod tests {
 
     fn run(adapt: &dyn Adapt, sampling: Sampling, limits: &Limits, rows: usize) -> Vec<Vec<u32>> {
         let mut told = Vec::new();
-        let answers = batch(&tiny::model(1), adapt, &prompts(), &sampling, limits, rows, 0, &mut |n| told.push(n)).unwrap();
+        let answers = batch(&tiny::model(1), adapt, &prompts(), &sampling, limits, rows, 0, &mut |n| {
+            told.push(n);
+            Ok(())
+        })
+        .unwrap();
         assert!(told.is_sorted() && told.last() == Some(&prompts().len()), "{told:?}");
         answers
     }
@@ -217,7 +219,7 @@ mod tests {
         let model = tiny::model(1);
         let prompts = [tiny::prompt(1, 250), tiny::prompt(2, 256), tiny::prompt(3, 100)];
         let limits = Limits { max_new_tokens: 30, stop: Vec::new() };
-        let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, 3, 0, &mut |_| {}).unwrap();
+        let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, 3, 0, &mut |_| Ok(())).unwrap();
         assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [7, 1, 30]);
     }
 
@@ -226,11 +228,11 @@ mod tests {
         let model = tiny::model(1);
         let limits = Limits { max_new_tokens: 3, stop: Vec::new() };
         for bad in [Vec::new(), tiny::prompt(1, 257)] {
-            let outcome = batch(&model, &(), &[vec![1], bad], &Sampling::GREEDY, &limits, 3, 0, &mut |_| {});
+            let outcome = batch(&model, &(), &[vec![1], bad], &Sampling::GREEDY, &limits, 3, 0, &mut |_| Ok(()));
             assert!(outcome.unwrap_err().to_string().starts_with("prompt 2"));
         }
         let none = Limits { max_new_tokens: 0, ..limits };
-        assert_eq!(batch(&model, &(), &[vec![1]], &Sampling::GREEDY, &none, 3, 0, &mut |_| {}).unwrap(), [Vec::<u32>::new()]);
-        assert!(batch(&model, &(), &[], &Sampling::GREEDY, &none, 3, 0, &mut |_| {}).unwrap().is_empty());
+        assert_eq!(batch(&model, &(), &[vec![1]], &Sampling::GREEDY, &none, 3, 0, &mut |_| Ok(())).unwrap(), [Vec::<u32>::new()]);
+        assert!(batch(&model, &(), &[], &Sampling::GREEDY, &none, 3, 0, &mut |_| Ok(())).unwrap().is_empty());
     }
 }

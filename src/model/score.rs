@@ -27,17 +27,17 @@ impl Score {
 
 impl Model {
     /// Loss over the trained tokens of `examples`, `rows` of similar length at a time; `progress` hears how many
-    /// examples are done.
+    /// examples are done; an error of its own ends the work.
     ///
     /// # Errors
-    /// As [`Model::hidden`].
+    /// As [`Model::hidden`], and what `progress` returns.
     pub fn score(
         &self,
         adapt: &dyn Adapt,
         examples: &[Example],
         rows: usize,
         pad: u32,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Score> {
         let mut order: Vec<&Example> = examples.iter().collect();
         order.sort_by_key(|e| e.ids.len());
@@ -50,7 +50,7 @@ impl Model {
                 score.sum += f64::from(self.loss_sum(&mut Ctx::new(adapt), &batch, &targets)?.to_scalar::<f32>()?);
                 score.tokens += targets.len();
             }
-            progress((i * rows + chunk.len()).min(examples.len()));
+            progress((i * rows + chunk.len()).min(examples.len()))?;
         }
         Ok(score)
     }

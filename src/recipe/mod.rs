@@ -291,7 +291,7 @@ pub struct Train {
     pub eps: f64,
     /// Largest gradient norm (0 = no clipping).
     pub clip: f64,
-    /// Checkpoint every n steps (0 = only at the end).
+    /// Checkpoint every n steps, besides one about every minute (0 = those alone).
     pub save_every: usize,
     /// Held-out loss every n steps (0 = only at the end).
     pub eval_every: usize,

@@ -186,7 +186,7 @@ pub(super) struct RawTrain {
     /// such rows, so that a step is of more examples.
     #[schemars(example = true, extend("default" = false))]
     pub(super) packing: Option<bool>,
-    /// Checkpoint every so many steps (0: only at the end).
+    /// Checkpoint every so many steps, besides one about every minute (0: those alone).
     #[schemars(example = 100, extend("default" = 0))]
     pub(super) save_every: Option<usize>,
     /// Held-out loss every so many steps (0: only at the end).

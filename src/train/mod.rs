@@ -12,15 +12,15 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
-pub use state::{Progress, State};
+pub use state::{Exact, Progress, State, Within};
 
 use crate::adapter::Adapter;
 use crate::data::Example;
 use crate::error::{Error, Result};
 use crate::model::{Adapt, Batch, Ctx, Model, Targets};
 use crate::recipe;
-use optim::AdamW;
-use order::Order;
+use order::{Micro, Order};
+use state::Carried;
 
 /// What a run trains, on what, and how.
 pub struct Job<'a> {
@@ -34,14 +34,19 @@ pub struct Job<'a> {
     pub pad: u32,
 }
 
-/// What happened. Serialised as one line of `events.jsonl` each.
+/// What happened. Serialised as one line of `events.jsonl` each, but for those of a moment ([`Event::Micro`] and
+/// [`Event::Judging`]), which are there to be answered.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Before the first step.
     Started { steps: usize, first_step: usize, examples: usize, heldout: usize, params: usize },
+    /// A micro-step is done, and its step is not: `micro` of `of` in step `step` (from 1).
+    Micro { step: usize, micro: usize, of: usize },
     /// An optimiser step is done. `loss` is the mean per trained token in nats, before the step.
     Step { step: usize, loss: f64, lr: f64, grad_norm: f64, tokens: usize, trained: usize, seconds: f64 },
+    /// The held-out loss is being measured: `done` of `all` rows.
+    Judging { step: usize, done: usize, all: usize },
     /// Held-out loss per trained token in nats, after `step` steps.
     Eval { step: usize, loss: f64, best: bool },
     /// A good moment to keep the state; `best` when the held-out loss is the lowest so far.
@@ -52,7 +57,13 @@ pub enum Event {
         state: Box<State>,
     },
     /// The run is over.
-    Finished { step: usize, reason: Reason },
+    Finished {
+        step: usize,
+        reason: Reason,
+        /// The values of the best adapter, in the order of [`Adapter::params`]; empty when no evaluation chose one.
+        #[serde(skip)]
+        best: Vec<Tensor>,
+    },
 }
 
 /// Why a run ended.
@@ -71,7 +82,9 @@ pub enum Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     Go,
-    /// Finish the step, save, end.
+    /// Offer the state after the micro-step or evaluation in progress, and go on.
+    Save,
+    /// Finish the micro-step, leave an evaluation as it is, offer the state, end.
     Stop,
 }
 
@@ -82,63 +95,118 @@ pub enum Control {
 /// before), and whatever the listener returns.
 pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<Reason> {
     let order = Order::new(job.settings, job.examples)?;
-    let mut loop_ = Loop { job, optim: AdamW::new(job.adapter.params())?, progress: Progress::default(), order };
-    if let Some(state) = resume {
-        loop_.progress = state.restore(job.adapter, &mut loop_.optim)?;
-    }
-    let first_step = loop_.progress.step;
-    let steps = loop_.order.steps;
-    let (examples, heldout, params) = (job.examples.len(), job.heldout.len(), job.adapter.param_count());
-    let mut control = listen(Event::Started { steps, first_step, examples, heldout, params })?;
-    let mut reason = Reason::Complete;
-    while loop_.progress.step < steps {
-        if control == Control::Stop {
-            reason = Reason::Interrupted;
-            break;
+    let carried = match &resume {
+        Some(state) => state.restore(job.adapter)?,
+        None => Carried::fresh(job.adapter)?,
+    };
+    let saved = resume.map(|state| state.progress);
+    let mut run = Loop { job, order, carried, saved, plan: None, seconds: 0.0, found_best: false, asked: Control::Go, listen };
+    run.tell(Event::Started {
+        steps: run.order.steps,
+        first_step: run.carried.progress.step,
+        examples: job.examples.len(),
+        heldout: job.heldout.len(),
+        params: job.adapter.param_count(),
+    })?;
+    let reason = loop {
+        match run.next() {
+            Next::Done(reason) => break reason,
+            _ if run.asked == Control::Stop => break Reason::Interrupted,
+            Next::Judge => run.judge()?,
+            Next::Micro => run.micro()?,
         }
-        let stepped = loop_.step(listen)?;
-        control = listen(stepped)?;
-        let judged = loop_.judge(steps, listen)?;
-        let due = job.settings.save_every > 0 && loop_.progress.step.is_multiple_of(job.settings.save_every);
-        if due || judged == Some(true) {
-            listen(loop_.save(judged == Some(true))?)?;
+        if run.should_save() {
+            run.save()?;
         }
-        if job.settings.early_stop.is_some_and(|patience| loop_.progress.stale >= patience) {
-            reason = Reason::EarlyStop;
-            break;
-        }
-    }
-    listen(loop_.save(false)?)?;
-    listen(Event::Finished { step: loop_.progress.step, reason })?;
+    };
+    run.save()?;
+    let (step, best) = (run.carried.progress.step, std::mem::take(&mut run.carried.best));
+    listen(Event::Finished { step, reason, best })?;
     Ok(reason)
+}
+
+/// What a run does next; a function of its progress, so that a resumed run goes on with the same.
+enum Next {
+    Judge,
+    Micro,
+    Done(Reason),
 }
 
 struct Loop<'a> {
     job: &'a Job<'a>,
-    optim: AdamW,
-    progress: Progress,
     order: Order,
+    carried: Carried,
+    /// Progress of the newest state that was offered, or resumed from.
+    saved: Option<Progress>,
+    /// The step in progress and its micro-batches.
+    plan: Option<(usize, Vec<Micro>)>,
+    /// Time spent on the step in progress.
+    seconds: f64,
+    /// The last evaluation was the best, and no state was offered since.
+    found_best: bool,
+    asked: Control,
+    listen: &'a mut dyn FnMut(Event) -> Result<Control>,
 }
 
 impl Loop<'_> {
-    /// One optimiser step over `accumulate` micro-batches, weighted by tokens: the gradient is that of the mean over all
-    /// trained tokens of the step, however they fall into micro-batches.
-    fn step(&mut self, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<Event> {
-        let (started, step, s) = (Instant::now(), self.progress.step, self.job.settings);
-        let micros = self.order.micro_batches(step);
-        let trained: usize = micros.iter().flatten().flatten().map(|i| trained_len(&self.job.examples[*i])).sum();
-        let mut sums = vec![None; self.job.adapter.params().len()];
-        let (mut loss, mut tokens) = (0f64, 0usize);
-        for (micro, rows) in micros.iter().enumerate() {
-            let row = |row: &Vec<usize>| row.iter().map(|i| &self.job.examples[*i]).collect();
-            let rows: Vec<Vec<&Example>> = rows.iter().map(row).collect();
-            let adapt = self.job.adapter.training(s.seed, step as u64, micro as u64);
-            loss += accumulate(self.job, &adapt, &rows, trained, &mut sums)?;
-            tokens += rows.iter().flatten().map(|e| e.ids.len()).sum::<usize>();
+    fn next(&self) -> Next {
+        let (p, s) = (&self.carried.progress, self.job.settings);
+        let due = s.eval_every > 0 && (p.step.is_multiple_of(s.eval_every) || p.step == self.order.steps);
+        match () {
+            () if p.within.micro > 0 => Next::Micro,
+            () if due && p.judged < p.step && !self.job.heldout.is_empty() => Next::Judge,
+            () if s.early_stop.is_some_and(|patience| p.stale >= patience) => Next::Done(Reason::EarlyStop),
+            () if p.step >= self.order.steps => Next::Done(Reason::Complete),
+            () => Next::Micro,
         }
+    }
+
+    /// Hands an event over and remembers what was asked for in return.
+    fn tell(&mut self, event: Event) -> Result<()> {
+        match (self.listen)(event)? {
+            Control::Go => {}
+            answer if self.asked != Control::Stop => self.asked = answer,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// One micro-step. The gradient of a step is that of the mean over all its trained tokens, however they fall into
+    /// micro-batches; after the last one follows the update.
+    fn micro(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let (job, step, micro) = (self.job, self.carried.progress.step, self.carried.progress.within.micro);
+        let micros = match self.plan.take() {
+            Some((planned, micros)) if planned == step => micros,
+            _ => self.order.micro_batches(step),
+        };
+        let trained: usize = micros.iter().flatten().flatten().map(|i| trained_len(&job.examples[*i])).sum();
+        let row = |row: &Vec<usize>| row.iter().map(|i| &job.examples[*i]).collect();
+        let rows: Vec<Vec<&Example>> = micros[micro].iter().map(row).collect();
+        let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
+        let loss = accumulate(job, &adapt, &rows, trained, &mut self.carried.sums)?;
+        let of = micros.len();
+        self.plan = Some((step, micros));
+        let within = &mut self.carried.progress.within;
+        within.micro += 1;
+        within.loss.0 += loss;
+        within.tokens += rows.iter().flatten().map(|e| e.ids.len()).sum::<usize>();
+        self.seconds += started.elapsed().as_secs_f64();
+        match micro + 1 < of {
+            true => self.tell(Event::Micro { step: step + 1, micro: micro + 1, of }),
+            false => self.update(trained),
+        }
+    }
+
+    /// The optimiser's part of a step, from the gradients gathered.
+    fn update(&mut self, trained: usize) -> Result<()> {
+        let (started, step, s) = (Instant::now(), self.carried.progress.step, self.job.settings);
+        let params = self.job.adapter.params();
+        let sums = std::mem::replace(&mut self.carried.sums, vec![None; params.len()]);
+        let Within { loss: Exact(loss), tokens, .. } = std::mem::take(&mut self.carried.progress.within);
         let grad_norm = optim::norm(&sums)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
-            listen(self.save(false)?)?;
+            self.save()?;
             return Err(Error::NonFinite {
                 step: step + 1,
                 why: format!("the loss is {loss} and the gradient's norm {grad_norm}"),
@@ -147,43 +215,63 @@ impl Loop<'_> {
             });
         }
         let lr = s.lr * schedule::factor(s.schedule, s.warmup, step, self.order.steps);
-        self.optim.step(self.job.adapter.params(), &sums, &optim::Settings::new(s, lr, grad_norm))?;
-        self.progress.step += 1;
-        self.progress.tokens += tokens as u64;
-        self.progress.trained += trained as u64;
-        let seconds = started.elapsed().as_secs_f64();
-        Ok(Event::Step { step: step + 1, loss, lr, grad_norm, tokens, trained, seconds })
+        self.carried.optim.step(params, &sums, &optim::Settings::new(s, lr, grad_norm))?;
+        let progress = &mut self.carried.progress;
+        progress.step += 1;
+        progress.tokens += tokens as u64;
+        progress.trained += trained as u64;
+        let seconds = std::mem::take(&mut self.seconds) + started.elapsed().as_secs_f64();
+        self.tell(Event::Step { step: step + 1, loss, lr, grad_norm, tokens, trained, seconds })
     }
 
-    /// Held-out loss when it is due; `Some(true)` when it is the best so far.
-    fn judge(&mut self, steps: usize, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<Option<bool>> {
-        let (step, every) = (self.progress.step, self.job.settings.eval_every);
-        let due = every > 0 && (step.is_multiple_of(every) || step == steps);
-        if !due || self.job.heldout.is_empty() {
-            return Ok(None);
-        }
-        let score = self.job.model.score(
-            &self.job.adapter.frozen(),
-            self.job.heldout,
-            self.job.settings.batch_size,
-            self.job.pad,
-            &mut |_| (),
-        )?;
-        let loss = score.loss();
-        let best = self.progress.best.is_none_or(|(_, b)| loss < b);
+    /// Measures the held-out loss. A stop leaves it unmeasured; a resumed run begins with it then.
+    fn judge(&mut self) -> Result<()> {
+        let (job, step, all) = (self.job, self.carried.progress.step, self.job.heldout.len());
+        let adapt = job.adapter.frozen();
+        let score = job.model.score(&adapt, job.heldout, job.settings.batch_size, job.pad, &mut |done| {
+            self.tell(Event::Judging { step, done, all })?;
+            match self.asked {
+                Control::Stop if done < all => Err(Error::Interrupted { what: format!("the evaluation of step {step}") }),
+                _ => Ok(()),
+            }
+        });
+        let loss = match score {
+            Err(Error::Interrupted { .. }) if self.asked == Control::Stop => return Ok(()),
+            score => score?.loss(),
+        };
+        let progress = &mut self.carried.progress;
+        progress.judged = step;
+        let best = progress.best.is_none_or(|(_, Exact(lowest))| loss < lowest);
+        progress.stale = if best { 0 } else { progress.stale + 1 };
         if best {
-            self.progress.best = Some((step, loss));
-            self.progress.stale = 0;
-        } else {
-            self.progress.stale += 1;
+            progress.best = Some((step, Exact(loss)));
+            let copies = job.adapter.params().iter().map(|p| Ok(p.var.as_tensor().detach().copy()?));
+            self.carried.best = copies.collect::<Result<_>>()?;
+            self.found_best = true;
         }
-        listen(Event::Eval { step, loss, best })?;
-        Ok(Some(best))
+        self.tell(Event::Eval { step, loss, best })
     }
 
-    fn save(&self, best: bool) -> Result<Event> {
-        let state = State::capture(self.job.adapter, &self.optim, &self.progress)?;
-        Ok(Event::Save { step: self.progress.step, best, state: Box::new(state) })
+    /// Whether a state is to be offered now: asked for, due by its step (after the evaluation), or a new best.
+    fn should_save(&self) -> bool {
+        let (p, every) = (&self.carried.progress, self.job.settings.save_every);
+        let whole = p.within.micro == 0 && !matches!(self.next(), Next::Judge);
+        let due = whole && every > 0 && p.step.is_multiple_of(every);
+        self.asked == Control::Save || self.found_best || due
+    }
+
+    /// Offers the state, unless nothing happened since the last one.
+    fn save(&mut self) -> Result<()> {
+        if self.asked == Control::Save {
+            self.asked = Control::Go;
+        }
+        let best = std::mem::take(&mut self.found_best);
+        if self.saved.as_ref() == Some(&self.carried.progress) {
+            return Ok(());
+        }
+        self.saved = Some(self.carried.progress.clone());
+        let state = Box::new(State::capture(self.job.adapter, &self.carried)?);
+        self.tell(Event::Save { step: self.carried.progress.step, best, state })
     }
 }
 

@@ -31,7 +31,7 @@ fn the_start_is_told_and_written_by_part() {
     assert!(at("ready") < at("step"), "{events:?}");
     let ready = &events[at("ready")];
     let parts = ready["parts"].as_object().unwrap();
-    assert_eq!(parts.keys().collect::<Vec<_>>(), ["recipe", "base", "data", "adapter", "fingerprint"]);
+    assert_eq!(parts.keys().collect::<Vec<_>>(), ["recipe", "base", "data", "adapter", "checkpoints"]);
     let sum: f64 = parts.values().map(|s| s.as_f64().unwrap()).sum();
     let whole = ready["seconds"].as_f64().unwrap();
     assert!(sum > 0.0 && sum <= whole, "parts of {sum} s in a whole of {whole} s");

@@ -29,7 +29,7 @@ fn stories260k_continues_as_its_reference_does() {
         // Eight beginnings of the same story, in one batch.
         let beginnings: Vec<Vec<u32>> = (1..9).map(|n| expected[..n * 9].to_vec()).collect();
         let limits = Limits { max_new_tokens: 100, stop: Vec::new() };
-        let answers = batch(&model, &(), &beginnings, &Sampling::GREEDY, &limits, 8, 0, &mut |_| {}).unwrap();
+        let answers = batch(&model, &(), &beginnings, &Sampling::GREEDY, &limits, 8, 0, &mut |_| Ok(())).unwrap();
         for (beginning, answer) in beginnings.iter().zip(answers) {
             assert_eq!(answer, expected[beginning.len()..beginning.len() + 100]);
         }
@@ -46,7 +46,7 @@ fn smollm2_continues_as_transformers_does() {
     let limits = Limits { max_new_tokens: cases[0].1.len(), stop: Vec::new() };
     let prompts: Vec<Vec<u32>> = cases.iter().map(|(prompt, _)| prompt.clone()).collect();
     for rows in [1, 8] {
-        let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, rows, 2, &mut |_| {}).unwrap();
+        let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, rows, 2, &mut |_| Ok(())).unwrap();
         for ((_, expected), answer) in cases.iter().zip(&answers) {
             assert_eq!(answer, expected, "{rows} rows");
         }

@@ -8,6 +8,16 @@ fn trained(shop: &Workshop) {
     assert_eq!(code, Some(0), "{stderr}");
 }
 
+/// A run that was killed before its proof was written: checkpoints of steps 1 and 2.
+fn unfinished(shop: &Workshop) {
+    let set = ["--set", "train.save_every=1"];
+    let (code, _, stderr) = run(shop, &[TRAIN, set.as_slice()].concat());
+    assert_eq!(code, Some(0), "{stderr}");
+    for file in ["trace.json", "adapter_model.safetensors"] {
+        std::fs::remove_file(shop.path("run").join(file)).unwrap();
+    }
+}
+
 const RESUME: &[&str] = &["train", "recipe.toml", "--resume"];
 
 #[test]
@@ -31,36 +41,57 @@ fn places() {
             &["merge", "--model", "model", "--adapter", "adapter", "--out", "model"],
             &["model", "exists already", "--out"],
         ),
-        case("resuming nothing", |_| (), RESUME, &["--resume", "no usable checkpoint", "train without --resume"]),
         case(
-            "resuming a damaged run",
+            "resuming an adapter that was not trained here",
+            |s| s.adapter("run"),
+            RESUME,
+            &["--resume", "an adapter without checkpoints", "--overwrite"],
+        ),
+        case(
+            "resuming when every checkpoint is damaged",
             |s| {
-                trained(s);
-                s.write("run/checkpoints/step-000002.safetensors", "x");
+                unfinished(s);
+                s.write("run/checkpoints/state-0001.safetensors", "x");
+                s.write("run/checkpoints/state-0002.json", "{");
             },
             RESUME,
-            &["--resume", "no usable checkpoint", "help:"],
+            &["--resume", "state-0001", "1 bytes", "state-0002", "manifest", "all 2 are damaged", "help:"],
         ),
         case(
-            "resuming with another rate",
+            "resuming a complete run with another rate",
             trained,
             &["train", "recipe.toml", "--resume", "--set", "train.lr=1e-5"],
-            &["--resume", "adapter and train sections", "--overwrite"],
+            &["--resume", "train.lr: 0.0002 → 0.00001", "--overwrite"],
         ),
         case(
-            "resuming with another rank",
-            trained,
-            &["train", "recipe.toml", "--resume", "--set", "adapter.rank=4"],
-            &["--resume", "adapter and train sections", "--overwrite"],
+            "resuming with another rank and more steps",
+            unfinished,
+            &["train", "recipe.toml", "--resume", "--set", "adapter.rank=4", "--set", "train.steps=3"],
+            &["--resume", "the checkpoint of step 2", "adapter.rank: 2 → 4", "train.steps: 2 → 3", "--overwrite"],
         ),
         case(
             "resuming with other data",
             |s| {
-                trained(s);
+                unfinished(s);
                 s.edit("rows.jsonl", "yes", "perhaps");
             },
             RESUME,
-            &["--resume", "tokenised data", "--overwrite"],
+            &["--resume", "data:", "rows.jsonl", "rows, SHA-256", "--overwrite"],
+        ),
+        case(
+            "resuming on another base",
+            |s| {
+                unfinished(s);
+                s.edit("model/config.json", "{", "{ ");
+            },
+            RESUME,
+            &["--resume", "base: config.json (SHA-256", "--overwrite"],
+        ),
+        case(
+            "resuming under another template",
+            unfinished,
+            &["train", "recipe.toml", "--resume", "--set", "template.kind=alpaca", "--set", "train.max_length=512"],
+            &["--resume", "template: the model's own (SHA-256", "→ alpaca", "train.max_length: 64 → 512", "data:", "--overwrite"],
         ),
         case(
             "overwriting with a broken file",
@@ -72,7 +103,7 @@ fn places() {
             &["rows.jsonl:1", "malformed JSON", "help:"],
         ),
     ];
-    check(cases, 11);
+    check(cases, 13);
 }
 
 #[test]
