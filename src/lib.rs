@@ -12,7 +12,7 @@
 //!
 //! | # | module | knows |
 //! |---|---|---|
-//! | 0 | [`error`], [`device`], [`files`], [`random`] | errors by what a user can fix; accelerators; atomic writes; named random streams |
+//! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory |
 //! | 1 | [`recipe`] | the TOML file, checked |
 //! | 2 | [`data`] | sources, shapes, templates, tokens and loss mask |
 //! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
@@ -20,7 +20,7 @@
 //! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
 //! | 6 | [`generate`] | KV cache, sampling, batches |
 //! | 7 | [`train`], [`eval`], [`artifact`] | each its own job; none uses another |
-//! | 8 | [`conform`], [`bench`] | golden cases; how fast this machine trains |
+//! | 8 | [`conform`], [`bench`], [`estimate`] | golden cases; how fast this machine trains; what a run will take |
 //! | 9 | [`cli`] | one file a verb |
 //!
 //! # Invariants
@@ -35,6 +35,7 @@ pub mod error;
 pub mod device;
 pub mod files;
 pub mod random;
+pub mod machine;
 pub mod recipe;
 pub mod data;
 pub mod kernels;

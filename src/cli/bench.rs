@@ -1,15 +1,19 @@
 //! `lorakit bench train | gemm`: how fast this machine trains, and its limit.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 
+use super::prepare::{self, Prepared};
 use super::{base, print};
+use crate::adapter::Adapter;
 use crate::bench::gemm::{self, Gemm, Rate, Shape};
 use crate::bench::{self, Report, Work};
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::recipe::{self, Base};
+use crate::recipe::{self, Base, Recipe};
 
-/// Time training steps on made-up rows, or the matrix products alone.
+/// Time training steps, on made-up rows or a recipe's, or the matrix products alone.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -46,8 +50,14 @@ struct GemmArgs {
 #[derive(Debug, Args)]
 struct TrainArgs {
     /// Base model: a directory, a .gguf file, or a hub id
-    #[arg(long)]
-    model: String,
+    #[arg(long, required_unless_present = "recipe")]
+    model: Option<String>,
+    /// Base, adapter, rows and settings of a recipe instead of made-up ones
+    #[arg(long, conflicts_with_all = ["model", "fallback", "batch", "seq", "targets", "rank", "compute", "trained"])]
+    recipe: Option<PathBuf>,
+    /// Replace a value of the recipe, e.g. --set train.batch_size=4
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
+    set: Vec<String>,
     /// Where to get the base when the hub cannot be reached
     #[arg(long)]
     fallback: Option<String>,
@@ -135,25 +145,54 @@ fn train(args: &TrainArgs) -> Result<()> {
     if !(args.trained > 0.0 && args.trained <= 1.0) {
         return Err(Error::usage("--trained", format!("{} is no share of a row", args.trained), "give more than 0, up to 1"));
     }
-    let compute = precision(&args.compute);
-    let base = Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute };
-    let opened = base::open(&base, args.json)?;
-    let work = Work {
-        batch: args.batch.into(),
-        seq: args.seq.into(),
-        trained: args.trained,
-        steps: args.steps.into(),
-        compute,
-        adapter: adapter(args),
+    let report = match (&args.recipe, &args.model) {
+        (Some(recipe), _) => of_recipe(args, recipe)?,
+        (None, Some(model)) => made_up(args, model)?,
+        (None, None) => {
+            return Err(Error::usage("bench train", "nothing to train is named", "give --recipe FILE or --model BASE"));
+        }
     };
-    let report = bench::train(&opened.model, &work)?;
     match args.json {
         true => print(&format!("{}\n", serde_json::json!(report))),
         false => print(&table(&report)),
     }
 }
 
-fn adapter(args: &TrainArgs) -> recipe::Adapter {
+/// Steps of a recipe: its rows in its order, its batches, its adapter.
+fn of_recipe(args: &TrainArgs, path: &Path) -> Result<Report> {
+    let recipe = Recipe::load(path, &args.set)?;
+    let Prepared { opened, loaded, adapter, .. } = prepare::prepare(&recipe, args.json)?;
+    bench::train(&Work {
+        model: &opened.model,
+        adapter: &adapter,
+        examples: &loaded.train,
+        settings: &recipe.train,
+        compute: recipe.base.compute,
+        steps: args.steps.into(),
+        pad: opened.tokenizer.pad_id(),
+    })
+}
+
+/// Steps over rows of random ids.
+fn made_up(args: &TrainArgs, model: &str) -> Result<Report> {
+    let compute = precision(&args.compute);
+    let base = Base { model: model.to_string(), fallback: args.fallback.clone(), revision: "main".into(), compute };
+    let opened = base::open(&base, args.json)?;
+    let adapter = Adapter::new(&wanted(args), None, &opened.model, 0)?;
+    let vocab = opened.model.config.vocab;
+    let (examples, settings) = bench::made_up_rows(args.batch.into(), args.seq.into(), args.trained, vocab);
+    bench::train(&Work {
+        model: &opened.model,
+        adapter: &adapter,
+        examples: &examples,
+        settings: &settings,
+        compute,
+        steps: args.steps.into(),
+        pad: 0,
+    })
+}
+
+fn wanted(args: &TrainArgs) -> recipe::Adapter {
     let names = || args.targets.split(',').map(|t| t.trim().to_string()).collect();
     let targets = match args.targets.as_str() {
         "all-linear" => recipe::Targets::AllLinear,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::device;
 use crate::kernels::cpu;
+use crate::machine::Memory;
 use crate::model::resolve::Places;
 
 /// One thing looked at.
@@ -39,10 +40,9 @@ pub(super) fn machine() -> Vec<Finding> {
         Finding::new("memory", json!(null), "unknown on this system"),
         Finding::new("accelerators", json!(accelerators), format!("compiled in: {named}")),
     ];
-    if let Some((total, free)) = memory() {
-        let gigabytes = |kib: u64| kib as f64 * 1024.0 / 1e9;
-        let text = format!("{:.1} GB, {:.1} GB of it available", gigabytes(total), gigabytes(free));
-        all[3] = Finding::new("memory", json!({"total": total * 1024, "available": free * 1024}), text);
+    if let Some(Memory { total, available }) = crate::machine::memory() {
+        let text = format!("{:.1} GB, {:.1} GB of it available", total as f64 / 1e9, available as f64 / 1e9);
+        all[3] = Finding::new("memory", json!({"total": total, "available": available}), text);
     }
     match device::best() {
         Ok(found) => {
@@ -54,13 +54,6 @@ pub(super) fn machine() -> Vec<Finding> {
         }
     }
     all
-}
-
-/// Total and available memory in KiB, where Linux says so.
-fn memory() -> Option<(u64, u64)> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok());
-    Some((field("MemTotal:")?, field("MemAvailable:")?))
 }
 
 /// A cache directory and how full it is.

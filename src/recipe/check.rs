@@ -196,25 +196,26 @@ impl Check<'_> {
                 help,
             ));
         }
+        let default = Train::default();
         Ok(Train {
             steps,
             epochs,
-            lr: raw.lr.unwrap_or(2e-4),
-            schedule: raw.schedule.unwrap_or_default(),
+            lr: raw.lr.unwrap_or(default.lr),
+            schedule: raw.schedule.unwrap_or(default.schedule),
             warmup,
-            batch_size: raw.batch_size.unwrap_or(8),
-            accumulate: raw.accumulate.unwrap_or(1),
-            max_length: raw.max_length.unwrap_or(512),
-            packing: raw.packing.unwrap_or(false),
-            weight_decay: raw.weight_decay.unwrap_or(0.0),
-            beta1: raw.beta1.unwrap_or(0.9),
-            beta2: raw.beta2.unwrap_or(0.999),
-            eps: raw.eps.unwrap_or(1e-8),
-            clip: raw.clip.unwrap_or(1.0),
-            save_every: raw.save_every.unwrap_or(0),
+            batch_size: raw.batch_size.unwrap_or(default.batch_size),
+            accumulate: raw.accumulate.unwrap_or(default.accumulate),
+            max_length: raw.max_length.unwrap_or(default.max_length),
+            packing: raw.packing.unwrap_or(default.packing),
+            weight_decay: raw.weight_decay.unwrap_or(default.weight_decay),
+            beta1: raw.beta1.unwrap_or(default.beta1),
+            beta2: raw.beta2.unwrap_or(default.beta2),
+            eps: raw.eps.unwrap_or(default.eps),
+            clip: raw.clip.unwrap_or(default.clip),
+            save_every: raw.save_every.unwrap_or(default.save_every),
             eval_every,
             early_stop: raw.early_stop,
-            seed: raw.seed.unwrap_or(42),
+            seed: raw.seed.unwrap_or(default.seed),
         })
     }
 
@@ -261,7 +262,7 @@ impl Check<'_> {
             }
             (Some(RawWarmup::Steps(steps)), _) => Ok(Warmup::Steps(steps)),
             (Some(RawWarmup::Ratio(ratio)), _) => Ok(Warmup::Ratio(ratio)),
-            (None, _) => Ok(Warmup::Ratio(0.03)),
+            (None, _) => Ok(Train::default().warmup),
         }
     }
 

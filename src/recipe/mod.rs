@@ -300,6 +300,32 @@ pub struct Train {
     pub seed: u64,
 }
 
+impl Default for Train {
+    /// What a recipe with an empty `[train]` says.
+    fn default() -> Train {
+        Train {
+            steps: None,
+            epochs: 1.0,
+            lr: 2e-4,
+            schedule: Schedule::default(),
+            warmup: Warmup::Ratio(0.03),
+            batch_size: 8,
+            accumulate: 1,
+            max_length: 512,
+            packing: false,
+            weight_decay: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: 1.0,
+            save_every: 0,
+            eval_every: 0,
+            early_stop: None,
+            seed: 42,
+        }
+    }
+}
+
 /// Learning-rate schedule after the warm-up (as in transformers' `get_scheduler`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -44,7 +44,17 @@ pub enum Event {
     /// A micro-step is done, and its step is not: `micro` of `of` in step `step` (from 1).
     Micro { step: usize, micro: usize, of: usize },
     /// An optimiser step is done. `loss` is the mean per trained token in nats, before the step.
-    Step { step: usize, loss: f64, lr: f64, grad_norm: f64, tokens: usize, trained: usize, seconds: f64 },
+    Step {
+        step: usize,
+        loss: f64,
+        lr: f64,
+        grad_norm: f64,
+        tokens: usize,
+        trained: usize,
+        seconds: f64,
+        #[serde(skip)]
+        parts: Parts,
+    },
     /// The held-out loss is being measured: `done` of `all` rows.
     Judging { step: usize, done: usize, all: usize },
     /// Held-out loss per trained token in nats, after `step` steps.
@@ -64,6 +74,15 @@ pub enum Event {
         #[serde(skip)]
         best: Vec<Tensor>,
     },
+}
+
+/// Where the seconds of a step went.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Parts {
+    /// With head and loss.
+    pub forward: f64,
+    pub backward: f64,
+    pub optimizer: f64,
 }
 
 /// Why a run ended.
@@ -100,7 +119,18 @@ pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Re
         None => Carried::fresh(job.adapter)?,
     };
     let saved = resume.map(|state| state.progress);
-    let mut run = Loop { job, order, carried, saved, plan: None, seconds: 0.0, found_best: false, asked: Control::Go, listen };
+    let mut run = Loop {
+        job,
+        order,
+        carried,
+        saved,
+        plan: None,
+        seconds: 0.0,
+        parts: Parts::default(),
+        found_best: false,
+        asked: Control::Go,
+        listen,
+    };
     run.tell(Event::Started {
         steps: run.order.steps,
         first_step: run.carried.progress.step,
@@ -140,8 +170,9 @@ struct Loop<'a> {
     saved: Option<Progress>,
     /// The step in progress and its micro-batches.
     plan: Option<(usize, Vec<Micro>)>,
-    /// Time spent on the step in progress.
+    /// Time spent on the step in progress, and on what.
     seconds: f64,
+    parts: Parts,
     /// The last evaluation was the best, and no state was offered since.
     found_best: bool,
     asked: Control,
@@ -184,7 +215,7 @@ impl Loop<'_> {
         let row = |row: &Vec<usize>| row.iter().map(|i| &job.examples[*i]).collect();
         let rows: Vec<Vec<&Example>> = micros[micro].iter().map(row).collect();
         let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
-        let loss = accumulate(job, &adapt, &rows, trained, &mut self.carried.sums)?;
+        let loss = accumulate(job, &adapt, &rows, trained, &mut self.carried.sums, &mut self.parts)?;
         let of = micros.len();
         self.plan = Some((step, micros));
         let within = &mut self.carried.progress.within;
@@ -220,8 +251,10 @@ impl Loop<'_> {
         progress.step += 1;
         progress.tokens += tokens as u64;
         progress.trained += trained as u64;
-        let seconds = std::mem::take(&mut self.seconds) + started.elapsed().as_secs_f64();
-        self.tell(Event::Step { step: step + 1, loss, lr, grad_norm, tokens, trained, seconds })
+        let optimizer = started.elapsed().as_secs_f64();
+        let parts = Parts { optimizer, ..std::mem::take(&mut self.parts) };
+        let seconds = std::mem::take(&mut self.seconds) + optimizer;
+        self.tell(Event::Step { step: step + 1, loss, lr, grad_norm, tokens, trained, seconds, parts })
     }
 
     /// Measures the held-out loss. A stop leaves it unmeasured; a resumed run begins with it then.
@@ -282,7 +315,14 @@ fn trained_len(example: &Example) -> usize {
 
 /// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share. Written out where
 /// the model covers it (example by example), through autograd elsewhere (in packed rows).
-fn accumulate(job: &Job, adapt: &dyn Adapt, rows: &[Vec<&Example>], trained: usize, sums: &mut [Option<Tensor>]) -> Result<f64> {
+fn accumulate(
+    job: &Job,
+    adapt: &dyn Adapt,
+    rows: &[Vec<&Example>],
+    trained: usize,
+    sums: &mut [Option<Tensor>],
+    parts: &mut Parts,
+) -> Result<f64> {
     let examples: Vec<&Example> = rows.concat();
     let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
     let is_target = |example: usize, i: usize| examples[example].trained.get(i).copied().unwrap_or(false);
@@ -294,14 +334,20 @@ fn accumulate(job: &Job, adapt: &dyn Adapt, rows: &[Vec<&Example>], trained: usi
                 add(&mut sums[at_b], &b)?;
             }
         }
+        parts.forward += direct.times.forward.as_secs_f64();
+        parts.backward += direct.times.backward.as_secs_f64();
         return Ok(direct.loss);
     }
     let (batch, targets) = batch(rows, job.pad);
     if targets.is_empty() {
         return Ok(0.0);
     }
+    let started = Instant::now();
     let loss = (job.model.loss_sum(&mut Ctx::new(adapt), &batch, &targets)? * factor)?;
+    parts.forward += started.elapsed().as_secs_f64();
+    let started = Instant::now();
     let grads = loss.backward()?;
+    parts.backward += started.elapsed().as_secs_f64();
     for (sum, param) in sums.iter_mut().zip(job.adapter.params()) {
         if let Some(grad) = grads.get(&param.var) {
             add(sum, grad)?;

@@ -72,3 +72,30 @@ fn gemm_without_a_model_is_one_line_and_rows_need_one() {
     let refused = lorakit(&["--rows", "1"]);
     assert!(refused.status.code() == Some(2) && String::from_utf8_lossy(&refused.stderr).contains("--model"));
 }
+
+#[test]
+fn a_recipe_is_timed_as_it_is_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny/recipe.toml");
+    let set =
+        ["--set", "train.steps=4", "--set", "train.accumulate=2", "--set", "train.packing=true", "--set", "adapter.dropout=0.1"];
+    let lorakit = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lorakit"));
+        let done = command.current_dir(dir.path()).args(args).args(set).env("HF_HUB_OFFLINE", "1").output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
+    };
+    let path = recipe.to_str().unwrap();
+    let timed: serde_json::Value =
+        serde_json::from_slice(&lorakit(&["bench", "train", "--recipe", path, "--steps", "3", "--json"])).unwrap();
+    lorakit(&["train", path, "--out", "run", "--set", "eval.limit=1"]);
+    let events = std::fs::read_to_string(dir.path().join("run/events.jsonl")).unwrap();
+    let events = events.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    let trained: Vec<serde_json::Value> = events.filter(|e| e["event"] == "step").map(|e| e["loss"].clone()).collect();
+    assert_eq!(timed["losses"], serde_json::Value::from(trained), "the steps timed are those of the run");
+    for part in ["ms_forward", "ms_backward", "ms_optimizer", "tok_s", "mfu"] {
+        assert!(timed[part].as_f64().is_some_and(|v| v > 0.0), "{part} in {timed}");
+    }
+    let both = Command::new(env!("CARGO_BIN_EXE_lorakit")).args(["bench", "train", "--recipe", path, "--model", "x"]).output();
+    assert_eq!(both.unwrap().status.code(), Some(2));
+}

@@ -62,6 +62,7 @@ warmup = 3
 batch_size = 4
 accumulate = 2
 max_length = 64
+packing = true
 save_every = 10
 eval_every = 5
 early_stop = 2

@@ -1,0 +1,147 @@
+//! Steps of training, timed: the loop that trains, on a recipe's rows or on made-up ones.
+
+use super::memory::Sampler;
+use super::{gemm, median};
+use crate::adapter::Adapter;
+use crate::data::Example;
+use crate::device::Compute;
+use crate::error::Result;
+use crate::model::{Model, Site, SiteKind};
+use crate::train::order::Order;
+use crate::train::{self, Control, Event, Job, Parts};
+use crate::{machine, random, recipe};
+
+/// What is trained for a benchmark.
+pub struct Work<'a> {
+    pub model: &'a Model,
+    /// Trained in place.
+    pub adapter: &'a Adapter,
+    pub examples: &'a [Example],
+    pub settings: &'a recipe::Train,
+    pub compute: Compute,
+    /// Steps that are timed, after one that is not.
+    pub steps: usize,
+    /// Id that fills short rows.
+    pub pad: u32,
+}
+
+/// What came out. Times are medians over the steps, rates those of the median step.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Report {
+    pub tok_s: f64,
+    pub trained_tok_s: f64,
+    pub ms_step: f64,
+    pub ms_forward: f64,
+    pub ms_backward: f64,
+    pub ms_optimizer: f64,
+    /// Largest resident set, mapped weights included.
+    pub peak_rss_mb: f64,
+    /// Largest anonymous part of it (sampled).
+    pub peak_anon_mb: f64,
+    /// Model FLOPs of a step / its time / `gemm_peak_gflops`.
+    pub mfu: f64,
+    /// The machine's limit, see [`gemm::peak`].
+    pub gemm_peak_gflops: f64,
+    pub losses: Vec<f64>,
+}
+
+/// A step as it was.
+struct Timed {
+    tokens: f64,
+    trained: f64,
+    seconds: f64,
+    parts: Parts,
+    flops: f64,
+}
+
+/// `batch` rows of `seq` random ids, the last `trained` of each (a share) carrying loss, and the settings that train all
+/// of them in every step.
+pub fn made_up_rows(batch: usize, seq: usize, trained: f64, vocab: usize) -> (Vec<Example>, recipe::Train) {
+    let first = (((1.0 - trained) * seq as f64).round() as usize).max(1);
+    let ids = |row: u64| (0..seq as u64).map(|i| (random::indexed(row, i) % vocab as u64) as u32).collect();
+    let example =
+        |row: u64| Example { ids: ids(row), trained: (0..seq).map(|i| i >= first).collect(), source: 0, line: row as usize + 1 };
+    let settings = recipe::Train {
+        batch_size: batch,
+        max_length: seq,
+        lr: 1e-4,
+        schedule: recipe::Schedule::Constant,
+        warmup: recipe::Warmup::Steps(0),
+        ..recipe::Train::default()
+    };
+    ((0..batch as u64).map(example).collect(), settings)
+}
+
+/// Times steps of training.
+///
+/// # Errors
+/// Whatever training reports.
+pub fn train(work: &Work) -> Result<Report> {
+    let gemm_peak_gflops = gemm::peak(work.compute)?;
+    let settings =
+        recipe::Train { steps: Some(work.steps + 1), eval_every: 0, save_every: 0, early_stop: None, ..work.settings.clone() };
+    let flops = flops(work, &settings)?;
+    let (model, adapter, examples, pad) = (work.model, work.adapter, work.examples, work.pad);
+    let job = Job { model, adapter, examples, heldout: &[], settings: &settings, pad };
+    let (mut losses, mut timed, mut peak, mut memory) = (Vec::new(), Vec::new(), f64::NAN, Some(Sampler::start()));
+    let mut peak_anon_mb = f64::NAN;
+    train::run(&job, None, &mut |event| {
+        let Event::Step { step, loss, tokens, trained, seconds, parts, .. } = event else { return Ok(Control::Go) };
+        losses.push(loss);
+        if step > 1 {
+            let (tokens, trained) = (tokens as f64, trained as f64);
+            timed.push(Timed { tokens, trained, seconds, parts, flops: flops[step - 1] });
+        }
+        if step > work.steps {
+            // What comes now is the state being saved.
+            peak = machine::resident().map_or(f64::NAN, |r| r.peak as f64 / 1e6);
+            peak_anon_mb = memory.take().map_or(f64::NAN, Sampler::stop);
+        }
+        Ok(Control::Go)
+    })?;
+    let of = |figure: &dyn Fn(&Timed) -> f64| median(timed.iter().map(figure).collect());
+    Ok(Report {
+        tok_s: of(&|s| s.tokens / s.seconds),
+        trained_tok_s: of(&|s| s.trained / s.seconds),
+        ms_step: of(&|s| s.seconds * 1e3),
+        ms_forward: of(&|s| s.parts.forward * 1e3),
+        ms_backward: of(&|s| s.parts.backward * 1e3),
+        ms_optimizer: of(&|s| s.parts.optimizer * 1e3),
+        peak_rss_mb: peak,
+        peak_anon_mb,
+        mfu: of(&|s| s.flops / s.seconds) / 1e9 / gemm_peak_gflops,
+        gemm_peak_gflops,
+        losses,
+    })
+}
+
+/// FLOPs of every step: `4 ·` matrix values `·` tokens (forward and input gradient), the head at trained positions only,
+/// causal attention forward (4·t²·d/2) and backward (10·t²·d/2) of each example, and the pairs' own products.
+fn flops(work: &Work, settings: &recipe::Train) -> Result<Vec<f64>> {
+    let (sites, c) = (work.model.sites(), &work.model.config);
+    let size = |kinds: fn(SiteKind) -> bool| -> f64 {
+        sites.iter().filter(|s| kinds(s.kind)).map(|s| (s.inputs * s.outputs) as f64).sum()
+    };
+    let blocks = size(|k| matches!(k, SiteKind::Attention | SiteKind::Mlp));
+    let head = size(|k| k == SiteKind::Head);
+    let pairs = pair_flops(work)?;
+    let example = |e: &Example| {
+        let (tokens, trained) = (e.ids.len() as f64, e.trained.iter().skip(1).filter(|t| **t).count() as f64);
+        let attention = 7.0 * tokens * tokens * (c.heads * c.head_dim * c.layers) as f64;
+        (4.0 * blocks + pairs) * tokens + 4.0 * head * trained + attention
+    };
+    let order = Order::new(settings, work.examples)?;
+    let step = |step| order.micro_batches(step).iter().flatten().flatten().map(|i| example(&work.examples[*i])).sum();
+    Ok((0..order.steps).map(step).collect())
+}
+
+/// `6 · r · (inputs + outputs)` a token for every adapted site: the pair forward and its gradients.
+fn pair_flops(work: &Work) -> Result<f64> {
+    let mut sum = 0.0;
+    for (i, site) in work.model.sites().iter().enumerate() {
+        if let Some(pair) = work.adapter.low_rank(Site(i)) {
+            sum += 6.0 * (pair.a.dim(0)? * (site.inputs + site.outputs)) as f64;
+        }
+    }
+    Ok(sum)
+}
