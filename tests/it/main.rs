@@ -10,11 +10,14 @@ mod compare;
 mod conform;
 mod examples;
 mod gradients;
+#[cfg(unix)]
+mod kill;
 mod packing;
 mod real_checkpoint;
 mod real_generate;
 mod real_model;
 mod recipe_docs;
+mod resume;
 mod shared;
 mod smollm2_text;
 mod talk;

@@ -1,0 +1,126 @@
+//! Exact resume, inside one process: stopped at each of its events, a run goes on to the same bytes and losses.
+
+use std::path::Path;
+
+use lorakit::train::{Control, Event, Reason, State};
+
+use crate::training::Fixture;
+
+/// Accumulation, packing, evaluations, checkpoints between; with dropout the gradients come from autograd, without they
+/// are written out.
+const SMALL: &[&str] = &[
+    "train.steps=5",
+    "train.accumulate=3",
+    "train.batch_size=2",
+    "train.packing=true",
+    "train.eval_every=2",
+    "train.save_every=3",
+    "train.lr=0.05",
+];
+
+fn fixture(more: &[&str]) -> Fixture {
+    Fixture::new(&[SMALL, more].concat())
+}
+
+/// What a run leaves.
+#[derive(Debug, PartialEq)]
+struct Ended {
+    reason: Reason,
+    adapter: Vec<u8>,
+    /// Bits of the losses of every step and evaluation.
+    losses: Vec<(&'static str, usize, u64)>,
+    best: Vec<Vec<f32>>,
+}
+
+/// Runs on from `state`; at the `stop`-th event the listener asks for `ask`. Gives what the run left, the newest state it
+/// offered, and the number of events.
+fn run(f: &Fixture, state: Option<State>, stop: usize, ask: Control) -> (Ended, Option<Vec<u8>>, usize) {
+    let adapter = f.adapter();
+    let (mut losses, mut best, mut saved, mut events) = (Vec::new(), Vec::new(), None, 0);
+    let reason = f.run(&adapter, state, &mut |event| {
+        match event {
+            Event::Step { step, loss, .. } => losses.push(("step", step, loss.to_bits())),
+            Event::Eval { step, loss, .. } => losses.push(("eval", step, loss.to_bits())),
+            Event::Save { state, .. } => saved = Some(state.to_bytes()?),
+            Event::Finished { best: values, .. } => {
+                let flat = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1().unwrap();
+                best = values.iter().map(flat).collect();
+            }
+            _ => {}
+        }
+        events += 1;
+        Ok(if events == stop { ask } else { Control::Go })
+    });
+    let ended = Ended { reason: reason.unwrap(), adapter: adapter.to_safetensors().unwrap(), losses, best };
+    (ended, saved, events)
+}
+
+fn read(bytes: &[u8]) -> State {
+    State::from_bytes(bytes, Path::new("memory")).unwrap()
+}
+
+/// Stops at every event in turn and goes on from the state saved then.
+fn stopped_everywhere(f: &Fixture) {
+    let (want, _, events) = run(f, None, usize::MAX, Control::Go);
+    assert!(!want.best.is_empty(), "an evaluation chose a best adapter");
+    let (mut within, mut unjudged) = (0, 0);
+    for stop in 1..events {
+        let (first, saved, _) = run(f, None, stop, Control::Stop);
+        let state = read(&saved.unwrap());
+        within += usize::from(state.progress.within.micro > 0);
+        unjudged += usize::from(state.progress.step > 0 && state.progress.judged == 0 && state.progress.step.is_multiple_of(2));
+        let (second, ..) = run(f, Some(state), usize::MAX, Control::Go);
+        let losses = [first.losses, second.losses].concat();
+        assert!(Ended { losses, ..second } == want, "stopped at event {stop} of {events}, it ended otherwise");
+    }
+    println!("{events} events; {within} stops within a step, {unjudged} before its evaluation");
+    assert!(within >= 5 && unjudged >= 1);
+}
+
+#[test]
+fn stopped_at_any_event_it_ends_the_same_through_autograd() {
+    stopped_everywhere(&fixture(&["adapter.dropout=0.1"]));
+}
+
+#[test]
+fn stopped_at_any_event_it_ends_the_same_with_written_out_gradients() {
+    stopped_everywhere(&fixture(&[]));
+}
+
+#[test]
+fn an_early_stop_that_was_due_is_due_after_resuming() {
+    let f = fixture(&["train.steps=400", "train.accumulate=1", "train.lr=0.3", "train.early_stop=2", "train.schedule=constant"]);
+    let (want, saved, _) = run(&f, None, usize::MAX, Control::Go);
+    assert_eq!(want.reason, Reason::EarlyStop);
+    let (again, more, events) = run(&f, Some(read(&saved.unwrap())), usize::MAX, Control::Go);
+    assert_eq!((again.reason, events, more), (Reason::EarlyStop, 2, None), "nothing is left to do or to save");
+    assert!(again.adapter == want.adapter && again.best == want.best);
+}
+
+#[test]
+fn a_state_asked_for_is_offered_and_changes_nothing() {
+    let f = fixture(&["adapter.dropout=0.1", "train.save_every=0", "train.eval_every=0"]);
+    let (want, ..) = run(&f, None, usize::MAX, Control::Go);
+    let mut saves = Vec::new();
+    let adapter = f.adapter();
+    let reason = f.run(&adapter, None, &mut |event| {
+        if let Event::Save { state, .. } = &event {
+            saves.push((state.progress.step, state.progress.within.micro));
+        }
+        Ok(if matches!(event, Event::Micro { step: 2, .. }) { Control::Save } else { Control::Go })
+    });
+    assert_eq!(reason.unwrap(), Reason::Complete);
+    assert_eq!(saves, [(1, 1), (1, 2), (5, 0)], "after each micro-step that asked, and at the end");
+    assert!(adapter.to_safetensors().unwrap() == want.adapter);
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_the_adapter() {
+    for dropout in ["adapter.dropout=0.1", "adapter.dropout=0.0"] {
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| fixture(&[dropout]).undisturbed())
+        };
+        assert!(run(1) == run(2), "one thread and two give different bytes or losses with {dropout}");
+    }
+}
