@@ -9,7 +9,7 @@ use crate::adapter::{Adapter, peft};
 use crate::artifact;
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::model::{Batch, Ctx, Model, Site, Targets};
+use crate::model::{Batch, Ctx, Model, Recompute, Site, Targets, Workspace};
 use crate::recipe::{Schedule, Train, Warmup};
 use crate::train::{optim, schedule};
 
@@ -80,7 +80,9 @@ fn gradients(model: &Model, adapter: &Adapter, expected: &Expected, batch: &Batc
 fn direct(model: &Model, adapter: &Adapter, expected: &Expected, batch: &Batch, targets: &Targets) -> Result<Vec<Check>> {
     let rows: Vec<&[u32]> = batch.ids.chunks(batch.len).collect();
     let is_target = |row: usize, i: usize| i > 0 && targets.at.contains(&((row * batch.len + i - 1) as u32));
-    let Some(got) = model.direct_gradients(adapter, &rows, &is_target, 1.0 / targets.len() as f64, 0)? else {
+    let Some(got) =
+        model.direct_gradients(&mut Workspace::new(Recompute::Never), adapter, &rows, &is_target, 1.0 / targets.len() as f64)?
+    else {
         return Ok(Vec::new());
     };
     let mut grads = vec![None; adapter.params().len()];

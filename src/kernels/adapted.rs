@@ -43,17 +43,17 @@ pub struct PairGradient {
 }
 
 /// Inputs and outputs of the layer.
-fn layer(w: &Frozen, side: Side) -> (usize, usize) {
+pub(super) fn layer(w: &Frozen, side: Side) -> (usize, usize) {
     match side {
         Side::Transposed => (w.weight.cols, w.weight.rows),
         Side::Plain => (w.weight.rows, w.weight.cols),
     }
 }
 
-/// `y (m, o) = x (m, i)·Wᵀ + s·(x·Aᵀ)·Bᵀ`.
-pub fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlices>, y: &mut [f32]) {
+/// `y (m, o) = x (m, i)·Wᵀ + s·(x·Aᵀ)·Bᵀ`; with `add`, added to what `y` holds.
+pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlices>, y: &mut [f32], add: bool) {
     let (i, o) = layer(w, side);
-    product_into(x, x.len() / i, w, side, y, false);
+    product_into(x, x.len() / i, w, side, y, add);
     let Some(LowRankSlices { a, b, scale }) = pair else { return };
     let r = a.len() / i;
     y.par_chunks_mut(ROWS * o).zip(x.par_chunks(ROWS * i)).for_each(|(y, x)| {
@@ -67,7 +67,7 @@ pub fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlices>, y
 
 /// The gradients of [`forward`]: `dx (m, i)` is set, or added to with `add`, unless it is `None`; with `g = s·dy·B` and
 /// `h = s·x·Aᵀ`, `dx = dy·W + g·A`, `dA += gᵀ·x`, `dB += dyᵀ·h`.
-pub fn backward(
+pub(super) fn backward(
     (x, dy): (&[f32], &[f32]),
     w: &Frozen,
     side: Side,
@@ -158,7 +158,7 @@ impl CustomOp3 for Adapted {
         }
         let shape = Shape::from(dims);
         let mut y = vec![0f32; shape.elem_count()];
-        forward(x, &self.w, self.side, Some(LowRankSlices { a, b, scale: self.scale }), &mut y);
+        forward(x, &self.w, self.side, Some(LowRankSlices { a, b, scale: self.scale }), &mut y, false);
         Ok((CpuStorage::F32(y), shape))
     }
 

@@ -1,362 +1,310 @@
-//! Products with a frozen matrix in bf16 (f32 in, f32 sums, f32 out) on CPUs with AVX-512 BF16.
+//! Products with frozen matrices in bf16 (f32 sums) on CPUs with AVX-512 BF16.
 //!
-//! The matrix stays as it lies in the file. Panels of 48 of its rows (for `x·Wᵀ`) or columns (for `dy·W`) are packed
-//! into pairs as they are needed and multiplied by tiles of up to 8 × 48 (`vdpbf16ps`). Work is split by panels, each
-//! summed in a fixed order by one task, so the result does not depend on the number of threads.
+//! A matrix stays as it lies in the file. Panels of 48 of its rows (for `x·Wᵀ`) or columns (for `dy·W`) are packed as they
+//! are needed and multiplied tile by tile. Work is split by panels, each summed in a fixed order by one task, so the
+//! result does not depend on the number of threads. A low-rank share `h·Eᵀ` joins the sum of the base product for free:
+//! its few pairs are more of the same tile.
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::*;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::host::Out;
-use super::weight::{Weight, WeightType};
+use super::panel::{self, NR, Scratch};
+use super::tile_bf16::{Into, Operands, Output, as_bf16, stripe};
+use super::weight::Weight;
 
-/// Columns of a panel: three registers of sixteen f32.
-const NR: usize = 48;
-/// Rows of a tile.
-const MR: usize = 8;
-/// Rows of `W` in one panel of [`nn`]: a panel of 48 × 1024 pairs of bf16 stays inside a core's second-level cache.
+/// Rows of `W` in one panel of `dy·W`: 48 × 1024 pairs of bf16 stay inside a core's second-level cache.
 const DEPTH: usize = 2048;
+
+/// A matrix of bf16, row by row; `width` is even.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left<'a> {
+    pub data: &'a [bf16],
+    pub width: usize,
+}
+
+/// Rows of a tile.
+const TILE: usize = 8;
+/// Columns that one task of `dy·W` packs: of each row it reads a run long enough for the memory to be fast.
+const WIDE: usize = 2 * NR;
+
+impl Left<'_> {
+    pub(super) fn rows(self) -> usize {
+        self.data.len() / self.width
+    }
+
+    fn operands(self, from: usize, panel: &[u32], pairs: usize) -> Operands {
+        assert!(self.width.is_multiple_of(2) && from + 2 * pairs <= self.width && panel.len() >= pairs * NR, "operands");
+        Operands { a: self.data[from..].as_ptr().cast(), lda: self.width / 2, panel: panel.as_ptr(), pairs }
+    }
+}
+
+/// A low-rank share of a product: `h (m, r) · eᵀ`, `e (columns of the product, r)`, r even.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share<'a> {
+    pub h: &'a [bf16],
+    pub e: &'a [bf16],
+    pub rank: usize,
+}
+
+/// `a · Wᵀ` or `a · W`, and a low-rank share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub a: Left<'a>,
+    pub w: &'a Weight,
+    pub transposed: bool,
+    pub share: Option<Share<'a>>,
+}
+
+/// Where a product goes: all of it, row by row.
+#[derive(Debug)]
+pub(super) enum Target<'a> {
+    Set(&'a mut [f32]),
+    Add(&'a mut [f32]),
+    Half(&'a mut [bf16]),
+}
+
+impl Target<'_> {
+    fn parts(&mut self) -> (Out, usize, Into) {
+        match self {
+            Target::Set(y) => (Out(y.as_mut_ptr()), y.len(), Into::Set),
+            Target::Add(y) => (Out(y.as_mut_ptr()), y.len(), Into::Add),
+            Target::Half(y) => (Out(y.as_mut_ptr().cast()), y.len(), Into::Half),
+        }
+    }
+}
+
+impl Job<'_> {
+    fn columns(&self) -> usize {
+        if self.transposed { self.w.rows } else { self.w.cols }
+    }
+
+    /// Length of the sum.
+    fn depth(&self) -> usize {
+        if self.transposed { self.w.cols } else { self.w.rows }
+    }
+
+    /// Columns that one task makes: whole panels, and whole blocks of a quantised type.
+    fn step(&self) -> usize {
+        if self.transposed { NR } else { lcm(WIDE, self.w.dtype.block()) }
+    }
+}
+
+/// What a task packs into.
+#[derive(Default)]
+pub(super) struct Room {
+    panels: Vec<u32>,
+    share: Vec<u32>,
+    scratch: Scratch,
+}
+
+/// What the next task will most likely read of its matrix: fetched into the cache while this one computes, a few lines
+/// with every tile. Memory then works all the time, not only between the tiles.
+struct Ahead<'a> {
+    w: &'a Weight,
+    rows: std::ops::Range<usize>,
+    /// Bytes of each row.
+    bytes: std::ops::Range<usize>,
+    /// Next byte of the first row.
+    at: usize,
+}
+
+impl<'a> Ahead<'a> {
+    const LINE: usize = 64;
+
+    fn new(w: &'a Weight, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) -> Ahead<'a> {
+        let byte = |column: usize| column / w.dtype.block() * w.dtype.block_bytes();
+        let bytes = byte(columns.start)..byte(columns.end);
+        Ahead { w, rows: if bytes.is_empty() { 0..0 } else { rows }, at: bytes.start, bytes }
+    }
+
+    /// Lines left.
+    fn left(&self) -> usize {
+        self.rows.len() * self.bytes.len().div_ceil(Self::LINE)
+    }
+
+    /// Asks for `lines` more.
+    fn fetch(&mut self, lines: usize) {
+        for _ in 0..lines {
+            if self.rows.is_empty() {
+                return;
+            }
+            let row = self.w.row_bytes(self.rows.start);
+            // SAFETY: a hint that reads nothing; AVX-512 implies SSE.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(row.as_ptr().wrapping_add(self.at).cast()) };
+            self.at += Self::LINE;
+            if self.at >= self.bytes.end {
+                self.rows.start += 1;
+                self.at = self.bytes.start;
+            }
+        }
+    }
+}
+
+/// Each job into a target of its own, all at once.
+pub(super) fn each(jobs: &[Job], targets: &mut [Target]) {
+    let parts: Vec<(Out, usize, Into)> = targets.iter_mut().map(Target::parts).collect();
+    let mut tasks = Vec::new();
+    for (at, (job, (_, len, _))) in jobs.iter().zip(&parts).enumerate() {
+        assert!(job.a.width == job.depth().next_multiple_of(2) && *len == job.a.rows() * job.columns(), "product: shapes");
+        tasks.extend((0..job.columns()).step_by(job.step()).map(|c0| (at, c0)));
+    }
+    tasks.into_par_iter().for_each_init(Room::default, |room, (at, c0)| {
+        let (job, (out, _, how)) = (&jobs[at], parts[at]);
+        // SAFETY: AVX-512 BF16 was detected by the caller of this module; the target holds rows × columns, and the columns
+        // from c0 on of this job are this task's own.
+        unsafe { columns(job, c0, job.step().min(job.columns() - c0), (out, how), room) }
+    });
+}
+
+/// The sum of all jobs (of one shape of result) into one target.
+pub(super) fn sum(jobs: &[Job], target: &mut Target) {
+    let Some(first) = jobs.first() else { return };
+    let (out, len, how) = target.parts();
+    let (rows, width) = (first.a.rows(), first.columns());
+    for job in jobs {
+        assert!(
+            job.a.width == job.depth().next_multiple_of(2) && job.a.rows() == rows && job.columns() == width,
+            "product: shapes"
+        );
+    }
+    assert!(len == rows * width && (jobs.len() == 1 || how != Into::Half), "product: shapes");
+    let step = jobs.iter().map(Job::step).fold(1, lcm);
+    (0..width.div_ceil(step)).into_par_iter().for_each_init(Room::default, |room, task| {
+        let c0 = task * step;
+        for (i, job) in jobs.iter().enumerate() {
+            let how = if i > 0 { Into::Add } else { how };
+            // SAFETY: as in `each`.
+            unsafe { columns(job, c0, step.min(width - c0), (out, how), room) }
+        }
+    });
+}
+
+/// One job on this thread.
+pub(super) fn here(job: &Job, target: &mut Target, room: &mut Room) {
+    let (out, len, how) = target.parts();
+    assert!(job.a.width == job.depth().next_multiple_of(2) && len == job.a.rows() * job.columns(), "product: shapes");
+    for c0 in (0..job.columns()).step_by(job.step()) {
+        // SAFETY: as in `each`; the target is borrowed exclusively.
+        unsafe { columns(job, c0, job.step().min(job.columns() - c0), (out, how), room) }
+    }
+}
+
+/// `x · W[row]` for one row of x, of even length.
+pub(super) fn row_dot(x: &[bf16], w: &Weight, row: usize, scratch: &mut Scratch) -> f32 {
+    assert!(x.len() == w.cols && x.len().is_multiple_of(2), "row product: shapes");
+    let row = scratch.whole_row(w, row).cast::<u32>();
+    // SAFETY: AVX-512 BF16 was detected by the caller of this module; both hold whole pairs.
+    unsafe { dot(x.as_ptr().cast(), row, x.len() / 2) }
+}
+
+/// Columns `c0..c0 + width` of one product.
+///
+/// # Safety
+/// Requires AVX-512 BF16; the output holds rows × columns of the job, and nobody else touches these columns.
+unsafe fn columns(job: &Job, c0: usize, width: usize, (out, how): (Out, Into), room: &mut Room) {
+    let (m, ldc) = (job.a.rows(), job.columns());
+    let whole = job.depth();
+    // bf16 results are stored once: their sum is not cut.
+    let depth = if job.transposed || how == Into::Half { whole } else { DEPTH.min(whole) };
+    let count = width.div_ceil(NR);
+    room.panels.resize(room.panels.len().max(depth.div_ceil(2) * NR * count), 0);
+    let next = c0 + width..(c0 + 2 * width).min(ldc);
+    let mut ahead = match job.transposed {
+        true => Ahead::new(job.w, next, 0..whole),
+        false => Ahead::new(job.w, 0..whole, next),
+    };
+    let share = ahead.left().div_ceil((count * m.div_ceil(TILE) * whole.div_ceil(depth.max(1))).max(1));
+    for d0 in (0..whole).step_by(depth.max(1)) {
+        let cut = depth.min(whole - d0);
+        let pairs = cut.div_ceil(2);
+        match job.transposed {
+            true => panel::pack_rows(job.w, c0, &mut room.panels, &mut room.scratch),
+            false => panel::pack_columns(job.w, (d0, cut), (c0, width), &mut room.panels, &mut room.scratch),
+        }
+        for j in 0..count {
+            let column = c0 + j * NR;
+            let first = job.a.operands(d0, &room.panels[j * pairs * NR..], pairs);
+            let second = match job.share.filter(|_| d0 == 0) {
+                Some(share) => share.operands(column, m, &mut room.share),
+                None => Operands::NONE,
+            };
+            let c = if how == Into::Half { out.0.cast::<u16>().wrapping_add(column).cast() } else { out.0.wrapping_add(column) };
+            let how = if d0 > 0 { Into::Add } else { how };
+            let output = Output { c, ldc, width: NR.min(width - j * NR), how };
+            for i in (0..m).step_by(TILE) {
+                // SAFETY: the operands were checked against their slices; the output is as the contract says.
+                unsafe { stripe(TILE.min(m - i), first.row(i), second.row(i), output.row(i)) }
+                ahead.fetch(share);
+            }
+        }
+    }
+}
+
+impl Share<'_> {
+    /// Columns `column..column + NR` of the share.
+    fn operands(&self, column: usize, m: usize, room: &mut Vec<u32>) -> Operands {
+        let (r, pairs) = (self.rank, self.rank / 2);
+        assert!(r.is_multiple_of(2) && self.h.len() == m * r, "low-rank share: shapes");
+        room.resize(room.len().max(pairs * NR), 0);
+        let rows = self.e.len() / r;
+        let row = |j: usize| self.e.get((column + j) * r..(column + j + 1) * r).map_or(std::ptr::null(), <[bf16]>::as_ptr);
+        debug_assert!(column < rows, "a column of the product");
+        // SAFETY: AVX-512 was detected by the caller of this module; each row is null or a whole row of e.
+        unsafe { panel::columns_from_rows(row, NR, pairs, room) };
+        Operands { a: self.h.as_ptr().cast(), lda: pairs, panel: room.as_ptr(), pairs }
+    }
+}
 
 /// `y[m, n] (+)= x[m, k] · W[n, k]ᵀ`. Requires AVX-512 BF16.
 pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
-    let (n, k) = (w.rows, w.cols);
-    assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
-    let kp = k.div_ceil(2);
-    let a = round(x, m, k);
-    let out = Out(y.as_mut_ptr());
+    assert!(x.len() == m * w.cols && y.len() == m * w.rows, "nt: shapes disagree");
+    let a = rounded(x, m, w.cols);
+    let a = Left { data: &a, width: w.cols.next_multiple_of(2) };
     if m <= 4 && !add {
-        return rows_by_dot(&a, m, w, out);
+        return rows_by_dot(a, w, Out(y.as_mut_ptr()));
     }
-    (0..n.div_ceil(NR)).into_par_iter().for_each_init(
-        || (vec![0u32; kp * NR], Vec::new()),
-        |(panel, scratch), p| {
-            let n0 = p * NR;
-            pack_nt(w, n0, kp, panel, scratch);
-            // SAFETY: AVX-512 BF16 was detected by the caller of this module; a has m rows of kp pairs, panel kp × NR,
-            // and columns n0..n0+NR (cut at n) of y are this task's own.
-            unsafe { stripe(&a, m, kp, 0, kp, panel, { out }.0.add(n0), n, NR.min(n - n0), add) }
-        },
-    );
+    sum(&[Job { a, w, transposed: true, share: None }], &mut if add { Target::Add(y) } else { Target::Set(y) });
 }
 
 /// `dx[m, k] (+)= dy[m, n] · W[n, k]`. Requires AVX-512 BF16.
 pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
-    let (n, k) = (w.rows, w.cols);
-    assert!(dy.len() == m * n && dx.len() == m * k, "nn: shapes disagree");
-    let np = n.div_ceil(2);
-    let a = round(dy, m, n);
-    let out = Out(dx.as_mut_ptr());
-    // A group is the least number of columns that is whole panels and whole blocks of a quantised type.
-    let group = lcm(NR, w.dtype.block());
-    (0..k.div_ceil(group)).into_par_iter().for_each_init(
-        || (vec![0u32; (DEPTH / 2) * group], Vec::new()),
-        |(panels, scratch), g| {
-            let (c0, cols) = (g * group, group.min(k - g * group));
-            for n0 in (0..n).step_by(DEPTH) {
-                let depth = DEPTH.min(n - n0);
-                let pairs = depth.div_ceil(2);
-                pack_nn(w, n0, depth, c0, cols, panels, scratch);
-                for (j, panel) in panels.chunks_exact(pairs * NR).take(cols.div_ceil(NR)).enumerate() {
-                    let width = NR.min(cols - j * NR);
-                    // SAFETY: as in nt; pairs n0/2..n0/2+pairs of each row of a are inside it.
-                    unsafe { stripe(&a, m, np, n0 / 2, pairs, panel, { out }.0.add(c0 + j * NR), k, width, add || n0 > 0) }
-                }
-            }
-        },
-    );
+    assert!(dy.len() == m * w.rows && dx.len() == m * w.cols, "nn: shapes disagree");
+    let a = rounded(dy, m, w.rows);
+    let a = Left { data: &a, width: w.rows.next_multiple_of(2) };
+    sum(&[Job { a, w, transposed: false, share: None }], &mut if add { Target::Add(dx) } else { Target::Set(dx) });
 }
 
-/// `x[m, k]` rounded to bf16 pairs `[m, ceil(k/2)]`, padded with zero.
-fn round(x: &[f32], m: usize, k: usize) -> Vec<u32> {
-    let kp = k.div_ceil(2);
-    let mut a = vec![0u32; m * kp];
-    a.par_chunks_mut(kp * 16).zip(x.par_chunks(k * 16)).for_each(|(a, x)| {
-        for (a, x) in a.chunks_exact_mut(kp).zip(x.chunks_exact(k)) {
-            // SAFETY: AVX-512 BF16 was detected by the caller of this module.
-            unsafe { round_row(x, a) }
+/// `x (m, k)` rounded to bf16, rows padded with zero to an even width.
+fn rounded(x: &[f32], m: usize, k: usize) -> Vec<bf16> {
+    const ROWS: usize = 16;
+    let width = k.next_multiple_of(2);
+    let mut a = vec![bf16::ZERO; m * width];
+    a.par_chunks_mut((width * ROWS).max(1)).zip(x.par_chunks((k * ROWS).max(1))).for_each(|(a, x)| {
+        for (a, x) in a.chunks_exact_mut(width).zip(x.chunks_exact(k)) {
+            panel::round(x, &mut a[..k]);
         }
     });
     a
 }
 
-/// One row to bf16 pairs.
-///
-/// # Safety
-/// Requires AVX-512 F and BF16; `out` holds `ceil(x.len() / 2)` pairs.
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-unsafe fn round_row(x: &[f32], out: &mut [u32]) {
-    assert!(out.len() >= x.len().div_ceil(2), "room for every pair");
-    let tail = &x[x.len() / 16 * 16..];
-    let mut at = 0;
-    while at + 16 <= x.len() {
-        // SAFETY: 16 floats from `at` on, and room for their 8 pairs.
-        unsafe {
-            let v: __m256i = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(at))));
-            _mm256_storeu_si256(out.as_mut_ptr().add(at / 2).cast(), v);
-        }
-        at += 16;
-    }
-    let done = x.len() / 16 * 8;
-    for (pair, d) in tail.chunks(2).zip(&mut out[done..]) {
-        let low = u32::from(half::bf16::from_f32(pair[0]).to_bits());
-        let high = pair.get(1).map_or(0, |v| u32::from(half::bf16::from_f32(*v).to_bits()));
-        *d = low | high << 16;
-    }
-}
-
-/// Row `row` of `w`, elements `k0..k0+cols`, as bf16 into `out` (of at least `cols` elements).
-fn row_bf16(w: &Weight, row: usize, k0: usize, cols: usize, out: &mut [u16], scratch: &mut Vec<f32>) {
-    if w.dtype == WeightType::BF16 {
-        let bytes = &w.row_bytes(row)[k0 * 2..][..cols * 2];
-        for (b, o) in bytes.chunks_exact(2).zip(out) {
-            *o = u16::from_le_bytes([b[0], b[1]]);
-        }
-        return;
-    }
-    scratch.resize(cols, 0.0);
-    w.read(row, k0, scratch);
-    // SAFETY: AVX-512 BF16 was detected by the caller of this module; out holds cols (even, or one more) elements.
-    unsafe { round_to_u16(scratch, out) }
-}
-
-/// # Safety
-/// Requires AVX-512 F and BF16; `out` is at least as long as `x`.
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-unsafe fn round_to_u16(x: &[f32], out: &mut [u16]) {
-    assert!(out.len() >= x.len(), "room for every element");
-    let mut at = 0;
-    while at + 16 <= x.len() {
-        // SAFETY: 16 floats from `at` on, and room for as many halves.
-        unsafe {
-            let v: __m256i = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(x.as_ptr().add(at))));
-            _mm256_storeu_si256(out.as_mut_ptr().add(at).cast(), v);
-        }
-        at += 16;
-    }
-    while at < x.len() {
-        out[at] = half::bf16::from_f32(x[at]).to_bits();
-        at += 1;
-    }
-}
-
-/// Panel of rows `n0..n0+NR` of `W` for `x·Wᵀ`: pairs run along k. Rows past the end are zero.
-fn pack_nt(w: &Weight, n0: usize, kp: usize, panel: &mut [u32], scratch: &mut Vec<f32>) {
-    const GROUP: usize = 16;
-    let mut rows = vec![0u16; GROUP * kp * 2];
-    for j0 in (0..NR).step_by(GROUP) {
-        for (j, row) in rows.chunks_exact_mut(kp * 2).enumerate() {
-            match n0 + j0 + j {
-                r if r < w.rows => row_bf16(w, r, 0, w.cols, row, scratch),
-                _ => row.fill(0),
-            }
-        }
-        // SAFETY: rows holds GROUP rows of kp pairs; panel kp × NR; AVX-512 was detected by the caller of this module.
-        unsafe { transpose16(rows.as_ptr().cast(), kp, panel.as_mut_ptr().add(j0)) }
-    }
-}
-
-/// Sixteen rows of `kp` pairs into sixteen columns of a panel: `dst[p · NR + j] = src[j · kp + p]`.
-///
-/// # Safety
-/// Requires AVX-512 F; `src` holds 16·kp pairs, `dst` reaches `(kp − 1)·NR + 16`.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn transpose16(src: *const u32, kp: usize, dst: *mut u32) {
-    let full = kp / 16 * 16;
-    for p0 in (0..full).step_by(16) {
-        // SAFETY: reads 16 × 16 pairs at column p0, writes 16 rows of 16.
-        unsafe {
-            let mut r = [_mm512_setzero_si512(); 16];
-            let mut j = 0;
-            while j < 16 {
-                r[j] = _mm512_loadu_si512(src.add(j * kp + p0).cast());
-                j += 1;
-            }
-            transpose_block(&mut r);
-            let mut p = 0;
-            while p < 16 {
-                _mm512_storeu_si512(dst.add((p0 + p) * NR).cast(), r[p]);
-                p += 1;
-            }
-        }
-    }
-    for p in full..kp {
-        for j in 0..16 {
-            // SAFETY: inside both, as the contract says.
-            unsafe { *dst.add(p * NR + j) = *src.add(j * kp + p) };
-        }
-    }
-}
-
-/// Transposes a 16 × 16 block of 32-bit elements held in registers.
-#[target_feature(enable = "avx512f")]
-fn transpose_block(r: &mut [__m512i; 16]) {
-    let mut t = [_mm512_setzero_si512(); 16];
-    for i in 0..8 {
-        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-    for i in 0..4 {
-        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-    for i in 0..4 {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88);
-        t[4 + i] = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
-        t[8 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0x88);
-        t[12 + i] = _mm512_shuffle_i32x4(r[8 + i], r[12 + i], 0xdd);
-    }
-    for i in 0..4 {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
-        r[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
-        r[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
-        r[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
-    }
-}
-
-/// Panels of columns `c0..c0+cols`, rows `n0..n0+depth` of `W` for `dy·W`: pairs run along n, two rows interleaved.
-/// Panel `j` of the group starts at `j · pairs · NR`; columns and rows past the end are zero.
-fn pack_nn(w: &Weight, n0: usize, depth: usize, c0: usize, cols: usize, panels: &mut [u32], scratch: &mut Vec<f32>) {
-    let pairs = depth.div_ceil(2);
-    let width = cols.div_ceil(NR) * NR;
-    let mut rows = [vec![0u16; width], vec![0u16; width]];
-    for p in 0..pairs {
-        let [low, high] = &mut rows;
-        row_bf16(w, n0 + 2 * p, c0, cols, low, scratch);
-        match 2 * p + 1 < depth {
-            true => row_bf16(w, n0 + 2 * p + 1, c0, cols, high, scratch),
-            false => high.fill(0),
-        }
-        for (j, (low, high)) in low.chunks_exact(NR).zip(high.chunks_exact(NR)).enumerate() {
-            let out = &mut panels[(j * pairs + p) * NR..][..NR];
-            for ((o, l), h) in out.iter_mut().zip(low).zip(high) {
-                *o = u32::from(*l) | u32::from(*h) << 16;
-            }
-        }
-    }
-}
-
-/// All rows of `a` times one panel: `c[m, width] (+)= a[m, p0..p0+pairs] · panel[pairs, NR]`.
-///
-/// # Safety
-/// Requires AVX-512 BF16; `a` is `m × lda` pairs, `c` is valid for `m` rows of stride `ldc`, `width ≤ NR` of each.
-#[allow(clippy::too_many_arguments, reason = "the matrices and the sizes of one product")]
-unsafe fn stripe(
-    a: &[u32],
-    m: usize,
-    lda: usize,
-    p0: usize,
-    pairs: usize,
-    panel: &[u32],
-    c: *mut f32,
-    ldc: usize,
-    width: usize,
-    add: bool,
-) {
-    let mut i = 0;
-    while i < m {
-        // SAFETY: rows i..i+MR (or the rest) of a and c are inside them.
-        unsafe {
-            let (a, c) = (a.as_ptr().add(i * lda + p0), c.add(i * ldc));
-            match m - i {
-                8.. => tile::<8>(a, lda, panel.as_ptr(), pairs, c, ldc, width, add),
-                4.. => tile::<4>(a, lda, panel.as_ptr(), pairs, c, ldc, width, add),
-                2.. => tile::<2>(a, lda, panel.as_ptr(), pairs, c, ldc, width, add),
-                _ => tile::<1>(a, lda, panel.as_ptr(), pairs, c, ldc, width, add),
-            }
-        }
-        i += match m - i {
-            8.. => MR,
-            4.. => 4,
-            2.. => 2,
-            _ => 1,
-        };
-    }
-}
-
-/// One tile: `c[R, width] (+)= a[R, kp] · w[kp, NR]`.
-///
-/// # Safety
-/// As [`stripe`].
-#[allow(clippy::too_many_arguments, reason = "the matrices and the sizes of one product")]
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-unsafe fn tile<const R: usize>(
-    a: *const u32,
-    lda: usize,
-    w: *const u32,
-    kp: usize,
-    c: *mut f32,
-    ldc: usize,
-    width: usize,
-    add: bool,
-) {
-    // Plain loops only: a closure or an iterator adapter here is compiled without the features and is not inlined.
-    // SAFETY: all offsets lie inside the shapes of the contract; partial columns are masked.
-    unsafe {
-        let mut acc = [[_mm512_setzero_ps(); 3]; R];
-        for p in 0..kp {
-            let at = w.add(p * NR);
-            let w0 = as_bf16(_mm512_loadu_si512(at.cast()));
-            let w1 = as_bf16(_mm512_loadu_si512(at.add(16).cast()));
-            let w2 = as_bf16(_mm512_loadu_si512(at.add(32).cast()));
-            let mut i = 0;
-            while i < R {
-                let b = as_bf16(_mm512_set1_epi32((*a.add(i * lda + p)).cast_signed()));
-                acc[i][0] = _mm512_dpbf16_ps(acc[i][0], b, w0);
-                acc[i][1] = _mm512_dpbf16_ps(acc[i][1], b, w1);
-                acc[i][2] = _mm512_dpbf16_ps(acc[i][2], b, w2);
-                i += 1;
-            }
-        }
-        let mut i = 0;
-        while i < R {
-            let mut j = 0;
-            while j < 3 {
-                let left = width.saturating_sub(j * 16);
-                let mask = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
-                let at = c.add(i * ldc + j * 16);
-                let sum = if add { _mm512_add_ps(acc[i][j], _mm512_maskz_loadu_ps(mask, at)) } else { acc[i][j] };
-                _mm512_mask_storeu_ps(at, mask, sum);
-                j += 1;
-            }
-            i += 1;
-        }
-    }
-}
-
-/// The same register as bf16 pairs.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn as_bf16(v: __m512i) -> __m512bh {
-    // SAFETY: both are 512 bits of plain data.
-    unsafe { std::mem::transmute::<__m512i, __m512bh>(v) }
-}
-
 /// A few rows (decoding): every row of `W` is read once, in the order of the file, bound by memory bandwidth.
-fn rows_by_dot(a: &[u32], m: usize, w: &Weight, out: Out) {
+fn rows_by_dot(a: Left, w: &Weight, out: Out) {
     const TASK: usize = 128;
-    let (n, kp) = (w.rows, w.cols.div_ceil(2));
-    (0..n.div_ceil(TASK)).into_par_iter().for_each_init(
-        || (vec![0u16; kp * 2], Vec::new()),
-        |(row, scratch), task| {
-            for j in task * TASK..(task * TASK + TASK).min(n) {
-                let w_row: *const u32 = if w.dtype == WeightType::BF16 && w.cols.is_multiple_of(2) {
-                    w.row_bytes(j).as_ptr().cast()
-                } else {
-                    row_bf16(w, j, 0, w.cols, row, scratch);
-                    row.as_ptr().cast()
-                };
-                for i in 0..m {
-                    // SAFETY: AVX-512 BF16 was detected by the caller of this module; both hold kp pairs (unaligned
-                    // loads); element (i, j) of the output is this task's own.
-                    unsafe { *{ out }.0.add(i * n + j) = dot(a.as_ptr().add(i * kp), w_row, kp) };
-                }
+    let (n, pairs) = (w.rows, a.width / 2);
+    (0..n.div_ceil(TASK)).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
+        for j in task * TASK..(task * TASK + TASK).min(n) {
+            let row = scratch.whole_row(w, j).cast::<u32>();
+            for i in 0..a.rows() {
+                // SAFETY: AVX-512 BF16 was detected by the caller of this module; both hold whole pairs (unaligned
+                // loads); element (i, j) of the output is this task's own.
+                unsafe { *{ out }.0.add(i * n + j) = dot(a.data[i * a.width..].as_ptr().cast(), row, pairs) };
             }
-        },
-    );
+        }
+    });
 }
 
 /// Dot product of `kp` bf16 pairs.

@@ -5,6 +5,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::element::Element;
 use super::host;
 use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
@@ -52,17 +53,19 @@ pub mod portable {
 }
 
 /// [`swiglu`] on slices of one length.
-pub fn swiglu_forward(gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub(crate) fn swiglu_forward<T: Element>(gate: &[T], up: &[T], out: &mut [T]) {
     swiglu_forward_at(Lanes::in_force(), gate, up, out);
 }
 
-fn swiglu_forward_at(lanes: Lanes, gate: &[f32], up: &[f32], out: &mut [f32]) {
+fn swiglu_forward_at<T: Element>(lanes: Lanes, gate: &[T], up: &[T], out: &mut [T]) {
     host::for_rows(out, 1, |at, out| swiglu_run(lanes, &gate[at..][..out.len()], &up[at..][..out.len()], out));
 }
 
-/// The gradients of [`swiglu_forward`] with respect to `gate` and `up`, given that of its result.
-pub fn swiglu_backward(gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
-    swiglu_backward_at(Lanes::in_force(), gate, up, g, d_gate, d_up);
+/// The gradients of [`swiglu_forward`] with respect to `gate` and `up`, in their place, given that of its result.
+pub(crate) fn swiglu_backward_in_place<T: Element>(gate: &mut [T], up: &mut [T], g: &[T]) {
+    let (lanes, run) = (Lanes::in_force(), host::rows_per_task(1));
+    let tasks = gate.par_chunks_mut(run).zip(up.par_chunks_mut(run)).zip(g.par_chunks(run));
+    tasks.for_each(|((gate, up), g)| swiglu_run_back_in_place(lanes, gate, up, g));
 }
 
 fn swiglu_backward_at(lanes: Lanes, gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
@@ -149,7 +152,10 @@ impl CustomOp1 for GeluTanh {
     }
 }
 
-multiversion! { fn swiglu_run(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_body; }
+multiversion! { fn swiglu_run<T: Element>(gate: &[T], up: &[T], out: &mut [T]) = swiglu_body; }
+multiversion! {
+    fn swiglu_run_back_in_place<T: Element>(gate: &mut [T], up: &mut [T], g: &[T]) = swiglu_back_in_place_body;
+}
 multiversion! {
     fn swiglu_run_back(gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) = swiglu_back_body;
 }
@@ -164,24 +170,38 @@ fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 }
 
 #[inline(always)]
-fn swiglu_body<S: Simd>(s: S, gate: &[f32], up: &[f32], out: &mut [f32]) {
+fn swiglu_body<S: Simd, T: Element>(s: S, gate: &[T], up: &[T], out: &mut [T]) {
     for ((gate, up), out) in gate.chunks(S::LANES).zip(up.chunks(S::LANES)).zip(out.chunks_mut(S::LANES)) {
-        let x = s.load(gate);
-        s.store(s.mul(s.mul(x, sigmoid(s, x)), s.load(up)), out);
+        let x = T::load(s, gate);
+        T::store(s, s.mul(s.mul(x, sigmoid(s, x)), T::load(s, up)), out);
     }
 }
 
-/// silu′(x) = σ·(1 + x·(1 − σ))
+/// The gradients of gate and up. silu′(x) = σ·(1 + x·(1 − σ))
+#[inline(always)]
+fn swiglu_slopes<S: Simd>(s: S, gate: S::V, up: S::V, g: S::V) -> (S::V, S::V) {
+    let one = s.splat(1.0);
+    let sigma = sigmoid(s, gate);
+    let slope = s.mul(sigma, s.mul_add(gate, s.sub(one, sigma), one));
+    (s.mul(s.mul(g, up), slope), s.mul(g, s.mul(gate, sigma)))
+}
+
 #[inline(always)]
 fn swiglu_back_body<S: Simd>(s: S, gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
-    let one = s.splat(1.0);
     let inputs = gate.chunks(S::LANES).zip(up.chunks(S::LANES)).zip(g.chunks(S::LANES));
     for (((gate, up), g), (d_gate, d_up)) in inputs.zip(d_gate.chunks_mut(S::LANES).zip(d_up.chunks_mut(S::LANES))) {
-        let (x, g) = (s.load(gate), s.load(g));
-        let sigma = sigmoid(s, x);
-        let slope = s.mul(sigma, s.mul_add(x, s.sub(one, sigma), one));
-        s.store(s.mul(g, s.mul(x, sigma)), d_up);
-        s.store(s.mul(s.mul(g, s.load(up)), slope), d_gate);
+        let (at_gate, at_up) = swiglu_slopes(s, s.load(gate), s.load(up), s.load(g));
+        s.store(at_up, d_up);
+        s.store(at_gate, d_gate);
+    }
+}
+
+#[inline(always)]
+fn swiglu_back_in_place_body<S: Simd, T: Element>(s: S, gate: &mut [T], up: &mut [T], g: &[T]) {
+    for ((gate, up), g) in gate.chunks_mut(S::LANES).zip(up.chunks_mut(S::LANES)).zip(g.chunks(S::LANES)) {
+        let (at_gate, at_up) = swiglu_slopes(s, T::load(s, gate), T::load(s, up), T::load(s, g));
+        T::store(s, at_up, up);
+        T::store(s, at_gate, gate);
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn rows_per_task(width: usize) -> usize {
 }
 
 /// Calls `f(first_row, rows)` on runs of whole rows of `out`, in parallel when there is more than one run.
-pub(super) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub(super) fn for_rows<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let rows = rows_per_task(width);
     if out.len() <= rows * width {
         return f(0, out);

@@ -32,6 +32,11 @@ impl Frozen {
         Arc::new(Frozen { weight, bf16, on_device: OnceLock::new() })
     }
 
+    /// Whether products with it are made in bf16.
+    pub fn is_bf16(&self) -> bool {
+        self.bf16
+    }
+
     fn tensor(&self, device: &Device) -> candle_core::Result<&Tensor> {
         if self.on_device.get().is_none() {
             let w = &self.weight;

@@ -8,12 +8,19 @@ pub mod blocks;
 pub mod cpu;
 mod gemm_f32;
 #[cfg(target_arch = "x86_64")]
+mod tile_bf16;
+#[cfg(target_arch = "x86_64")]
+mod panel;
+#[cfg(target_arch = "x86_64")]
 mod gemm_bf16;
 pub mod linear;
 mod dense;
+#[cfg(target_arch = "x86_64")]
+mod pair_bf16;
 pub mod adapted;
 pub mod simd;
 mod host;
+pub(crate) mod element;
 mod tile;
 pub mod norm;
 pub mod rope;
@@ -24,6 +31,9 @@ pub mod dropout;
 pub mod cross_entropy;
 pub mod head_loss;
 pub mod peak;
+#[cfg(target_arch = "x86_64")]
+mod head_loss_bf16;
+pub(crate) mod engine;
 
 #[cfg(test)]
 mod trial;

@@ -5,6 +5,9 @@
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 
+use rayon::prelude::*;
+
+use super::element::Element;
 use super::host;
 use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
@@ -63,16 +66,24 @@ pub mod portable {
 }
 
 /// [`rms_norm`] on slices, with `w.len()` columns.
-pub fn rms_forward(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_forward<X: Element, T: Element>(x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
     rms_forward_at(Lanes::in_force(), x, w, eps, out);
 }
 
-fn rms_forward_at(lanes: Lanes, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+fn rms_forward_at<X: Element, T: Element>(lanes: Lanes, x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
     host::for_rows(out, w.len(), |row, out| rms_rows(lanes, &x[row * w.len()..][..out.len()], w, eps, out));
 }
 
+/// Adds the gradient of [`rms_forward`] with respect to `x` to `dx`, given that of its result, and copies the sum to
+/// `copy`.
+pub(crate) fn rms_backward_add<T: Element>(x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T]) {
+    let (lanes, rows) = (Lanes::in_force(), host::rows_per_task(w.len()) * w.len());
+    let tasks = dx.par_chunks_mut(rows).zip(copy.par_chunks_mut(rows)).zip(x.par_chunks(rows).zip(g.par_chunks(rows)));
+    tasks.for_each(|((dx, copy), (x, g))| rms_rows_back_add(lanes, x, g, w, eps, dx, copy));
+}
+
 /// The gradient of [`rms_forward`] with respect to `x`, given that of its result.
-pub fn rms_backward(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
+pub(crate) fn rms_backward(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
     rms_backward_at(Lanes::in_force(), x, g, w, eps, dx);
 }
 
@@ -163,29 +174,56 @@ impl CustomOp1 for LayerNorm {
     }
 }
 
-multiversion! { fn rms_rows(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) = rms_rows_body; }
+multiversion! { fn rms_rows<X: Element, T: Element>(x: &[X], w: &[f32], eps: f32, out: &mut [T]) = rms_rows_body; }
+multiversion! {
+    fn rms_rows_back_add<T: Element>(x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T])
+        = rms_rows_back_add_body;
+}
 multiversion! { fn rms_rows_back(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) = rms_rows_back_body; }
 multiversion! { fn layer_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) = layer_rows_body; }
 multiversion! { fn layer_rows_back(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) = layer_rows_back_body; }
 
 #[inline(always)]
-fn rms_rows_body<S: Simd>(s: S, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+fn rms_rows_body<S: Simd, X: Element, T: Element>(s: S, x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
     for (x, out) in x.chunks_exact(w.len()).zip(out.chunks_exact_mut(w.len())) {
         let inv = s.splat(inverse_rms(s, x, eps));
         for ((x, w), out) in x.chunks(S::LANES).zip(w.chunks(S::LANES)).zip(out.chunks_mut(S::LANES)) {
-            s.store(s.mul(s.mul(s.load(x), inv), s.load(w)), out);
+            T::store(s, s.mul(s.mul(X::load(s, x), inv), s.load(w)), out);
         }
     }
 }
 
 #[inline(always)]
-fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
+fn inverse_rms<S: Simd, X: Element>(s: S, x: &[X], eps: f32) -> f32 {
     let mut squares = s.splat(0.0);
     for x in x.chunks(S::LANES) {
-        let x = s.load(x);
+        let x = X::load(s, x);
         squares = s.mul_add(x, x, squares);
     }
     1.0 / (s.sum(squares) / x.len() as f32 + eps).sqrt()
+}
+
+/// As [`rms_rows_back_body`], added to `dx`, with a copy of the sum.
+#[inline(always)]
+fn rms_rows_back_add_body<S: Simd, T: Element>(s: S, x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T]) {
+    let d = w.len();
+    let rows = x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).zip(copy.chunks_exact_mut(d));
+    for (((x, g), dx), copy) in rows {
+        let inv = inverse_rms(s, x, eps);
+        let mut dot = s.splat(0.0);
+        for ((x, g), w) in x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
+            dot = s.mul_add(s.mul(s.load(g), s.load(w)), T::load(s, x), dot);
+        }
+        let pull = s.splat(-inv * inv * inv * s.sum(dot) / d as f32);
+        let inv = s.splat(inv);
+        let inputs = x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES));
+        for (((x, g), w), (dx, copy)) in inputs.zip(dx.chunks_mut(S::LANES).zip(copy.chunks_mut(S::LANES))) {
+            let direct = s.mul(s.mul(s.load(g), s.load(w)), inv);
+            let sum = s.add(s.load(dx), s.mul_add(T::load(s, x), pull, direct));
+            s.store(sum, dx);
+            T::store(s, sum, copy);
+        }
+    }
 }
 
 /// With r = 1/√(mean(x²)+eps) and u = g·w: dx = r·u − x·r³·mean(u·x).

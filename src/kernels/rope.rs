@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
 
+use super::element::Element;
 use super::host;
 use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
@@ -114,17 +115,16 @@ pub mod portable {
     }
 }
 
-/// Turns every head of `x` (tokens, heads · dh) in place; `inverse` turns back, which is also the gradient.
-pub fn rope_in_place(x: &mut [f32], table: &RopeTable, positions: &[u32], dh: usize, inverse: bool) {
+/// Turns every head of `x` (tokens, heads · dh) into `out`; `inverse` turns back, which is also the gradient.
+pub(crate) fn turn_into<T: Element>(x: &[f32], table: &RopeTable, positions: &[u32], dh: usize, inverse: bool, out: &mut [T]) {
     let (lanes, half) = (Lanes::in_force(), table.inverse_frequencies.len());
     let angles = table.upto(positions.iter().max().map_or(0, |p| *p as usize + 1));
     let width = x.len() / positions.len().max(1);
-    host::for_rows(x, width, |row, x| {
-        let mut before = vec![0f32; width];
-        for (x, position) in x.chunks_exact_mut(width).zip(&positions[row..]) {
+    host::for_rows(out, width, |row, out| {
+        let x = &x[row * width..][..out.len()];
+        for ((x, out), position) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(&positions[row..]) {
             let at = *position as usize * half;
-            before.copy_from_slice(x);
-            turn_token(lanes, &before, &angles.cos[at..][..half], &angles.sin[at..][..half], dh, inverse, x);
+            turn_token(lanes, x, &angles.cos[at..][..half], &angles.sin[at..][..half], dh, inverse, out);
         }
     });
 }
@@ -168,11 +168,11 @@ impl CustomOp1 for Rope {
 }
 
 multiversion! {
-    fn turn_token(x: &[f32], cos: &[f32], sin: &[f32], dh: usize, inverse: bool, out: &mut [f32]) = turn_body;
+    fn turn_token<T: Element>(x: &[f32], cos: &[f32], sin: &[f32], dh: usize, inverse: bool, out: &mut [T]) = turn_body;
 }
 
 #[inline(always)]
-fn turn_body<S: Simd>(s: S, x: &[f32], cos: &[f32], sin: &[f32], dh: usize, inverse: bool, out: &mut [f32]) {
+fn turn_body<S: Simd, T: Element>(s: S, x: &[f32], cos: &[f32], sin: &[f32], dh: usize, inverse: bool, out: &mut [T]) {
     let half = cos.len();
     let sign = s.splat(if inverse { -1.0 } else { 1.0 });
     for (x, out) in x.chunks_exact(dh).zip(out.chunks_exact_mut(dh)) {
@@ -187,10 +187,12 @@ fn turn_body<S: Simd>(s: S, x: &[f32], cos: &[f32], sin: &[f32], dh: usize, inve
         {
             let (low, high) = (s.load(low), s.load(high));
             let (cos, sin) = (s.load(cos), s.mul(s.load(sin), sign));
-            s.store(s.sub(s.mul(low, cos), s.mul(high, sin)), out_low);
-            s.store(s.mul_add(high, cos, s.mul(low, sin)), out_high);
+            T::store(s, s.sub(s.mul(low, cos), s.mul(high, sin)), out_low);
+            T::store(s, s.mul_add(high, cos, s.mul(low, sin)), out_high);
         }
-        out_rest.copy_from_slice(rest);
+        for (x, out) in rest.chunks(S::LANES).zip(out_rest.chunks_mut(S::LANES)) {
+            T::store(s, s.load(x), out);
+        }
     }
 }
 

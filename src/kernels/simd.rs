@@ -4,6 +4,8 @@
 //! token may use the instructions. Kernels are written once over [`Simd`] and compiled three times by
 //! `multiversion!`. Refuses to know: tensors, shapes, threads.
 
+use half::bf16;
+
 #[cfg(target_arch = "x86_64")]
 use super::cpu;
 
@@ -74,7 +76,7 @@ impl Lanes {
 }
 
 /// Arithmetic on vectors of `LANES` f32. Methods are inlined into a function compiled for the level's features.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     type V: Copy;
     /// Elements of a vector.
     const LANES: usize;
@@ -86,6 +88,10 @@ pub(super) trait Simd: Copy {
     fn load(self, from: &[f32]) -> Self::V;
     /// Writes the first `min(LANES, to.len())` lanes.
     fn store(self, v: Self::V, to: &mut [f32]);
+    /// As [`Simd::load`], from bf16.
+    fn load_half(self, from: &[bf16]) -> Self::V;
+    /// As [`Simd::store`], rounded to bf16 (nearest, ties to even).
+    fn store_half(self, v: Self::V, to: &mut [bf16]);
     /// `v` with the lanes from `n` on set to zero.
     fn first(self, v: Self::V, n: usize) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -160,6 +166,14 @@ impl Simd for Portable {
         to[..n].copy_from_slice(&v[..n]);
     }
     #[inline(always)]
+    fn load_half(self, from: &[bf16]) -> [f32; 8] {
+        std::array::from_fn(|i| from.get(i).map_or(0.0, |x| x.to_f32()))
+    }
+    #[inline(always)]
+    fn store_half(self, v: [f32; 8], to: &mut [bf16]) {
+        to.iter_mut().zip(v).for_each(|(to, v)| *to = bf16::from_f32(v));
+    }
+    #[inline(always)]
     fn first(self, v: [f32; 8], n: usize) -> [f32; 8] {
         std::array::from_fn(|i| if i < n { v[i] } else { 0.0 })
     }
@@ -207,20 +221,20 @@ impl Simd for Portable {
 
 /// Compiles a body generic over [`Simd`] once a level and dispatches on the level.
 macro_rules! multiversion {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($t:ident: $bound:path),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments, reason = "mirrors the body it dispatches to")]
-        $vis fn $name(lanes: $crate::kernels::simd::Lanes, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$($t: $bound),+>)? (lanes: $crate::kernels::simd::Lanes, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
             #[allow(clippy::too_many_arguments, reason = "mirrors the body it dispatches to")]
-            fn avx512(token: $crate::kernels::simd::Avx512, $($arg: $ty),*) $(-> $ret)? {
+            fn avx512 $(<$($t: $bound),+>)? (token: $crate::kernels::simd::Avx512, $($arg: $ty),*) $(-> $ret)? {
                 $body(token, $($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments, reason = "mirrors the body it dispatches to")]
-            fn avx2(token: $crate::kernels::simd::Avx2, $($arg: $ty),*) $(-> $ret)? {
+            fn avx2 $(<$($t: $bound),+>)? (token: $crate::kernels::simd::Avx2, $($arg: $ty),*) $(-> $ret)? {
                 $body(token, $($arg),*)
             }
             match lanes {

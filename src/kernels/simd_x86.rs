@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::Simd;
 
 /// Proof that this processor has AVX2 and FMA.
@@ -89,6 +91,22 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_half(self, from: &[bf16]) -> __m256 {
+        let mut bits = [0i16; 8];
+        from.iter().zip(&mut bits).for_each(|(x, b)| *b = x.to_bits().cast_signed());
+        // SAFETY: the token proves the feature.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(bits.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low))
+        }
+    }
+    #[inline(always)]
+    fn store_half(self, v: __m256, to: &mut [bf16]) {
+        let mut lanes = [0.0; 8];
+        self.store(v, &mut lanes);
+        to.iter_mut().zip(lanes).for_each(|(to, x)| *to = bf16::from_f32(x));
+    }
+    #[inline(always)]
     fn first(self, v: __m256, n: usize) -> __m256 {
         // SAFETY: the token proves the feature.
         unsafe { _mm256_and_ps(v, _mm256_castsi256_ps(self.mask(n))) }
@@ -147,6 +165,36 @@ impl Simd for Avx512 {
                 _mm512_storeu_ps(to.as_mut_ptr(), v)
             } else {
                 _mm512_mask_storeu_ps(to.as_mut_ptr(), Self::mask(to.len()), v)
+            }
+        }
+    }
+    #[inline(always)]
+    fn load_half(self, from: &[bf16]) -> __m512 {
+        // SAFETY: the token proves the feature; sixteen elements are there, or the mask stops at the end.
+        unsafe {
+            let bits = if from.len() >= 16 {
+                _mm256_loadu_si256(from.as_ptr().cast())
+            } else {
+                _mm256_maskz_loadu_epi16(Self::mask(from.len()), from.as_ptr().cast())
+            };
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+        }
+    }
+    #[inline(always)]
+    fn store_half(self, v: __m512, to: &mut [bf16]) {
+        // SAFETY: the token proves the features; sixteen elements are there, or the mask stops at the end. Without the
+        // BF16 feature, rounding is done in whole numbers: add 0x7fff and the lowest bit kept; what is no number stays so.
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            let rounded = _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000));
+            let half = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
+            if to.len() >= 16 {
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), half)
+            } else {
+                _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), Self::mask(to.len()), half)
             }
         }
     }

@@ -111,6 +111,21 @@ impl Weight {
         &self.data.bytes()[self.file_row(row) * stride..][..stride]
     }
 
+    /// Bytes of some rows; the order must be plain.
+    pub(super) fn bytes_of(&self, rows: std::ops::Range<usize>) -> &[u8] {
+        debug_assert!(self.order == RowOrder::Plain);
+        let stride = self.cols / self.dtype.block() * self.dtype.block_bytes();
+        &self.data.bytes()[rows.start * stride..rows.end * stride]
+    }
+
+    /// Some rows as a matrix of their own; the order must be plain.
+    pub(super) fn part(&self, rows: std::ops::Range<usize>) -> Weight {
+        let stride = self.cols / self.dtype.block() * self.dtype.block_bytes();
+        let data = self.data.slice(rows.start * stride, rows.len() * stride).filter(|_| self.order == RowOrder::Plain);
+        let data = data.unwrap_or_else(|| unreachable!("rows of a matrix in plain order"));
+        Weight { data, rows: rows.len(), ..self.clone() }
+    }
+
     /// Elements `start..start + out.len()` of our row `row` as f32. `start` and the length must be whole blocks.
     pub fn read(&self, row: usize, start: usize, out: &mut [f32]) {
         let block = self.dtype.block();

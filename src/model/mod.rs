@@ -26,7 +26,7 @@ pub use batch::Batch;
 pub use cache::Cache;
 pub use config::Config;
 pub use decoder::Ctx;
-pub use direct::Direct;
+pub use direct::{Direct, Memory, Recompute, Workspace};
 pub use loss::Targets;
 pub use score::Score;
 pub use site::{Adapt, Pair, Site, SiteInfo, SiteKind};

@@ -17,7 +17,7 @@ pub use state::{Exact, Progress, State, Within};
 use crate::adapter::Adapter;
 use crate::data::Example;
 use crate::error::{Error, Result};
-use crate::model::{Adapt, Batch, Ctx, Model, Targets};
+use crate::model::{Adapt, Batch, Ctx, Model, Recompute, Targets, Workspace};
 use crate::recipe;
 use order::{Micro, Order};
 use state::Carried;
@@ -129,6 +129,7 @@ pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Re
         parts: Parts::default(),
         found_best: false,
         asked: Control::Go,
+        room: Workspace::new(Recompute::within_memory()),
         listen,
     };
     run.tell(Event::Started {
@@ -176,6 +177,8 @@ struct Loop<'a> {
     /// The last evaluation was the best, and no state was offered since.
     found_best: bool,
     asked: Control,
+    /// Memory that steps share.
+    room: Workspace,
     listen: &'a mut dyn FnMut(Event) -> Result<Control>,
 }
 
@@ -215,7 +218,7 @@ impl Loop<'_> {
         let row = |row: &Vec<usize>| row.iter().map(|i| &job.examples[*i]).collect();
         let rows: Vec<Vec<&Example>> = micros[micro].iter().map(row).collect();
         let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
-        let loss = accumulate(job, &adapt, &rows, trained, &mut self.carried.sums, &mut self.parts)?;
+        let loss = accumulate(job, &mut self.room, &adapt, &rows, trained, &mut self.carried.sums, &mut self.parts)?;
         let of = micros.len();
         self.plan = Some((step, micros));
         let within = &mut self.carried.progress.within;
@@ -317,6 +320,7 @@ fn trained_len(example: &Example) -> usize {
 /// the model covers it (example by example), through autograd elsewhere (in packed rows).
 fn accumulate(
     job: &Job,
+    room: &mut Workspace,
     adapt: &dyn Adapt,
     rows: &[Vec<&Example>],
     trained: usize,
@@ -327,7 +331,7 @@ fn accumulate(
     let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
     let is_target = |example: usize, i: usize| examples[example].trained.get(i).copied().unwrap_or(false);
     let factor = 1.0 / trained.max(1) as f64;
-    if let Some(direct) = job.model.direct_gradients(adapt, &ids, &is_target, factor, job.pad)? {
+    if let Some(direct) = job.model.direct_gradients(room, adapt, &ids, &is_target, factor)? {
         for (site, a, b) in direct.pairs {
             if let Some((at_a, at_b)) = job.adapter.param_indices(site) {
                 add(&mut sums[at_a], &a)?;

@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use lorakit::adapter::{Adapter, Param};
-use lorakit::model::{Adapt, Batch, Ctx, Model, SiteKind, Targets};
+use lorakit::device::Compute;
+use lorakit::model::{Adapt, Batch, Ctx, Model, Recompute, SiteKind, Targets, Workspace};
 use lorakit::{random, recipe};
 
 use crate::tiny_models;
@@ -197,6 +198,10 @@ fn dropout_keeps_the_mean() {
     }
 }
 
+fn room() -> Workspace {
+    Workspace::new(Recompute::Never)
+}
+
 /// Training writes gradients out block by block where it covers the model; they must be those of autograd.
 #[test]
 fn gradients_without_a_tape_are_those_of_autograd() {
@@ -206,7 +211,8 @@ fn gradients_without_a_tape_are_those_of_autograd() {
         let rows: Vec<Vec<u32>> = [9usize, 4, 30, 2].iter().map(|n| (0..*n as u32).map(|i| 5 + i * 7 % 300).collect()).collect();
         let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         let trained = |row: usize, i: usize| i > row;
-        let direct = model.direct_gradients(&adapter, &ids, &trained, 0.5, 0).unwrap().expect("these models are covered");
+        let direct =
+            model.direct_gradients(&mut room(), &adapter, &ids, &trained, 0.5).unwrap().expect("these models are covered");
         let batch = Batch::right_padded(&ids, 0);
         let targets = Targets::shifted(&batch, |row, i| i < rows[row].len() && trained(row, i));
         let loss = (model.loss_sum(&mut Ctx::new(&adapter), &batch, &targets).unwrap() * 0.5).unwrap();
@@ -226,12 +232,55 @@ fn gradients_without_a_tape_are_those_of_autograd() {
         }
     }
     let gpt2 = tiny_models::open("gpt2");
-    assert!(gpt2.direct_gradients(&moved(&gpt2, 0.0), &[&[5, 6, 7]], &|_, _| true, 1.0, 0).unwrap().is_none());
+    assert!(gpt2.direct_gradients(&mut room(), &moved(&gpt2, 0.0), &[&[5, 6, 7]], &|_, _| true, 1.0).unwrap().is_none());
     let llama = tiny_models::open("llama");
     let dropped = moved(&llama, 0.5);
     let training = dropped.training(1, 2, 3);
     assert!(
-        llama.direct_gradients(&training, &[&[5, 6, 7]], &|_, _| true, 1.0, 0).unwrap().is_none(),
+        llama.direct_gradients(&mut room(), &training, &[&[5, 6, 7]], &|_, _| true, 1.0).unwrap().is_none(),
         "dropout takes the decoder"
     );
+}
+
+/// Loss and all gradients of the written-out path, flat and by site.
+fn written_out(model: &Model, recompute: Recompute) -> (f64, Vec<(usize, Vec<f32>)>) {
+    let adapter = moved(model, 0.0);
+    let rows: Vec<Vec<u32>> =
+        [90usize, 4, 250, 2, 201, 210].iter().map(|n| (0..*n as u32).map(|i| 5 + i * 7 % 300).collect()).collect();
+    let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let got = model.direct_gradients(&mut Workspace::new(recompute), &adapter, &ids, &|_, i| i % 3 > 0, 0.01).unwrap();
+    let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let got = got.expect("these models are covered");
+    let pairs = got.pairs.into_iter().flat_map(|(site, a, b)| [(site.0, flat(a)), (site.0, flat(b))]).collect();
+    (got.loss, pairs)
+}
+
+#[test]
+fn running_blocks_again_and_other_numbers_of_threads_change_no_bit() {
+    for name in ["llama", "qwen2"] {
+        for compute in [Compute::F32, Compute::Auto] {
+            let model = tiny_models::open_in(name, compute);
+            let want = written_out(&model, Recompute::Never);
+            assert!(want == written_out(&model, Recompute::Always), "{name} {compute:?}: run again");
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert!(want == pool.install(|| written_out(&model, Recompute::Never)), "{name} {compute:?}: {threads} threads");
+            }
+        }
+    }
+}
+
+/// Where the processor multiplies bf16: rounding moves every gradient a little, and turns none.
+#[test]
+fn gradients_in_bf16_point_where_those_in_f32_do() {
+    for name in ["llama", "llama3", "qwen2"] {
+        let (exact, half) = (tiny_models::open_in(name, Compute::F32), tiny_models::open_in(name, Compute::Auto));
+        let (want, got) = (written_out(&exact, Recompute::Never), written_out(&half, Recompute::Never));
+        assert!((want.0 - got.0).abs() < 5e-3 * want.0, "{name}: loss {} and {}", got.0, want.0);
+        for ((site, got), (_, want)) in got.1.iter().zip(&want.1) {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let cosine = dot(got, want) / (dot(got, got) * dot(want, want)).sqrt();
+            assert!(cosine > 0.995, "{name} site {site}: cosine {cosine}");
+        }
+    }
 }

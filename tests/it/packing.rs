@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use lorakit::adapter::Adapter;
 use lorakit::data::pack;
-use lorakit::model::{Batch, Ctx, Model, Targets};
+use lorakit::model::{Batch, Ctx, Model, Recompute, Targets, Workspace};
 use lorakit::{random, recipe};
 
 use crate::tiny_models;
@@ -90,7 +90,9 @@ fn packed(model: &Model, adapter: &Adapter, texts: &Texts) -> Outcome {
 fn written_out(model: &Model, adapter: &Adapter, texts: &Texts) -> Option<Outcome> {
     let order: Vec<usize> = texts.packed.concat();
     let ids: Vec<&[u32]> = order.iter().map(|i| texts.ids[*i].as_slice()).collect();
-    let direct = model.direct_gradients(adapter, &ids, &|t, i| texts.trained[order[t]][i], 1.0, 0).unwrap()?;
+    let direct = model
+        .direct_gradients(&mut Workspace::new(Recompute::Never), adapter, &ids, &|t, i| texts.trained[order[t]][i], 1.0)
+        .unwrap()?;
     let mut gradients = vec![Vec::new(); adapter.params().len()];
     for (site, a, b) in direct.pairs {
         let (at_a, at_b) = adapter.param_indices(site).unwrap();

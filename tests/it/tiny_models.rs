@@ -13,5 +13,10 @@ pub(crate) fn dir(name: &str) -> PathBuf {
 
 /// The model, in f32 on the CPU.
 pub(crate) fn open(name: &str) -> Model {
-    Model::open(&dir(name), Compute::F32, &Device::Cpu).unwrap()
+    open_in(name, Compute::F32)
+}
+
+/// The model, its matrices multiplied in `compute`.
+pub(crate) fn open_in(name: &str, compute: Compute) -> Model {
+    Model::open(&dir(name), compute, &Device::Cpu).unwrap()
 }

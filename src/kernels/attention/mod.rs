@@ -17,6 +17,8 @@ mod backward;
 mod block;
 mod decode;
 mod forward;
+#[cfg(target_arch = "x86_64")]
+pub(in crate::kernels) mod half;
 pub mod portable;
 mod rows;
 

@@ -1,63 +1,115 @@
-//! One block, forward and backward.
+//! One block, forward and backward, in either precision.
 
-use rayon::prelude::*;
-
-use super::super::batch::Batch;
 use super::super::decoder::{Block, Mlp, Norm, Qkv, Shared, SiteLinear};
+use super::texts::Texts;
+use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
-use crate::kernels::adapted::{self, LowRankSlices, PairGradient};
-use crate::kernels::attention::{Normalisers, Slices};
+use crate::kernels::adapted::PairGradient;
+use crate::kernels::element::{add_to_rows, convert};
+use crate::kernels::engine::{self, Attended, Back, Behind, Dest, Layer, Pair};
 use crate::kernels::{glu, norm, rope};
 
-/// Pairs and their gradients by site.
-pub(super) type Pairs<'a> = [Option<LowRankSlices<'a>>];
+/// Gradients of pairs by site.
 pub(super) type Gradients = [Option<PairGradient>];
 
 /// What all blocks are given.
-pub(super) struct Rows<'a> {
-    pub batch: &'a Batch,
+pub(super) struct Given<'a> {
+    /// Pairs by site.
+    pub pairs: &'a [Option<Pair>],
+    pub texts: &'a Texts,
     pub shared: &'a Shared,
 }
 
 /// What a block keeps for its backward pass.
-pub(super) struct Kept {
+pub(super) struct Kept<T> {
     /// Input (n, d).
-    x: Vec<f32>,
+    x: Buffer<T>,
     /// Turned queries (n, h·e), turned keys and values (n, g·e).
-    qkv: [Vec<f32>; 3],
+    qkv: [Buffer<T>; 3],
     /// Attention's output (n, h·e).
-    attended: Vec<f32>,
-    normalisers: Normalisers,
+    attended: Buffer<T>,
+    saved: Attended,
     /// Between attention and feed-forward (n, d).
-    middle: Vec<f32>,
+    middle: Buffer<T>,
     /// (n, f) each.
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    gate: Buffer<T>,
+    up: Buffer<T>,
 }
 
-impl SiteLinear {
-    /// `y (n, o)` for `x (n, i)`, with the pair's share and the frozen bias.
-    fn direct(&self, pairs: &Pairs, x: &[f32]) -> Result<Vec<f32>> {
-        let n = x.len() / self.linear.inputs();
-        let mut y = vec![0f32; n * self.linear.outputs()];
-        adapted::forward(x, &self.linear.matrix, self.linear.side, pairs[self.site.0], &mut y);
-        if let Some(bias) = &self.linear.bias {
-            let bias = bias.to_vec1::<f32>()?;
-            y.par_chunks_exact_mut(bias.len()).for_each(|y| y.iter_mut().zip(&bias).for_each(|(y, b)| *y += b));
-        }
-        Ok(y)
+impl<T: Pooled> Kept<T> {
+    pub(super) fn give_to(self, room: &mut Workspace) {
+        let Kept { x, qkv, attended, saved: _, middle, gate, up } = self;
+        [x, attended, middle, gate, up].into_iter().chain(qkv).for_each(|b| room.give(b));
+    }
+}
+
+/// Numbers kept a token: the width, and those of [`Kept`].
+pub(super) fn kept_per_token(block: &Block, width: usize) -> usize {
+    let [q, k, v, gate, up, _] = block.projections();
+    let of = |s: &SiteLinear| s.linear.outputs();
+    2 * width + 2 * of(q) + of(k) + of(v) + of(gate) + of(up)
+}
+
+impl Given<'_> {
+    fn tokens(&self) -> usize {
+        self.texts.tokens()
     }
 
-    /// Adds this site's pair gradient, and sets (or with `add`, adds to) the gradient of its input.
-    fn direct_back(&self, pairs: &Pairs, gradients: &mut Gradients, x: &[f32], dy: &[f32], dx: Option<&mut [f32]>, add: bool) {
-        let pair = pairs[self.site.0].zip(gradients[self.site.0].as_mut());
-        adapted::backward((x, dy), &self.linear.matrix, self.linear.side, pair, dx, add);
+    fn layer<'a>(&'a self, site: &'a SiteLinear) -> Layer<'a> {
+        Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: self.pairs[site.site.0].as_ref() }
     }
+
+    fn attention(&self) -> engine::Texts<'_> {
+        engine::Texts {
+            spans: &self.texts.spans,
+            starts: &self.texts.batch.starts,
+            heads: self.shared.heads,
+            key_heads: self.shared.kv_heads,
+            head_dim: self.shared.head_dim,
+            scale: 1.0 / (self.shared.head_dim as f64).sqrt(),
+        }
+    }
+
+    /// Turns queries or keys to their positions (or back) from `x` into `out`; without rope, copies.
+    fn turn<T: Pooled>(&self, x: &[f32], inverse: bool, out: &mut [T]) {
+        match &self.shared.rope {
+            Some(table) => rope::turn_into(x, table, &self.texts.batch.positions, self.shared.head_dim, inverse, out),
+            None => convert(x, out),
+        }
+    }
+
+    /// `x` through one site, added to `y`.
+    fn add<T: Pooled>(&self, site: &SiteLinear, x: &[T], y: &mut [f32]) -> Result<()> {
+        T::forward(x, &[self.layer(site)], vec![Dest::Add(y)]);
+        biased(site, y)
+    }
+
+    /// The gradients of sites with a common input `x` (read where there is a pair), and of that input.
+    fn back<T: Pooled>(&self, sites: &[(&SiteLinear, &[T])], x: &[T], gradients: &mut Gradients, dx: Option<Dest<T>>) {
+        let mut taken: Vec<_> = sites.iter().map(|(s, _)| gradients[s.site.0].take()).collect();
+        let layers = sites.iter().zip(&mut taken);
+        let layers = layers.map(|((s, dy), g)| Back { layer: self.layer(s), x, dy, gradient: g.as_mut() }).collect();
+        T::backward(layers, dx);
+        for ((s, _), gradient) in sites.iter().zip(taken) {
+            gradients[s.site.0] = gradient;
+        }
+    }
+
+    fn adapts(&self, sites: &[&SiteLinear]) -> bool {
+        sites.iter().any(|s| self.pairs[s.site.0].is_some())
+    }
+}
+
+fn biased<T: Pooled>(site: &SiteLinear, y: &mut [T]) -> Result<()> {
+    if let Some(bias) = &site.linear.bias {
+        add_to_rows(y, &bias.to_vec1::<f32>()?);
+    }
+    Ok(())
 }
 
 impl Norm {
     /// The norm's weight and epsilon; the direct path covers RMS norms only.
-    fn rms(&self) -> Result<(Vec<f32>, f32)> {
+    pub(super) fn rms(&self) -> Result<(Vec<f32>, f32)> {
         match self {
             Norm::Rms { weight, eps } => Ok((weight.to_vec1()?, *eps as f32)),
             Norm::Layer { .. } => unreachable!("`plain_pairs` covers RMS norms only"),
@@ -65,132 +117,158 @@ impl Norm {
     }
 }
 
-fn normed(norm: &Norm, x: &[f32]) -> Result<Vec<f32>> {
-    let (weight, eps) = norm.rms()?;
-    let mut out = vec![0f32; x.len()];
-    norm::rms_forward(x, &weight, eps, &mut out);
-    Ok(out)
-}
-
-/// `dx += ` the norm's gradient at `x`, given that of its result.
-fn add_normed_back(norm: &Norm, x: &[f32], d_normed: &[f32], dx: &mut [f32]) -> Result<()> {
-    let (weight, eps) = norm.rms()?;
-    let mut through = vec![0f32; x.len()];
-    norm::rms_backward(x, d_normed, &weight, eps, &mut through);
-    add(dx, &through);
-    Ok(())
-}
-
-/// `y += x`.
-fn add(y: &mut [f32], x: &[f32]) {
-    const TASK: usize = 1 << 14;
-    y.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
-}
-
-fn activated(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    let mut out = vec![0f32; gate.len()];
-    glu::swiglu_forward(gate, up, &mut out);
-    out
-}
-
 impl Block {
-    fn projections(&self) -> [&SiteLinear; 6] {
+    /// q, k, v, gate, up, down.
+    pub(super) fn projections(&self) -> [&SiteLinear; 6] {
         match (&self.qkv, &self.mlp) {
             (Qkv::Split { q, k, v }, Mlp::Gated { gate, up, down }) => [q, k, v, gate, up, down],
             _ => unreachable!("`plain_pairs` covers separate projections with a gate only"),
         }
     }
 
-    /// `x (n, d)` → (n, d), and what the backward pass needs if `keep`.
-    pub(super) fn direct_forward(&self, pairs: &Pairs, rows: &Rows, x: Vec<f32>, keep: bool) -> Result<(Vec<f32>, Option<Kept>)> {
-        let [q, k, v, gate, up, down] = self.projections();
-        let shared = rows.shared;
-        let n1 = normed(&self.attention_norm, &x)?;
-        let mut qkv = [q.direct(pairs, &n1)?, k.direct(pairs, &n1)?, v.direct(pairs, &n1)?];
-        drop(n1);
-        if let Some(table) = &shared.rope {
-            let (q, rest) = qkv.split_at_mut(1);
-            for part in [&mut q[0], &mut rest[0]] {
-                rope::rope_in_place(part, table, &rows.batch.positions, shared.head_dim, false);
+    /// `x (n, d)` becomes the block's output; returns what the backward pass needs.
+    pub(super) fn direct_forward<T: Pooled>(&self, given: &Given, room: &mut Workspace, x: &mut [f32]) -> Result<Kept<T>> {
+        let n = given.tokens();
+        let [_, _, _, gate, up, down] = self.projections();
+        let width = x.len() / n;
+        let mut kept_x = room.take::<T>(n, width);
+        convert(x, &mut kept_x);
+        let mut normed = room.take::<T>(n, width);
+        let (weight, eps) = self.attention_norm.rms()?;
+        norm::rms_forward(x, &weight, eps, &mut normed);
+        let qkv = self.queries(given, room, &normed)?;
+        let mut attended = room.take::<T>(n, self.output.linear.inputs());
+        let saved = T::attend(&given.attention(), [&qkv[0], &qkv[1], &qkv[2]], &mut attended);
+        given.add(&self.output, &attended, x)?;
+        let mut middle = room.take::<T>(n, width);
+        convert(x, &mut middle);
+        let (weight, eps) = self.mlp_norm.rms()?;
+        norm::rms_forward(x, &weight, eps, &mut normed);
+        let inner = gate.linear.outputs();
+        let (mut at_gate, mut at_up) = (room.take::<T>(n, inner), room.take::<T>(n, inner));
+        let dests = vec![Dest::Store(&mut at_gate), Dest::Store(&mut at_up)];
+        T::forward(&normed, &[given.layer(gate), given.layer(up)], dests);
+        biased(gate, &mut at_gate)?;
+        biased(up, &mut at_up)?;
+        room.give(normed);
+        let mut act = room.take::<T>(n, inner);
+        glu::swiglu_forward(&at_gate, &at_up, &mut act);
+        given.add(down, &act, x)?;
+        room.give(act);
+        Ok(Kept { x: kept_x, qkv, attended, saved, middle, gate: at_gate, up: at_up })
+    }
+
+    /// Turned queries and keys, and values, of the normed input.
+    fn queries<T: Pooled>(&self, given: &Given, room: &mut Workspace, normed: &[T]) -> Result<[Buffer<T>; 3]> {
+        let n = given.tokens();
+        let [q, k, v, ..] = self.projections();
+        let sites = [q, k, v];
+        let mut flat = sites.map(|s| room.take::<f32>(n, s.linear.outputs()));
+        T::forward(normed, &sites.map(|s| given.layer(s)), flat.iter_mut().map(|f| Dest::Set(f)).collect());
+        let mut out = sites.map(|s| room.take::<T>(n, s.linear.outputs()));
+        for (at, (site, flat)) in sites.into_iter().zip(&mut flat).enumerate() {
+            biased(site, flat)?;
+            match at {
+                0 | 1 => given.turn(flat, false, &mut out[at]),
+                _ => convert(flat, &mut out[at]),
             }
         }
-        let (attended, normalisers) = slices(&qkv, rows).forward();
-        let mut middle = self.output.direct(pairs, &attended)?;
-        add(&mut middle, &x);
-        let n2 = normed(&self.mlp_norm, &middle)?;
-        let (gate, up) = (gate.direct(pairs, &n2)?, up.direct(pairs, &n2)?);
-        drop(n2);
-        let mut y = down.direct(pairs, &activated(&gate, &up))?;
-        add(&mut y, &middle);
-        let kept = keep.then_some(Kept { x, qkv, attended, normalisers, middle, gate, up });
-        Ok((y, kept))
+        flat.into_iter().for_each(|f| room.give(f));
+        Ok(out)
     }
 
     /// Turns `dx (n, d)` from the gradient of the block's output into that of its input (unless nothing `below` wants
-    /// it), and adds the gradients of its pairs.
-    pub(super) fn direct_backward(
+    /// it), and adds the gradients of its pairs. `rounded` is `dx` in the precision of activations, before and after.
+    pub(super) fn direct_backward<T: Pooled>(
         &self,
-        pairs: &Pairs,
-        gradients: &mut Gradients,
-        rows: &Rows,
-        kept: Kept,
-        dx: &mut [f32],
+        (given, gradients): (&Given, &mut Gradients),
+        room: &mut Workspace,
+        mut kept: Kept<T>,
+        (dx, rounded): (&mut [f32], &mut [T]),
         below: bool,
     ) -> Result<()> {
-        self.feed_back(pairs, gradients, &kept, dx)?;
-        self.attend_back(pairs, gradients, rows, &kept, dx, below)
+        self.feed_back((given, gradients), room, &mut kept, (dx, rounded))?;
+        self.attend_back((given, gradients), room, &kept, (dx, rounded), below)?;
+        kept.give_to(room);
+        Ok(())
     }
 
-    /// Feed-forward: `dx` becomes the gradient at `middle`.
-    fn feed_back(&self, pairs: &Pairs, gradients: &mut Gradients, kept: &Kept, dx: &mut [f32]) -> Result<()> {
-        let [.., gate, up, down] = self.projections();
-        let act = activated(&kept.gate, &kept.up);
-        let mut d_act = vec![0f32; act.len()];
-        down.direct_back(pairs, gradients, &act, dx, Some(&mut d_act), false);
-        drop(act);
-        let (mut d_gate, mut d_up) = (vec![0f32; d_act.len()], vec![0f32; d_act.len()]);
-        glu::swiglu_backward(&kept.gate, &kept.up, &d_act, &mut d_gate, &mut d_up);
-        drop(d_act);
-        let n2 = normed(&self.mlp_norm, &kept.middle)?;
-        let mut d_n2 = vec![0f32; n2.len()];
-        gate.direct_back(pairs, gradients, &n2, &d_gate, Some(&mut d_n2), false);
-        up.direct_back(pairs, gradients, &n2, &d_up, Some(&mut d_n2), true);
-        add_normed_back(&self.mlp_norm, &kept.middle, &d_n2, dx)
+    /// Feed-forward: `dx` becomes the gradient at `middle`; gate and up become their gradients.
+    fn feed_back<T: Pooled>(
+        &self,
+        (given, gradients): (&Given, &mut Gradients),
+        room: &mut Workspace,
+        kept: &mut Kept<T>,
+        (dx, rounded): (&mut [f32], &mut [T]),
+    ) -> Result<()> {
+        let n = given.tokens();
+        let (width, [_, _, _, gate, up, down]) = (dx.len() / n, self.projections());
+        let inner = gate.linear.outputs();
+        let mut act = room.take::<T>(n, inner);
+        if given.adapts(&[down]) {
+            glu::swiglu_forward(&kept.gate, &kept.up, &mut act);
+        }
+        let mut d_act = room.take::<T>(n, inner);
+        given.back(&[(down, &*rounded)], &act, gradients, Some(Dest::Store(&mut d_act)));
+        room.give(act);
+        glu::swiglu_backward_in_place(&mut kept.gate, &mut kept.up, &d_act);
+        room.give(d_act);
+        let (weight, eps) = self.mlp_norm.rms()?;
+        let mut normed = room.take::<T>(n, width);
+        if given.adapts(&[gate, up]) {
+            norm::rms_forward(&kept.middle, &weight, eps, &mut normed);
+        }
+        let mut d_normed = room.take::<f32>(n, width);
+        given.back(&[(gate, &*kept.gate), (up, &*kept.up)], &normed, gradients, Some(Dest::Set(&mut d_normed)));
+        norm::rms_backward_add(&kept.middle, &d_normed, &weight, eps, dx, rounded);
+        room.give(normed);
+        room.give(d_normed);
+        Ok(())
     }
 
     /// Attention: `dx` becomes the gradient at the block's input.
-    fn attend_back(
+    fn attend_back<T: Pooled>(
         &self,
-        pairs: &Pairs,
-        gradients: &mut Gradients,
-        rows: &Rows,
-        kept: &Kept,
-        dx: &mut [f32],
+        (given, gradients): (&Given, &mut Gradients),
+        room: &mut Workspace,
+        kept: &Kept<T>,
+        (dx, rounded): (&mut [f32], &mut [T]),
         below: bool,
     ) -> Result<()> {
-        let [q, k, v, ..] = self.projections();
-        let mut d_attended = vec![0f32; kept.attended.len()];
-        self.output.direct_back(pairs, gradients, &kept.attended, dx, Some(&mut d_attended), false);
-        let mut grads = slices(&kept.qkv, rows).backward(&kept.attended, &d_attended, &kept.normalisers);
-        drop(d_attended);
-        if let Some(table) = &rows.shared.rope {
-            for part in &mut grads[..2] {
-                rope::rope_in_place(part, table, &rows.batch.positions, rows.shared.head_dim, true);
+        let n = given.tokens();
+        let (width, [q, k, v, ..]) = (dx.len() / n, self.projections());
+        let mut d_attended = room.take::<T>(n, self.output.linear.inputs());
+        given.back(&[(&self.output, &*rounded)], &kept.attended, gradients, Some(Dest::Store(&mut d_attended)));
+        let sites = [q, k, v];
+        let mut flat = sites.map(|s| room.take::<f32>(n, s.linear.outputs()));
+        let [dq, dk, dv] = &mut flat;
+        let behind = Behind { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
+        T::attend_back(&given.attention(), [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
+        room.give(d_attended);
+        let mut grads = sites.map(|s| room.take::<T>(n, s.linear.outputs()));
+        for (at, flat) in flat.iter().enumerate() {
+            match at {
+                0 | 1 => given.turn(flat, true, &mut grads[at]),
+                _ => convert(flat, &mut grads[at]),
             }
         }
-        let n1 = normed(&self.attention_norm, &kept.x)?;
-        let mut d_n1 = below.then(|| vec![0f32; n1.len()]);
-        for (i, (site, grad)) in [q, k, v].into_iter().zip(&grads).enumerate() {
-            site.direct_back(pairs, gradients, &n1, grad, d_n1.as_deref_mut(), i > 0);
+        flat.into_iter().for_each(|f| room.give(f));
+        let (weight, eps) = self.attention_norm.rms()?;
+        let mut normed = room.take::<T>(n, width);
+        if given.adapts(&sites) {
+            norm::rms_forward(&kept.x, &weight, eps, &mut normed);
         }
-        match d_n1 {
-            Some(d_n1) => add_normed_back(&self.attention_norm, &kept.x, &d_n1, dx),
-            None => Ok(()),
+        let layers = [(q, &*grads[0]), (k, &*grads[1]), (v, &*grads[2])];
+        if below {
+            let mut d_normed = room.take::<f32>(n, width);
+            given.back(&layers, &normed, gradients, Some(Dest::Set(&mut d_normed)));
+            norm::rms_backward_add(&kept.x, &d_normed, &weight, eps, dx, rounded);
+            room.give(d_normed);
+        } else {
+            given.back(&layers, &normed, gradients, None);
         }
+        room.give(normed);
+        grads.into_iter().for_each(|g| room.give(g));
+        Ok(())
     }
-}
-
-fn slices<'a>(qkv: &'a [Vec<f32>; 3], rows: &Rows) -> Slices<'a> {
-    let scale = 1.0 / (rows.shared.head_dim as f64).sqrt();
-    Slices::new([&qkv[0], &qkv[1], &qkv[2]], rows.batch.rows, &rows.batch.starts, rows.shared.head_dim, scale)
 }

@@ -1,31 +1,35 @@
 //! Loss and gradients of low-rank pairs without a tape: the same mathematics as the decoder's forward and candle's
-//! backward, written out block by block over plain buffers (CPU, f32).
+//! backward, written out block by block over plain buffers (CPU).
 //!
 //! candle's `backward` makes a zero tensor and an addition for every incoming gradient; here each gradient is written
-//! where it is needed. Rows go through a few at a time, so that what is kept for the backward pass stays small; nothing
-//! below the lowest adapted block is kept or propagated. Configurations that this does not cover (see [`covers`]) take
-//! the differentiable decoder, which is also what this is tested against.
+//! where it is needed. Activations are f32, or bf16 where every matrix is multiplied in bf16. Examples go through a few
+//! at a time, one after another without padding; nothing below the lowest adapted block is kept or propagated; blocks
+//! keep what their way back needs, or only their input and run again ([`Recompute`]). Configurations that this does not
+//! cover take the differentiable decoder, which is also what this is tested against.
 //!
 //! Shapes: n tokens, d width, h heads, g key/value heads, e head size, f feed-forward.
 
 mod block;
+mod memory;
+mod texts;
+mod workspace;
 
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 
-use super::batch::Batch;
-use super::decoder::{Mlp, Norm, Qkv};
+use super::Model;
+use super::decoder::{Block, Mlp, Norm, Qkv};
 use super::site::{Adapt, Site};
-use super::{Model, Targets};
 use crate::error::Result;
-use crate::kernels::adapted::{LowRankSlices, PairGradient};
-use crate::kernels::{head_loss, norm};
-use block::{Gradients, Kept, Pairs, Rows};
-
-/// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep (about 0.7 MB a
-/// token for a 135M model).
-const TOKENS: usize = 1024;
+use crate::kernels::element::convert;
+use crate::kernels::engine::Pair;
+use crate::kernels::norm;
+use block::{Given, Gradients, Kept};
+pub use memory::Memory;
+use texts::Texts;
+use workspace::{Buffer, Pooled};
+pub use workspace::{Recompute, Workspace};
 
 /// The loss and what its gradient is at each adapted site.
 #[derive(Debug)]
@@ -45,6 +49,14 @@ pub struct Times {
     pub backward: Duration,
 }
 
+/// The work of one call.
+struct Work<'a> {
+    groups: &'a [Texts],
+    factor: f64,
+    /// By site.
+    pairs: &'a [Option<Pair>],
+}
+
 impl Model {
     /// `factor ·` the summed cross-entropy of `rows` and its gradient with respect to every pair of `adapt`, or `None`
     /// where only the decoder covers model, device or adapter. `trained(row, i)` tells whether token `i` is a target.
@@ -53,26 +65,24 @@ impl Model {
     /// As [`Model::hidden`].
     pub fn direct_gradients(
         &self,
+        room: &mut Workspace,
         adapt: &dyn Adapt,
         rows: &[&[u32]],
         trained: &dyn Fn(usize, usize) -> bool,
         factor: f64,
-        pad: u32,
     ) -> Result<Option<Direct>> {
         let Some(pairs) = self.plain_pairs(adapt) else { return Ok(None) };
-        let values = pairs.iter().map(|p| p.as_ref().map(Owned::read).transpose()).collect::<Result<Vec<_>>>()?;
-        let views: Vec<_> = values.iter().map(|v| v.as_ref().map(Owned::slices)).collect();
-        let zero = |v: &Owned| PairGradient { a: vec![0.0; v.a.len()], b: vec![0.0; v.b.len()] };
-        let mut gradients: Vec<_> = values.iter().map(|v| v.as_ref().map(zero)).collect();
-        let (mut loss, mut times) = (0.0, Times::default());
-        for group in groups(rows) {
-            let texts: Vec<&[u32]> = group.iter().map(|i| rows[*i]).collect();
-            let batch = Batch::right_padded(&texts, pad);
-            let targets = Targets::shifted(&batch, |row, i| i < texts[row].len() && trained(group[row], i));
-            if !targets.is_empty() {
-                loss += factor * self.direct_group(&views, &mut gradients, (&batch, &targets), factor as f32, &mut times)?;
-            }
-        }
+        let half = self.multiplies_in_bf16();
+        let values = pairs.iter().map(|p| p.as_ref().map(|p| read(p, half)).transpose()).collect::<Result<Vec<_>>>()?;
+        let mut gradients: Vec<_> = values.iter().map(|v| v.as_ref().map(Pair::zero)).collect();
+        let groups: Vec<Texts> = texts::groups(rows).iter().map(|group| Texts::new(rows, group, trained)).collect();
+        let work = Work { groups: &groups, factor, pairs: &values };
+        // On a thread of the pool: from outside, each of the thousands of parallel loops would wait to be picked up.
+        let (loss, times) = rayon::scope(|_| match half {
+            #[cfg(target_arch = "x86_64")]
+            true => self.direct_all::<half::bf16>(room, &work, &mut gradients),
+            _ => self.direct_all::<f32>(room, &work, &mut gradients),
+        })?;
         let mut out = Vec::new();
         for (site, (pair, gradient)) in pairs.iter().zip(gradients).enumerate() {
             if let (Some((a, b, _)), Some(g)) = (pair, gradient) {
@@ -83,12 +93,23 @@ impl Model {
         Ok(Some(Direct { loss, pairs: out, times }))
     }
 
+    /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
+    fn multiplies_in_bf16(&self) -> bool {
+        let linears = self.blocks.iter().flat_map(Block::linears).map(|l| &l.linear).chain([&self.head.linear]);
+        cfg!(target_arch = "x86_64")
+            && self.shared.head_dim.is_multiple_of(2)
+            && linears.into_iter().all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
+    }
+
+    /// Whether every block is of the kind written out here, on this device.
+    fn covered(&self) -> bool {
+        let kind =
+            |b: &Block| matches!((&b.qkv, &b.mlp, &b.attention_norm), (Qkv::Split { .. }, Mlp::Gated { .. }, Norm::Rms { .. }));
+        self.device.is_cpu() && self.embedding.positions.is_none() && self.blocks.iter().all(kind)
+    }
+
     /// The pairs by site, if that is all the adapter does and every block is of the kind written out here.
     fn plain_pairs(&self, adapt: &dyn Adapt) -> Option<Vec<Option<(Tensor, Tensor, f64)>>> {
-        let kind = |b: &super::decoder::Block| {
-            matches!((&b.qkv, &b.mlp, &b.attention_norm), (Qkv::Split { .. }, Mlp::Gated { .. }, Norm::Rms { .. }))
-        };
-        let covered = self.device.is_cpu() && self.embedding.positions.is_none() && self.blocks.iter().all(kind);
         let plain = |i: usize| {
             let site = Site(i);
             let pair = adapt.pair(site);
@@ -96,91 +117,112 @@ impl Model {
             (touched == pair.is_some()).then(|| pair.map(|p| (p.a.detach(), p.b.detach(), p.scale)))
         };
         let pairs: Option<Vec<_>> = (0..self.sites.len()).map(plain).collect();
-        pairs.filter(|p| covered && p[self.head.site.0].is_none() && p.iter().any(Option::is_some))
+        pairs.filter(|p| self.covered() && p[self.head.site.0].is_none() && p.iter().any(Option::is_some))
     }
 
-    /// One group of rows: forward, head, backward. Returns the summed cross-entropy.
-    fn direct_group(
+    /// The lowest adapted block.
+    fn lowest(&self, adapted: impl Fn(Site) -> bool) -> usize {
+        self.blocks.iter().position(|b| b.linears().iter().any(|l| adapted(l.site))).unwrap_or(0)
+    }
+
+    /// All groups of examples, one after another. Returns the loss, times the factor.
+    fn direct_all<T: Pooled>(&self, room: &mut Workspace, work: &Work, gradients: &mut Gradients) -> Result<(f64, Times)> {
+        let (mut loss, mut times) = (0.0, Times::default());
+        room.fit(work.groups.iter().map(Texts::tokens).max().unwrap_or(0));
+        for texts in work.groups.iter().filter(|t| !t.targets.is_empty()) {
+            loss += work.factor * self.direct_group::<T>(room, work, texts, gradients, &mut times)?;
+        }
+        Ok((loss, times))
+    }
+
+    /// One group of examples: forward, head, backward. Returns the summed cross-entropy.
+    fn direct_group<T: Pooled>(
         &self,
-        pairs: &Pairs,
+        room: &mut Workspace,
+        work: &Work,
+        texts: &Texts,
         gradients: &mut Gradients,
-        (batch, targets): (&Batch, &Targets),
-        factor: f32,
         times: &mut Times,
     ) -> Result<f64> {
         let started = Instant::now();
-        let lowest = self.blocks.iter().position(|b| b.linears().iter().any(|l| pairs[l.site.0].is_some())).unwrap_or(0);
-        let rows = Rows { batch, shared: &self.shared };
-        let mut x = self.embed(&(), batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
-        let mut kept: Vec<Kept> = Vec::with_capacity(self.blocks.len() - lowest);
+        let lowest = self.lowest(|site| work.pairs[site.0].is_some());
+        let given = Given { pairs: work.pairs, texts, shared: &self.shared };
+        let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest);
+        let mut x = self.embed(&(), &texts.batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
+        let mut behind: Vec<Behind<T>> = Vec::with_capacity(self.blocks.len() - lowest);
         for (i, block) in self.blocks.iter().enumerate() {
-            let (y, keep) = block.direct_forward(pairs, &rows, x, i >= lowest)?;
-            x = y;
-            kept.extend(keep);
+            let before = (again && i >= lowest).then(|| {
+                let mut before = room.take::<f32>(texts.tokens(), self.config.width);
+                before.copy_from_slice(&x);
+                before
+            });
+            let kept = block.direct_forward::<T>(&given, room, &mut x)?;
+            match before {
+                Some(before) => {
+                    kept.give_to(room);
+                    behind.push(Behind::Input(before));
+                }
+                None if i >= lowest => behind.push(Behind::All(Box::new(kept))),
+                None => kept.give_to(room),
+            }
         }
-        let (loss, mut dx) = self.direct_head(&x, targets, factor)?;
+        let (loss, mut dx) = self.direct_head::<T>(room, &x, texts, work.factor as f32)?;
         drop(x);
         times.forward += started.elapsed();
         let started = Instant::now();
+        let mut rounded = room.take::<T>(texts.tokens(), self.config.width);
+        convert(&dx, &mut rounded);
         for (i, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
-            let Some(keep) = kept.pop() else { break };
-            block.direct_backward(pairs, gradients, &rows, keep, &mut dx, i > lowest)?;
+            let kept = match behind.pop() {
+                Some(Behind::All(kept)) => *kept,
+                Some(Behind::Input(mut x)) => {
+                    let kept = block.direct_forward::<T>(&given, room, &mut x)?;
+                    room.give(x);
+                    kept
+                }
+                None => break,
+            };
+            block.direct_backward((&given, &mut *gradients), room, kept, (&mut dx, &mut rounded), i > lowest)?;
         }
+        room.give(rounded);
+        room.give(dx);
         times.backward += started.elapsed();
         Ok(loss)
     }
 
     /// Final norm, head and loss at the targets: the summed loss and `factor ·` its gradient at the last block's output.
-    fn direct_head(&self, x: &[f32], targets: &Targets, factor: f32) -> Result<(f64, Vec<f32>)> {
-        let d = self.config.width;
-        let Norm::Rms { weight, eps } = &self.final_norm else { unreachable!("`plain_pairs` covers RMS norms only") };
-        let weight = weight.to_vec1::<f32>()?;
+    fn direct_head<T: Pooled>(&self, room: &mut Workspace, x: &[f32], texts: &Texts, factor: f32) -> Result<(f64, Buffer<f32>)> {
+        let (d, targets) = (self.config.width, &texts.targets);
+        let (weight, eps) = self.final_norm.rms()?;
         let mut chosen = Vec::with_capacity(targets.len() * d);
         targets.at.iter().for_each(|at| chosen.extend_from_slice(&x[*at as usize * d..][..d]));
-        let mut normed = vec![0f32; chosen.len()];
-        norm::rms_forward(&chosen, &weight, *eps as f32, &mut normed);
+        let mut normed = vec![T::default(); chosen.len()];
+        norm::rms_forward(&chosen, &weight, eps, &mut normed);
         let linear = &self.head.linear;
         let mut d_normed = vec![0f32; chosen.len()];
-        let loss = head_loss::head_loss_slices(&normed, &linear.matrix, linear.side, &targets.ids, Some(&mut d_normed));
-        d_normed.iter_mut().for_each(|g| *g *= factor);
-        norm::rms_backward(&chosen, &d_normed, &weight, *eps as f32, &mut normed);
-        let mut dx = vec![0f32; x.len()];
-        for (at, g) in targets.at.iter().zip(normed.chunks_exact(d)) {
+        let mut logits = room.room::<T>();
+        let head = (&*linear.matrix, linear.side);
+        let loss = T::head_loss(&normed, head, &targets.ids, factor, &mut d_normed, &mut logits);
+        room.give_room(logits);
+        let mut d_chosen = vec![0f32; chosen.len()];
+        norm::rms_backward(&chosen, &d_normed, &weight, eps, &mut d_chosen);
+        let mut dx = room.take::<f32>(texts.tokens(), d);
+        dx.fill(0.0);
+        for (at, g) in targets.at.iter().zip(d_chosen.chunks_exact(d)) {
             dx[*at as usize * d..][..d].copy_from_slice(g);
         }
         Ok((loss, dx))
     }
 }
 
-/// Indices of rows in groups of similar length, at most [`TOKENS`] padded tokens each (or one row).
-fn groups(rows: &[&[u32]]) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_key(|i| (rows[*i].len(), *i));
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for i in order {
-        match groups.last_mut() {
-            // The newest row is the longest of its group, so the group is padded to it.
-            Some(group) if (group.len() + 1) * rows[i].len() <= TOKENS => group.push(i),
-            _ => groups.push(vec![i]),
-        }
-    }
-    groups
+/// What is left of a block for the way back.
+enum Behind<T> {
+    All(Box<Kept<T>>),
+    /// Its input (n, d), exactly: running it again gives the same bits.
+    Input(Buffer<f32>),
 }
 
-/// The values of a pair, read once a step.
-struct Owned {
-    a: Vec<f32>,
-    b: Vec<f32>,
-    scale: f32,
-}
-
-impl Owned {
-    fn read((a, b, scale): &(Tensor, Tensor, f64)) -> Result<Owned> {
-        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-        Ok(Owned { a: flat(a)?, b: flat(b)?, scale: *scale as f32 })
-    }
-
-    fn slices(&self) -> LowRankSlices<'_> {
-        LowRankSlices { a: &self.a, b: &self.b, scale: self.scale }
-    }
+fn read((a, b, scale): &(Tensor, Tensor, f64), half: bool) -> Result<Pair> {
+    let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+    Ok(Pair::new(flat(a)?, flat(b)?, a.dim(0)?, *scale as f32, half))
 }

@@ -1,0 +1,335 @@
+//! What happens between the products, 48 queries at a time.
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::super::super::panel::transpose_block;
+use super::super::super::simd::{Avx512, Simd};
+use super::QUERIES;
+
+/// Registers of a block of queries.
+const REGISTERS: usize = QUERIES / 16;
+/// Stands for a score that a query does not see.
+const UNSEEN: f32 = -1e30;
+
+/// Running maximum of the raw scores of each query, and Σ exp(scale · (score − maximum)).
+pub(super) struct Softmax {
+    largest: [f32; QUERIES],
+    sum: [f32; QUERIES],
+}
+
+impl Default for Softmax {
+    fn default() -> Softmax {
+        Softmax { largest: [UNSEEN; QUERIES], sum: [0.0; QUERIES] }
+    }
+}
+
+fn token() -> Avx512 {
+    // The callers of this module have detected AVX-512 BF16, which this is a part of.
+    Avx512::detect().unwrap_or_else(|| unreachable!("detected by the caller"))
+}
+
+impl Softmax {
+    /// Turns `scores` (keys, queries) of keys `keys..` and queries `queries..` of a text into `weights`, pairs of keys;
+    /// `sums` (e, queries), gathered with an earlier maximum, are scaled to the new one.
+    pub(super) fn weigh(
+        &mut self,
+        scores: &mut [f32],
+        weights: &mut [u32],
+        (keys, queries): (usize, usize),
+        scale: f32,
+        sums: Option<&mut [f32]>,
+    ) {
+        assert!(weights.len() >= scores.len().div_ceil(2 * QUERIES) * QUERIES, "attention: room for the weights");
+        // SAFETY: AVX-512 BF16 was detected by the caller.
+        unsafe { weigh(token(), self, scores, weights, (keys, queries), scale, sums) }
+    }
+
+    /// The logarithm of what normalises each query.
+    pub(super) fn logarithms(&self, scale: f32) -> [f32; QUERIES] {
+        std::array::from_fn(|q| self.largest[q] * scale + self.sum[q].ln())
+    }
+
+    /// `sums` (e, queries) over the normaliser, turned into `count` rows of `e`, `stride` apart.
+    ///
+    /// # Safety
+    /// `out` is valid for these rows; `sums` holds e rounded up to 16 rows of queries.
+    pub(super) unsafe fn finish(&self, sums: &mut [f32], e: usize, count: usize, out: *mut bf16, stride: usize) {
+        assert!(sums.len() >= e.next_multiple_of(16) * QUERIES, "attention: sums");
+        // SAFETY: AVX-512 BF16 was detected by the caller.
+        unsafe { finish(&self.sum, sums, e, count, out, stride) }
+    }
+}
+
+/// Lanes of register `c` that see key `key`: bit l is query `queries + 16·c + l ≥ key`.
+#[inline]
+fn sees(key: usize, queries: usize, c: usize) -> u16 {
+    match key.saturating_sub(queries + 16 * c) {
+        0 => 0xffff,
+        hidden if hidden >= 16 => 0,
+        hidden => 0xffff << hidden,
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
+fn weigh(
+    s: Avx512,
+    softmax: &mut Softmax,
+    scores: &mut [f32],
+    weights: &mut [u32],
+    (keys, queries): (usize, usize),
+    scale: f32,
+    mut sums: Option<&mut [f32]>,
+) {
+    let len = scores.len() / QUERIES;
+    let mut c = 0;
+    while c < REGISTERS {
+        // SAFETY: every access is to row k < len, or pair of rows, and columns 16·c..16·c + 16 of it.
+        unsafe {
+            let old = _mm512_loadu_ps(softmax.largest.as_ptr().add(16 * c));
+            let mut largest = old;
+            for k in 0..len {
+                let at = scores.as_mut_ptr().add(k * QUERIES + 16 * c);
+                let mut score = _mm512_loadu_ps(at);
+                if keys + k > queries {
+                    score = _mm512_mask_mov_ps(_mm512_set1_ps(UNSEEN), sees(keys + k, queries, c), score);
+                    _mm512_storeu_ps(at, score);
+                }
+                largest = _mm512_max_ps(largest, score);
+            }
+            let scale_v = _mm512_set1_ps(scale);
+            let shift = _mm512_mul_ps(largest, _mm512_set1_ps(-scale));
+            let factor = s.exp(_mm512_fmadd_ps(old, scale_v, shift));
+            let mut sum = _mm512_mul_ps(_mm512_loadu_ps(softmax.sum.as_ptr().add(16 * c)), factor);
+            let mut k = 0;
+            while k < len {
+                let at = scores.as_ptr().add(k * QUERIES + 16 * c);
+                let low = s.exp(_mm512_fmadd_ps(_mm512_loadu_ps(at), scale_v, shift));
+                sum = _mm512_add_ps(sum, low);
+                let mut pair = wide(low);
+                if k + 1 < len {
+                    let high = s.exp(_mm512_fmadd_ps(_mm512_loadu_ps(at.add(QUERIES)), scale_v, shift));
+                    sum = _mm512_add_ps(sum, high);
+                    pair = _mm512_or_si512(pair, _mm512_slli_epi32::<16>(wide(high)));
+                }
+                _mm512_storeu_si512(weights.as_mut_ptr().add(k / 2 * QUERIES + 16 * c).cast(), pair);
+                k += 2;
+            }
+            _mm512_storeu_ps(softmax.sum.as_mut_ptr().add(16 * c), sum);
+            _mm512_storeu_ps(softmax.largest.as_mut_ptr().add(16 * c), largest);
+            if let Some(sums) = sums.as_deref_mut() {
+                let rows = sums.len() / QUERIES;
+                for row in 0..rows {
+                    let at = sums.as_mut_ptr().add(row * QUERIES + 16 * c);
+                    _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_loadu_ps(at), factor));
+                }
+            }
+        }
+        c += 1;
+    }
+}
+
+/// Sixteen numbers as bf16 in the low halves of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+fn wide(v: __m512) -> __m512i {
+    _mm512_cvtepu16_epi32(narrow(v))
+}
+
+/// Sixteen numbers as bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+fn narrow(v: __m512) -> __m256i {
+    // SAFETY: both are 256 bits of plain data.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)) }
+}
+
+/// # Safety
+/// As [`Softmax::finish`].
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+unsafe fn finish(sum: &[f32; QUERIES], sums: &[f32], e: usize, count: usize, out: *mut bf16, stride: usize) {
+    let mut c = 0;
+    while c < REGISTERS {
+        // SAFETY: sums holds whole sixteens of rows; only rows below count and elements below e are written.
+        unsafe {
+            let inverse = _mm512_div_ps(_mm512_set1_ps(1.0), _mm512_loadu_ps(sum.as_ptr().add(16 * c)));
+            for e0 in (0..e).step_by(16) {
+                let mut r = [_mm512_setzero_si512(); 16];
+                let mut i = 0;
+                while i < 16 {
+                    let row = _mm512_loadu_ps(sums.as_ptr().add((e0 + i) * QUERIES + 16 * c));
+                    r[i] = _mm512_castps_si512(_mm512_mul_ps(row, inverse));
+                    i += 1;
+                }
+                transpose_block(&mut r);
+                let left = e - e0;
+                let mask: u16 = if left >= 16 { 0xffff } else { (1 << left) - 1 };
+                let mut i = 0;
+                while i < 16 && 16 * c + i < count {
+                    let at = out.add((16 * c + i) * stride + e0);
+                    _mm256_mask_storeu_epi16(at.cast(), mask, narrow(_mm512_castsi512_ps(r[i])));
+                    i += 1;
+                }
+            }
+        }
+        c += 1;
+    }
+}
+
+/// `count` rows of `e` numbers from sums (e, queries), as f32, `stride` apart.
+///
+/// # Safety
+/// `out` is valid for these rows; `sums` holds e rounded up to 16 rows of queries.
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+pub(super) unsafe fn rows_of(sums: &[f32], e: usize, count: usize, out: *mut f32, stride: usize) {
+    assert!(sums.len() >= e.next_multiple_of(16) * QUERIES, "attention: sums");
+    let mut c = 0;
+    while c < REGISTERS {
+        for e0 in (0..e).step_by(16) {
+            // SAFETY: as in `finish`.
+            unsafe {
+                let mut r = [_mm512_setzero_si512(); 16];
+                let mut i = 0;
+                while i < 16 {
+                    r[i] = _mm512_loadu_si512(sums.as_ptr().add((e0 + i) * QUERIES + 16 * c).cast());
+                    i += 1;
+                }
+                transpose_block(&mut r);
+                let left = e - e0;
+                let mask: u16 = if left >= 16 { 0xffff } else { (1 << left) - 1 };
+                let mut i = 0;
+                while i < 16 && 16 * c + i < count {
+                    _mm512_mask_storeu_ps(out.add((16 * c + i) * stride + e0), mask, _mm512_castsi512_ps(r[i]));
+                    i += 1;
+                }
+            }
+        }
+        c += 1;
+    }
+}
+
+/// The numbers of each query that the backward pass needs.
+pub(super) struct Columns {
+    /// Logarithm of the normaliser.
+    pub normaliser: [f32; QUERIES],
+    /// Σ out ∘ d out.
+    pub delta: [f32; QUERIES],
+}
+
+/// Where [`slopes`] writes: rows of keys for the gradients of k and v, pairs of keys for that of q.
+pub(super) struct Slopes<'a> {
+    /// p (keys, queries)
+    pub weights: &'a mut [bf16],
+    /// ds (keys, queries)
+    pub rows: &'a mut [bf16],
+    /// ds (⌈keys/2⌉, queries)
+    pub pairs: &'a mut [u32],
+}
+
+/// From raw scores and dp (keys, queries): p = exp(scale · score − normaliser), ds = scale · p · (dp − delta), both zero
+/// where a query does not see a key.
+pub(super) fn slopes(
+    (scores, dp): (&[f32], &[f32]),
+    columns: &Columns,
+    (keys, queries): (usize, usize),
+    scale: f32,
+    out: &mut Slopes,
+) {
+    let rows = scores.len() / QUERIES;
+    let room = out.weights.len() >= scores.len() && out.rows.len() >= scores.len();
+    assert!(dp.len() >= scores.len() && room && out.pairs.len() >= rows.div_ceil(2) * QUERIES, "attention: slopes");
+    // SAFETY: AVX-512 BF16 was detected by the caller; sizes were checked above.
+    unsafe { slopes_run(token(), (scores, dp), columns, (keys, queries), scale, out) }
+}
+
+/// # Safety
+/// As [`slopes`].
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
+unsafe fn slopes_run(
+    s: Avx512,
+    (scores, dp): (&[f32], &[f32]),
+    columns: &Columns,
+    (keys, queries): (usize, usize),
+    scale: f32,
+    out: &mut Slopes,
+) {
+    let len = scores.len() / QUERIES;
+    let mut c = 0;
+    while c < REGISTERS {
+        // SAFETY: every access is to row k < len, or pair of rows, and columns 16·c..16·c + 16 of it.
+        unsafe {
+            let scale_v = _mm512_set1_ps(scale);
+            let normaliser = _mm512_loadu_ps(columns.normaliser.as_ptr().add(16 * c));
+            let delta = _mm512_loadu_ps(columns.delta.as_ptr().add(16 * c));
+            let mut k = 0;
+            while k < len {
+                let mut pair = [_mm256_setzero_si256(); 2];
+                let mut half = 0;
+                while half < 2 && k + half < len {
+                    let at = (k + half) * QUERIES + 16 * c;
+                    let exponent = _mm512_fmsub_ps(_mm512_loadu_ps(scores.as_ptr().add(at)), scale_v, normaliser);
+                    let mut p = s.exp(exponent);
+                    if keys + k + half > queries {
+                        p = _mm512_maskz_mov_ps(sees(keys + k + half, queries, c), p);
+                    }
+                    let difference = _mm512_sub_ps(_mm512_loadu_ps(dp.as_ptr().add(at)), delta);
+                    pair[half] = narrow(_mm512_mul_ps(_mm512_mul_ps(p, scale_v), difference));
+                    _mm256_storeu_si256(out.weights.as_mut_ptr().add(at).cast(), narrow(p));
+                    _mm256_storeu_si256(out.rows.as_mut_ptr().add(at).cast(), pair[half]);
+                    half += 1;
+                }
+                let (low, high) = (_mm512_cvtepu16_epi32(pair[0]), _mm512_cvtepu16_epi32(pair[1]));
+                let both = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+                _mm512_storeu_si512(out.pairs.as_mut_ptr().add(k / 2 * QUERIES + 16 * c).cast(), both);
+                k += 2;
+            }
+        }
+        c += 1;
+    }
+}
+
+/// Transposes `count ≤ 16` of sixteen rows of `e` pairs: `out[i · stride + p] = rows[p · e + i]`; e is a multiple of 16.
+pub(super) fn turn(rows: &[u32], e: usize, count: usize, out: &mut [u32], stride: usize) {
+    assert!(rows.len() >= 16 * e && e.is_multiple_of(16) && out.len() >= (e - 1) * stride + count, "attention: turn");
+    // SAFETY: AVX-512 was detected by the caller; sizes were checked above.
+    unsafe { turn_run(rows, e, count, out, stride) }
+}
+
+/// # Safety
+/// As [`turn`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn turn_run(rows: &[u32], e: usize, count: usize, out: &mut [u32], stride: usize) {
+    let mask: u16 = if count >= 16 { 0xffff } else { (1 << count) - 1 };
+    for e0 in (0..e).step_by(16) {
+        let mut r = [_mm512_setzero_si512(); 16];
+        let mut p = 0;
+        while p < 16 {
+            // SAFETY: sixteen rows of e pairs.
+            r[p] = unsafe { _mm512_loadu_si512(rows.as_ptr().add(p * e + e0).cast()) };
+            p += 1;
+        }
+        transpose_block(&mut r);
+        let mut i = 0;
+        while i < 16 {
+            // SAFETY: the mask keeps to the pairs that exist.
+            unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().add((e0 + i) * stride).cast(), mask, r[i]) };
+            i += 1;
+        }
+    }
+}
+
+/// Σ a ∘ b of two rows.
+pub(super) fn dot(a: &[bf16], b: &[bf16]) -> f32 {
+    // SAFETY: AVX-512 was detected by the caller.
+    unsafe { dot_run(token(), a, b) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn dot_run(s: Avx512, a: &[bf16], b: &[bf16]) -> f32 {
+    let mut sum = s.splat(0.0);
+    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
+        sum = s.mul_add(s.load_half(a), s.load_half(b), sum);
+    }
+    s.sum(sum)
+}

@@ -1,0 +1,285 @@
+//! What a block of the decoder is computed with, in either precision: every operation on slices, forward and backward.
+//!
+//! `f32` is exact and runs anywhere; `bf16` keeps activations in half the memory and multiplies them as they are, on
+//! CPUs with AVX-512 BF16. Refuses to know: blocks, which activations are kept.
+//! Legend: n tokens, i inputs, o outputs, r rank.
+
+use std::ops::Range;
+
+use half::bf16;
+
+use super::adapted::{self, LowRankSlices, PairGradient};
+use super::attention::{Normalisers, Slices};
+use super::element::Element;
+use super::head_loss;
+use super::linear::{Frozen, Side};
+#[cfg(target_arch = "x86_64")]
+use super::{
+    attention::half::{self as half_attention},
+    gemm_bf16::{self, Job, Left, Share, Target},
+    head_loss_bf16, pair_bf16,
+};
+
+/// A low-rank pair `A (r, i)`, `B (o, r)` as a step uses it.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    scale: f32,
+    #[cfg(target_arch = "x86_64")]
+    half: Option<pair_bf16::HalfPair>,
+}
+
+impl Pair {
+    /// `half` prepares it for layers in bf16.
+    pub(crate) fn new(a: Vec<f32>, b: Vec<f32>, rank: usize, scale: f32, half: bool) -> Pair {
+        #[cfg(target_arch = "x86_64")]
+        let half = half.then(|| pair_bf16::HalfPair::new(&a, &b, rank, scale));
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (rank, half);
+        Pair {
+            a,
+            b,
+            scale,
+            #[cfg(target_arch = "x86_64")]
+            half,
+        }
+    }
+
+    /// A gradient of zeros.
+    pub(crate) fn zero(&self) -> PairGradient {
+        PairGradient { a: vec![0.0; self.a.len()], b: vec![0.0; self.b.len()] }
+    }
+
+    fn slices(&self) -> LowRankSlices<'_> {
+        LowRankSlices { a: &self.a, b: &self.b, scale: self.scale }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn half(&self) -> &pair_bf16::HalfPair {
+        self.half.as_ref().unwrap_or_else(|| unreachable!("prepared for bf16 layers"))
+    }
+}
+
+/// A frozen matrix and the pair on top of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layer<'a> {
+    pub matrix: &'a Frozen,
+    pub side: Side,
+    pub pair: Option<&'a Pair>,
+}
+
+/// Where a result goes.
+#[derive(Debug)]
+pub(crate) enum Dest<'a, T> {
+    Set(&'a mut [f32]),
+    Add(&'a mut [f32]),
+    /// Replaced, in the precision of activations.
+    Store(&'a mut [T]),
+}
+
+/// The gradient's way back through one layer: `dy` (n, o), and `x` (n, i) where a pair's gradient is wanted.
+pub(crate) struct Back<'a, T> {
+    pub layer: Layer<'a>,
+    pub x: &'a [T],
+    pub dy: &'a [T],
+    pub gradient: Option<&'a mut PairGradient>,
+}
+
+/// Whole texts, one after another, that attend to themselves only.
+pub(crate) struct Texts<'a> {
+    pub spans: &'a [Range<usize>],
+    /// First token of each token's text.
+    pub starts: &'a [u32],
+    pub heads: usize,
+    pub key_heads: usize,
+    pub head_dim: usize,
+    pub scale: f64,
+}
+
+/// What attention leaves for its way back.
+#[derive(Debug)]
+pub(crate) enum Attended {
+    Exact(Normalisers),
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only made where bf16 is"))]
+    Half(Vec<f32>),
+}
+
+/// The gradient of attention's output beside what the forward pass left.
+#[derive(Clone, Copy)]
+pub(crate) struct Behind<'a, T> {
+    pub out: &'a [T],
+    pub grad: &'a [T],
+    pub saved: &'a Attended,
+}
+
+/// The operations that depend on the precision. Everything else is generic over [`Element`].
+pub(crate) trait Engine: Element {
+    /// `x (n, i)` through several layers at once, each to its own place.
+    fn forward(x: &[Self], layers: &[Layer], dests: Vec<Dest<Self>>);
+    /// Adds each layer's pair gradient, and makes the sum of the gradients of their common input, if it is wanted.
+    fn backward(layers: Vec<Back<Self>>, dx: Option<Dest<Self>>);
+    fn attend(texts: &Texts, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
+    /// Gradients of q, k and v, set.
+    fn attend_back(texts: &Texts, qkv: [&[Self]; 3], left: Behind<Self>, grads: [&mut [f32]; 3]);
+    /// Summed cross-entropy of `x` (n, d) through the head; `gradient` becomes `factor ·` its gradient.
+    fn head_loss(
+        x: &[Self],
+        head: (&Frozen, Side),
+        targets: &[u32],
+        factor: f32,
+        gradient: &mut [f32],
+        room: &mut Vec<Self>,
+    ) -> f64;
+}
+
+impl Engine for f32 {
+    fn forward(x: &[f32], layers: &[Layer], dests: Vec<Dest<f32>>) {
+        for (layer, dest) in layers.iter().zip(dests) {
+            let (y, add) = match dest {
+                Dest::Set(y) | Dest::Store(y) => (y, false),
+                Dest::Add(y) => (y, true),
+            };
+            adapted::forward(x, layer.matrix, layer.side, layer.pair.map(Pair::slices), y, add);
+        }
+    }
+
+    fn backward(layers: Vec<Back<f32>>, dx: Option<Dest<f32>>) {
+        let (mut dx, mut add) = match dx {
+            Some(Dest::Set(y) | Dest::Store(y)) => (Some(y), false),
+            Some(Dest::Add(y)) => (Some(y), true),
+            None => (None, false),
+        };
+        for Back { layer, x, dy, gradient } in layers {
+            let pair = layer.pair.map(Pair::slices).zip(gradient);
+            adapted::backward((x, dy), layer.matrix, layer.side, pair, dx.as_deref_mut(), add);
+            add = true;
+        }
+    }
+
+    fn attend(texts: &Texts, qkv: [&[f32]; 3], out: &mut [f32]) -> Attended {
+        let (attended, normalisers) = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scale).forward();
+        out.copy_from_slice(&attended);
+        Attended::Exact(normalisers)
+    }
+
+    fn attend_back(texts: &Texts, qkv: [&[f32]; 3], left: Behind<f32>, grads: [&mut [f32]; 3]) {
+        let Attended::Exact(normalisers) = left.saved else { unreachable!("of this precision") };
+        let slices = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scale);
+        for (to, from) in grads.into_iter().zip(slices.backward(left.out, left.grad, normalisers)) {
+            to.copy_from_slice(&from);
+        }
+    }
+
+    fn head_loss(x: &[f32], head: (&Frozen, Side), targets: &[u32], factor: f32, gradient: &mut [f32], _: &mut Vec<f32>) -> f64 {
+        let loss = head_loss::head_loss_slices(x, head.0, head.1, targets, Some(gradient));
+        gradient.iter_mut().for_each(|g| *g *= factor);
+        loss
+    }
+}
+
+/// Only called where [`Frozen::is_bf16`] holds for every matrix and every width is even.
+#[cfg(target_arch = "x86_64")]
+impl Engine for bf16 {
+    fn forward(x: &[bf16], layers: &[Layer], dests: Vec<Dest<bf16>>) {
+        let shares: Vec<Option<Vec<bf16>>> =
+            layers.iter().map(|l| l.pair.map(|p| pair_bf16::thin(x, &p.half().a, p.half().rank))).collect();
+        let jobs: Vec<Job> = layers
+            .iter()
+            .zip(&shares)
+            .map(|(layer, h)| {
+                let (inputs, _) = adapted::layer(layer.matrix, layer.side);
+                let share = layer.pair.zip(h.as_ref()).map(|(p, h)| Share { h, e: &p.half().b, rank: p.half().rank });
+                let a = Left { data: x, width: inputs };
+                Job { a, w: &layer.matrix.weight, transposed: layer.side == Side::Transposed, share }
+            })
+            .collect();
+        gemm_bf16::each(&jobs, &mut dests.into_iter().map(target).collect::<Vec<_>>());
+    }
+
+    fn backward(layers: Vec<Back<bf16>>, dx: Option<Dest<bf16>>) {
+        let thin = |b: &Back<bf16>| b.layer.pair.map(|p| pair_bf16::thin(b.dy, &p.half().b_t, p.half().rank));
+        let shares: Vec<Option<Vec<bf16>>> = layers.iter().map(thin).collect();
+        if let Some(dx) = dx {
+            let jobs: Vec<Job> = layers
+                .iter()
+                .zip(&shares)
+                .map(|(Back { layer, dy, .. }, g)| {
+                    let (_, outputs) = adapted::layer(layer.matrix, layer.side);
+                    let share = layer.pair.zip(g.as_ref()).map(|(p, g)| Share { h: g, e: &p.half().a_t, rank: p.half().rank });
+                    let a = Left { data: dy, width: outputs };
+                    Job { a, w: &layer.matrix.weight, transposed: layer.side == Side::Plain, share }
+                })
+                .collect();
+            gemm_bf16::sum(&jobs, &mut target(dx));
+        }
+        for (Back { layer, x, dy, gradient }, g) in layers.into_iter().zip(shares) {
+            if let (Some(pair), Some(gradient), Some(g)) = (layer.pair, gradient, g) {
+                pair_gradient(pair, adapted::layer(layer.matrix, layer.side), (x, dy), &g, gradient);
+            }
+        }
+    }
+
+    fn attend(texts: &Texts, qkv: [&[bf16]; 3], out: &mut [bf16]) -> Attended {
+        Attended::Half(half_attention::forward(&half_texts(texts), qkv, out))
+    }
+
+    fn attend_back(texts: &Texts, qkv: [&[bf16]; 3], left: Behind<bf16>, grads: [&mut [f32]; 3]) {
+        let Attended::Half(normalisers) = left.saved else { unreachable!("of this precision") };
+        let saved = half_attention::Saved { out: left.out, grad: left.grad, normalisers };
+        half_attention::backward(&half_texts(texts), qkv, saved, grads);
+    }
+
+    fn head_loss(
+        x: &[bf16],
+        (head, side): (&Frozen, Side),
+        targets: &[u32],
+        factor: f32,
+        gradient: &mut [f32],
+        room: &mut Vec<bf16>,
+    ) -> f64 {
+        if side == Side::Transposed && head.weight.rows.is_multiple_of(2) {
+            return head_loss_bf16::head_loss(x, &head.weight, targets, factor, gradient, room);
+        }
+        let x: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
+        f32::head_loss(&x, (head, side), targets, factor, gradient, &mut Vec::new())
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn half_texts<'a>(texts: &Texts<'a>) -> half_attention::Texts<'a> {
+    half_attention::Texts {
+        spans: texts.spans,
+        heads: texts.heads,
+        key_heads: texts.key_heads,
+        head_dim: texts.head_dim,
+        scale: texts.scale as f32,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn target(dest: Dest<'_, bf16>) -> Target<'_> {
+    match dest {
+        Dest::Set(y) => Target::Set(y),
+        Dest::Add(y) => Target::Add(y),
+        Dest::Store(y) => Target::Half(y),
+    }
+}
+
+/// With `g = s·dy·B` (n, r) and `h = x·Aᵀ`: `dA += gᵀ·x`, `dB += s·dyᵀ·h`.
+#[cfg(target_arch = "x86_64")]
+fn pair_gradient(pair: &Pair, (i, o): (usize, usize), (x, dy): (&[bf16], &[bf16]), g: &[bf16], gradient: &mut PairGradient) {
+    let (half, rank) = (pair.half(), pair.a.len() / i);
+    let h = pair_bf16::thin(x, &half.a, half.rank);
+    let mut sums = vec![0f32; half.rank * i.max(o)];
+    pair_bf16::outer(g, half.rank, x, i, &mut sums[..half.rank * i]);
+    gradient.a.iter_mut().zip(&sums).for_each(|(a, s)| *a += s);
+    let sums = &mut sums[..half.rank * o];
+    sums.fill(0.0);
+    pair_bf16::outer(&h, half.rank, dy, o, sums);
+    for (at, row) in gradient.b.chunks_exact_mut(rank).enumerate() {
+        for (k, b) in row.iter_mut().enumerate() {
+            *b += pair.scale * sums[k * o + at];
+        }
+    }
+}

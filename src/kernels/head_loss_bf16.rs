@@ -1,0 +1,177 @@
+//! Head and cross-entropy with everything but sums in bf16: logits are kept for the backward product, in blocks of
+//! columns that stay in the last cache between the two steps that use them.
+#![cfg(target_arch = "x86_64")]
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::element::Element;
+use super::gemm_bf16::{self, Job, Left, Target};
+use super::host::Out;
+use super::panel::Scratch;
+use super::simd::{Lanes, Simd, multiversion};
+use super::weight::Weight;
+
+/// Rows whose logits are held at once.
+pub(super) const ROWS: usize = 512;
+/// Columns of one block of logits: whole panels.
+const COLUMNS: usize = 1536;
+
+/// Sum over the rows of `x` (n, d) of `−log softmax(x·Wᵀ)[target]`; `gradient` (n, d) becomes `factor ·` its gradient.
+/// The vocabulary (rows of `w`) and d are even. `room` is used for logits.
+pub(super) fn head_loss(x: &[bf16], w: &Weight, targets: &[u32], factor: f32, gradient: &mut [f32], room: &mut Vec<bf16>) -> f64 {
+    let d = w.cols;
+    let runs = x.chunks(ROWS * d).zip(targets.chunks(ROWS)).zip(gradient.chunks_mut(ROWS * d));
+    runs.map(|((x, targets), gradient)| run(x, w, targets, factor, gradient, room)).sum()
+}
+
+/// One block of columns of the logits of m rows.
+struct Part {
+    first: usize,
+    width: usize,
+}
+
+fn run(x: &[bf16], w: &Weight, targets: &[u32], factor: f32, gradient: &mut [f32], room: &mut Vec<bf16>) -> f64 {
+    let (m, v) = (targets.len(), w.rows);
+    assert!(v.is_multiple_of(2) && x.len() == m * w.cols && gradient.len() == x.len(), "head loss: shapes");
+    if room.len() < m * v {
+        room.resize(m * v, bf16::ZERO);
+    }
+    let logits = &mut room[..m * v];
+    let parts: Vec<Part> = (0..v).step_by(COLUMNS).map(|first| Part { first, width: COLUMNS.min(v - first) }).collect();
+    let normalisers = forward(x, w, &parts, logits);
+    let exact = at_targets(x, w, targets);
+    let left = |part: &Part| m * part.first..m * (part.first + part.width);
+    for part in &parts {
+        let logits = &mut logits[left(part)];
+        slopes(logits, part, &normalisers, targets, factor);
+        let rows = w.part(part.first..part.first + part.width);
+        let job = Job { a: Left { data: logits, width: part.width }, w: &rows, transposed: false, share: None };
+        let target = if part.first == 0 { Target::Set(gradient) } else { Target::Add(gradient) };
+        gemm_bf16::sum(&[job], &mut { target });
+    }
+    normalisers.iter().zip(&exact).map(|(z, logit)| f64::from(z - logit)).sum()
+}
+
+/// All logits, part by part; returns the logarithm of what normalises each row.
+fn forward(x: &[bf16], w: &Weight, parts: &[Part], logits: &mut [bf16]) -> Vec<f32> {
+    let m = x.len() / w.cols;
+    let mut stats = vec![(f32::NEG_INFINITY, 0f32); m * parts.len()];
+    let out = Out(logits.as_mut_ptr().cast());
+    let lanes = Lanes::in_force();
+    stats.par_chunks_mut(m).zip(parts).for_each_init(gemm_bf16::Room::default, |room, (stats, part)| {
+        let a = Left { data: x, width: w.cols };
+        // SAFETY: parts do not overlap, and each is one task's own.
+        let mine = unsafe {
+            let first = { out }.0.cast::<bf16>().add(m * part.first);
+            std::slice::from_raw_parts_mut(first, m * part.width)
+        };
+        let rows = w.part(part.first..part.first + part.width);
+        gemm_bf16::here(&Job { a, w: &rows, transposed: true, share: None }, &mut Target::Half(mine), room);
+        for (stats, row) in stats.iter_mut().zip(mine.chunks_exact(part.width)) {
+            *stats = summary(lanes, row);
+        }
+    });
+    (0..m)
+        .map(|row| {
+            let of = || stats.iter().skip(row).step_by(m);
+            // Keeps a NaN, which `max` would drop.
+            let top = of().map(|(top, _)| *top).fold(f32::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a });
+            top + of().map(|(t, sum)| sum * (t - top).exp()).sum::<f32>().ln()
+        })
+        .collect()
+}
+
+/// The logit of each row's target, unrounded.
+fn at_targets(x: &[bf16], w: &Weight, targets: &[u32]) -> Vec<f32> {
+    let rows = x.par_chunks_exact(w.cols).zip(targets);
+    rows.map_init(Scratch::default, |scratch, (x, target)| gemm_bf16::row_dot(x, w, *target as usize, scratch)).collect()
+}
+
+/// Logits of one part become `factor · (softmax − onehot)`.
+fn slopes(logits: &mut [bf16], part: &Part, normalisers: &[f32], targets: &[u32], factor: f32) {
+    let lanes = Lanes::in_force();
+    let rows = logits.par_chunks_exact_mut(part.width).zip(normalisers.par_iter().zip(targets)).with_min_len(8);
+    rows.for_each(|(row, (normaliser, target))| {
+        let at = (*target as usize).wrapping_sub(part.first);
+        let logit = row.get(at).copied();
+        scaled_exp(lanes, row, *normaliser, factor);
+        if let Some(logit) = logit {
+            row[at] = bf16::from_f32(factor * ((logit.to_f32() - normaliser).exp() - 1.0));
+        }
+    });
+}
+
+multiversion! { fn summary(row: &[bf16]) -> (f32, f32) = summary_body; }
+multiversion! { fn scaled_exp(row: &mut [bf16], normaliser: f32, factor: f32) = scaled_exp_body; }
+
+/// The largest element and Σ exp(element − largest).
+#[inline(always)]
+fn summary_body<S: Simd>(s: S, row: &[bf16]) -> (f32, f32) {
+    let whole = row.len() / S::LANES * S::LANES;
+    let (body, tail) = row.split_at(whole);
+    let mut top = s.splat(f32::NEG_INFINITY);
+    for x in body.chunks(S::LANES) {
+        top = s.max(top, bf16::load(s, x));
+    }
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    s.store(top, &mut lanes[..S::LANES]);
+    let mut max = f32::NEG_INFINITY;
+    for x in lanes {
+        if x > max || x.is_nan() {
+            max = x;
+        }
+    }
+    for x in tail {
+        max = max.max(x.to_f32());
+    }
+    let shift = s.splat(max);
+    let mut sum = s.splat(0.0);
+    for x in row.chunks(S::LANES) {
+        sum = s.add(sum, s.first(s.exp(s.sub(bf16::load(s, x), shift)), x.len()));
+    }
+    (max, s.sum(sum))
+}
+
+/// `row = factor · exp(row − normaliser)`
+#[inline(always)]
+fn scaled_exp_body<S: Simd>(s: S, row: &mut [bf16], normaliser: f32, factor: f32) {
+    let (shift, factor) = (s.splat(normaliser), s.splat(factor));
+    for x in row.chunks_mut(S::LANES) {
+        bf16::store(s, s.mul(s.exp(s.sub(bf16::load(s, x), shift)), factor), x);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cpu::{Level, level};
+    use super::super::head_loss::head_loss_slices;
+    use super::super::linear::{Frozen, Side, tests::matrix};
+    use super::super::weight::WeightType;
+    use super::*;
+    use crate::device::Compute;
+
+    #[test]
+    fn agrees_with_the_exact_head() {
+        if level() < Level::Avx512Bf16 {
+            return; // This kernel is never called on such a processor.
+        }
+        for (n, d, v) in [(1, 2, 2), (7, 34, 100), (ROWS + 3, 48, 3 * COLUMNS + 10)] {
+            let (weight, _) = matrix(v, d, WeightType::BF16);
+            let value = |i: usize| bf16::from_f32((crate::random::indexed(3, i as u64) % 2001) as f32 / 500.0 - 2.0);
+            let x: Vec<bf16> = (0..n * d).map(value).collect();
+            let targets: Vec<u32> = (0..n).map(|i| (i * 31 % v) as u32).collect();
+            let exact = Frozen::new(weight.clone(), Compute::F32);
+            let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
+            let mut want = vec![0f32; n * d];
+            let loss = head_loss_slices(&wide, &exact, Side::Transposed, &targets, Some(&mut want));
+            let (mut got, mut room) = (vec![7f32; n * d], vec![bf16::ONE; 3]);
+            let ours = head_loss(&x, &weight, &targets, 0.25, &mut got, &mut room);
+            assert!((ours - loss).abs() < 2e-3 * loss.abs().max(1.0), "{n} {d} {v}: {ours} against {loss}");
+            let largest = want.iter().fold(0f32, |a, b| a.max(b.abs()));
+            for (got, want) in got.iter().zip(&want) {
+                assert!((got - 0.25 * want).abs() < 0.01 * largest, "{n} {d} {v}: {got} against {}", 0.25 * want);
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a call holds, from its sizes alone.
+
+use super::super::Model;
+use super::block;
+use super::texts;
+use super::workspace::{Pooled, Recompute};
+use crate::model::Site;
+
+/// Bytes that the written-out path holds at its peak, by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Tokens that go through the model at once.
+    pub tokens: usize,
+    /// Kept for the backward pass.
+    pub activations: u64,
+    /// Logits and their gradient.
+    pub logits: u64,
+    /// Other buffers of a step.
+    pub workspace: u64,
+    /// Whether blocks run again on the way back.
+    pub recomputed: bool,
+}
+
+impl Model {
+    /// The memory of [`Model::direct_gradients`] for rows of at most `longest` tokens (`trained` of them targets), an
+    /// adapter at the sites that `adapted` names, and `recompute`; `None` where only the decoder covers the model.
+    pub fn direct_memory(
+        &self,
+        longest: usize,
+        trained: f64,
+        adapted: &dyn Fn(Site) -> bool,
+        recompute: Recompute,
+    ) -> Option<Memory> {
+        if !self.covered() {
+            return None;
+        }
+        let tokens = texts::most(longest);
+        let lowest = self.lowest(adapted);
+        let size = if self.multiplies_in_bf16() { 2 } else { 4 };
+        let recomputed = recomputes(recompute, self.kept_bytes(tokens, lowest, size));
+        let activations = match recomputed {
+            true => {
+                (self.blocks.len() - lowest) as u64 * (tokens * self.config.width * 4) as u64
+                    + self.kept_bytes(tokens, self.blocks.len().saturating_sub(1), size)
+            }
+            false => self.kept_bytes(tokens, lowest, size),
+        };
+        let targets = (tokens as f64 * trained).ceil() as usize;
+        let logits = match size {
+            2 => targets.min(512) * self.config.vocab * 2,
+            _ => targets.min(256) * self.config.vocab * 4,
+        };
+        let widest = self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width)).max().unwrap_or(0);
+        // Gradients of a block's parts live while its activations do; residual stream, its gradient, chosen rows.
+        let workspace = tokens * (widest * size + 8 * self.config.width * 4);
+        Some(Memory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed })
+    }
+
+    /// Bytes that the blocks from `lowest` on keep.
+    fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize) -> u64 {
+        let kept = self.blocks[lowest..].iter().map(|b| block::kept_per_token(b, self.config.width) * size);
+        kept.map(|bytes| (bytes * tokens) as u64).sum()
+    }
+
+    /// Whether a group of `tokens` is run with recomputation.
+    pub(super) fn recomputes<T: Pooled>(&self, recompute: Recompute, tokens: usize, lowest: usize) -> bool {
+        recomputes(recompute, self.kept_bytes(tokens, lowest, size_of::<T>()))
+    }
+}
+
+fn recomputes(recompute: Recompute, bytes: u64) -> bool {
+    match recompute {
+        Recompute::Never => false,
+        Recompute::Always => true,
+        Recompute::Within(budget) => bytes > budget,
+    }
+}

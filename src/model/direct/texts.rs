@@ -1,0 +1,96 @@
+//! Examples laid one after another: nothing is padded, each attends to itself only, and positions begin anew.
+
+use std::ops::Range;
+
+use super::super::Targets;
+use super::super::batch::Batch;
+
+/// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep.
+const TOKENS: usize = 512;
+/// Tokens up to which short examples are taken in.
+const FULL: usize = TOKENS + TOKENS / 4;
+
+/// Several examples as one row.
+pub(super) struct Texts {
+    pub batch: Batch,
+    pub spans: Vec<Range<usize>>,
+    pub targets: Targets,
+}
+
+impl Texts {
+    /// The examples `which` of `rows`; `trained(row, i)` tells whether token `i` of a row is a target.
+    pub(super) fn new(rows: &[&[u32]], which: &[usize], trained: &dyn Fn(usize, usize) -> bool) -> Texts {
+        let mut batch = Batch { ids: Vec::new(), rows: 1, len: 0, positions: Vec::new(), starts: Vec::new() };
+        let (mut spans, mut targets) = (Vec::new(), Targets::default());
+        for row in which {
+            let (ids, first) = (rows[*row], batch.ids.len());
+            batch.ids.extend_from_slice(ids);
+            batch.positions.extend(0..ids.len() as u32);
+            batch.starts.extend(ids.iter().map(|_| first as u32));
+            for i in (1..ids.len()).filter(|i| trained(*row, *i)) {
+                targets.at.push((first + i - 1) as u32);
+                targets.ids.push(ids[i]);
+            }
+            spans.push(first..batch.ids.len());
+        }
+        batch.len = batch.ids.len();
+        Texts { batch, spans, targets }
+    }
+
+    pub(super) fn tokens(&self) -> usize {
+        self.batch.len
+    }
+}
+
+/// Examples in groups of about [`TOKENS`], the longest first, each in the first group that has room for it.
+pub(super) fn groups(rows: &[&[u32]]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..rows.len()).filter(|i| !rows[*i].is_empty()).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(rows[*i].len()), *i));
+    let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
+    for i in order {
+        let len = rows[i].len();
+        let limit = if len <= FULL - TOKENS { FULL } else { TOKENS };
+        match groups.iter_mut().find(|(tokens, _)| tokens + len <= limit) {
+            Some((tokens, group)) => {
+                *tokens += len;
+                group.push(i);
+            }
+            None => groups.push((len, vec![i])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+/// The most tokens that a group of examples of at most `longest` tokens has.
+pub(super) fn most(longest: usize) -> usize {
+    longest.max(FULL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_is_in_one_group_and_groups_are_full_but_for_the_last() {
+        let lens = [256usize, 256, 256, 256, 700, 3, 100, 0, 512, 20];
+        let texts: Vec<Vec<u32>> = lens.iter().map(|n| vec![1; *n]).collect();
+        let rows: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let got = groups(&rows);
+        let mut all: Vec<usize> = got.iter().flatten().copied().collect();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4, 5, 6, 8, 9]);
+        let tokens: Vec<usize> = got.iter().map(|g| g.iter().map(|i| lens[*i]).sum()).collect();
+        assert_eq!(tokens, [700, 635, 512, 512]);
+        assert!(tokens.iter().all(|t| *t <= most(700)));
+    }
+
+    #[test]
+    fn a_text_is_not_predicted_from_the_one_before() {
+        let rows: [&[u32]; 2] = [&[5, 6, 7], &[8, 9]];
+        let texts = Texts::new(&rows, &[0, 1], &|_, _| true);
+        assert_eq!(texts.targets.at, [0, 1, 3]);
+        assert_eq!(texts.targets.ids, [6, 7, 9]);
+        assert_eq!(texts.batch.positions, [0, 1, 2, 0, 1]);
+        assert_eq!(texts.batch.starts, [0, 0, 0, 3, 3]);
+    }
+}

@@ -1,0 +1,125 @@
+//! Buffers that are used again from block to block and from step to step.
+//!
+//! Fresh memory costs a page fault for every 4 KiB; a step would touch hundreds of MB of it.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+
+use half::bf16;
+
+use crate::kernels::engine::Engine;
+use crate::machine;
+
+/// Whether blocks are run again on the way back instead of keeping what they computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recompute {
+    /// As the memory budget (bytes) asks.
+    Within(u64),
+    Never,
+    Always,
+}
+
+impl Recompute {
+    /// What a block keeps may take half of the memory that is free now.
+    pub fn within_memory() -> Recompute {
+        Recompute::Within(machine::memory().map_or(u64::MAX, |m| m.available / 2))
+    }
+}
+
+/// Memory of [`super::super::Model::direct_gradients`], kept between calls.
+#[derive(Debug)]
+pub struct Workspace {
+    pub recompute: Recompute,
+    full: Pool<f32>,
+    half: Pool<bf16>,
+    /// Rounded number of tokens that free buffers were made for.
+    tokens: usize,
+}
+
+/// Buffers are made for a multiple of this number of tokens, so that they fit again.
+const ROUND: usize = 128;
+
+impl Workspace {
+    pub fn new(recompute: Recompute) -> Workspace {
+        Workspace { recompute, full: Pool::default(), half: Pool::default(), tokens: 0 }
+    }
+
+    /// From now on buffers are for `tokens`; those made for more than twice as many or for fewer are let go.
+    pub(super) fn fit(&mut self, tokens: usize) {
+        let tokens = tokens.next_multiple_of(ROUND);
+        if tokens > self.tokens || 2 * tokens < self.tokens {
+            self.full.free.clear();
+            self.half.free.clear();
+            self.tokens = tokens;
+        }
+    }
+
+    /// A buffer of `tokens × width` with arbitrary content.
+    pub(super) fn take<T: Pooled>(&mut self, tokens: usize, width: usize) -> Buffer<T> {
+        let (size, len) = (self.tokens.max(tokens) * width, tokens * width);
+        match T::pool(self).free.get_mut(&size).and_then(Vec::pop) {
+            Some(data) => Buffer { data, len },
+            None => Buffer { data: vec![T::default(); size], len },
+        }
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn give<T: Pooled>(&mut self, buffer: Buffer<T>) {
+        T::pool(self).free.entry(buffer.data.len()).or_default().push(buffer.data);
+    }
+
+    /// The room for logits, of any length.
+    pub(super) fn room<T: Pooled>(&mut self) -> Vec<T> {
+        std::mem::take(&mut T::pool(self).room)
+    }
+
+    /// Gives it back.
+    pub(super) fn give_room<T: Pooled>(&mut self, room: Vec<T>) {
+        T::pool(self).room = room;
+    }
+}
+
+/// Free buffers by their size.
+#[derive(Debug, Default)]
+pub(super) struct Pool<T> {
+    free: HashMap<usize, Vec<Vec<T>>>,
+    room: Vec<T>,
+}
+
+/// Part of a reused vector.
+#[derive(Debug)]
+pub(super) struct Buffer<T> {
+    data: Vec<T>,
+    len: usize,
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.data[..self.len]
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.data[..self.len]
+    }
+}
+
+/// A precision that has buffers.
+pub(super) trait Pooled: Engine {
+    fn pool(workspace: &mut Workspace) -> &mut Pool<Self>;
+}
+
+impl Pooled for f32 {
+    fn pool(workspace: &mut Workspace) -> &mut Pool<f32> {
+        &mut workspace.full
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Pooled for bf16 {
+    fn pool(workspace: &mut Workspace) -> &mut Pool<bf16> {
+        &mut workspace.half
+    }
+}
