@@ -28,7 +28,7 @@ passed=0 failed=0 wrap=()
 if ((real)); then
   recipe=recipes/quickstart.toml
   set=(train.steps=8 train.accumulate=3 train.batch_size=1 train.packing=true train.max_length=192 train.eval_every=3
-    train.save_every=2 'data.heldout={ path = "data/ticket-triage/heldout.jsonl", limit = 8 }' eval.limit=4
+    train.save_every=2 'data.heldout={ path = "recipes/data/ticket-triage/heldout.jsonl", limit = 8 }' eval.limit=4
     eval.max_new_tokens=24)
 else
   recipe=tests/data/tiny/recipe.toml
@@ -75,7 +75,7 @@ now() {
 declare -A milliseconds
 for dropout in 0.1 0.0; do
   began="$(now)"
-  (train "$work/whole-$dropout" "$dropout")
+  (train "$work/whole-$dropout" "$dropout") || { cat "$work/whole-$dropout.log" && exit 1; }
   milliseconds[$dropout]=$(($(now) - began))
   echo "undisturbed, dropout $dropout: $(sha256sum <"$work/whole-$dropout/adapter_model.safetensors" | cut -c1-16)… in ${milliseconds[$dropout]} ms"
 done

@@ -211,6 +211,28 @@ fn a_signal_within_a_step_saves_it_and_says_which_it_was() {
 }
 
 #[test]
+fn a_signal_during_the_proof_does_not_wait_for_it() {
+    let runs = Runs::new(&[DROPOUT]);
+    let want = runs.finished("whole", &[]);
+    let stopped = (0..100).map(|i| format!("cut{i}")).find(|out| {
+        let mut child = runs.command(out, &[]).spawn().unwrap();
+        while !Moment::Proof.reached(&runs.path(out)) && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(&child, "-TERM");
+        let done = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        // A proof that was over when the signal came has ended well.
+        let code = done.status.code();
+        assert!(code == Some(0) || (code == Some(75) && said.contains("--resume")), "{code:?}: {said}");
+        code == Some(75)
+    });
+    let out = stopped.expect("a hundred proofs were over before the signal came");
+    assert!(!runs.path(&out).join("trace.json").exists(), "the proof was not finished");
+    assert!(runs.finished(&out, &["--resume"]) == want);
+}
+
+#[test]
 fn runs_repeat_whatever_the_threads_and_a_complete_one_is_left_alone() {
     for more in [&[][..], DIRECT] {
         let runs = Runs::new(&[DROPOUT, more]);
