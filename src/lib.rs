@@ -47,6 +47,7 @@ pub mod eval;
 pub mod artifact;
 pub mod conform;
 pub mod bench;
+pub mod estimate;
 pub mod cli;
 
 pub use error::{Error, Result};

@@ -14,6 +14,7 @@ pub mod conform;
 mod conversation;
 pub mod data;
 pub mod doctor;
+pub mod estimate;
 pub mod eval;
 pub mod generate;
 mod machine;
@@ -54,6 +55,8 @@ struct Cli {
 enum Verb {
     /// Train an adapter and prove it against the base: the main job
     Train(train::TrainArgs),
+    /// What a run will take: memory by part, tokens, steps, time; and the setting that fits
+    Estimate(estimate::EstimateArgs),
     /// Judge an adapter beside its base on held-out rows
     Eval(eval::EvalArgs),
     /// Merge an adapter into its base model
@@ -107,6 +110,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
     }
     match &cli.verb {
         Verb::Train(args) => train::run(args).map(|()| Outcome::Done),
+        Verb::Estimate(args) => estimate::run(args).map(|()| Outcome::Done),
         Verb::Eval(args) => eval::run(args).map(|()| Outcome::Done),
         Verb::Merge(args) => merge::run(args).map(|()| Outcome::Done),
         Verb::Generate(args) => generate::run(args).map(|()| Outcome::Done),

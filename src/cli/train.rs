@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::base::Opened;
+use super::estimate;
 use super::prepare::{self, Prepared};
 use super::prove::{self, Proof};
 use super::record::{MadeFrom, Record};
@@ -40,6 +41,9 @@ pub struct TrainArgs {
     /// Replace an adapter that is there already
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    /// Check everything up to the first step, say what would be trained and what it would take, and write nothing
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
     /// End with one JSON line on standard output; everything else goes to standard error
     #[arg(long)]
     json: bool,
@@ -55,7 +59,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let recipe = Recipe::load(&args.recipe, &args.set)?;
     let out = args.out.clone().unwrap_or_else(|| recipe.output.dir.clone());
     claim(&out, args)?;
-    let Prepared { opened, renderer, loaded, adapter, parts } = prepare::prepare(&recipe, false)?;
+    let prepared = prepare::prepare(&recipe, args.json && args.dry_run)?;
+    if args.dry_run {
+        return estimate::dry_run(&recipe, &prepared, &out, args.json);
+    }
+    let Prepared { opened, renderer, loaded, adapter, parts } = prepared;
     let say = |line: &str| if args.json { eprintln!("{line}") } else { println!("{line}") };
     let started = Instant::now();
     let (recipe, out, opened, loaded, adapter) = (&recipe, out.as_path(), &opened, &loaded, &adapter);

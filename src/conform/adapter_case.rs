@@ -119,23 +119,14 @@ fn compare_gradients(name: &str, adapter: &Adapter, grads: &[Option<Tensor>], ex
 fn settings() -> Train {
     Train {
         steps: Some(5),
-        epochs: 1.0,
         lr: 1e-3,
         schedule: Schedule::Cosine,
         warmup: Warmup::Steps(2),
         batch_size: 2,
-        accumulate: 1,
         max_length: 64,
-        packing: false,
         weight_decay: 0.01,
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        clip: 1.0,
-        save_every: 0,
-        eval_every: 0,
-        early_stop: None,
         seed: 0,
+        ..Train::default()
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("micro_batch_size", "train.batch_size"),
     ("per_device_train_batch_size", "train.batch_size"),
     ("gradient_accumulation_steps", "train.accumulate"),
+    ("gradient_checkpointing", "train.checkpoint"),
     ("grad_accumulation_steps", "train.accumulate"),
     ("max_seq_length", "train.max_length"),
     ("max_seq_len", "train.max_length"),

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Compute, Init, Method, OverLong, Schedule, Shape};
+use super::{Checkpoint, Compute, Init, Method, OverLong, Schedule, Shape};
 
 /// A lorakit recipe: everything that a training run depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -186,6 +186,10 @@ pub(super) struct RawTrain {
     /// such rows, so that a step is of more examples.
     #[schemars(example = true, extend("default" = false))]
     pub(super) packing: Option<bool>,
+    /// Run each block again on the way back instead of keeping what it computed: less memory for more time. `auto`: where
+    /// what is kept would take more than half of the memory that is free.
+    #[schemars(example = &"block", extend("default" = "auto"))]
+    pub(super) checkpoint: Option<Checkpoint>,
     /// Checkpoint every so many steps, besides one about every minute (0: those alone).
     #[schemars(example = 100, extend("default" = 0))]
     pub(super) save_every: Option<usize>,

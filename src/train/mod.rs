@@ -129,7 +129,7 @@ pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Re
         parts: Parts::default(),
         found_best: false,
         asked: Control::Go,
-        room: Workspace::new(Recompute::within_memory()),
+        room: Workspace::new(recompute(job.settings.checkpoint)),
         listen,
     };
     run.tell(Event::Started {
@@ -308,6 +308,15 @@ impl Loop<'_> {
         self.saved = Some(self.carried.progress.clone());
         let state = Box::new(State::capture(self.job.adapter, &self.carried)?);
         self.tell(Event::Save { step: self.carried.progress.step, best, state })
+    }
+}
+
+/// What a recipe's word for it means on this machine, now.
+pub fn recompute(checkpoint: recipe::Checkpoint) -> Recompute {
+    match checkpoint {
+        recipe::Checkpoint::Auto => Recompute::within_memory(),
+        recipe::Checkpoint::None => Recompute::Never,
+        recipe::Checkpoint::Block => Recompute::Always,
     }
 }
 

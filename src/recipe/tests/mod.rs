@@ -63,6 +63,7 @@ batch_size = 4
 accumulate = 2
 max_length = 64
 packing = true
+checkpoint = "block"
 save_every = 10
 eval_every = 5
 early_stop = 2

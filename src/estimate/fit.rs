@@ -1,0 +1,62 @@
+//! The setting under which a run fits the memory there is.
+
+use super::{Memory, Run};
+use crate::recipe;
+use crate::recipe::Checkpoint;
+
+/// Fewest tokens of a row that are proposed.
+const SHORTEST: usize = 64;
+
+/// Settings that differ from the recipe's.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Setting {
+    pub checkpoint: Checkpoint,
+    pub batch_size: usize,
+    /// Grown as the batch shrinks, so that a step stays what it was.
+    pub accumulate: usize,
+    pub max_length: usize,
+    /// Peak under it, in bytes.
+    pub total: u64,
+}
+
+/// The first of these that stays below `budget` bytes: blocks run again; fewer rows at a time (and more times); shorter
+/// rows. `None` when none does.
+pub fn fitting(run: &Run, eval: &recipe::Eval, program: u64, budget: u64) -> Option<Setting> {
+    let lengths = std::iter::successors(Some(run.settings.max_length), |l| (l / 2 >= SHORTEST).then_some(l / 2));
+    for max_length in lengths {
+        for checkpoint in [run.settings.checkpoint, Checkpoint::Block] {
+            for (batch_size, accumulate) in batches(run.settings) {
+                let settings = recipe::Train { checkpoint, batch_size, accumulate, max_length, ..run.settings.clone() };
+                let total = Memory::of(&Run { settings: &settings, ..*run }, eval, program).total();
+                if total <= budget {
+                    return Some(Setting { checkpoint, batch_size, accumulate, max_length, total });
+                }
+            }
+        }
+    }
+    None
+}
+
+/// (rows, times) whose product is that of the settings, fewer rows each time.
+fn batches(settings: &recipe::Train) -> Vec<(usize, usize)> {
+    let rows = settings.batch_size * settings.accumulate;
+    let divides = |b: &usize| rows.is_multiple_of(*b);
+    (1..=settings.batch_size).rev().filter(divides).map(|b| (b, rows / b)).collect()
+}
+
+impl Setting {
+    /// The arguments that make it.
+    pub fn arguments(&self, from: &recipe::Train) -> String {
+        let mut all = Vec::new();
+        if self.checkpoint != from.checkpoint {
+            all.push("--set train.checkpoint=block".to_string());
+        }
+        if self.batch_size != from.batch_size {
+            all.push(format!("--set train.batch_size={} --set train.accumulate={}", self.batch_size, self.accumulate));
+        }
+        if self.max_length != from.max_length {
+            all.push(format!("--set train.max_length={}", self.max_length));
+        }
+        all.join(" ")
+    }
+}

@@ -1,0 +1,212 @@
+//! Memory of a run at its peak, by what it is for, from the sizes of model, adapter and rows.
+
+use std::collections::HashSet;
+
+use super::{Run, trained};
+use crate::machine;
+use crate::model::Site;
+use crate::{recipe, train};
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+/// A page of a mapped file.
+const PAGE: u64 = 4096;
+/// Buffers are made for a multiple of this number of tokens (`model::direct`).
+const GROUP: usize = 128;
+/// Rows whose logits the decoder's loss holds at once (`kernels::head_loss`).
+const LOGIT_ROWS: usize = 256;
+
+/// Bytes at the peak of a run, by part. Parts are there at the same time: they add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// Weights of the base that are read, in the mapped file. The system can take these pages back.
+    pub weights: u64,
+    /// Program, tokenizer, rows: what this process holds before the first step.
+    pub program: u64,
+    /// Values of the adapter, their copies for the kernels, their gradients.
+    pub adapter: u64,
+    /// Moments of the optimiser, and the best adapter so far.
+    pub optimizer: u64,
+    /// Kept from the forward for the backward pass.
+    pub activations: u64,
+    /// Logits, and the other buffers of a step.
+    pub workspace: u64,
+    /// The larger of: an evaluation, writing a checkpoint, the answers of the proof beyond what training leaves free.
+    pub besides: u64,
+    /// Whether blocks run again on the way back instead of keeping what they computed.
+    pub recomputed: bool,
+}
+
+impl Memory {
+    /// Names and bytes of the parts.
+    pub fn parts(&self) -> [(&'static str, u64); 7] {
+        [
+            ("weights", self.weights),
+            ("program", self.program),
+            ("adapter", self.adapter),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("workspace", self.workspace),
+            ("besides", self.besides),
+        ]
+    }
+
+    /// The peak.
+    pub fn total(&self) -> u64 {
+        self.parts().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Of `run` (with `run.settings`), whose process holds `program` bytes before the first step (see [`program`]).
+    pub fn of(run: &Run, eval: &recipe::Eval, program: u64) -> Memory {
+        let params = run.adapter.param_count() as u64 * F32;
+        let rows = Rows::of(run);
+        let step = step(run, &rows);
+        let best = if super::evaluations(run, 1) > 0 { params } else { 0 };
+        // What is saved is copied, and written into one buffer.
+        let saved = 2 * (3 * params + best);
+        let judged = judged(run, &rows);
+        let freed = step.activations + step.workspace + 2 * params;
+        let answers = answers(run, eval).saturating_sub(freed);
+        Memory {
+            weights: weights(run),
+            program,
+            adapter: step.adapter,
+            optimizer: 2 * params + best,
+            activations: step.activations,
+            workspace: step.workspace,
+            besides: saved.max(judged).max(answers),
+            recomputed: step.recomputed,
+        }
+    }
+}
+
+/// What this process holds, without the values of the adapter, which [`Memory`] counts apart; 0 where the system does not
+/// tell.
+pub fn program(run: &Run) -> u64 {
+    let held = machine::resident().map_or(0, |r| r.now);
+    held.saturating_sub(run.adapter.param_count() as u64 * F32)
+}
+
+/// Sizes of the rows.
+struct Rows {
+    longest: usize,
+    /// Share of tokens that carry loss.
+    trained: f64,
+    /// Longest held-out row.
+    heldout: usize,
+}
+
+impl Rows {
+    fn of(run: &Run) -> Rows {
+        let most = run.settings.max_length;
+        let longest = |rows: &[crate::data::Example]| rows.iter().map(|e| e.ids.len().min(most)).max().unwrap_or(0);
+        let tokens: usize = run.examples.iter().map(|e| e.ids.len()).sum();
+        let trained: usize = run.examples.iter().map(trained).sum();
+        Rows { longest: longest(run.examples), trained: trained as f64 / tokens.max(1) as f64, heldout: longest(run.heldout) }
+    }
+}
+
+struct Step {
+    adapter: u64,
+    activations: u64,
+    workspace: u64,
+    recomputed: bool,
+}
+
+fn step(run: &Run, rows: &Rows) -> Step {
+    let params = run.adapter.param_count() as u64 * F32;
+    let adapted = |site: Site| run.adapter.low_rank(site).is_some();
+    let plain = run.adapter.config.lora_dropout == 0.0 && run.adapter.config.modules_to_save.is_none();
+    let recompute = train::recompute(run.settings.checkpoint);
+    match run.model.direct_memory(rows.longest, rows.trained, &adapted, recompute).filter(|_| plain) {
+        Some(m) => {
+            // A small batch does not fill the group of tokens that goes through the model at once.
+            let filled = (batch_tokens(run, rows).next_multiple_of(GROUP) as u64).min(m.tokens as u64);
+            let share = |bytes: u64| bytes * filled / m.tokens as u64;
+            Step {
+                // Values, two copies of them in the kernels' forms, gradients of a group and of the step.
+                adapter: 5 * params,
+                activations: share(m.activations),
+                workspace: share(m.logits) + share(m.workspace),
+                recomputed: m.recomputed,
+            }
+        }
+        None => taped(run, rows),
+    }
+}
+
+/// Most tokens of a micro-batch.
+fn batch_tokens(run: &Run, rows: &Rows) -> usize {
+    run.settings.batch_size * if run.settings.packing { run.settings.max_length } else { rows.longest }
+}
+
+/// A step through autograd: the tape keeps the inputs of every operation, and the gradients of those that are not yet done.
+fn taped(run: &Run, rows: &Rows) -> Step {
+    let c = &run.model.config;
+    let n = batch_tokens(run, rows) as u64;
+    let (d, qd, kd, f) = (c.width as u64, (c.heads * c.head_dim) as u64, (c.kv_heads * c.head_dim) as u64, c.ffn as u64);
+    // Inputs and outputs of norms, projections, rope, attention, feed-forward and the two sums.
+    let block = 7 * d + 3 * qd + 4 * kd + 3 * f;
+    // With dropout, a pair is five operations: the input dropped, (n, r) twice, the share, the sum.
+    let sites = run.model.sites().iter().enumerate().filter_map(|(i, s)| Some((s, run.adapter.low_rank(Site(i))?)));
+    let pairs: u64 = match run.adapter.config.lora_dropout > 0.0 {
+        true => sites.map(|(s, p)| (s.inputs + 2 * s.outputs + 2 * p.a.dims()[0]) as u64).sum(),
+        false => 0,
+    };
+    let chosen = (n as f64 * rows.trained).ceil() as u64;
+    let logits = LOGIT_ROWS.min(chosen as usize) as u64 * c.vocab as u64;
+    Step {
+        adapter: 3 * run.adapter.param_count() as u64 * F32,
+        activations: n * (c.layers as u64 * block + pairs) * F32,
+        workspace: (n * (2 * d + 3 * f) + logits + 3 * chosen * d) * F32,
+        recomputed: false,
+    }
+}
+
+/// Bytes of an evaluation: one block's buffers for a batch of held-out rows, and logits.
+fn judged(run: &Run, rows: &Rows) -> u64 {
+    if super::evaluations(run, 1) == 0 {
+        return 0;
+    }
+    let c = &run.model.config;
+    let n = (run.settings.batch_size * rows.heldout) as u64;
+    let logits = (LOGIT_ROWS as u64).min((n as f64 * rows.trained.max(0.05)) as u64) * c.vocab as u64;
+    (n * (4 * c.width + 3 * c.ffn) as u64 + logits) * F32
+}
+
+/// Bytes of the proof's answers: keys and values of a batch of prompts and their answers, and one pass over the prompts.
+fn answers(run: &Run, eval: &recipe::Eval) -> u64 {
+    if !eval.exact_match || run.heldout.is_empty() {
+        return 0;
+    }
+    let c = &run.model.config;
+    let judged = eval.limit.unwrap_or(usize::MAX).min(run.heldout.len());
+    let (rows, longest) = (eval.batch_size.min(judged), run.heldout[..judged].iter().map(|e| e.ids.len()).max().unwrap_or(0));
+    let cached = rows * (longest + eval.max_new_tokens) * 2 * c.kv_heads * c.head_dim * c.layers;
+    let pass = rows * longest * (4 * c.width + 3 * c.ffn) + rows * c.vocab;
+    (cached + pass) as u64 * F32
+}
+
+/// Bytes of the weights that a run reads: all matrices of its linear layers, and of the embedding the rows of its tokens.
+fn weights(run: &Run) -> u64 {
+    let model = run.model;
+    let mut seen = HashSet::new();
+    let mut sum = 0;
+    let embedding = |i: usize| model.sites()[i].kind == crate::model::SiteKind::Embedding;
+    // The embedding last: where it is the head as well, it is read whole.
+    let order = (0..model.sites().len()).filter(|i| !embedding(*i)).chain((0..model.sites().len()).filter(|i| embedding(*i)));
+    for i in order {
+        let bytes = model.site_weight(Site(i)).data.bytes();
+        if seen.insert(bytes.as_ptr() as usize) {
+            let whole = bytes.len() as u64;
+            sum +=
+                if embedding(i) { whole.min(used_rows(run) * PAGE.max(whole / model.config.vocab as u64 + PAGE)) } else { whole };
+        }
+    }
+    sum
+}
+
+fn used_rows(run: &Run) -> u64 {
+    let ids = run.examples.iter().chain(run.heldout).flat_map(|e| &e.ids);
+    ids.collect::<HashSet<_>>().len() as u64
+}

@@ -1,0 +1,87 @@
+//! What a run will take, before it is started: steps, tokens, memory by part, time.
+//!
+//! Memory comes from sizes alone: nothing is run for it. Time is that of a few real steps. Refuses to know: recipes as
+//! files, printing.
+
+pub mod memory;
+mod time;
+mod fit;
+
+use crate::adapter::Adapter;
+use crate::data::Example;
+use crate::error::Result;
+use crate::model::Model;
+use crate::recipe;
+use crate::train::order::Order;
+
+pub use fit::{Setting, fitting};
+pub use memory::Memory;
+pub use time::{Time, measure};
+
+/// What a run is made of.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    pub model: &'a Model,
+    pub adapter: &'a Adapter,
+    pub examples: &'a [Example],
+    pub heldout: &'a [Example],
+    pub settings: &'a recipe::Train,
+    /// Id that fills short rows.
+    pub pad: u32,
+}
+
+/// How much a run trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Work {
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Micro-batches of all steps.
+    pub micro_batches: usize,
+    /// Over all steps, so that an example of two epochs counts twice.
+    pub tokens: usize,
+    /// Those of them that carry loss.
+    pub trained_tokens: usize,
+    /// Evaluations on the held-out rows.
+    pub evaluations: usize,
+    /// Tokens of the longest example.
+    pub longest: usize,
+}
+
+impl Work {
+    /// Counts the examples of every step.
+    ///
+    /// # Errors
+    /// When there is nothing to train on.
+    pub fn of(run: &Run) -> Result<Work> {
+        let order = Order::new(run.settings, run.examples)?;
+        let mut work = Work {
+            steps: order.steps,
+            micro_batches: 0,
+            tokens: 0,
+            trained_tokens: 0,
+            evaluations: evaluations(run, order.steps),
+            longest: run.examples.iter().map(|e| e.ids.len()).max().unwrap_or(0),
+        };
+        for micros in (0..order.steps).map(|step| order.micro_batches(step)) {
+            work.micro_batches += micros.len();
+            for example in micros.iter().flatten().flatten().map(|i| &run.examples[*i]) {
+                work.tokens += example.ids.len();
+                work.trained_tokens += trained(example);
+            }
+        }
+        Ok(work)
+    }
+}
+
+/// Targets of an example; its first token has nothing to be predicted from.
+fn trained(example: &Example) -> usize {
+    example.trained.iter().skip(1).filter(|t| **t).count()
+}
+
+/// Every `eval_every` steps and after the last one.
+fn evaluations(run: &Run, steps: usize) -> usize {
+    match run.settings.eval_every {
+        every if every > 0 && !run.heldout.is_empty() => steps.div_ceil(every),
+        _ => 0,
+    }
+}
