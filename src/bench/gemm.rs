@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::made_up;
 use crate::device::Compute;
 use crate::error::Result;
-use crate::kernels::linear::{Frozen, Side, product_slice};
+use crate::kernels::linear::{Frozen, Prepared, Side, product_slice};
 use crate::kernels::peak::{self, Stream};
 use crate::model::{Model, Site, SiteKind};
 
@@ -20,6 +20,9 @@ const ROUNDS: usize = 3;
 pub struct Gemm {
     pub rows: usize,
     pub gemm_peak_gflops: f64,
+    /// The limit of the bf16 instructions, from the first-level cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tile_gflops: Option<f64>,
     /// What all threads together can read from memory, GB/s; only for few rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_gb_s: Option<f64>,
@@ -63,6 +66,7 @@ pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
     let stream = (rows <= FEW_ROWS).then(Stream::default);
     let read_gb_s = stream.as_ref().map(Stream::gb_s);
     let gemm_peak_gflops = peak(compute)?;
+    let tile_gflops = peak::bf16_gflops(compute).map(|limit| limit.tile);
     let mut shapes: Vec<(Shape, Vec<Site>)> = Vec::new();
     let linear = |kind| matches!(kind, SiteKind::Attention | SiteKind::Mlp | SiteKind::Head);
     for (i, info) in model.sites().iter().enumerate().filter(|(_, s)| linear(s.kind)) {
@@ -88,14 +92,19 @@ pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
         let forward = if model.sites()[sites[0].0].conv1d { Side::Plain } else { Side::Transposed };
         let rate = |side: Side, (from, to): (usize, usize)| {
             let (x, mut y) = (vec![0.5f32; rows * from], vec![0f32; rows * to]);
-            let seconds = best(stream.as_ref(), || frozen.iter().for_each(|w| product_slice(&x, rows, w, side, &mut y)));
+            let prepared = Prepared::new(&frozen, side, &x, rows > FEW_ROWS);
+            let mut half = vec![half::bf16::ZERO; if prepared.is_some() { rows * to } else { 0 }];
+            let seconds = best(stream.as_ref(), || match &prepared {
+                Some(prepared) => prepared.multiply(&mut half, &mut y),
+                None => frozen.iter().for_each(|w| product_slice(&x, rows, w, side, &mut y)),
+            });
             let (gflops, gb_s) = (flops / seconds / 1e9, bytes as f64 / seconds / 1e9);
             Rate { gflops, gb_s, share: read_gb_s.map_or(gflops / gemm_peak_gflops, |limit| gb_s / limit) }
         };
         shape.forward = rate(forward, (shape.inputs, shape.outputs));
         shape.backward = rate(forward.other(), (shape.outputs, shape.inputs));
     }
-    Ok(Gemm { rows, gemm_peak_gflops, read_gb_s, shapes: shapes.into_iter().map(|(shape, _)| shape).collect() })
+    Ok(Gemm { rows, gemm_peak_gflops, tile_gflops, read_gb_s, shapes: shapes.into_iter().map(|(shape, _)| shape).collect() })
 }
 
 /// Best time of `run` in seconds; with a `stream`, after the caches were emptied.
@@ -119,7 +128,7 @@ fn best(stream: Option<&Stream>, mut run: impl FnMut()) -> f64 {
 /// When a temporary file cannot be written.
 pub fn peak(compute: Compute) -> Result<f64> {
     match peak::bf16_gflops(compute) {
-        Some(limit) => Ok(limit),
+        Some(limit) => Ok(limit.product),
         None => best_product(compute),
     }
 }

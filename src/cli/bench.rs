@@ -127,7 +127,10 @@ fn gemm(args: &GemmArgs) -> Result<()> {
 fn rates(report: &Gemm) -> String {
     let limit = match report.read_gb_s {
         Some(limit) => format!("reading memory: {limit:.1} GB/s; multiplying: {:.0} GFLOP/s\n", report.gemm_peak_gflops),
-        None => format!("multiplying: {:.0} GFLOP/s\n", report.gemm_peak_gflops),
+        None => {
+            let tile = report.tile_gflops.map(|t| format!(" (one tile from the first-level cache: {t:.0})")).unwrap_or_default();
+            format!("multiplying with a packed matrix: {:.0} GFLOP/s{tile}\n", report.gemm_peak_gflops)
+        }
     };
     let rate = |r: &Rate| match report.read_gb_s {
         Some(_) => format!("{:>7.1} GB/s {:>4.0} %", r.gb_s, r.share * 100.0),

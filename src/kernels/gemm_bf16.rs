@@ -278,6 +278,16 @@ pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
     sum(&[Job { a, w, transposed: false, share: None }], &mut if add { Target::Add(dx) } else { Target::Set(dx) });
 }
 
+/// `y = x·Wᵀ` in bf16, of even width.
+pub(super) fn half_nt(x: &[bf16], w: &Weight, y: &mut [bf16]) {
+    sum(&[Job { a: Left { data: x, width: w.cols }, w, transposed: true, share: None }], &mut Target::Half(y));
+}
+
+/// `y = x·W` in f32, of even depth.
+pub(super) fn half_nn(x: &[bf16], w: &Weight, y: &mut [f32]) {
+    sum(&[Job { a: Left { data: x, width: w.rows }, w, transposed: false, share: None }], &mut Target::Set(y));
+}
+
 /// `x (m, k)` rounded to bf16, rows padded with zero to an even width.
 fn rounded(x: &[f32], m: usize, k: usize) -> Vec<bf16> {
     const ROWS: usize = 16;

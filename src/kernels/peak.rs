@@ -11,16 +11,59 @@ use crate::device::Compute;
 /// Time spent on one measurement.
 const SPEND: Duration = Duration::from_millis(200);
 
-/// GFLOP/s of bf16 tiles over a panel that is packed already and lies in the first-level cache, all threads at once: no
-/// product with a matrix in memory is faster. `None` where products are not computed with bf16 instructions.
-pub fn bf16_gflops(compute: Compute) -> Option<f64> {
+/// What bf16 products can reach, GFLOP/s of all threads at once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bf16 {
+    /// One tile over and over, from the first-level cache: the instructions' own limit.
+    pub tile: f64,
+    /// A whole product of 512 rows with a matrix that was packed beforehand: what is left of the limit once operands and
+    /// results come from and go to the caches. The best rate of a matrix product on this machine.
+    pub product: f64,
+}
+
+/// `None` where products are not computed with bf16 instructions.
+pub fn bf16_gflops(compute: Compute) -> Option<Bf16> {
     let native = compute != Compute::F32 && level() == Level::Avx512Bf16;
     #[cfg(target_arch = "x86_64")]
     if native {
-        return Some(tiles::gflops());
+        return Some(Bf16 { tile: tiles::gflops(), product: packed::gflops() });
     }
     debug_assert!(!native, "bf16 instructions are x86's here");
     None
+}
+
+#[cfg(target_arch = "x86_64")]
+mod packed {
+    use super::super::tile_bf16::{Into, Operands, Output, stripe};
+
+    const ROWS: usize = 512;
+    /// Pairs along the sum: a width of 576.
+    const PAIRS: usize = 288;
+    /// Panels of a thread, 48 columns each.
+    const PANELS: usize = 6;
+
+    pub(super) fn gflops() -> f64 {
+        let a = vec![0x3c00_3c00u32; ROWS * PAIRS];
+        let threads = rayon::current_num_threads();
+        let flops = (2 * ROWS * 2 * PAIRS * 48 * PANELS * threads) as f64;
+        let room: Vec<_> =
+            (0..threads).map(|_| (vec![0x3f80_3f80u32; PANELS * PAIRS * 48], vec![0f32; ROWS * PANELS * 48])).collect();
+        let room: Vec<_> = room.into_iter().map(std::sync::Mutex::new).collect();
+        let best = super::best(|| {
+            rayon::broadcast(|context| {
+                // Each thread has its own; a lock that a panic poisoned still holds the numbers.
+                let mut room = room[context.index()].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let (panels, out) = &mut *room;
+                for (at, panel) in panels.chunks_exact(PAIRS * 48).enumerate() {
+                    let operands = Operands { a: a.as_ptr(), lda: PAIRS, panel: panel.as_ptr(), pairs: PAIRS };
+                    let c = out[at * 48..].as_mut_ptr();
+                    // SAFETY: AVX-512 BF16 was detected by the caller; sizes are those of the vectors above.
+                    unsafe { stripe(ROWS, operands, Operands::NONE, Output { c, ldc: PANELS * 48, width: 48, how: Into::Set }) }
+                }
+            });
+        });
+        flops / best / 1e9
+    }
 }
 
 /// Best time of `run` within [`SPEND`], at least five runs, in seconds.
