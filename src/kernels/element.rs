@@ -43,16 +43,22 @@ pub(crate) fn convert<X: Element, T: Element>(from: &[X], to: &mut [T]) {
     host::for_rows(to, 1, |at, to| convert_run(lanes, &from[at..][..to.len()], to));
 }
 
+/// [`convert`] on this thread.
+pub(super) fn convert_here<X: Element, T: Element>(lanes: Lanes, from: &[X], to: &mut [T]) {
+    convert_run(lanes, from, to);
+}
+
 /// Every row of `y` (rows, n) `+= bias` (n).
 pub(crate) fn add_to_rows<T: Element>(y: &mut [T], bias: &[f32]) {
     let lanes = Lanes::in_force();
     host::for_rows(y, bias.len(), |_, y| y.chunks_exact_mut(bias.len()).for_each(|y| add_run(lanes, bias, y)));
 }
 
-/// `y += Σ parts`, on this thread.
-pub(super) fn add_few(parts: &[&[f32]], y: &mut [f32]) {
-    let lanes = Lanes::in_force();
-    parts.iter().for_each(|part| add_run(lanes, part, y));
+/// `y = Σ parts`, parts of the length of `y` side by side, on this thread.
+pub(super) fn sum_here(lanes: Lanes, parts: &[f32], y: &mut [f32]) {
+    let (first, rest) = parts.split_at(y.len());
+    y.copy_from_slice(first);
+    rest.chunks_exact(y.len()).for_each(|part| add_run(lanes, part, y));
 }
 
 multiversion! { fn convert_run<X: Element, T: Element>(from: &[X], to: &mut [T]) = convert_body; }

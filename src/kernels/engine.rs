@@ -17,7 +17,8 @@ use super::linear::{Frozen, Side};
 use super::{
     attention::half::{self as half_attention},
     gemm_bf16::{self, Job, Left, Share, Target},
-    head_loss_bf16, pair_bf16,
+    head_loss_bf16,
+    pair_bf16::{self, Outer, Thin},
 };
 
 /// A low-rank pair `A (r, i)`, `B (o, r)` as a step uses it.
@@ -115,12 +116,15 @@ pub(crate) struct Behind<'a, T> {
 
 /// The operations that depend on the precision. Everything else is generic over [`Element`].
 pub(crate) trait Engine: Element {
+    /// Whether [`Engine::attend_back`] gives what each query head adds to keys and values, not the sum over those that
+    /// share a head.
+    const EACH_HEAD: bool;
     /// `x (n, i)` through several layers at once, each to its own place.
     fn forward(x: &[Self], layers: &[Layer], dests: Vec<Dest<Self>>);
     /// Adds each layer's pair gradient, and makes the sum of the gradients of their common input, if it is wanted.
     fn backward(layers: Vec<Back<Self>>, dx: Option<Dest<Self>>);
     fn attend(texts: &Texts, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
-    /// Gradients of q, k and v, set.
+    /// Gradients of q, k and v, set; see [`Engine::EACH_HEAD`].
     fn attend_back(texts: &Texts, qkv: [&[Self]; 3], left: Behind<Self>, grads: [&mut [f32]; 3]);
     /// Summed cross-entropy of `x` (n, d) through the head; `gradient` becomes `factor ·` its gradient.
     fn head_loss(
@@ -134,6 +138,8 @@ pub(crate) trait Engine: Element {
 }
 
 impl Engine for f32 {
+    const EACH_HEAD: bool = false;
+
     fn forward(x: &[f32], layers: &[Layer], dests: Vec<Dest<f32>>) {
         for (layer, dest) in layers.iter().zip(dests) {
             let (y, add) = match dest {
@@ -181,9 +187,10 @@ impl Engine for f32 {
 /// Only called where [`Frozen::is_bf16`] holds for every matrix and every width is even.
 #[cfg(target_arch = "x86_64")]
 impl Engine for bf16 {
+    const EACH_HEAD: bool = true;
+
     fn forward(x: &[bf16], layers: &[Layer], dests: Vec<Dest<bf16>>) {
-        let shares: Vec<Option<Vec<bf16>>> =
-            layers.iter().map(|l| l.pair.map(|p| pair_bf16::thin(x, &p.half().a, p.half().rank))).collect();
+        let shares = thin(layers.iter().map(|l| l.pair.map(|p| Thin { x, e: &p.half().a, r: p.half().rank })));
         let jobs: Vec<Job> = layers
             .iter()
             .zip(&shares)
@@ -198,8 +205,7 @@ impl Engine for bf16 {
     }
 
     fn backward(layers: Vec<Back<bf16>>, dx: Option<Dest<bf16>>) {
-        let thin = |b: &Back<bf16>| b.layer.pair.map(|p| pair_bf16::thin(b.dy, &p.half().b_t, p.half().rank));
-        let shares: Vec<Option<Vec<bf16>>> = layers.iter().map(thin).collect();
+        let shares = thin(layers.iter().map(|b| b.layer.pair.map(|p| Thin { x: b.dy, e: &p.half().b_t, r: p.half().rank })));
         if let Some(dx) = dx {
             let jobs: Vec<Job> = layers
                 .iter()
@@ -213,11 +219,7 @@ impl Engine for bf16 {
                 .collect();
             gemm_bf16::sum(&jobs, &mut target(dx));
         }
-        for (Back { layer, x, dy, gradient }, g) in layers.into_iter().zip(shares) {
-            if let (Some(pair), Some(gradient), Some(g)) = (layer.pair, gradient, g) {
-                pair_gradient(pair, adapted::layer(layer.matrix, layer.side), (x, dy), &g, gradient);
-            }
-        }
+        pair_gradients(layers, &shares);
     }
 
     fn attend(texts: &Texts, qkv: [&[bf16]; 3], out: &mut [bf16]) -> Attended {
@@ -266,20 +268,43 @@ fn target(dest: Dest<'_, bf16>) -> Target<'_> {
     }
 }
 
+/// The narrow products of the layers that have a pair.
+#[cfg(target_arch = "x86_64")]
+fn thin<'a>(jobs: impl Iterator<Item = Option<Thin<'a>>>) -> Vec<Option<Vec<bf16>>> {
+    let jobs: Vec<Option<Thin>> = jobs.collect();
+    let all: Vec<Thin> = jobs.iter().copied().flatten().collect();
+    let mut made = if all.is_empty() { Vec::new() } else { pair_bf16::thin(&all) }.into_iter();
+    jobs.iter().map(|job| job.as_ref().and_then(|_| made.next())).collect()
+}
+
 /// With `g = s·dy·B` (n, r) and `h = x·Aᵀ`: `dA += gᵀ·x`, `dB += s·dyᵀ·h`.
 #[cfg(target_arch = "x86_64")]
-fn pair_gradient(pair: &Pair, (i, o): (usize, usize), (x, dy): (&[bf16], &[bf16]), g: &[bf16], gradient: &mut PairGradient) {
-    let (half, rank) = (pair.half(), pair.a.len() / i);
-    let h = pair_bf16::thin(x, &half.a, half.rank);
-    let mut sums = vec![0f32; half.rank * i.max(o)];
-    pair_bf16::outer(g, half.rank, x, i, &mut sums[..half.rank * i]);
-    gradient.a.iter_mut().zip(&sums).for_each(|(a, s)| *a += s);
-    let sums = &mut sums[..half.rank * o];
-    sums.fill(0.0);
-    pair_bf16::outer(&h, half.rank, dy, o, sums);
-    for (at, row) in gradient.b.chunks_exact_mut(rank).enumerate() {
-        for (k, b) in row.iter_mut().enumerate() {
-            *b += pair.scale * sums[k * o + at];
+fn pair_gradients(layers: Vec<Back<bf16>>, shares: &[Option<Vec<bf16>>]) {
+    let adapted = layers.into_iter().zip(shares);
+    let adapted: Vec<_> = adapted.filter_map(|(b, g)| Some((b.layer.pair?, b.x, b.dy, g.as_ref()?, b.gradient?))).collect();
+    if adapted.is_empty() {
+        return;
+    }
+    let jobs = adapted.iter().map(|(p, x, ..)| Some(Thin { x, e: &p.half().a, r: p.half().rank }));
+    let inner: Vec<Vec<bf16>> = thin(jobs).into_iter().flatten().collect();
+    let mut sums: Vec<[Vec<f32>; 2]> =
+        adapted.iter().map(|(p, ..)| [vec![0f32; p.half().a.len()], vec![0f32; p.half().b.len()]]).collect();
+    let mut outers = Vec::new();
+    for (((pair, x, dy, g, _), h), [a, b]) in adapted.iter().zip(&inner).zip(&mut sums) {
+        let r = pair.half().rank;
+        outers.push(Outer { g, r, x, n: a.len() / r, out: a });
+        outers.push(Outer { g: h, r, x: dy, n: b.len() / r, out: b });
+    }
+    pair_bf16::outer(outers);
+    for ((pair, .., gradient), [a, b]) in adapted.into_iter().zip(&sums) {
+        // The sums have one more row where the rank is odd.
+        let outputs = b.len() / pair.half().rank;
+        let rank = gradient.b.len() / outputs;
+        gradient.a.iter_mut().zip(a).for_each(|(to, s)| *to += s);
+        for (at, row) in gradient.b.chunks_exact_mut(rank).enumerate() {
+            for (k, to) in row.iter_mut().enumerate() {
+                *to += pair.scale * b[k * outputs + at];
+            }
         }
     }
 }

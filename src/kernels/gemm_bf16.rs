@@ -103,42 +103,43 @@ pub(super) struct Room {
 
 /// What the next task will most likely read of its matrix: fetched into the cache while this one computes, a few lines
 /// with every tile. Memory then works all the time, not only between the tiles.
-struct Ahead<'a> {
-    w: &'a Weight,
-    rows: std::ops::Range<usize>,
-    /// Bytes of each row.
-    bytes: std::ops::Range<usize>,
-    /// Next byte of the first row.
+struct Ahead {
+    /// First byte of the first row; only ever a hint to the processor.
+    row: *const u8,
+    stride: usize,
+    rows: usize,
+    bytes: usize,
     at: usize,
 }
 
-impl<'a> Ahead<'a> {
+impl Ahead {
     const LINE: usize = 64;
 
-    fn new(w: &'a Weight, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) -> Ahead<'a> {
+    fn new(w: &Weight, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) -> Ahead {
         let byte = |column: usize| column / w.dtype.block() * w.dtype.block_bytes();
-        let bytes = byte(columns.start)..byte(columns.end);
-        Ahead { w, rows: if bytes.is_empty() { 0..0 } else { rows }, at: bytes.start, bytes }
+        let (stride, bytes) = (byte(w.cols), byte(columns.end) - byte(columns.start));
+        let row = w.data.bytes().as_ptr().wrapping_add(rows.start * stride + byte(columns.start));
+        Ahead { row, stride, rows: if bytes == 0 { 0 } else { rows.len() }, bytes, at: 0 }
     }
 
     /// Lines left.
     fn left(&self) -> usize {
-        self.rows.len() * self.bytes.len().div_ceil(Self::LINE)
+        self.rows * self.bytes.div_ceil(Self::LINE)
     }
 
     /// Asks for `lines` more.
     fn fetch(&mut self, lines: usize) {
         for _ in 0..lines {
-            if self.rows.is_empty() {
+            if self.rows == 0 {
                 return;
             }
-            let row = self.w.row_bytes(self.rows.start);
             // SAFETY: a hint that reads nothing; AVX-512 implies SSE.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(row.as_ptr().wrapping_add(self.at).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.row.wrapping_add(self.at).cast()) };
             self.at += Self::LINE;
-            if self.at >= self.bytes.end {
-                self.rows.start += 1;
-                self.at = self.bytes.start;
+            if self.at >= self.bytes {
+                self.rows -= 1;
+                self.row = self.row.wrapping_add(self.stride);
+                self.at = 0;
             }
         }
     }

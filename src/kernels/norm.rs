@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
 
 use rayon::prelude::*;
 
-use super::element::Element;
+use super::element::{Element, convert_here};
 use super::host;
 use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
@@ -72,6 +72,16 @@ pub(crate) fn rms_forward<X: Element, T: Element>(x: &[X], w: &[f32], eps: f32, 
 
 fn rms_forward_at<X: Element, T: Element>(lanes: Lanes, x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
     host::for_rows(out, w.len(), |row, out| rms_rows(lanes, &x[row * w.len()..][..out.len()], w, eps, out));
+}
+
+/// [`rms_forward`], with a copy of `x`.
+pub(crate) fn rms_keep<T: Element>(x: &[f32], w: &[f32], eps: f32, out: &mut [T], kept: &mut [T]) {
+    let (lanes, rows) = (Lanes::in_force(), host::rows_per_task(w.len()) * w.len());
+    let tasks = out.par_chunks_mut(rows).zip(kept.par_chunks_mut(rows)).zip(x.par_chunks(rows));
+    tasks.for_each(|((out, kept), x)| {
+        rms_rows(lanes, x, w, eps, out);
+        convert_here(lanes, x, kept);
+    });
 }
 
 /// Adds the gradient of [`rms_forward`] with respect to `x` to `dx`, given that of its result, and copies the sum to

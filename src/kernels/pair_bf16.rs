@@ -59,55 +59,84 @@ impl HalfPair {
     }
 }
 
-/// `x (m, k) · eᵀ` for the few rows of `e (r, k)`: (m, r). k and r are even.
-pub(super) fn thin(x: &[bf16], e: &[bf16], r: usize) -> Vec<bf16> {
-    let k = e.len() / r;
-    let pairs = k / 2;
-    assert!(k.is_multiple_of(2) && r.is_multiple_of(2) && x.len().is_multiple_of(k), "thin product: shapes");
-    let mut out = vec![bf16::ZERO; x.len() / k * r];
-    let panels: Vec<Vec<u32>> = (0..r)
-        .step_by(16)
-        .map(|r0| {
+/// One narrow product: `x (m, k) · eᵀ` for the few rows of `e (r, k)`; k and r are even.
+#[derive(Clone, Copy)]
+pub(super) struct Thin<'a> {
+    pub x: &'a [bf16],
+    pub e: &'a [bf16],
+    pub r: usize,
+}
+
+impl Thin<'_> {
+    fn depth(&self) -> usize {
+        self.e.len() / self.r
+    }
+
+    /// `e` in panels of sixteen.
+    fn pack(&self) -> Vec<Vec<u32>> {
+        let (k, pairs) = (self.depth(), self.depth() / 2);
+        assert!(k.is_multiple_of(2) && self.r.is_multiple_of(2) && self.x.len().is_multiple_of(k), "thin product: shapes");
+        let panel = |r0: usize| {
             let mut panel = vec![0u32; pairs * 16];
-            let row = |j: usize| e.get((r0 + j) * k..(r0 + j + 1) * k).map_or(std::ptr::null(), <[bf16]>::as_ptr);
+            let row = |j: usize| self.e.get((r0 + j) * k..(r0 + j + 1) * k).map_or(std::ptr::null(), <[bf16]>::as_ptr);
             // SAFETY: AVX-512 was detected by the caller of this module; rows are null or whole rows of e.
             unsafe { panel::columns_from_rows(row, 16, pairs, &mut panel) };
             panel
-        })
-        .collect();
-    out.par_chunks_mut(TOKENS * r).zip(x.par_chunks(TOKENS * k)).for_each(|(out, x)| {
+        };
+        (0..self.r).step_by(16).map(panel).collect()
+    }
+}
+
+/// All of them at once: (m, r) each.
+pub(super) fn thin(jobs: &[Thin]) -> Vec<Vec<bf16>> {
+    let panels: Vec<Vec<Vec<u32>>> = jobs.iter().map(Thin::pack).collect();
+    let mut outs: Vec<Vec<bf16>> = jobs.iter().map(|job| vec![bf16::ZERO; job.x.len() / job.depth() * job.r]).collect();
+    let mut tasks = Vec::new();
+    for ((job, panels), out) in jobs.iter().zip(&panels).zip(&mut outs) {
+        let chunks = out.chunks_mut(TOKENS * job.r).zip(job.x.chunks(TOKENS * job.depth()));
+        tasks.extend(chunks.map(|(out, x)| (job.r, panels, out, x)));
+    }
+    tasks.into_par_iter().for_each(|(r, panels, out, x)| {
+        let rows = out.len() / r;
+        let pairs = x.len() / rows / 2;
         for (j, panel) in panels.iter().enumerate() {
             let operands = Operands { a: x.as_ptr().cast(), lda: pairs, panel: panel.as_ptr(), pairs };
             let c = out[16 * j..].as_mut_ptr().cast();
             let output = Output { c, ldc: r, width: 16.min(r - 16 * j), how: Into::Half };
-            // SAFETY: AVX-512 BF16 was detected by the caller of this module; shapes were checked above.
-            unsafe { narrow(x.len() / k, operands, Operands::NONE, output) }
+            // SAFETY: AVX-512 BF16 was detected by the caller of this module; shapes were checked when packing.
+            unsafe { narrow(rows, operands, Operands::NONE, output) }
         }
     });
-    out
+    outs
 }
 
-/// `out (r, n) += gᵀ (r, m) · x (m, n)` in f32, for `g` (m, r), r even.
-pub(super) fn outer(g: &[bf16], r: usize, x: &[bf16], n: usize, out: &mut [f32]) {
-    let m = g.len() / r;
-    let pairs = m.div_ceil(2);
-    assert!(x.len() == m * n && out.len() == r * n && r.is_multiple_of(2), "outer product: shapes");
-    // g as pairs of tokens: (r, pairs).
-    let mut left = vec![0u32; r * pairs];
-    for (p, rows) in g.chunks(2 * r).enumerate() {
-        for k in 0..r {
-            let high = rows.get(r + k).map_or(0, |v| u32::from(v.to_bits()));
-            left[k * pairs + p] = u32::from(rows[k].to_bits()) | high << 16;
-        }
+/// One sum over tokens: `out (r, n) += gᵀ (r, m) · x (m, n)` in f32, for `g` (m, r), r even.
+pub(super) struct Outer<'a> {
+    pub g: &'a [bf16],
+    pub r: usize,
+    pub x: &'a [bf16],
+    pub n: usize,
+    pub out: &'a mut [f32],
+}
+
+/// All of them at once.
+pub(super) fn outer(jobs: Vec<Outer>) {
+    let left: Vec<Vec<u32>> = jobs.iter().map(|job| token_pairs(job.g, job.r)).collect();
+    let mut tasks = Vec::new();
+    for (job, left) in jobs.into_iter().zip(&left) {
+        let Outer { g, r, x, n, out } = job;
+        let m = g.len() / r;
+        assert!(x.len() == m * n && out.len() == r * n && r.is_multiple_of(2), "outer product: shapes");
+        let to = Out(out.as_mut_ptr());
+        tasks.extend((0..n).step_by(COLUMNS).map(|c0| (left, (m, r, n), x, to, c0)));
     }
-    let to = Out(out.as_mut_ptr());
-    (0..n.div_ceil(COLUMNS)).into_par_iter().for_each(|task| {
-        let c0 = task * COLUMNS;
+    tasks.into_par_iter().for_each(|(left, (m, r, n), x, to, c0)| {
+        let pairs = m.div_ceil(2);
         let x = Columns { x: x[c0..].as_ptr(), m, n, width: COLUMNS.min(n - c0) };
         let mut k = 0;
         while k < r {
             let a = left[k * pairs..].as_ptr();
-            let c = { to }.0.wrapping_add(k * n + c0);
+            let c = to.0.wrapping_add(k * n + c0);
             // SAFETY: AVX-512 BF16 was detected by the caller of this module; rows k.. of left and out exist, and these
             // columns of out are this task's own.
             k += unsafe {
@@ -120,6 +149,19 @@ pub(super) fn outer(g: &[bf16], r: usize, x: &[bf16], n: usize, out: &mut [f32])
             };
         }
     });
+}
+
+/// `g` (m, r) as pairs of tokens: (r, ⌈m/2⌉).
+fn token_pairs(g: &[bf16], r: usize) -> Vec<u32> {
+    let pairs = (g.len() / r).div_ceil(2);
+    let mut left = vec![0u32; r * pairs];
+    for (p, rows) in g.chunks(2 * r).enumerate() {
+        for k in 0..r {
+            let high = rows.get(r + k).map_or(0, |v| u32::from(v.to_bits()));
+            left[k * pairs + p] = u32::from(rows[k].to_bits()) | high << 16;
+        }
+    }
+    left
 }
 
 /// Some columns of `x` (m, n).
@@ -192,9 +234,9 @@ mod tests {
         }
         for (m, n, r) in [(1, 2, 2), (5, 34, 4), (130, 100, 8), (33, 64, 18), (64, 576, 30)] {
             let (x, e, g) = (numbers(m * n, 1), numbers(r * n, 2), numbers(m * r, 3));
-            let got = thin(&x, &e, r);
+            let got = thin(&[Thin { x: &x, e: &e, r }]).remove(0);
             let mut out = vec![1f32; r * n];
-            outer(&g, r, &x, n, &mut out);
+            outer(vec![Outer { g: &g, r, x: &x, n, out: &mut out }]);
             for k in 0..r {
                 for t in 0..m {
                     let want: f32 = (0..n).map(|i| x[t * n + i].to_f32() * e[k * n + i].to_f32()).sum();

@@ -7,8 +7,9 @@
 use std::sync::{Arc, RwLock};
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
+use rayon::prelude::*;
 
-use super::element::Element;
+use super::element::{Element, convert_here, sum_here};
 use super::host;
 use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
@@ -115,18 +116,58 @@ pub mod portable {
     }
 }
 
-/// Turns every head of `x` (tokens, heads · dh) into `out`; `inverse` turns back, which is also the gradient.
-pub(crate) fn turn_into<T: Element>(x: &[f32], table: &RopeTable, positions: &[u32], dh: usize, inverse: bool, out: &mut [T]) {
-    let (lanes, half) = (Lanes::in_force(), table.inverse_frequencies.len());
-    let angles = table.upto(positions.iter().max().map_or(0, |p| *p as usize + 1));
-    let width = x.len() / positions.len().max(1);
-    host::for_rows(out, width, |row, out| {
-        let x = &x[row * width..][..out.len()];
-        for ((x, out), position) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(&positions[row..]) {
-            let at = *position as usize * half;
-            turn_token(lanes, x, &angles.cos[at..][..half], &angles.sin[at..][..half], dh, inverse, out);
+/// How [`turn_parts`] turns: which way, and by what.
+pub(crate) struct Turn<'a> {
+    /// Nothing is turned without one.
+    pub table: Option<&'a RopeTable>,
+    pub positions: &'a [u32],
+    pub head_dim: usize,
+    /// Turns back, which is also the gradient.
+    pub inverse: bool,
+}
+
+/// Queries, keys (both turned) and values of every token into `out`; each is (tokens, its heads · dh). Where an input has
+/// several times the heads of its output, heads that share a head of the output are summed first (the gradients that
+/// query heads give to the keys and values they share).
+pub(crate) fn turn_parts<T: Element>(turn: &Turn, parts: [&[f32]; 3], out: [&mut [T]; 3]) {
+    let (lanes, tokens) = (Lanes::in_force(), turn.positions.len().max(1));
+    let angles = turn.table.map(|t| t.upto(turn.positions.iter().max().map_or(0, |p| *p as usize + 1)));
+    let half = turn.table.map_or(0, |t| t.inverse_frequencies.len());
+    let widths = [0, 1, 2].map(|i| (parts[i].len() / tokens, out[i].len() / tokens));
+    let rows = host::rows_per_task(widths[0].0).min(tokens.div_ceil(rayon::current_num_threads()).max(1));
+    let [q, k, v] = out;
+    let tasks = q.par_chunks_mut(rows * widths[0].1).zip(k.par_chunks_mut(rows * widths[1].1));
+    let tasks = tasks.zip(v.par_chunks_mut(rows * widths[2].1)).enumerate();
+    tasks.for_each(|(task, ((q, k), v))| {
+        let mut summed = vec![0f32; widths[1].1.max(widths[2].1)];
+        for (which, out) in [q, k, v].into_iter().enumerate() {
+            let (from, to) = widths[which];
+            for (i, out) in out.chunks_exact_mut(to).enumerate() {
+                let token = task * rows + i;
+                let x = shared(lanes, &parts[which][token * from..][..from], turn.head_dim, to, &mut summed);
+                match &angles {
+                    Some(angles) if which < 2 => {
+                        let at = turn.positions[token] as usize * half;
+                        let (cos, sin) = (&angles.cos[at..][..half], &angles.sin[at..][..half]);
+                        turn_token(lanes, x, cos, sin, turn.head_dim, turn.inverse, out);
+                    }
+                    _ => convert_here(lanes, x, out),
+                }
+            }
         }
     });
+}
+
+/// The row itself, or its heads summed in groups until it is `width` wide.
+fn shared<'a>(lanes: Lanes, x: &'a [f32], dh: usize, width: usize, room: &'a mut [f32]) -> &'a [f32] {
+    if x.len() == width {
+        return x;
+    }
+    let group = x.len() / width;
+    for (heads, out) in x.chunks_exact(group * dh).zip(room.chunks_exact_mut(dh)) {
+        sum_here(lanes, heads, out);
+    }
+    &room[..width]
 }
 
 struct Rope {

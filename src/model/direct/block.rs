@@ -5,9 +5,10 @@ use super::texts::Texts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::adapted::PairGradient;
-use crate::kernels::element::{add_to_rows, convert};
+use crate::kernels::element::add_to_rows;
 use crate::kernels::engine::{self, Attended, Back, Behind, Dest, Layer, Pair};
-use crate::kernels::{glu, norm, rope};
+use crate::kernels::rope::{Turn, turn_parts};
+use crate::kernels::{glu, norm};
 
 /// Gradients of pairs by site.
 pub(super) type Gradients = [Option<PairGradient>];
@@ -70,12 +71,9 @@ impl Given<'_> {
         }
     }
 
-    /// Turns queries or keys to their positions (or back) from `x` into `out`; without rope, copies.
-    fn turn<T: Pooled>(&self, x: &[f32], inverse: bool, out: &mut [T]) {
-        match &self.shared.rope {
-            Some(table) => rope::turn_into(x, table, &self.texts.batch.positions, self.shared.head_dim, inverse, out),
-            None => convert(x, out),
-        }
+    fn turn(&self, inverse: bool) -> Turn<'_> {
+        let (table, head_dim) = (self.shared.rope.as_ref(), self.shared.head_dim);
+        Turn { table, positions: &self.texts.batch.positions, head_dim, inverse }
     }
 
     /// `x` through one site, added to `y`.
@@ -131,19 +129,16 @@ impl Block {
         let n = given.tokens();
         let [_, _, _, gate, up, down] = self.projections();
         let width = x.len() / n;
-        let mut kept_x = room.take::<T>(n, width);
-        convert(x, &mut kept_x);
-        let mut normed = room.take::<T>(n, width);
+        let (mut kept_x, mut normed) = (room.take::<T>(n, width), room.take::<T>(n, width));
         let (weight, eps) = self.attention_norm.rms()?;
-        norm::rms_forward(x, &weight, eps, &mut normed);
+        norm::rms_keep(x, &weight, eps, &mut normed, &mut kept_x);
         let qkv = self.queries(given, room, &normed)?;
         let mut attended = room.take::<T>(n, self.output.linear.inputs());
         let saved = T::attend(&given.attention(), [&qkv[0], &qkv[1], &qkv[2]], &mut attended);
         given.add(&self.output, &attended, x)?;
         let mut middle = room.take::<T>(n, width);
-        convert(x, &mut middle);
         let (weight, eps) = self.mlp_norm.rms()?;
-        norm::rms_forward(x, &weight, eps, &mut normed);
+        norm::rms_keep(x, &weight, eps, &mut normed, &mut middle);
         let inner = gate.linear.outputs();
         let (mut at_gate, mut at_up) = (room.take::<T>(n, inner), room.take::<T>(n, inner));
         let dests = vec![Dest::Store(&mut at_gate), Dest::Store(&mut at_up)];
@@ -166,13 +161,11 @@ impl Block {
         let mut flat = sites.map(|s| room.take::<f32>(n, s.linear.outputs()));
         T::forward(normed, &sites.map(|s| given.layer(s)), flat.iter_mut().map(|f| Dest::Set(f)).collect());
         let mut out = sites.map(|s| room.take::<T>(n, s.linear.outputs()));
-        for (at, (site, flat)) in sites.into_iter().zip(&mut flat).enumerate() {
+        for (site, flat) in sites.into_iter().zip(&mut flat) {
             biased(site, flat)?;
-            match at {
-                0 | 1 => given.turn(flat, false, &mut out[at]),
-                _ => convert(flat, &mut out[at]),
-            }
         }
+        let [to_q, to_k, to_v] = &mut out;
+        turn_parts(&given.turn(false), [&flat[0], &flat[1], &flat[2]], [to_q, to_k, to_v]);
         flat.into_iter().for_each(|f| room.give(f));
         Ok(out)
     }
@@ -240,18 +233,15 @@ impl Block {
         let mut d_attended = room.take::<T>(n, self.output.linear.inputs());
         given.back(&[(&self.output, &*rounded)], &kept.attended, gradients, Some(Dest::Store(&mut d_attended)));
         let sites = [q, k, v];
-        let mut flat = sites.map(|s| room.take::<f32>(n, s.linear.outputs()));
+        let width_of = |s: &SiteLinear| if T::EACH_HEAD { q.linear.outputs() } else { s.linear.outputs() };
+        let mut flat = sites.map(|s| room.take::<f32>(n, width_of(s)));
         let [dq, dk, dv] = &mut flat;
-        let behind = Behind { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
+        let behind = Behind { out: &*kept.attended, grad: &*d_attended, saved: &kept.saved };
         T::attend_back(&given.attention(), [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
         room.give(d_attended);
         let mut grads = sites.map(|s| room.take::<T>(n, s.linear.outputs()));
-        for (at, flat) in flat.iter().enumerate() {
-            match at {
-                0 | 1 => given.turn(flat, true, &mut grads[at]),
-                _ => convert(flat, &mut grads[at]),
-            }
-        }
+        let [to_q, to_k, to_v] = &mut grads;
+        turn_parts(&given.turn(true), [&flat[0], &flat[1], &flat[2]], [to_q, to_k, to_v]);
         flat.into_iter().for_each(|f| room.give(f));
         let (weight, eps) = self.attention_norm.rms()?;
         let mut normed = room.take::<T>(n, width);

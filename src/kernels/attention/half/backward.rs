@@ -6,7 +6,6 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::super::super::element;
 use super::super::super::host::Out;
 use super::super::super::tile_bf16::{Into, Operands, Output, stripe, wide};
 use super::{Head, KEYS, QUERIES, Texts, Transposed, lanes};
@@ -53,40 +52,20 @@ impl Room {
     }
 }
 
-/// Gradients of q (n, h·e), k and v (n, g·e), set in f32.
+/// Gradients of q (n, h·e), and those that each query head gives to the keys and values it reads (n, h·e), set in f32.
 pub(in crate::kernels) fn backward(texts: &Texts, [q, k, v]: [&[bf16]; 3], saved: Saved, [dq, dk, dv]: [&mut [f32]; 3]) {
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
-    let shapes = dq.len() == q.len() && dk.len() == k.len() && dv.len() == v.len() && saved.grad.len() == q.len();
+    let shapes = dq.len() == q.len() && dk.len() == q.len() && dv.len() == q.len() && saved.grad.len() == q.len();
     assert!(shapes && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
     let keys = Transposed::all(k, texts);
-    let to = Out(dq.as_mut_ptr());
-    let tasks: Vec<(usize, usize)> = (0..texts.spans.len() * h).map(|at| (at / h, at % h)).collect();
-    // Each head's own gradients of its keys and values, (text's tokens, e) each.
-    let parts: Vec<[Vec<f32>; 2]> = tasks
-        .into_par_iter()
-        .map_init(
-            || Room::new(e),
-            |room, (text, head)| {
-                let len = texts.spans[text].len() * e;
-                let mut part = [vec![0f32; len], vec![0f32; len]];
-                one_head(texts, (text, head), [q, k, v], &keys[text * g + head / texts.group()], saved, room, (to, &mut part));
-                part
-            },
-        )
-        .collect();
-    for (text, span) in texts.spans.iter().enumerate() {
-        for (which, to) in [&mut *dk, &mut *dv].into_iter().enumerate() {
-            let rows = to[span.start * g * e..span.end * g * e].par_chunks_exact_mut(g * e).enumerate();
-            rows.for_each(|(i, to)| {
-                for (key_head, to) in to.chunks_exact_mut(e).enumerate() {
-                    to.fill(0.0);
-                    let heads = key_head * texts.group()..(key_head + 1) * texts.group();
-                    let parts: Vec<&[f32]> = heads.map(|head| &parts[text * h + head][which][i * e..][..e]).collect();
-                    element::add_few(&parts, to);
-                }
-            });
-        }
-    }
+    let to = [Out(dq.as_mut_ptr()), Out(dk.as_mut_ptr()), Out(dv.as_mut_ptr())];
+    (0..texts.spans.len() * h).into_par_iter().for_each_init(
+        || Room::new(e),
+        |room, at| {
+            let (text, head) = (at / h, at % h);
+            one_head(texts, (text, head), [q, k, v], &keys[text * g + head / texts.group()], saved, room, to);
+        },
+    );
 }
 
 fn one_head(
@@ -96,7 +75,7 @@ fn one_head(
     keys_turned: &Transposed,
     saved: Saved,
     room: &mut Room,
-    (dq, [dk, dv]): (Out, &mut [Vec<f32>; 2]),
+    to: [Out; 3],
 ) {
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let span = &texts.spans[text];
@@ -104,6 +83,13 @@ fn one_head(
     let key_head = head / texts.group();
     let (queries, grads, outs) = (of(q, head, h), of(saved.grad, head, h), of(saved.out, head, h));
     let (keys, values) = (of(k, key_head, g), of(v, key_head, g));
+    let [dq, dk, dv] = to.map(|to| to.0.wrapping_add(span.start * h * e + head * e));
+    for i in 0..span.len() {
+        for to in [dk, dv] {
+            // SAFETY: the rows of this head are this task's own.
+            unsafe { std::slice::from_raw_parts_mut(to.add(i * h * e), e) }.fill(0.0);
+        }
+    }
     for first in (0..span.len()).step_by(QUERIES) {
         let count = QUERIES.min(span.len() - first);
         queries.columns(first, count, &mut room.query);
@@ -113,16 +99,17 @@ fn one_head(
         let mut columns = lanes::Columns { normaliser: [0.0; QUERIES], delta: [0.0; QUERIES] };
         for i in 0..count {
             columns.normaliser[i] = saved.normalisers[(span.start + first + i) * h + head];
-            columns.delta[i] = lanes::dot(grads.row(first + i), outs.row(first + i));
         }
+        lanes::deltas(|i| (grads.row(first + i), outs.row(first + i)), &mut columns.delta[..count]);
         for k0 in (0..first + count).step_by(KEYS) {
             let len = KEYS.min(first + count - k0);
             block(room, [keys, values], (k0, len, first), texts.scale, &columns);
-            gradients(room, keys_turned, (k0, len, e), &mut dk[k0 * e..], &mut dv[k0 * e..]);
+            let at = k0 * h * e;
+            // SAFETY: len rows of this head from k0 on, stride h·e, are this task's own.
+            unsafe { gradients(room, keys_turned, (k0, len, e), (dk.add(at), dv.add(at), h * e)) };
         }
-        let at = (span.start + first) * h * e + head * e;
         // SAFETY: AVX-512 BF16 was detected by the caller; count rows of this head are this task's own.
-        unsafe { lanes::rows_of(&room.dq, e, count, dq.0.add(at), h * e) };
+        unsafe { lanes::rows_of(&room.dq, e, count, dq.add(first * h * e), h * e) };
     }
 }
 
@@ -148,16 +135,24 @@ fn block(
     lanes::slopes(both, columns, (k0, first), scale, &mut out);
 }
 
-/// Adds a block of keys' share: `dk`, `dv` (keys from k0 on, e) and `room.dq` (e, queries), which the first block sets.
-fn gradients(room: &mut Room, keys: &Transposed, (k0, len, e): (usize, usize, usize), dk: &mut [f32], dv: &mut [f32]) {
+/// Adds a block of keys' share: `dk`, `dv` (keys from k0 on, rows of e) and `room.dq` (e, queries), which the first block
+/// sets.
+///
+/// # Safety
+/// `dk` and `dv` are valid for `len` rows of `e`, `stride` apart.
+unsafe fn gradients(
+    room: &mut Room,
+    keys: &Transposed,
+    (k0, len, e): (usize, usize, usize),
+    (dk, dv, stride): (*mut f32, *mut f32, usize),
+) {
     let pairs = QUERIES / 2;
     for (rows, along, out) in [(&room.weights, &room.grad_along, dv), (&room.rows, &room.query_along, dk)] {
-        assert!(out.len() >= len * e, "attention: gradients");
         for (j, panel) in along.chunks_exact(pairs * 64).enumerate() {
             let operands = Operands { a: rows.as_ptr().cast(), lda: pairs, panel: panel.as_ptr(), pairs };
-            let c = out[64 * j..].as_mut_ptr();
-            let output = Output { c, ldc: e, width: 64.min(e - 64 * j), how: Into::Add };
-            // SAFETY: AVX-512 BF16 was detected by the caller; sizes were checked above.
+            let c = out.wrapping_add(64 * j);
+            let output = Output { c, ldc: stride, width: 64.min(e - 64 * j), how: Into::Add };
+            // SAFETY: AVX-512 BF16 was detected by the caller; len rows exist.
             unsafe { wide(len, operands, Operands::NONE, output) };
         }
     }

@@ -319,10 +319,14 @@ unsafe fn turn_run(rows: &[u32], e: usize, count: usize, out: &mut [u32], stride
     }
 }
 
-/// Σ a ∘ b of two rows.
-pub(super) fn dot(a: &[bf16], b: &[bf16]) -> f32 {
-    // SAFETY: AVX-512 was detected by the caller.
-    unsafe { dot_run(token(), a, b) }
+/// Σ a ∘ b of each pair of rows.
+pub(super) fn deltas<'a>(rows: impl Fn(usize) -> (&'a [bf16], &'a [bf16]), out: &mut [f32]) {
+    let token = token();
+    for (i, out) in out.iter_mut().enumerate() {
+        let (a, b) = rows(i);
+        // SAFETY: AVX-512 was detected by the caller.
+        *out = unsafe { dot_run(token, a, b) };
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]

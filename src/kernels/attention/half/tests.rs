@@ -59,12 +59,19 @@ impl Case {
         let [q, k, v] = &self.qkv;
         let mut out = vec![bf16::ZERO; q.len()];
         let normalisers = forward(&self.texts(), [q, k, v], &mut out);
-        let mut grads = [vec![9f32; q.len()], vec![9f32; k.len()], vec![9f32; v.len()]];
+        let mut grads = [(); 3].map(|()| vec![9f32; q.len()]);
         let [dq, dk, dv] = &mut grads;
         let saved = Saved { out: &out, grad: &self.grad, normalisers: &normalisers };
         backward(&self.texts(), [q, k, v], saved, [dq, dk, dv]);
         let [dq, dk, dv] = grads;
-        [wide(&out), dq, dk, dv]
+        [wide(&out), dq, self.shared(&dk), self.shared(&dv)]
+    }
+
+    /// What query heads give to one key head, summed.
+    fn shared(&self, x: &[f32]) -> Vec<f32> {
+        let (h, g, e) = self.sizes;
+        let sum = |heads: &[f32], i: usize| heads.iter().skip(i).step_by(e).sum::<f32>();
+        x.chunks_exact(h / g * e).flat_map(|heads| (0..e).map(move |i| sum(heads, i))).collect()
     }
 }
 
