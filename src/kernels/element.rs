@@ -13,6 +13,8 @@ pub(crate) trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + 
     fn load<S: Simd>(s: S, from: &[Self]) -> S::V;
     /// Writes the first `min(lanes, to.len())` lanes.
     fn store<S: Simd>(s: S, v: S::V, to: &mut [Self]);
+    /// 1 / (1 + e⁻ˣ), as exact as a stored number can tell.
+    fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V;
 }
 
 impl Element for f32 {
@@ -24,6 +26,11 @@ impl Element for f32 {
     fn store<S: Simd>(s: S, v: S::V, to: &mut [f32]) {
         s.store(v, to);
     }
+    #[inline(always)]
+    fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+        let one = s.splat(1.0);
+        s.div(one, s.add(one, s.exp(s.sub(s.splat(0.0), x))))
+    }
 }
 
 impl Element for bf16 {
@@ -34,6 +41,10 @@ impl Element for bf16 {
     #[inline(always)]
     fn store<S: Simd>(s: S, v: S::V, to: &mut [bf16]) {
         s.store_half(v, to);
+    }
+    #[inline(always)]
+    fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
+        s.reciprocal_rough(s.add(s.splat(1.0), s.exp_rough(s.sub(s.splat(0.0), x))))
     }
 }
 

@@ -162,26 +162,19 @@ multiversion! {
 multiversion! { fn gelu_run(x: &[f32], out: &mut [f32]) = gelu_body; }
 multiversion! { fn gelu_run_back(x: &[f32], g: &[f32], dx: &mut [f32]) = gelu_back_body; }
 
-/// 1 / (1 + e⁻ˣ)
-#[inline(always)]
-fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
-    let one = s.splat(1.0);
-    s.div(one, s.add(one, s.exp(s.sub(s.splat(0.0), x))))
-}
-
 #[inline(always)]
 fn swiglu_body<S: Simd, T: Element>(s: S, gate: &[T], up: &[T], out: &mut [T]) {
     for ((gate, up), out) in gate.chunks(S::LANES).zip(up.chunks(S::LANES)).zip(out.chunks_mut(S::LANES)) {
         let x = T::load(s, gate);
-        T::store(s, s.mul(s.mul(x, sigmoid(s, x)), T::load(s, up)), out);
+        T::store(s, s.mul(s.mul(x, T::sigmoid(s, x)), T::load(s, up)), out);
     }
 }
 
 /// The gradients of gate and up. silu′(x) = σ·(1 + x·(1 − σ))
 #[inline(always)]
-fn swiglu_slopes<S: Simd>(s: S, gate: S::V, up: S::V, g: S::V) -> (S::V, S::V) {
+fn swiglu_slopes<S: Simd, T: Element>(s: S, gate: S::V, up: S::V, g: S::V) -> (S::V, S::V) {
     let one = s.splat(1.0);
-    let sigma = sigmoid(s, gate);
+    let sigma = T::sigmoid(s, gate);
     let slope = s.mul(sigma, s.mul_add(gate, s.sub(one, sigma), one));
     (s.mul(s.mul(g, up), slope), s.mul(g, s.mul(gate, sigma)))
 }
@@ -190,7 +183,7 @@ fn swiglu_slopes<S: Simd>(s: S, gate: S::V, up: S::V, g: S::V) -> (S::V, S::V) {
 fn swiglu_back_body<S: Simd>(s: S, gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
     let inputs = gate.chunks(S::LANES).zip(up.chunks(S::LANES)).zip(g.chunks(S::LANES));
     for (((gate, up), g), (d_gate, d_up)) in inputs.zip(d_gate.chunks_mut(S::LANES).zip(d_up.chunks_mut(S::LANES))) {
-        let (at_gate, at_up) = swiglu_slopes(s, s.load(gate), s.load(up), s.load(g));
+        let (at_gate, at_up) = swiglu_slopes::<S, f32>(s, s.load(gate), s.load(up), s.load(g));
         s.store(at_up, d_up);
         s.store(at_gate, d_gate);
     }
@@ -199,7 +192,7 @@ fn swiglu_back_body<S: Simd>(s: S, gate: &[f32], up: &[f32], g: &[f32], d_gate: 
 #[inline(always)]
 fn swiglu_back_in_place_body<S: Simd, T: Element>(s: S, gate: &mut [T], up: &mut [T], g: &[T]) {
     for ((gate, up), g) in gate.chunks_mut(S::LANES).zip(up.chunks_mut(S::LANES)).zip(g.chunks(S::LANES)) {
-        let (at_gate, at_up) = swiglu_slopes(s, T::load(s, gate), T::load(s, up), T::load(s, g));
+        let (at_gate, at_up) = swiglu_slopes::<S, T>(s, T::load(s, gate), T::load(s, up), T::load(s, g));
         T::store(s, at_up, up);
         T::store(s, at_gate, gate);
     }
@@ -210,7 +203,7 @@ fn swiglu_back_in_place_body<S: Simd, T: Element>(s: S, gate: &mut [T], up: &mut
 fn gelu_gate<S: Simd>(s: S, x: S::V) -> S::V {
     let square = s.mul(x, x);
     let u = s.mul(x, s.mul_add(square, s.splat(2.0 * GELU_SCALE * GELU_CUBIC), s.splat(2.0 * GELU_SCALE)));
-    sigmoid(s, u)
+    f32::sigmoid(s, u)
 }
 
 #[inline(always)]

@@ -128,7 +128,7 @@ fn summary_body<S: Simd>(s: S, row: &[bf16]) -> (f32, f32) {
     let shift = s.splat(max);
     let mut sum = s.splat(0.0);
     for x in row.chunks(S::LANES) {
-        sum = s.add(sum, s.first(s.exp(s.sub(bf16::load(s, x), shift)), x.len()));
+        sum = s.add(sum, s.first(s.exp_rough(s.sub(bf16::load(s, x), shift)), x.len()));
     }
     (max, s.sum(sum))
 }
@@ -138,7 +138,7 @@ fn summary_body<S: Simd>(s: S, row: &[bf16]) -> (f32, f32) {
 fn scaled_exp_body<S: Simd>(s: S, row: &mut [bf16], normaliser: f32, factor: f32) {
     let (shift, factor) = (s.splat(normaliser), s.splat(factor));
     for x in row.chunks_mut(S::LANES) {
-        bf16::store(s, s.mul(s.exp(s.sub(bf16::load(s, x), shift)), factor), x);
+        bf16::store(s, s.mul(s.exp_rough(s.sub(bf16::load(s, x), shift)), factor), x);
     }
 }
 

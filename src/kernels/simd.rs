@@ -109,6 +109,18 @@ pub(crate) trait Simd: Copy {
     /// Sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
 
+    /// eˣ for results that are rounded to bf16: to 1e-5 of the value; saturates (to infinity above) and keeps NaN.
+    #[inline(always)]
+    fn exp_rough(self, x: Self::V) -> Self::V {
+        self.exp(x)
+    }
+
+    /// 1/x for results that are rounded to bf16: to 1e-4 of the value.
+    #[inline(always)]
+    fn reciprocal_rough(self, x: Self::V) -> Self::V {
+        self.div(self.splat(1.0), x)
+    }
+
     /// eˣ to 2 ulp; saturates below −87.3 and above 88.3, keeps NaN.
     ///
     /// x = n·ln 2 + r, |r| ≤ ln 2 / 2; the polynomial for eʳ is Cephes' `expf`.
@@ -284,6 +296,33 @@ mod tests {
                 let error = ((f64::from(*y) - want) / want).abs();
                 assert!(error < 2.5e-7, "{}: exp({x}) = {y}, want {want}, off by {error:e}", lanes.name());
             }
+        }
+    }
+
+    #[inline(always)]
+    fn rough_body<S: Simd>(s: S, x: &mut [f32], inverse: &mut [f32]) {
+        for (x, inverse) in x.chunks_mut(S::LANES).zip(inverse.chunks_mut(S::LANES)) {
+            let e = s.exp_rough(s.load(x));
+            s.store(e, x);
+            s.store(s.reciprocal_rough(e), inverse);
+        }
+    }
+    multiversion! { fn rough_all(x: &mut [f32], inverse: &mut [f32]) = rough_body; }
+
+    #[test]
+    fn rough_functions_are_as_good_as_bf16_needs() {
+        for lanes in Lanes::available() {
+            let xs: Vec<f32> = (0..100_003).map(|i| -80.0 + i as f32 * (160.0 / 100_003.0)).collect();
+            let (mut ys, mut inverse) = (xs.clone(), vec![0f32; xs.len()]);
+            rough_all(lanes, &mut ys, &mut inverse);
+            for ((x, y), inverse) in xs.iter().zip(&ys).zip(&inverse) {
+                let want = f64::from(*x).exp();
+                assert!(((f64::from(*y) - want) / want).abs() < 1e-5, "{}: exp({x}) = {y}, want {want}", lanes.name());
+                assert!((f64::from(*inverse) * want - 1.0).abs() < 1e-4, "{}: 1/{y} = {inverse}", lanes.name());
+            }
+            let (mut ends, mut inverse) = (vec![f32::NAN, f32::NEG_INFINITY, -1e30, 1e30], vec![0f32; 4]);
+            rough_all(lanes, &mut ends, &mut inverse);
+            assert!(ends[0].is_nan() && ends[1] < 2e-38 && ends[2] < 2e-38 && ends[3] > 1e38, "{}: {ends:?}", lanes.name());
         }
     }
 

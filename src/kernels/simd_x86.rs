@@ -212,6 +212,27 @@ impl Simd for Avx512 {
         max(a, b) = _mm512_max_ps;
         mul_add(a, b, c) = _mm512_fmadd_ps;
     }
+    /// 2ᵗ = 2ⁿ·2ʳ, |r| ≤ ½; the polynomial is the Taylor series of 2ʳ, its last term a little larger for those that follow.
+    #[inline(always)]
+    fn exp_rough(self, x: __m512) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe {
+            let t = _mm512_max_ps(_mm512_set1_ps(-126.0), _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
+            let t = _mm512_min_ps(_mm512_set1_ps(128.0), t);
+            let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(t);
+            let r = _mm512_sub_ps(t, n);
+            let mut p = _mm512_set1_ps(1.342_7e-3);
+            for c in [9.618_1e-3, 5.550_411e-2, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
+                p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+            }
+            _mm512_scalef_ps(p, n)
+        }
+    }
+    #[inline(always)]
+    fn reciprocal_rough(self, x: __m512) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_rcp14_ps(x) }
+    }
     #[inline(always)]
     fn power_of_two(self, magic: __m512) -> __m512 {
         // SAFETY: the token proves the feature.

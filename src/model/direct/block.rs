@@ -236,7 +236,7 @@ impl Block {
         let width_of = |s: &SiteLinear| if T::EACH_HEAD { q.linear.outputs() } else { s.linear.outputs() };
         let mut flat = sites.map(|s| room.take::<f32>(n, width_of(s)));
         let [dq, dk, dv] = &mut flat;
-        let behind = Behind { out: &*kept.attended, grad: &*d_attended, saved: &kept.saved };
+        let behind = Behind { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
         T::attend_back(&given.attention(), [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
         room.give(d_attended);
         let mut grads = sites.map(|s| room.take::<T>(n, s.linear.outputs()));

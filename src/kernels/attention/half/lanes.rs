@@ -100,16 +100,16 @@ fn weigh(
             }
             let scale_v = _mm512_set1_ps(scale);
             let shift = _mm512_mul_ps(largest, _mm512_set1_ps(-scale));
-            let factor = s.exp(_mm512_fmadd_ps(old, scale_v, shift));
+            let factor = s.exp_rough(_mm512_fmadd_ps(old, scale_v, shift));
             let mut sum = _mm512_mul_ps(_mm512_loadu_ps(softmax.sum.as_ptr().add(16 * c)), factor);
             let mut k = 0;
             while k < len {
                 let at = scores.as_ptr().add(k * QUERIES + 16 * c);
-                let low = s.exp(_mm512_fmadd_ps(_mm512_loadu_ps(at), scale_v, shift));
+                let low = s.exp_rough(_mm512_fmadd_ps(_mm512_loadu_ps(at), scale_v, shift));
                 sum = _mm512_add_ps(sum, low);
                 let mut pair = wide(low);
                 if k + 1 < len {
-                    let high = s.exp(_mm512_fmadd_ps(_mm512_loadu_ps(at.add(QUERIES)), scale_v, shift));
+                    let high = s.exp_rough(_mm512_fmadd_ps(_mm512_loadu_ps(at.add(QUERIES)), scale_v, shift));
                     sum = _mm512_add_ps(sum, high);
                     pair = _mm512_or_si512(pair, _mm512_slli_epi32::<16>(wide(high)));
                 }
@@ -269,7 +269,7 @@ unsafe fn slopes_run(
                 while half < 2 && k + half < len {
                     let at = (k + half) * QUERIES + 16 * c;
                     let exponent = _mm512_fmsub_ps(_mm512_loadu_ps(scores.as_ptr().add(at)), scale_v, normaliser);
-                    let mut p = s.exp(exponent);
+                    let mut p = s.exp_rough(exponent);
                     if keys + k + half > queries {
                         p = _mm512_maskz_mov_ps(sees(keys + k + half, queries, c), p);
                     }
