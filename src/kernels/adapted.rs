@@ -195,7 +195,7 @@ mod tests {
     use crate::device::Compute;
     use crate::kernels::linear::{product as frozen, tests::matrix};
     use crate::kernels::weight::WeightType;
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     fn random(shape: (usize, usize)) -> Var {
         Var::from_tensor(&super::super::trial::numbers((shape.0 * 31 + shape.1) as u64, &[shape.0, shape.1])).unwrap()
