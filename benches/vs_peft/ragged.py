@@ -138,7 +138,7 @@ def report(runs):
         r = all[0]
         each, cores = (", ".join(f"{x[k]:.{d}f}" for x in all) for k, d in (("seconds", 1), ("cores", 2)))
         print(f"| {name} | {r['steps']} | {r['tokens']} | {r['tokens'] / r['slots']:.1%} | {r['trained']} | {seconds[name]:.1f} | {each} "
-              f"| {cores} | {rate[name]:.0f} | {r['loss']:.3f} | {max(x['peak'] for x in all):.0f} |")
+              f"| {cores} | {rate[name]:.0f} | {r['loss']:.5f} | {max(x['peak'] for x in all):.0f} |")
     ours = rate.pop("lorakit, packed")
     best = max(rate, key=rate.get)
     print(f"\nlorakit against the best of PEFT's settings ({best}): {ours / rate[best]:.2f}× the trained tokens a second")
