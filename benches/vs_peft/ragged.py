@@ -123,10 +123,10 @@ def main():
             out, usage = child(command, a.threads)
             runs[f"PEFT {s}"].append(dict(json.loads(out.strip().splitlines()[-1]), **usage))
             runs["lorakit, packed"].append(lorakit_run(a.lorakit, at("ragged.toml"), at("run"), a.threads))
-    report(runs)
+    report(runs, a.threads)
 
 
-def report(runs):
+def report(runs, threads):
     first = [r[0] for r in runs.values()]
     if len({(r["tokens"], r["trained"]) for r in first}) != 1:
         sys.exit(f"the sides did not train the same tokens: {first}")
@@ -141,11 +141,17 @@ def report(runs):
               f"| {cores} | {rate[name]:.0f} | {r['loss']:.5f} | {max(x['peak'] for x in all):.0f} |")
     ours = rate.pop("lorakit, packed")
     best = max(rate, key=rate.get)
-    print(f"\nlorakit against the best of PEFT's settings ({best}): {ours / rate[best]:.2f}× the trained tokens a second")
+    doubts = []
     for name, all in runs.items():
-        times = [r["seconds"] for r in all]
+        times, cores = [r["seconds"] for r in all], min(r["cores"] for r in all)
         if max(times) > 1.15 * min(times):
-            print(f"not established: {name} took {min(times):.1f} to {max(times):.1f} s for the same work; run it on a quiet machine")
+            doubts.append(f"{name} took {min(times):.1f} to {max(times):.1f} s for the same work")
+        if cores < 0.7 * threads:
+            doubts.append(f"{name} had {cores:.2f} of {threads} cores")
+    said = "NOT ESTABLISHED, " if doubts else ""
+    print(f"\n{said}lorakit against the best of PEFT's settings ({best}): {ours / rate[best]:.2f}× the trained tokens a second")
+    if doubts:
+        print("Run it on a quiet machine: " + "; ".join(doubts))
 
 
 if __name__ == "__main__":
