@@ -1,12 +1,15 @@
 //! Head and cross-entropy with everything but sums in bf16: logits are kept for the backward product, in blocks of
 //! columns that stay in the last cache between the two steps that use them.
+//!
+//! What is kept is each logit less that of the row's target, which is known exactly beforehand: bf16 is precise near zero,
+//! so the loss of a row that is almost right keeps its digits, and is the logarithm of the normaliser itself.
 #![cfg(target_arch = "x86_64")]
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::element::Element;
-use super::gemm_bf16::{self, Job, Left, Target};
+use super::gemm_bf16::{self, Job, Left, Share, Target};
 use super::host::Out;
 use super::panel::Scratch;
 use super::simd::{Lanes, Simd, multiversion};
@@ -16,6 +19,8 @@ use super::weight::Weight;
 pub(super) const ROWS: usize = 512;
 /// Columns of one block of logits: whole panels.
 const COLUMNS: usize = 1536;
+/// bf16 numbers that add up to an f32.
+const DIGITS: usize = 4;
 
 /// Sum over the rows of `x` (n, d) of `−log softmax(x·Wᵀ)[target]`; `gradient` (n, d) becomes `factor ·` its gradient.
 /// The vocabulary (rows of `w`) and d are even. `room` is used for logits.
@@ -39,23 +44,34 @@ fn run(x: &[bf16], w: &Weight, targets: &[u32], factor: f32, gradient: &mut [f32
     }
     let logits = &mut room[..m * v];
     let parts: Vec<Part> = (0..v).step_by(COLUMNS).map(|first| Part { first, width: COLUMNS.min(v - first) }).collect();
-    let normalisers = forward(x, w, &parts, logits);
-    let exact = at_targets(x, w, targets);
+    let losses = forward(x, w, &parts, &at_targets(x, w, targets), logits);
     let left = |part: &Part| m * part.first..m * (part.first + part.width);
     for part in &parts {
         let logits = &mut logits[left(part)];
-        slopes(logits, part, &normalisers, targets, factor);
+        slopes(logits, part, &losses, targets, factor);
         let rows = w.part(part.first..part.first + part.width);
         let job = Job { a: Left { data: logits, width: part.width }, w: &rows, transposed: false, share: None };
         let target = if part.first == 0 { Target::Set(gradient) } else { Target::Add(gradient) };
         gemm_bf16::sum(&[job], &mut { target });
     }
-    normalisers.iter().zip(&exact).map(|(z, logit)| f64::from(z - logit)).sum()
+    losses.iter().map(|loss| f64::from(*loss)).sum()
 }
 
-/// All logits, part by part; returns the logarithm of what normalises each row.
-fn forward(x: &[bf16], w: &Weight, parts: &[Part], logits: &mut [bf16]) -> Vec<f32> {
+/// `−value` as a sum of bf16 numbers.
+fn digits(value: f32) -> [bf16; DIGITS] {
+    let mut left = -value;
+    [(); DIGITS].map(|()| {
+        let digit = bf16::from_f32(left);
+        left -= digit.to_f32();
+        digit
+    })
+}
+
+/// All logits less that of the row's target, part by part; returns each row's loss: the logarithm of what normalises them.
+fn forward(x: &[bf16], w: &Weight, parts: &[Part], exact: &[f32], logits: &mut [bf16]) -> Vec<f32> {
     let m = x.len() / w.cols;
+    let h: Vec<bf16> = exact.iter().flat_map(|logit| digits(*logit)).collect();
+    let ones = vec![bf16::ONE; COLUMNS * DIGITS];
     let mut stats = vec![(f32::NEG_INFINITY, 0f32); m * parts.len()];
     let out = Out(logits.as_mut_ptr().cast());
     let lanes = Lanes::in_force();
@@ -67,7 +83,8 @@ fn forward(x: &[bf16], w: &Weight, parts: &[Part], logits: &mut [bf16]) -> Vec<f
             std::slice::from_raw_parts_mut(first, m * part.width)
         };
         let rows = w.part(part.first..part.first + part.width);
-        gemm_bf16::here(&Job { a, w: &rows, transposed: true, share: None }, &mut Target::Half(mine), room);
+        let share = Some(Share { h: &h, e: &ones, rank: DIGITS });
+        gemm_bf16::here(&Job { a, w: &rows, transposed: true, share }, &mut Target::Half(mine), room);
         for (stats, row) in stats.iter_mut().zip(mine.chunks_exact(part.width)) {
             *stats = summary(lanes, row);
         }
@@ -89,15 +106,13 @@ fn at_targets(x: &[bf16], w: &Weight, targets: &[u32]) -> Vec<f32> {
 }
 
 /// Logits of one part become `factor · (softmax − onehot)`.
-fn slopes(logits: &mut [bf16], part: &Part, normalisers: &[f32], targets: &[u32], factor: f32) {
+fn slopes(logits: &mut [bf16], part: &Part, losses: &[f32], targets: &[u32], factor: f32) {
     let lanes = Lanes::in_force();
-    let rows = logits.par_chunks_exact_mut(part.width).zip(normalisers.par_iter().zip(targets)).with_min_len(8);
-    rows.for_each(|(row, (normaliser, target))| {
-        let at = (*target as usize).wrapping_sub(part.first);
-        let logit = row.get(at).copied();
-        scaled_exp(lanes, row, *normaliser, factor);
-        if let Some(logit) = logit {
-            row[at] = bf16::from_f32(factor * ((logit.to_f32() - normaliser).exp() - 1.0));
+    let rows = logits.par_chunks_exact_mut(part.width).zip(losses.par_iter().zip(targets)).with_min_len(8);
+    rows.for_each(|(row, (loss, target))| {
+        scaled_exp(lanes, row, *loss, factor);
+        if let Some(at_target) = row.get_mut((*target as usize).wrapping_sub(part.first)) {
+            *at_target = bf16::from_f32(factor * (-loss).exp_m1());
         }
     });
 }
