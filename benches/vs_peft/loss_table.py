@@ -20,7 +20,7 @@ for step, loss, norm in zip(ours, peft["losses"], peft["grad_norms"], strict=Tru
                 f"| {step['grad_norm']:.4f} | {norm:.4f} |")
 text = f"""# Loss by step, lorakit and PEFT
 
-Made by `benches/vs_peft/loss_trace.sh`: the quickstart's recipe with four rows a step, PEFT in f32 and lorakit in {compute}, the same rows in the same order,
+Made by `benches/vs_peft/loss_trace.sh`: thirty steps of the quickstart's recipe, PEFT in f32 and lorakit in {compute}, the same rows in the same order,
 the same initial A and B, AdamW with gradients clipped to norm 1 ({versions}). Losses are means over trained tokens in nats, before the step.
 
 Largest relative difference of a loss: **{worst:.1e}** (allowed: {TOLERANCE:.0e}).

@@ -16,7 +16,7 @@ lorakit=${LORAKIT:-target/release/lorakit}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 set=()
-for s in "base.model='$model'" base.compute=$compute train.steps=30 train.warmup=3 train.batch_size=4 \
+for s in "base.model='$model'" base.compute=$compute train.steps=30 train.warmup=3 \
     train.eval_every=0 eval.exact_match=false eval.limit=2 eval.samples=0; do
     set+=(--set "$s")
 done
