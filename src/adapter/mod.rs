@@ -240,7 +240,11 @@ pub struct Training<'a> {
 impl Training<'_> {
     /// `x` with dropout by a mask of this site's own.
     fn dropped(&self, site: Site, x: &Tensor, p: f64) -> Result<Tensor> {
-        dropout(x, random::number(self.seed, "dropout", &[self.step, self.micro, site.0 as u64]), p)
+        dropout(x, self.key(site), p)
+    }
+
+    fn key(&self, site: Site) -> u64 {
+        random::number(self.seed, "dropout", &[self.step, self.micro, site.0 as u64])
     }
 }
 
@@ -255,6 +259,11 @@ impl Adapt for Training<'_> {
 
     fn pair(&self, site: Site) -> Option<Pair<'_>> {
         if self.adapter.config.lora_dropout > 0.0 { None } else { Adapt::pair(self.adapter, site) }
+    }
+
+    fn dropped_pair(&self, site: Site) -> Option<(Pair<'_>, u64, f64)> {
+        let p = self.adapter.config.lora_dropout;
+        if p > 0.0 { Some((Adapt::pair(self.adapter, site)?, self.key(site), p)) } else { None }
     }
 
     fn replacement(&self, site: Site) -> Option<&Tensor> {

@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::dense::{View, product};
+use super::dropout::TokenMask;
 use super::host;
 use super::linear::{Frozen, Side, product_into};
 use crate::error::Result;
@@ -54,7 +55,13 @@ pub(super) fn layer(w: &Frozen, side: Side) -> (usize, usize) {
 pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlices>, y: &mut [f32], add: bool) {
     let (i, o) = layer(w, side);
     product_into(x, x.len() / i, w, side, y, add);
-    let Some(LowRankSlices { a, b, scale }) = pair else { return };
+    if let Some(pair) = pair {
+        add_share(x, (i, o), pair, y);
+    }
+}
+
+/// `y (m, o) += s·(x (m, i)·Aᵀ)·Bᵀ`.
+pub(super) fn add_share(x: &[f32], (i, o): (usize, usize), LowRankSlices { a, b, scale }: LowRankSlices, y: &mut [f32]) {
     let r = a.len() / i;
     y.par_chunks_mut(ROWS * o).zip(x.par_chunks(ROWS * i)).for_each(|(y, x)| {
         let m = x.len() / i;
@@ -66,7 +73,8 @@ pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSli
 }
 
 /// The gradients of [`forward`]: `dx (m, i)` is set, or added to with `add`, unless it is `None`; with `g = s·dy·B` and
-/// `h = s·x·Aᵀ`, `dx = dy·W + g·A`, `dA += gᵀ·x`, `dB += dyᵀ·h`.
+/// `h = s·x·Aᵀ`, `dx = dy·W + g·A`, `dA += gᵀ·x`, `dB += dyᵀ·h`. With `drop`, `x` is what dropout left of the layer's
+/// input, and `g·A` goes back through the mask.
 pub(super) fn backward(
     (x, dy): (&[f32], &[f32]),
     w: &Frozen,
@@ -74,6 +82,7 @@ pub(super) fn backward(
     pair: Option<(LowRankSlices, &mut PairGradient)>,
     mut dx: Option<&mut [f32]>,
     add: bool,
+    drop: Option<TokenMask>,
 ) {
     let (i, o) = layer(w, side);
     let m = dy.len() / o;
@@ -83,7 +92,9 @@ pub(super) fn backward(
     let Some((pair, gradient)) = pair else { return };
     let (g, h) = through(x, dy, (i, o), pair);
     let r = pair.a.len() / i;
-    if let Some(dx) = dx {
+    if let (Some(dx), Some(drop)) = (dx.as_deref_mut(), drop) {
+        drop.add_share(&g, pair.a, dx);
+    } else if let Some(dx) = dx {
         dx.par_chunks_mut(ROWS * i).zip(g.par_chunks(ROWS * r)).for_each(|(dx, g)| {
             product(dx, i, (g.len() / r, i, r), View::rows(g, r), View::rows(pair.a, i), 1.0, true);
         });
@@ -178,7 +189,7 @@ impl CustomOp3 for Adapted {
                 host::read(b, |b| {
                     host::read(&grad, |dy| {
                         let slices = LowRankSlices { a, b, scale: self.scale };
-                        backward((x, dy), &self.w, self.side, Some((slices, &mut pair)), dx.as_deref_mut(), false);
+                        backward((x, dy), &self.w, self.side, Some((slices, &mut pair)), dx.as_deref_mut(), false, None);
                         Ok(())
                     })
                 })

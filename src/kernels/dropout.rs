@@ -4,7 +4,11 @@
 
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
+use rayon::prelude::*;
+
+use super::element::Element;
 use super::host;
+use super::simd::{Lanes, Simd, multiversion};
 use crate::Result;
 use crate::random;
 
@@ -34,7 +38,7 @@ pub mod portable {
 
 /// A mask as a function.
 #[derive(Debug, Clone, Copy)]
-struct Mask {
+pub(crate) struct Mask {
     key: u64,
     /// Hashes below it drop their element.
     limit: u64,
@@ -42,12 +46,82 @@ struct Mask {
 }
 
 impl Mask {
-    fn new(key: u64, p: f64) -> Mask {
+    pub(crate) fn new(key: u64, p: f64) -> Mask {
         Mask { key, limit: (p * u64::MAX as f64) as u64, keep: 1.0 / (1.0 - p) as f32 }
     }
 
     fn at(&self, i: usize) -> f32 {
         if random::indexed(self.key, i as u64) < self.limit { 0.0 } else { self.keep }
+    }
+}
+
+/// A mask over tokens: token `i` of a slice is row `rows[i]` of the tensor that [`dropout`] would see.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokenMask<'a> {
+    pub mask: Mask,
+    pub rows: &'a [u64],
+}
+
+impl TokenMask<'_> {
+    /// The factors of one token's `width` elements.
+    fn factors(&self, token: usize, out: &mut [f32]) {
+        let first = self.rows[token] as usize * out.len();
+        out.iter_mut().enumerate().for_each(|(i, factor)| *factor = self.mask.at(first + i));
+    }
+
+    /// [`dropout`] of `x` (tokens, width).
+    pub(crate) fn apply<T: Element>(&self, x: &[T]) -> Vec<T> {
+        let (lanes, width) = (Lanes::in_force(), x.len() / self.rows.len());
+        let mut out = vec![T::default(); x.len()];
+        out.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).enumerate().for_each_init(
+            || vec![0f32; width],
+            |factors, (token, (out, x))| {
+                self.factors(token, factors);
+                multiplied(lanes, x, factors, out);
+            },
+        );
+        out
+    }
+
+    /// `dx (tokens, i) += mask ∘ (g (tokens, r) · a (r, i))`: the way back of a pair whose input was dropped.
+    pub(crate) fn add_share<T: Element>(&self, g: &[f32], a: &[f32], dx: &mut [T]) {
+        let (lanes, width) = (Lanes::in_force(), dx.len() / self.rows.len());
+        let rank = a.len() / width;
+        dx.par_chunks_exact_mut(width).zip(g.par_chunks_exact(rank)).enumerate().for_each_init(
+            || (vec![0f32; width], vec![0f32; width]),
+            |(factors, share), (token, (dx, g))| {
+                self.factors(token, factors);
+                share.fill(0.0);
+                g.iter().zip(a.chunks_exact(width)).for_each(|(g, a)| add_multiple(lanes, *g, a, share));
+                add_product(lanes, factors, share, dx);
+            },
+        );
+    }
+}
+
+multiversion! { fn multiplied<T: Element>(x: &[T], factors: &[f32], out: &mut [T]) = multiplied_body; }
+multiversion! { fn add_multiple(factor: f32, x: &[f32], y: &mut [f32]) = add_multiple_body; }
+multiversion! { fn add_product<T: Element>(a: &[f32], b: &[f32], y: &mut [T]) = add_product_body; }
+
+#[inline(always)]
+fn multiplied_body<S: Simd, T: Element>(s: S, x: &[T], factors: &[f32], out: &mut [T]) {
+    for ((x, f), out) in x.chunks(S::LANES).zip(factors.chunks(S::LANES)).zip(out.chunks_mut(S::LANES)) {
+        T::store(s, s.mul(T::load(s, x), s.load(f)), out);
+    }
+}
+
+#[inline(always)]
+fn add_multiple_body<S: Simd>(s: S, factor: f32, x: &[f32], y: &mut [f32]) {
+    let factor = s.splat(factor);
+    for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
+        s.store(s.mul_add(factor, s.load(x), s.load(y)), y);
+    }
+}
+
+#[inline(always)]
+fn add_product_body<S: Simd, T: Element>(s: S, a: &[f32], b: &[f32], y: &mut [T]) {
+    for ((a, b), y) in a.chunks(S::LANES).zip(b.chunks(S::LANES)).zip(y.chunks_mut(S::LANES)) {
+        T::store(s, s.mul_add(s.load(a), s.load(b), T::load(s, y)), y);
     }
 }
 

@@ -10,6 +10,7 @@ use half::bf16;
 
 use super::adapted::{self, LowRankSlices, PairGradient};
 use super::attention::{Normalisers, Slices};
+use super::dropout::TokenMask;
 use super::element::Element;
 use super::head_loss;
 use super::linear::{Frozen, Side};
@@ -68,6 +69,15 @@ pub(crate) struct Layer<'a> {
     pub matrix: &'a Frozen,
     pub side: Side,
     pub pair: Option<&'a Pair>,
+    /// Dropout on the input of the pair.
+    pub drop: Option<TokenMask<'a>>,
+}
+
+impl Layer<'_> {
+    /// The input of the pair, where it is not `x` itself.
+    fn dropped<T: Element>(&self, x: &[T]) -> Option<Vec<T>> {
+        self.pair.and(self.drop).map(|drop| drop.apply(x))
+    }
 }
 
 /// Where a result goes.
@@ -77,6 +87,16 @@ pub(crate) enum Dest<'a, T> {
     Add(&'a mut [f32]),
     /// Replaced, in the precision of activations.
     Store(&'a mut [T]),
+}
+
+impl<T> Dest<'_, T> {
+    fn again(&mut self) -> Dest<'_, T> {
+        match self {
+            Dest::Set(y) => Dest::Set(y),
+            Dest::Add(y) => Dest::Add(y),
+            Dest::Store(y) => Dest::Store(y),
+        }
+    }
 }
 
 /// The gradient's way back through one layer: `dy` (n, o), and `x` (n, i) where a pair's gradient is wanted.
@@ -146,7 +166,14 @@ impl Engine for f32 {
                 Dest::Set(y) | Dest::Store(y) => (y, false),
                 Dest::Add(y) => (y, true),
             };
-            adapted::forward(x, layer.matrix, layer.side, layer.pair.map(Pair::slices), y, add);
+            let (pair, sizes) = (layer.pair.map(Pair::slices), adapted::layer(layer.matrix, layer.side));
+            match (layer.dropped(x), pair) {
+                (Some(dropped), Some(pair)) => {
+                    adapted::forward(x, layer.matrix, layer.side, None, y, add);
+                    adapted::add_share(&dropped, sizes, pair, y);
+                }
+                _ => adapted::forward(x, layer.matrix, layer.side, pair, y, add),
+            }
         }
     }
 
@@ -158,7 +185,9 @@ impl Engine for f32 {
         };
         for Back { layer, x, dy, gradient } in layers {
             let pair = layer.pair.map(Pair::slices).zip(gradient);
-            adapted::backward((x, dy), layer.matrix, layer.side, pair, dx.as_deref_mut(), add);
+            let dropped = layer.dropped(x);
+            let x = dropped.as_deref().unwrap_or(x);
+            adapted::backward((x, dy), layer.matrix, layer.side, pair, dx.as_deref_mut(), add, layer.drop);
             add = true;
         }
     }
@@ -190,7 +219,10 @@ impl Engine for bf16 {
     const EACH_HEAD: bool = true;
 
     fn forward(x: &[bf16], layers: &[Layer], dests: Vec<Dest<bf16>>) {
-        let shares = thin(layers.iter().map(|l| l.pair.map(|p| Thin { x, e: &p.half().a, r: p.half().rank })));
+        let dropped: Vec<Option<Vec<bf16>>> = layers.iter().map(|l| l.dropped(x)).collect();
+        let inputs = dropped.iter().map(|d| d.as_deref().unwrap_or(x));
+        let thins = layers.iter().zip(inputs).map(|(l, x)| l.pair.map(|p| Thin { x, e: &p.half().a, r: p.half().rank }));
+        let shares = thin(thins);
         let jobs: Vec<Job> = layers
             .iter()
             .zip(&shares)
@@ -204,20 +236,26 @@ impl Engine for bf16 {
         gemm_bf16::each(&jobs, &mut dests.into_iter().map(target).collect::<Vec<_>>());
     }
 
-    fn backward(layers: Vec<Back<bf16>>, dx: Option<Dest<bf16>>) {
+    fn backward(layers: Vec<Back<bf16>>, mut dx: Option<Dest<bf16>>) {
+        let dropped: Vec<Option<Vec<bf16>>> =
+            layers.iter().map(|b| b.gradient.as_ref().and_then(|_| b.layer.dropped(b.x))).collect();
+        let layers: Vec<Back<bf16>> =
+            layers.into_iter().zip(&dropped).map(|(b, d)| Back { x: d.as_deref().unwrap_or(b.x), ..b }).collect();
         let shares = thin(layers.iter().map(|b| b.layer.pair.map(|p| Thin { x: b.dy, e: &p.half().b_t, r: p.half().rank })));
-        if let Some(dx) = dx {
+        if let Some(dx) = &mut dx {
             let jobs: Vec<Job> = layers
                 .iter()
                 .zip(&shares)
                 .map(|(Back { layer, dy, .. }, g)| {
                     let (_, outputs) = adapted::layer(layer.matrix, layer.side);
-                    let share = layer.pair.zip(g.as_ref()).map(|(p, g)| Share { h: g, e: &p.half().a_t, rank: p.half().rank });
+                    let fused = layer.pair.filter(|_| layer.drop.is_none());
+                    let share = fused.zip(g.as_ref()).map(|(p, g)| Share { h: g, e: &p.half().a_t, rank: p.half().rank });
                     let a = Left { data: dy, width: outputs };
                     Job { a, w: &layer.matrix.weight, transposed: layer.side == Side::Plain, share }
                 })
                 .collect();
-            gemm_bf16::sum(&jobs, &mut target(dx));
+            gemm_bf16::sum(&jobs, &mut target(dx.again()));
+            add_dropped(&layers, &shares, dx);
         }
         pair_gradients(layers, &shares);
     }
@@ -265,6 +303,22 @@ fn target(dest: Dest<'_, bf16>) -> Target<'_> {
         Dest::Set(y) => Target::Set(y),
         Dest::Add(y) => Target::Add(y),
         Dest::Store(y) => Target::Half(y),
+    }
+}
+
+/// The way back of pairs whose input was dropped, `g (n, r)` by layer.
+#[cfg(target_arch = "x86_64")]
+fn add_dropped(layers: &[Back<bf16>], shares: &[Option<Vec<bf16>>], dx: &mut Dest<bf16>) {
+    for (back, g) in layers.iter().zip(shares) {
+        let (Some(pair), Some(drop), Some(g)) = (back.layer.pair, back.layer.drop, g) else { continue };
+        let (half, tokens) = (pair.half(), drop.rows.len());
+        // The rank without what made it even.
+        let rank = half.rank * pair.a.len() / half.a.len();
+        let g: Vec<f32> = (0..tokens).flat_map(|t| g[t * half.rank..][..rank].iter().map(|v| v.to_f32())).collect();
+        match dx {
+            Dest::Set(dx) | Dest::Add(dx) => drop.add_share(&g, &pair.a, dx),
+            Dest::Store(dx) => drop.add_share(&g, &pair.a, dx),
+        }
     }
 }
 

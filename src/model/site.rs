@@ -61,6 +61,12 @@ pub trait Adapt: Sync {
         None
     }
 
+    /// As [`Adapt::pair`], where the share's input goes through dropout first: key and probability of its mask
+    /// (`kernels::dropout`).
+    fn dropped_pair(&self, _site: Site) -> Option<(Pair<'_>, u64, f64)> {
+        None
+    }
+
     /// A full matrix that replaces the site's own (`modules_to_save`), `[outputs, inputs]` for the head and
     /// `[vocabulary, width]` for the embedding.
     fn replacement(&self, _site: Site) -> Option<&Tensor> {

@@ -205,9 +205,10 @@ fn room() -> Workspace {
 /// Training writes gradients out block by block where it covers the model; they must be those of autograd.
 #[test]
 fn gradients_without_a_tape_are_those_of_autograd() {
-    for name in ["llama", "llama3", "qwen2"] {
+    for (name, dropout) in [("llama", 0.0), ("llama3", 0.0), ("qwen2", 0.0), ("llama", 0.4), ("qwen2", 0.4)] {
         let model = tiny_models::open(name);
-        let adapter = moved(&model, 0.0);
+        let moved = moved(&model, dropout);
+        let adapter = moved.training(1, 2, 3);
         let rows: Vec<Vec<u32>> = [9usize, 4, 30, 2].iter().map(|n| (0..*n as u32).map(|i| 5 + i * 7 % 300).collect()).collect();
         let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         let trained = |row: usize, i: usize| i > row;
@@ -219,11 +220,11 @@ fn gradients_without_a_tape_are_those_of_autograd() {
         let grads = loss.backward().unwrap();
         let want = f64::from(loss.to_scalar::<f32>().unwrap());
         assert!((direct.loss - want).abs() < 1e-4 * want, "{name}: {} against {want}", direct.loss);
-        assert_eq!(direct.pairs.len() * 2, adapter.params().len());
+        assert_eq!(direct.pairs.len() * 2, moved.params().len());
         for (site, a, b) in direct.pairs {
-            let (at_a, at_b) = adapter.param_indices(site).unwrap();
+            let (at_a, at_b) = moved.param_indices(site).unwrap();
             for (got, at) in [(a, at_a), (b, at_b)] {
-                let param = &adapter.params()[at];
+                let param = &moved.params()[at];
                 let want = grads.get(&param.var).unwrap();
                 let error = (&got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 let size = want.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
@@ -233,18 +234,12 @@ fn gradients_without_a_tape_are_those_of_autograd() {
     }
     let gpt2 = tiny_models::open("gpt2");
     assert!(gpt2.direct_gradients(&mut room(), &moved(&gpt2, 0.0), &[&[5, 6, 7]], &|_, _| true, 1.0).unwrap().is_none());
-    let llama = tiny_models::open("llama");
-    let dropped = moved(&llama, 0.5);
-    let training = dropped.training(1, 2, 3);
-    assert!(
-        llama.direct_gradients(&mut room(), &training, &[&[5, 6, 7]], &|_, _| true, 1.0).unwrap().is_none(),
-        "dropout takes the decoder"
-    );
 }
 
 /// Loss and all gradients of the written-out path, flat and by site.
-fn written_out(model: &Model, recompute: Recompute) -> (f64, Vec<(usize, Vec<f32>)>) {
-    let adapter = moved(model, 0.0);
+fn written_out(model: &Model, recompute: Recompute, dropout: f64) -> (f64, Vec<(usize, Vec<f32>)>) {
+    let moved = moved(model, dropout);
+    let adapter = moved.training(1, 2, 3);
     let rows: Vec<Vec<u32>> =
         [90usize, 4, 250, 2, 201, 210].iter().map(|n| (0..*n as u32).map(|i| 5 + i * 7 % 300).collect()).collect();
     let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
@@ -260,11 +255,14 @@ fn running_blocks_again_and_other_numbers_of_threads_change_no_bit() {
     for name in ["llama", "qwen2"] {
         for compute in [Compute::F32, Compute::Auto] {
             let model = tiny_models::open_in(name, compute);
-            let want = written_out(&model, Recompute::Never);
-            assert!(want == written_out(&model, Recompute::Always), "{name} {compute:?}: run again");
+            let want = written_out(&model, Recompute::Never, 0.1);
+            assert!(want == written_out(&model, Recompute::Always, 0.1), "{name} {compute:?}: run again");
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                assert!(want == pool.install(|| written_out(&model, Recompute::Never)), "{name} {compute:?}: {threads} threads");
+                assert!(
+                    want == pool.install(|| written_out(&model, Recompute::Never, 0.1)),
+                    "{name} {compute:?}: {threads} threads"
+                );
             }
         }
     }
@@ -275,12 +273,15 @@ fn running_blocks_again_and_other_numbers_of_threads_change_no_bit() {
 fn gradients_in_bf16_point_where_those_in_f32_do() {
     for name in ["llama", "llama3", "qwen2"] {
         let (exact, half) = (tiny_models::open_in(name, Compute::F32), tiny_models::open_in(name, Compute::Auto));
-        let (want, got) = (written_out(&exact, Recompute::Never), written_out(&half, Recompute::Never));
-        assert!((want.0 - got.0).abs() < 5e-3 * want.0, "{name}: loss {} and {}", got.0, want.0);
-        for ((site, got), (_, want)) in got.1.iter().zip(&want.1) {
-            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-            let cosine = dot(got, want) / (dot(got, got) * dot(want, want)).sqrt();
-            assert!(cosine > 0.995, "{name} site {site}: cosine {cosine}");
+        for dropout in [0.0, 0.3] {
+            let run = |model: &Model| written_out(model, Recompute::Never, dropout);
+            let (want, got) = (run(&exact), run(&half));
+            assert!((want.0 - got.0).abs() < 5e-3 * want.0, "{name}: loss {} and {}", got.0, want.0);
+            for ((site, got), (_, want)) in got.1.iter().zip(&want.1) {
+                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+                let cosine = dot(got, want) / (dot(got, got) * dot(want, want)).sqrt();
+                assert!(cosine > 0.995, "{name} site {site}: cosine {cosine}");
+            }
         }
     }
 }

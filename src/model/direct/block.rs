@@ -5,6 +5,7 @@ use super::texts::Texts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::adapted::PairGradient;
+use crate::kernels::dropout::{Mask, TokenMask};
 use crate::kernels::element::add_to_rows;
 use crate::kernels::engine::{self, Attended, Back, Behind, Dest, Layer, Pair};
 use crate::kernels::rope::{Turn, turn_parts};
@@ -17,6 +18,8 @@ pub(super) type Gradients = [Option<PairGradient>];
 pub(super) struct Given<'a> {
     /// Pairs by site.
     pub pairs: &'a [Option<Pair>],
+    /// Dropout on the input of pairs, by site.
+    pub masks: &'a [Option<Mask>],
     pub texts: &'a Texts,
     pub shared: &'a Shared,
 }
@@ -57,7 +60,8 @@ impl Given<'_> {
     }
 
     fn layer<'a>(&'a self, site: &'a SiteLinear) -> Layer<'a> {
-        Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: self.pairs[site.site.0].as_ref() }
+        let drop = self.masks[site.site.0].map(|mask| TokenMask { mask, rows: &self.texts.rows });
+        Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: self.pairs[site.site.0].as_ref(), drop }
     }
 
     fn attention(&self) -> engine::Texts<'_> {

@@ -20,8 +20,9 @@ use candle_core::Tensor;
 
 use super::Model;
 use super::decoder::{Block, Mlp, Norm, Qkv};
-use super::site::{Adapt, Site};
+use super::site::{self, Adapt, Site};
 use crate::error::Result;
+use crate::kernels::dropout::Mask;
 use crate::kernels::element::convert;
 use crate::kernels::engine::Pair;
 use crate::kernels::norm;
@@ -55,6 +56,7 @@ struct Work<'a> {
     factor: f64,
     /// By site.
     pairs: &'a [Option<Pair>],
+    masks: &'a [Option<Mask>],
 }
 
 impl Model {
@@ -74,9 +76,10 @@ impl Model {
         let Some(pairs) = self.plain_pairs(adapt) else { return Ok(None) };
         let half = self.multiplies_in_bf16();
         let values = pairs.iter().map(|p| p.as_ref().map(|p| read(p, half)).transpose()).collect::<Result<Vec<_>>>()?;
+        let masks: Vec<Option<Mask>> = pairs.iter().map(|p| p.as_ref()?.mask).collect();
         let mut gradients: Vec<_> = values.iter().map(|v| v.as_ref().map(Pair::zero)).collect();
         let groups: Vec<Texts> = texts::groups(rows).iter().map(|group| Texts::new(rows, group, trained)).collect();
-        let work = Work { groups: &groups, factor, pairs: &values };
+        let work = Work { groups: &groups, factor, pairs: &values, masks: &masks };
         // On a thread of the pool: from outside, each of the thousands of parallel loops would wait to be picked up.
         let (loss, times) = rayon::scope(|_| match half {
             #[cfg(target_arch = "x86_64")]
@@ -85,8 +88,8 @@ impl Model {
         })?;
         let mut out = Vec::new();
         for (site, (pair, gradient)) in pairs.iter().zip(gradients).enumerate() {
-            if let (Some((a, b, _)), Some(g)) = (pair, gradient) {
-                let (a, b) = (a.shape().clone(), b.shape().clone());
+            if let (Some(pair), Some(g)) = (pair, gradient) {
+                let (a, b) = (pair.a.shape().clone(), pair.b.shape().clone());
                 out.push((Site(site), Tensor::from_vec(g.a, a, &self.device)?, Tensor::from_vec(g.b, b, &self.device)?));
             }
         }
@@ -109,12 +112,14 @@ impl Model {
     }
 
     /// The pairs by site, if that is all the adapter does and every block is of the kind written out here.
-    fn plain_pairs(&self, adapt: &dyn Adapt) -> Option<Vec<Option<(Tensor, Tensor, f64)>>> {
+    fn plain_pairs(&self, adapt: &dyn Adapt) -> Option<Vec<Option<Plain>>> {
         let plain = |i: usize| {
             let site = Site(i);
-            let pair = adapt.pair(site);
+            let dropped = || adapt.dropped_pair(site).map(|(pair, key, p)| (pair, Some(Mask::new(key, p))));
+            let pair = adapt.pair(site).map(|pair| (pair, None)).or_else(dropped);
             let touched = adapt.touches(site);
-            (touched == pair.is_some()).then(|| pair.map(|p| (p.a.detach(), p.b.detach(), p.scale)))
+            let owned = |(p, mask): (site::Pair, _)| Plain { a: p.a.detach(), b: p.b.detach(), scale: p.scale, mask };
+            (touched == pair.is_some()).then(|| pair.map(owned))
         };
         let pairs: Option<Vec<_>> = (0..self.sites.len()).map(plain).collect();
         pairs.filter(|p| self.covered() && p[self.head.site.0].is_none() && p.iter().any(Option::is_some))
@@ -146,7 +151,7 @@ impl Model {
     ) -> Result<f64> {
         let started = Instant::now();
         let lowest = self.lowest(|site| work.pairs[site.0].is_some());
-        let given = Given { pairs: work.pairs, texts, shared: &self.shared };
+        let given = Given { pairs: work.pairs, masks: work.masks, texts, shared: &self.shared };
         let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest);
         let mut x = self.embed(&(), &texts.batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
         let mut behind: Vec<Behind<T>> = Vec::with_capacity(self.blocks.len() - lowest);
@@ -222,7 +227,15 @@ enum Behind<T> {
     Input(Buffer<f32>),
 }
 
-fn read((a, b, scale): &(Tensor, Tensor, f64), half: bool) -> Result<Pair> {
+/// A pair of the adapter, and dropout on its input.
+struct Plain {
+    a: Tensor,
+    b: Tensor,
+    scale: f64,
+    mask: Option<Mask>,
+}
+
+fn read(pair: &Plain, half: bool) -> Result<Pair> {
     let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-    Ok(Pair::new(flat(a)?, flat(b)?, a.dim(0)?, *scale as f32, half))
+    Ok(Pair::new(flat(&pair.a)?, flat(&pair.b)?, pair.a.dim(0)?, pair.scale as f32, half))
 }

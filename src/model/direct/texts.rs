@@ -14,6 +14,8 @@ const FULL: usize = TOKENS + TOKENS / 4;
 pub(super) struct Texts {
     pub batch: Batch,
     pub spans: Vec<Range<usize>>,
+    /// Each token's row in the micro-batch, were all its examples padded to the longest: what dropout's masks go by.
+    pub rows: Vec<u64>,
     pub targets: Targets,
 }
 
@@ -21,7 +23,8 @@ impl Texts {
     /// The examples `which` of `rows`; `trained(row, i)` tells whether token `i` of a row is a target.
     pub(super) fn new(rows: &[&[u32]], which: &[usize], trained: &dyn Fn(usize, usize) -> bool) -> Texts {
         let mut batch = Batch { ids: Vec::new(), rows: 1, len: 0, positions: Vec::new(), starts: Vec::new() };
-        let (mut spans, mut targets) = (Vec::new(), Targets::default());
+        let longest = rows.iter().map(|r| r.len()).max().unwrap_or(0);
+        let (mut spans, mut targets, mut places) = (Vec::new(), Targets::default(), Vec::new());
         for row in which {
             let (ids, first) = (rows[*row], batch.ids.len());
             batch.ids.extend_from_slice(ids);
@@ -32,9 +35,10 @@ impl Texts {
                 targets.ids.push(ids[i]);
             }
             spans.push(first..batch.ids.len());
+            places.extend((0..ids.len()).map(|i| (row * longest + i) as u64));
         }
         batch.len = batch.ids.len();
-        Texts { batch, spans, targets }
+        Texts { batch, spans, rows: places, targets }
     }
 
     pub(super) fn tokens(&self) -> usize {
