@@ -17,12 +17,13 @@ passed=0 failed=0
 # long_rows NAME TOKENS
 long_rows() {
   awk -v tokens="$2" 'BEGIN {
-    for (row = 1; row <= 24; row++) {
+    for (row = 1; row <= 12; row++) {
       text = ""
       for (i = 0; i < int((tokens - 48) / 2); i++) text = text " " ((row * 31 + i * 7) % 10)
       printf "{\"prompt\": \"Count on.\", \"completion\": \"%s\"}\n", substr(text, 2)
     }
   }' >"$work/$1.jsonl"
+  head -n 3 "$work/$1.jsonl" >"$work/$1-heldout.jsonl"
 }
 
 # peak COMMAND...: the largest resident set of the command while it runs, in MB (10^6 bytes).
@@ -55,7 +56,7 @@ check() {
 long_rows long1024 1024
 long_rows long2048 2048
 long() {
-  printf '%s\n' --set "data.train=\"$work/$1.jsonl\"" --set "data.heldout=\"$work/$1.jsonl\"" --set "train.max_length=$2"
+  printf '%s\n' --set "data.train=\"$work/$1.jsonl\"" --set "data.heldout=\"$work/$1-heldout.jsonl\"" --set "train.max_length=$2"
 }
 mapfile -t long1024 < <(long long1024 1024)
 mapfile -t long2048 < <(long long2048 2048)

@@ -31,7 +31,7 @@ pub struct Memory {
     pub activations: u64,
     /// Logits, and the other buffers of a step.
     pub workspace: u64,
-    /// The larger of: an evaluation, writing a checkpoint, the answers of the proof beyond what training leaves free.
+    /// What an evaluation, a checkpoint being written, or the answers of the proof need beyond what is free by then.
     pub besides: u64,
     /// Whether blocks run again on the way back instead of keeping what they computed.
     pub recomputed: bool,
@@ -65,8 +65,10 @@ impl Memory {
         // What is saved is copied, and written into one buffer.
         let saved = 2 * (3 * params + best);
         let judged = judged(run, &rows);
-        let freed = step.activations + step.workspace + 2 * params;
-        let answers = answers(run, eval).saturating_sub(freed);
+        // Between two steps, copies and gradients are free again; after the last one, so is all that steps use.
+        let between = step.adapter - params;
+        let after = between + step.activations + step.workspace;
+        let besides = saved.max(judged).saturating_sub(between).max(answers(run, eval).saturating_sub(after));
         Memory {
             weights: weights(run),
             program,
@@ -74,7 +76,7 @@ impl Memory {
             optimizer: 2 * params + best,
             activations: step.activations,
             workspace: step.workspace,
-            besides: saved.max(judged).max(answers),
+            besides,
             recomputed: step.recomputed,
         }
     }
