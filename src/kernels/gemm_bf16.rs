@@ -265,9 +265,6 @@ pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
     assert!(x.len() == m * w.cols && y.len() == m * w.rows, "nt: shapes disagree");
     let a = rounded(x, m, w.cols);
     let a = Left { data: &a, width: w.cols.next_multiple_of(2) };
-    if m <= 4 && !add {
-        return rows_by_dot(a, w, Out(y.as_mut_ptr()));
-    }
     sum(&[Job { a, w, transposed: true, share: None }], &mut if add { Target::Add(y) } else { Target::Set(y) });
 }
 
@@ -300,22 +297,6 @@ fn rounded(x: &[f32], m: usize, k: usize) -> Vec<bf16> {
         }
     });
     a
-}
-
-/// A few rows (decoding): every row of `W` is read once, in the order of the file, bound by memory bandwidth.
-fn rows_by_dot(a: Left, w: &Weight, out: Out) {
-    const TASK: usize = 128;
-    let (n, pairs) = (w.rows, a.width / 2);
-    (0..n.div_ceil(TASK)).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
-        for j in task * TASK..(task * TASK + TASK).min(n) {
-            let row = scratch.whole_row(w, j).cast::<u32>();
-            for i in 0..a.rows() {
-                // SAFETY: AVX-512 BF16 was detected by the caller of this module; both hold whole pairs (unaligned
-                // loads); element (i, j) of the output is this task's own.
-                unsafe { *{ out }.0.add(i * n + j) = dot(a.data[i * a.width..].as_ptr().cast(), row, pairs) };
-            }
-        }
-    });
 }
 
 /// Dot product of `kp` bf16 pairs.

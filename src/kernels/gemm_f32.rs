@@ -18,9 +18,6 @@ const ROWS: usize = 256;
 pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
-    if m <= 2 && !add {
-        return dots(x, m, w, y);
-    }
     let out = Out(y.as_mut_ptr());
     (0..n.div_ceil(COLUMNS)).into_par_iter().for_each_init(Vec::new, |block, task| {
         let (n0, count) = (task * COLUMNS, COLUMNS.min(n - task * COLUMNS));
@@ -46,38 +43,6 @@ pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
             }
         }
     });
-}
-
-/// One or two rows: plain dot products, each row of `W` read once.
-fn dots(x: &[f32], m: usize, w: &Weight, y: &mut [f32]) {
-    let (n, k) = (w.rows, w.cols);
-    let out = Out(y.as_mut_ptr());
-    (0..n.div_ceil(COLUMNS)).into_par_iter().for_each_init(
-        || vec![0f32; k],
-        |row, task| {
-            for j in task * COLUMNS..(task * COLUMNS + COLUMNS).min(n) {
-                w.read(j, 0, row);
-                for i in 0..m {
-                    let dot = dot(&x[i * k..][..k], row);
-                    // SAFETY: element (i, j) belongs to this task alone and lies inside y.
-                    unsafe { *{ out }.0.add(i * n + j) = dot };
-                }
-            }
-        },
-    );
-}
-
-/// Dot product in sixteen partial sums, so that it vectorises.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    let (ac, bc) = (a.chunks_exact(16), b.chunks_exact(16));
-    let tail: f32 = ac.remainder().iter().zip(bc.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in ac.zip(bc) {
-        for ((s, x), y) in sums.iter_mut().zip(x).zip(y) {
-            *s += x * y;
-        }
-    }
-    sums.iter().sum::<f32>() + tail
 }
 
 /// Rows `n0..n0+rows`, columns `k0..k0+cols` of `w` into `out` (row-major), widening to whole blocks where needed.

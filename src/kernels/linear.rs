@@ -10,6 +10,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, MetalStorage, Shape, Storage, Tensor};
 
 use super::cpu::{Level, level};
+use super::few_rows;
 use super::gemm_f32;
 use super::weight::Weight;
 use crate::device::Compute;
@@ -83,6 +84,9 @@ pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32])
 
 /// As [`product_slice`]; with `add`, the product is added to what `y` holds.
 pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
+    if side == Side::Transposed && (1..=few_rows::MOST).contains(&m) {
+        return few_rows::product(x, m, &w.weight, w.bf16, y, add);
+    }
     #[cfg(target_arch = "x86_64")]
     if w.bf16 {
         return match side {

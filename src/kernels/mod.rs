@@ -13,6 +13,7 @@ mod tile_bf16;
 mod panel;
 #[cfg(target_arch = "x86_64")]
 mod gemm_bf16;
+mod few_rows;
 pub mod linear;
 mod dense;
 #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,188 @@
+//! `x·Wᵀ` for up to 16 rows of x, as decoding makes them: bound by reading `W`, which is read once, in the order of the
+//! file, several rows at a time, the rows to come fetched ahead.
+//!
+//! Work is split by rows of `W` in pieces whose size depends on `W` alone, and every result is summed in one order
+//! whatever else is in the call: the number of threads changes nothing, and neither does the number of rows of x (up
+//! to 16). Refuses to know: tensors, models.
+
+mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
+#[cfg(target_arch = "x86_64")]
+mod expand;
+#[cfg(test)]
+mod tests;
+
+use rayon::prelude::*;
+
+use super::host::Out;
+use super::simd::Lanes;
+use super::weight::{RowOrder, Weight, WeightType};
+
+/// Rows of x that this path takes.
+pub(super) const MOST: usize = 16;
+/// Bytes of `W` that one task reads, about.
+const TASK: usize = 64 * 1024;
+/// Rows of `W` of a task are a multiple of this (but for the last).
+const TOGETHER: usize = 8;
+
+/// `y (m, n) (+)= x (m, k) · Wᵀ`, 1 to 16 rows; `bf16` rounds x where the weights are bf16 or blocks (needs AVX-512 BF16).
+pub(super) fn product(x: &[f32], m: usize, w: &Weight, bf16: bool, y: &mut [f32], add: bool) {
+    assert!((1..=MOST).contains(&m) && x.len() == m * w.cols && y.len() == m * w.rows, "a few rows: shapes disagree");
+    if x.is_empty() || y.is_empty() {
+        return if !add {
+            y.fill(0.0)
+        };
+    }
+    let to = Put { out: Out(y.as_mut_ptr()), m, w, add };
+    #[cfg(target_arch = "x86_64")]
+    if bf16 && !matches!(w.dtype, WeightType::F32 | WeightType::F16) {
+        return half::product(x, &to);
+    }
+    let _ = bf16;
+    with_lanes(Lanes::in_force(), x, &to);
+}
+
+/// Where results go: row `j` of `W` (in our order) with row `i` of x to element (i, j).
+struct Put<'a> {
+    out: Out,
+    m: usize,
+    w: &'a Weight,
+    add: bool,
+}
+
+impl Put<'_> {
+    /// Our row of row `file_row` of the file: what [`Weight::file_row`] undoes.
+    fn our_row(&self, file_row: usize) -> usize {
+        match self.w.order {
+            RowOrder::Plain => file_row,
+            RowOrder::Interleaved { heads } => {
+                let dh = self.w.rows / heads;
+                let (head, inner) = (file_row / dh, file_row % dh);
+                head * dh + inner % 2 * (dh / 2) + inner / 2
+            }
+        }
+    }
+
+    /// What row `file_row` gives; each row of the file is put once.
+    fn put(&self, file_row: usize, sums: &[f32]) {
+        let j = self.our_row(file_row);
+        for (i, sum) in sums[..self.m].iter().enumerate() {
+            // SAFETY: the output holds m × rows elements, and those of this row belong to the task that reads it.
+            unsafe {
+                let at = { self.out }.0.add(i * self.w.rows + j);
+                *at = if self.add { *at + sum } else { *sum };
+            }
+        }
+    }
+
+    /// Bytes of a row.
+    fn stride(&self) -> usize {
+        self.w.cols / self.w.dtype.block() * self.w.dtype.block_bytes()
+    }
+
+    /// Runs `f` on every task's rows of the file.
+    fn tasks<T>(&self, room: impl Fn() -> T + Sync + Send, f: impl Fn(&mut T, std::ops::Range<usize>) + Sync + Send) {
+        let rows = (TASK / self.stride().max(1)).next_multiple_of(TOGETHER).max(TOGETHER);
+        let n = self.w.rows;
+        (0..n.div_ceil(rows)).into_par_iter().for_each_init(room, |room, t| f(room, t * rows..((t + 1) * rows).min(n)));
+    }
+
+    /// The bytes of the matrix from row `file_row` on.
+    fn bytes(&self, file_row: usize) -> &[u8] {
+        &self.w.data.bytes()[file_row * self.stride()..self.w.rows * self.stride()]
+    }
+}
+
+fn with_lanes(level: Lanes, x: &[f32], to: &Put) {
+    to.tasks(Vec::new, |decoded, rows| lanes::rows(level, x, to, rows, decoded));
+}
+
+/// The bf16 path: number of rows and type of the blocks become constants.
+#[cfg(target_arch = "x86_64")]
+mod half {
+    use super::bf16::{Rows, Scales, Sums, floats, quantised};
+    use super::expand::{self, Format};
+    use super::{Put, WeightType};
+
+    /// `R` rows of `W`, their strides apart, with `M` rows of x.
+    type Run<const R: usize, const M: usize> = unsafe fn([*const u8; R], usize, usize, &Rows, &mut Scales) -> Sums<R, M>;
+
+    pub(super) fn product(x: &[f32], to: &Put) {
+        match to.w.dtype {
+            WeightType::Q4_0 => blocks::<expand::Q4_0>(x, to),
+            WeightType::Q4_1 => blocks::<expand::Q4_1>(x, to),
+            WeightType::Q5_0 => blocks::<expand::Q5_0>(x, to),
+            WeightType::Q5_1 => blocks::<expand::Q5_1>(x, to),
+            WeightType::Q8_0 => blocks::<expand::Q8_0>(x, to),
+            WeightType::Q4K => blocks::<expand::Q4K>(x, to),
+            WeightType::Q5K => blocks::<expand::Q5K>(x, to),
+            WeightType::Q6K => blocks::<expand::Q6K>(x, to),
+            WeightType::BF16 => plain(x, to),
+            WeightType::F32 | WeightType::F16 => unreachable!("the caller multiplies these in f32"),
+        }
+    }
+
+    fn plain(x: &[f32], to: &Put) {
+        let x = |height| Rows::new(x, to.w.cols, height, &expand::in_order());
+        match to.m {
+            1 => each::<8, 1>(&x(1), to, float_rows, float_rows),
+            2 => each::<8, 2>(&x(2), to, float_rows, float_rows),
+            3 => each::<4, 3>(&x(3), to, float_rows, float_rows),
+            4 => each::<4, 4>(&x(4), to, float_rows, float_rows),
+            5 | 6 => each::<4, 6>(&x(6), to, float_rows, float_rows),
+            7 | 8 => each::<2, 8>(&x(8), to, float_rows, float_rows),
+            9..=12 => each::<2, 12>(&x(12), to, float_rows, float_rows),
+            _ => each::<1, 16>(&x(16), to, float_rows, float_rows),
+        }
+    }
+
+    fn blocks<F: Format>(x: &[f32], to: &Put) {
+        let x = |height| Rows::new(x, to.w.cols, height, &F::ORDER);
+        match to.m {
+            1 => each::<8, 1>(&x(1), to, quantised::<F, 8, 1>, quantised::<F, 1, 1>),
+            2 => each::<8, 2>(&x(2), to, quantised::<F, 8, 2>, quantised::<F, 1, 2>),
+            3 | 4 => each::<4, 4>(&x(4), to, quantised::<F, 4, 4>, quantised::<F, 1, 4>),
+            5..=8 => each::<2, 8>(&x(8), to, quantised::<F, 2, 8>, quantised::<F, 1, 8>),
+            _ => each::<1, 16>(&x(16), to, quantised::<F, 1, 16>, quantised::<F, 1, 16>),
+        }
+    }
+
+    /// [`floats`] as a [`Run`].
+    ///
+    /// # Safety
+    /// As [`floats`].
+    unsafe fn float_rows<const R: usize, const M: usize>(
+        rows: [*const u8; R],
+        k: usize,
+        ahead: usize,
+        x: &Rows,
+        _: &mut Scales,
+    ) -> Sums<R, M> {
+        // SAFETY: as the contract says.
+        unsafe { floats(rows, k, ahead, x) }
+    }
+
+    fn each<const R: usize, const M: usize>(x: &Rows, to: &Put, run: Run<R, M>, one: Run<1, M>) {
+        let (k, stride) = (to.w.cols, to.stride());
+        to.tasks(Scales::default, |room, rows| {
+            let mut row = rows.start;
+            while row < rows.end {
+                if rows.end - row >= R {
+                    let at = to.bytes(row)[..R * stride].as_ptr();
+                    let each = std::array::from_fn(|r| at.wrapping_add(r * stride));
+                    // SAFETY: AVX-512 BF16 was found by whoever made the matrix one of bf16 products; the slice holds R
+                    // whole rows of k elements, and quantised rows are whole blocks.
+                    let sums = unsafe { run(each, k, R * stride, x, room) };
+                    sums.iter().enumerate().for_each(|(r, sums)| to.put(row + r, sums));
+                    row += R;
+                } else {
+                    let at = to.bytes(row)[..stride].as_ptr();
+                    // SAFETY: as above.
+                    to.put(row, &unsafe { one([at], k, stride, x, room) }[0]);
+                    row += 1;
+                }
+            }
+        });
+    }
+}
