@@ -118,7 +118,7 @@ struct Step {
 fn step(run: &Run, rows: &Rows) -> Step {
     let params = run.adapter.param_count() as u64 * F32;
     let adapted = |site: Site| run.adapter.low_rank(site).is_some();
-    let plain = run.adapter.config.lora_dropout == 0.0 && run.adapter.config.modules_to_save.is_none();
+    let plain = run.adapter.config.modules_to_save.is_none();
     let recompute = train::recompute(run.settings.checkpoint);
     match run.model.direct_memory(rows.longest, rows.trained, &adapted, recompute).filter(|_| plain) {
         Some(m) => {
