@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::made_up;
 use crate::device::Compute;
 use crate::error::Result;
-use crate::kernels::linear::{Frozen, Prepared, Side, product_slice};
+use crate::kernels::engine::Prepared;
+use crate::kernels::linear::{Frozen, Side, product_slice};
 use crate::kernels::peak::{self, Stream};
 use crate::model::{Model, Site, SiteKind};
 
@@ -92,7 +93,7 @@ pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
         let forward = if model.sites()[sites[0].0].conv1d { Side::Plain } else { Side::Transposed };
         let rate = |side: Side, (from, to): (usize, usize)| {
             let (x, mut y) = (vec![0.5f32; rows * from], vec![0f32; rows * to]);
-            let prepared = Prepared::new(&frozen, side, &x, rows > FEW_ROWS);
+            let prepared = Prepared::new(&frozen, side, &x).filter(|_| rows > FEW_ROWS);
             let mut half = vec![half::bf16::ZERO; if prepared.is_some() { rows * to } else { 0 }];
             let seconds = best(stream.as_ref(), || match &prepared {
                 Some(prepared) => prepared.multiply(&mut half, &mut y),

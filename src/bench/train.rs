@@ -126,7 +126,7 @@ fn flops(work: &Work, settings: &recipe::Train) -> Result<Vec<f64>> {
     let head = size(|k| k == SiteKind::Head);
     let pairs = pair_flops(work)?;
     let example = |e: &Example| {
-        let (tokens, trained) = (e.ids.len() as f64, e.trained.iter().skip(1).filter(|t| **t).count() as f64);
+        let (tokens, trained) = (e.ids.len() as f64, e.targets() as f64);
         let attention = 7.0 * tokens * tokens * (c.heads * c.head_dim * c.layers) as f64;
         (4.0 * blocks + pairs) * tokens + 4.0 * head * trained + attention
     };

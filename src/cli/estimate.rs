@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use super::prepare::{self, Prepared};
 use super::print;
 use crate::error::Result;
-use crate::estimate::{self, Memory, Run, Setting, Time, Work};
+use crate::estimate::{self, Memory, Setting, Time, Work};
 use crate::machine;
 use crate::model::Site;
 use crate::recipe::{Recipe, Warmup};
+use crate::train::Job;
 
 /// Memory by part, tokens, steps and time of a run, without starting it; and the setting that fits if it does not.
 #[derive(Debug, Args)]
@@ -81,7 +82,7 @@ struct Told {
 impl Told {
     fn of(recipe: &Recipe, prepared: &Prepared, budget: Option<u64>) -> Result<Told> {
         let Prepared { opened, loaded, adapter, .. } = prepared;
-        let run = Run {
+        let run = Job {
             model: &opened.model,
             adapter,
             examples: &loaded.train,

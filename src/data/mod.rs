@@ -86,6 +86,13 @@ pub struct Example {
     pub line: usize,
 }
 
+impl Example {
+    /// Tokens that carry loss; the first one has nothing to be predicted from.
+    pub fn targets(&self) -> usize {
+        self.trained.iter().skip(1).filter(|t| **t).count()
+    }
+}
+
 /// A conversation up to its last answer, to generate from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {

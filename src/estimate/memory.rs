@@ -2,19 +2,17 @@
 
 use std::collections::HashSet;
 
-use super::{Run, trained};
 use crate::machine;
 use crate::model::Site;
+use crate::train::Job;
 use crate::{recipe, train};
 
 /// Bytes of an f32.
 const F32: u64 = 4;
 /// A page of a mapped file.
 const PAGE: u64 = 4096;
-/// Buffers are made for a multiple of this number of tokens (`model::direct`).
-const GROUP: usize = 128;
-/// Rows whose logits the decoder's loss holds at once (`kernels::head_loss`).
-const LOGIT_ROWS: usize = 256;
+/// Rows whose logits the decoder's loss holds at once.
+const LOGIT_ROWS: usize = crate::kernels::head_loss::CHUNK;
 
 /// Bytes at the peak of a run, by part. Parts are there at the same time: they add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -57,7 +55,7 @@ impl Memory {
     }
 
     /// Of `run` (with `run.settings`), whose process holds `program` bytes before the first step (see [`program`]).
-    pub fn of(run: &Run, eval: &recipe::Eval, program: u64) -> Memory {
+    pub fn of(run: &Job, eval: &recipe::Eval, program: u64) -> Memory {
         let params = run.adapter.param_count() as u64 * F32;
         let rows = Rows::of(run);
         let step = step(run, &rows);
@@ -84,7 +82,7 @@ impl Memory {
 
 /// What this process holds, without the values of the adapter, which [`Memory`] counts apart; 0 where the system does not
 /// tell.
-pub fn program(run: &Run) -> u64 {
+pub fn program(run: &Job) -> u64 {
     let held = machine::resident().map_or(0, |r| r.now);
     held.saturating_sub(run.adapter.param_count() as u64 * F32)
 }
@@ -99,11 +97,11 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(run: &Run) -> Rows {
+    fn of(run: &Job) -> Rows {
         let most = run.settings.max_length;
         let longest = |rows: &[crate::data::Example]| rows.iter().map(|e| e.ids.len().min(most)).max().unwrap_or(0);
         let tokens: usize = run.examples.iter().map(|e| e.ids.len()).sum();
-        let trained: usize = run.examples.iter().map(trained).sum();
+        let trained: usize = run.examples.iter().map(crate::data::Example::targets).sum();
         Rows { longest: longest(run.examples), trained: trained as f64 / tokens.max(1) as f64, heldout: longest(run.heldout) }
     }
 }
@@ -115,35 +113,31 @@ struct Step {
     recomputed: bool,
 }
 
-fn step(run: &Run, rows: &Rows) -> Step {
+fn step(run: &Job, rows: &Rows) -> Step {
     let params = run.adapter.param_count() as u64 * F32;
     let adapted = |site: Site| run.adapter.low_rank(site).is_some();
     let plain = run.adapter.config.modules_to_save.is_none();
     let recompute = train::recompute(run.settings.checkpoint);
-    match run.model.direct_memory(rows.longest, rows.trained, &adapted, recompute).filter(|_| plain) {
-        Some(m) => {
-            // A small batch does not fill the group of tokens that goes through the model at once.
-            let filled = (batch_tokens(run, rows).next_multiple_of(GROUP) as u64).min(m.tokens as u64);
-            let share = |bytes: u64| bytes * filled / m.tokens as u64;
-            Step {
-                // Values, two copies of them in the kernels' forms, gradients of a group and of the step.
-                adapter: 5 * params,
-                activations: share(m.activations),
-                workspace: share(m.logits) + share(m.workspace),
-                recomputed: m.recomputed,
-            }
-        }
+    let sizes = (rows.longest, batch_tokens(run, rows));
+    match run.model.direct_memory(sizes, rows.trained, &adapted, recompute).filter(|_| plain) {
+        Some(m) => Step {
+            // Values, two copies of them in the kernels' forms, gradients of a group and of the step.
+            adapter: 5 * params,
+            activations: m.activations,
+            workspace: m.logits + m.workspace,
+            recomputed: m.recomputed,
+        },
         None => taped(run, rows),
     }
 }
 
 /// Most tokens of a micro-batch.
-fn batch_tokens(run: &Run, rows: &Rows) -> usize {
+fn batch_tokens(run: &Job, rows: &Rows) -> usize {
     run.settings.batch_size * if run.settings.packing { run.settings.max_length } else { rows.longest }
 }
 
 /// A step through autograd: the tape keeps the inputs of every operation, and the gradients of those that are not yet done.
-fn taped(run: &Run, rows: &Rows) -> Step {
+fn taped(run: &Job, rows: &Rows) -> Step {
     let c = &run.model.config;
     let n = batch_tokens(run, rows) as u64;
     let (d, qd, kd, f) = (c.width as u64, (c.heads * c.head_dim) as u64, (c.kv_heads * c.head_dim) as u64, c.ffn as u64);
@@ -166,7 +160,7 @@ fn taped(run: &Run, rows: &Rows) -> Step {
 }
 
 /// Bytes of an evaluation: one block's buffers for a batch of held-out rows, and logits.
-fn judged(run: &Run, rows: &Rows) -> u64 {
+fn judged(run: &Job, rows: &Rows) -> u64 {
     if super::evaluations(run, 1) == 0 {
         return 0;
     }
@@ -177,7 +171,7 @@ fn judged(run: &Run, rows: &Rows) -> u64 {
 }
 
 /// Bytes of the proof's answers: keys and values of a batch of prompts and their answers, and one pass over the prompts.
-fn answers(run: &Run, eval: &recipe::Eval) -> u64 {
+fn answers(run: &Job, eval: &recipe::Eval) -> u64 {
     if !eval.exact_match || run.heldout.is_empty() {
         return 0;
     }
@@ -190,7 +184,7 @@ fn answers(run: &Run, eval: &recipe::Eval) -> u64 {
 }
 
 /// Bytes of the weights that a run reads: all matrices of its linear layers, and of the embedding the rows of its tokens.
-fn weights(run: &Run) -> u64 {
+fn weights(run: &Job) -> u64 {
     let model = run.model;
     let mut seen = HashSet::new();
     let mut sum = 0;
@@ -208,7 +202,7 @@ fn weights(run: &Run) -> u64 {
     sum
 }
 
-fn used_rows(run: &Run) -> u64 {
+fn used_rows(run: &Job) -> u64 {
     let ids = run.examples.iter().chain(run.heldout).flat_map(|e| &e.ids);
     ids.collect::<HashSet<_>>().len() as u64
 }

@@ -7,28 +7,13 @@ pub mod memory;
 mod time;
 mod fit;
 
-use crate::adapter::Adapter;
-use crate::data::Example;
 use crate::error::Result;
-use crate::model::Model;
-use crate::recipe;
+use crate::train::Job;
 use crate::train::order::Order;
 
 pub use fit::{Setting, fitting};
 pub use memory::Memory;
 pub use time::{Time, measure};
-
-/// What a run is made of.
-#[derive(Clone, Copy)]
-pub struct Run<'a> {
-    pub model: &'a Model,
-    pub adapter: &'a Adapter,
-    pub examples: &'a [Example],
-    pub heldout: &'a [Example],
-    pub settings: &'a recipe::Train,
-    /// Id that fills short rows.
-    pub pad: u32,
-}
 
 /// How much a run trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -52,7 +37,7 @@ impl Work {
     ///
     /// # Errors
     /// When there is nothing to train on.
-    pub fn of(run: &Run) -> Result<Work> {
+    pub fn of(run: &Job) -> Result<Work> {
         let order = Order::new(run.settings, run.examples)?;
         let mut work = Work {
             steps: order.steps,
@@ -66,20 +51,15 @@ impl Work {
             work.micro_batches += micros.len();
             for example in micros.iter().flatten().flatten().map(|i| &run.examples[*i]) {
                 work.tokens += example.ids.len();
-                work.trained_tokens += trained(example);
+                work.trained_tokens += example.targets();
             }
         }
         Ok(work)
     }
 }
 
-/// Targets of an example; its first token has nothing to be predicted from.
-fn trained(example: &Example) -> usize {
-    example.trained.iter().skip(1).filter(|t| **t).count()
-}
-
 /// Every `eval_every` steps and after the last one.
-fn evaluations(run: &Run, steps: usize) -> usize {
+fn evaluations(run: &Job, steps: usize) -> usize {
     match run.settings.eval_every {
         every if every > 0 && !run.heldout.is_empty() => steps.div_ceil(every),
         _ => 0,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Run, Work};
+use super::Work;
 use crate::error::Result;
 use crate::recipe;
 use crate::train::{self, Control, Event, Job};
@@ -27,7 +27,7 @@ pub struct Time {
 ///
 /// # Errors
 /// What training reports.
-pub fn measure(run: &Run, work: &Work) -> Result<Time> {
+pub fn measure(run: &Job, work: &Work) -> Result<Time> {
     let settings = recipe::Train {
         steps: Some(STEPS + 1),
         accumulate: 1,
@@ -36,8 +36,7 @@ pub fn measure(run: &Run, work: &Work) -> Result<Time> {
         early_stop: None,
         ..run.settings.clone()
     };
-    let job =
-        Job { model: run.model, adapter: run.adapter, examples: run.examples, heldout: &[], settings: &settings, pad: run.pad };
+    let job = Job { heldout: &[], settings: &settings, ..*run };
     let (began, mut timed, mut spent) = (Instant::now(), 0, 0.0);
     train::run(&job, None, &mut |event| {
         if let Event::Step { step, tokens, seconds, .. } = event {
@@ -55,7 +54,7 @@ pub fn measure(run: &Run, work: &Work) -> Result<Time> {
 }
 
 /// Seconds of one evaluation, from one batch of held-out rows.
-fn judging(run: &Run) -> Result<f64> {
+fn judging(run: &Job) -> Result<f64> {
     let some = &run.heldout[..run.settings.batch_size.min(run.heldout.len())];
     let tokens = |rows: &[crate::data::Example]| rows.iter().map(|e| e.ids.len()).sum::<usize>() as f64;
     if some.is_empty() || run.settings.eval_every == 0 {

@@ -194,14 +194,15 @@ fn q6_k(b: &[u8; 210], x: &mut [f32; 256]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use candle_core::quantized::{GgmlDType, QStorage, QTensor};
     use candle_core::{Device, Tensor};
     use rand::{Rng, SeedableRng};
 
     use super::*;
 
-    const KINDS: [(WeightType, GgmlDType); 8] = [
+    /// Every type of blocks, as candle calls it.
+    pub(in crate::kernels) const KINDS: [(WeightType, GgmlDType); 8] = [
         (WeightType::Q8_0, GgmlDType::Q8_0),
         (WeightType::Q4_0, GgmlDType::Q4_0),
         (WeightType::Q4_1, GgmlDType::Q4_1),

@@ -51,12 +51,7 @@ impl Element for bf16 {
 /// `to = from`, rounded.
 pub(crate) fn convert<X: Element, T: Element>(from: &[X], to: &mut [T]) {
     let lanes = Lanes::in_force();
-    host::for_rows(to, 1, |at, to| convert_run(lanes, &from[at..][..to.len()], to));
-}
-
-/// [`convert`] on this thread.
-pub(super) fn convert_here<X: Element, T: Element>(lanes: Lanes, from: &[X], to: &mut [T]) {
-    convert_run(lanes, from, to);
+    host::for_rows(to, 1, |at, to| convert_here(lanes, &from[at..][..to.len()], to));
 }
 
 /// Every row of `y` (rows, n) `+= bias` (n).
@@ -72,7 +67,10 @@ pub(super) fn sum_here(lanes: Lanes, parts: &[f32], y: &mut [f32]) {
     rest.chunks_exact(y.len()).for_each(|part| add_run(lanes, part, y));
 }
 
-multiversion! { fn convert_run<X: Element, T: Element>(from: &[X], to: &mut [T]) = convert_body; }
+multiversion! {
+    /// [`convert`] on this thread.
+    pub(super) fn convert_here<X: Element, T: Element>(from: &[X], to: &mut [T]) = convert_body;
+}
 multiversion! { fn add_run<T: Element>(x: &[f32], y: &mut [T]) = add_body; }
 
 #[inline(always)]
@@ -100,13 +98,13 @@ mod tests {
         let xs: Vec<f32> = special.into_iter().chain(many).collect();
         for lanes in Lanes::available() {
             let mut got = vec![bf16::ZERO; xs.len()];
-            convert_run(lanes, &xs, &mut got);
+            convert_here(lanes, &xs, &mut got);
             for (x, got) in xs.iter().zip(&got) {
                 let want = bf16::from_f32(*x);
                 assert!(want == *got || (x.is_nan() && got.is_nan()), "{}: {x:e} became {got}", lanes.name());
             }
             let mut back = vec![0f32; got.len()];
-            convert_run(lanes, &got, &mut back);
+            convert_here(lanes, &got, &mut back);
             assert!(back.iter().zip(&got).all(|(b, g)| *b == g.to_f32() || g.is_nan()), "{}", lanes.name());
         }
     }

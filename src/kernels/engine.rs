@@ -4,12 +4,12 @@
 //! CPUs with AVX-512 BF16. Refuses to know: blocks, which activations are kept.
 //! Legend: n tokens, i inputs, o outputs, r rank.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use half::bf16;
 
 use super::adapted::{self, LowRankSlices, PairGradient};
-use super::attention::{Normalisers, Slices};
+use super::attention::{Normalisers, Slices, Texts};
 use super::dropout::TokenMask;
 use super::element::Element;
 use super::head_loss;
@@ -107,17 +107,6 @@ pub(crate) struct Back<'a, T> {
     pub gradient: Option<&'a mut PairGradient>,
 }
 
-/// Whole texts, one after another, that attend to themselves only.
-pub(crate) struct Texts<'a> {
-    pub spans: &'a [Range<usize>],
-    /// First token of each token's text.
-    pub starts: &'a [u32],
-    pub heads: usize,
-    pub key_heads: usize,
-    pub head_dim: usize,
-    pub scale: f64,
-}
-
 /// What attention leaves for its way back.
 #[derive(Debug)]
 pub(crate) enum Attended {
@@ -139,6 +128,8 @@ pub(crate) trait Engine: Element {
     /// Whether [`Engine::attend_back`] gives what each query head adds to keys and values, not the sum over those that
     /// share a head.
     const EACH_HEAD: bool;
+    /// Rows whose logits [`Engine::head_loss`] holds at once.
+    const LOGIT_ROWS: usize;
     /// `x (n, i)` through several layers at once, each to its own place.
     fn forward(x: &[Self], layers: &[Layer], dests: Vec<Dest<Self>>);
     /// Adds each layer's pair gradient, and makes the sum of the gradients of their common input, if it is wanted.
@@ -159,6 +150,7 @@ pub(crate) trait Engine: Element {
 
 impl Engine for f32 {
     const EACH_HEAD: bool = false;
+    const LOGIT_ROWS: usize = head_loss::CHUNK;
 
     fn forward(x: &[f32], layers: &[Layer], dests: Vec<Dest<f32>>) {
         for (layer, dest) in layers.iter().zip(dests) {
@@ -166,13 +158,11 @@ impl Engine for f32 {
                 Dest::Set(y) | Dest::Store(y) => (y, false),
                 Dest::Add(y) => (y, true),
             };
-            let (pair, sizes) = (layer.pair.map(Pair::slices), adapted::layer(layer.matrix, layer.side));
-            match (layer.dropped(x), pair) {
-                (Some(dropped), Some(pair)) => {
-                    adapted::forward(x, layer.matrix, layer.side, None, y, add);
-                    adapted::add_share(&dropped, sizes, pair, y);
-                }
-                _ => adapted::forward(x, layer.matrix, layer.side, pair, y, add),
+            adapted::forward(x, layer.matrix, layer.side, None, y, add);
+            if let Some(pair) = layer.pair {
+                let dropped = layer.dropped(x);
+                let sizes = adapted::layer(layer.matrix, layer.side);
+                adapted::add_share(dropped.as_deref().unwrap_or(x), sizes, pair.slices(), y);
             }
         }
     }
@@ -217,6 +207,7 @@ impl Engine for f32 {
 #[cfg(target_arch = "x86_64")]
 impl Engine for bf16 {
     const EACH_HEAD: bool = true;
+    const LOGIT_ROWS: usize = head_loss_bf16::ROWS;
 
     fn forward(x: &[bf16], layers: &[Layer], dests: Vec<Dest<bf16>>) {
         let dropped: Vec<Option<Vec<bf16>>> = layers.iter().map(|l| l.dropped(x)).collect();
@@ -261,13 +252,13 @@ impl Engine for bf16 {
     }
 
     fn attend(texts: &Texts, qkv: [&[bf16]; 3], out: &mut [bf16]) -> Attended {
-        Attended::Half(half_attention::forward(&half_texts(texts), qkv, out))
+        Attended::Half(half_attention::forward(texts, qkv, out))
     }
 
     fn attend_back(texts: &Texts, qkv: [&[bf16]; 3], left: Behind<bf16>, grads: [&mut [f32]; 3]) {
         let Attended::Half(normalisers) = left.saved else { unreachable!("of this precision") };
         let saved = half_attention::Saved { out: left.out, grad: left.grad, normalisers };
-        half_attention::backward(&half_texts(texts), qkv, saved, grads);
+        half_attention::backward(texts, qkv, saved, grads);
     }
 
     fn head_loss(
@@ -286,14 +277,37 @@ impl Engine for bf16 {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn half_texts<'a>(texts: &Texts<'a>) -> half_attention::Texts<'a> {
-    half_attention::Texts {
-        spans: texts.spans,
-        heads: texts.heads,
-        key_heads: texts.key_heads,
-        head_dim: texts.head_dim,
-        scale: texts.scale as f32,
+/// Products of one input with matrices of one shape, as training makes them: the input is in the precision of the products
+/// already. For measuring.
+pub(crate) struct Prepared<'a> {
+    matrices: &'a [Arc<Frozen>],
+    side: Side,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only made where bf16 is"))]
+    x: Vec<bf16>,
+}
+
+impl<'a> Prepared<'a> {
+    /// `None` where products are not made in bf16, or widths are odd.
+    pub(crate) fn new(matrices: &'a [Arc<Frozen>], side: Side, x: &[f32]) -> Option<Prepared<'a>> {
+        let even = |w: &Arc<Frozen>| w.is_bf16() && (w.weight.rows | w.weight.cols).is_multiple_of(2);
+        let x = x.iter().map(|v| bf16::from_f32(*v)).collect();
+        matrices.iter().all(even).then_some(Prepared { matrices, side, x })
+    }
+
+    /// Every product, one after another: `x·Wᵀ` into `kept` (as activations are), `x·W` into `summed` (as gradients are).
+    pub(crate) fn multiply(&self, kept: &mut [bf16], summed: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        rayon::scope(|_| {
+            for matrix in self.matrices {
+                let dest = match self.side {
+                    Side::Transposed => Dest::Store(&mut *kept),
+                    Side::Plain => Dest::Set(&mut *summed),
+                };
+                bf16::forward(&self.x, &[Layer { matrix, side: self.side, pair: None, drop: None }], vec![dest]);
+            }
+        });
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (kept, summed);
     }
 }
 

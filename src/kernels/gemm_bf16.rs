@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::host::Out;
 use super::panel::{self, NR, Scratch};
+use super::simd::first;
 use super::tile_bf16::{Into, Operands, Output, as_bf16, stripe};
 use super::weight::Weight;
 
@@ -260,30 +261,13 @@ impl Share<'_> {
     }
 }
 
-/// `y[m, n] (+)= x[m, k] · W[n, k]ᵀ`. Requires AVX-512 BF16.
-pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
-    assert!(x.len() == m * w.cols && y.len() == m * w.rows, "nt: shapes disagree");
-    let a = rounded(x, m, w.cols);
-    let a = Left { data: &a, width: w.cols.next_multiple_of(2) };
-    sum(&[Job { a, w, transposed: true, share: None }], &mut if add { Target::Add(y) } else { Target::Set(y) });
-}
-
-/// `dx[m, k] (+)= dy[m, n] · W[n, k]`. Requires AVX-512 BF16.
-pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
-    assert!(dy.len() == m * w.rows && dx.len() == m * w.cols, "nn: shapes disagree");
-    let a = rounded(dy, m, w.rows);
-    let a = Left { data: &a, width: w.rows.next_multiple_of(2) };
-    sum(&[Job { a, w, transposed: false, share: None }], &mut if add { Target::Add(dx) } else { Target::Set(dx) });
-}
-
-/// `y = x·Wᵀ` in bf16, of even width.
-pub(super) fn half_nt(x: &[bf16], w: &Weight, y: &mut [bf16]) {
-    sum(&[Job { a: Left { data: x, width: w.cols }, w, transposed: true, share: None }], &mut Target::Half(y));
-}
-
-/// `y = x·W` in f32, of even depth.
-pub(super) fn half_nn(x: &[bf16], w: &Weight, y: &mut [f32]) {
-    sum(&[Job { a: Left { data: x, width: w.rows }, w, transposed: false, share: None }], &mut Target::Set(y));
+/// `y (+)= x · Wᵀ` (`transposed`) or `x · W` for `m` rows of f32. Requires AVX-512 BF16.
+pub(super) fn product(x: &[f32], m: usize, w: &Weight, transposed: bool, y: &mut [f32], add: bool) {
+    let k = if transposed { w.cols } else { w.rows };
+    assert!(x.len() == m * k, "product: shapes");
+    let a = rounded(x, m, k);
+    let a = Left { data: &a, width: k.next_multiple_of(2) };
+    sum(&[Job { a, w, transposed, share: None }], &mut if add { Target::Add(y) } else { Target::Set(y) });
 }
 
 /// `x (m, k)` rounded to bf16, rows padded with zero to an even width.
@@ -325,7 +309,7 @@ unsafe fn dot(a: *const u32, b: *const u32, kp: usize) -> f32 {
         }
         while at < kp {
             let left = kp - at;
-            let mask = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
+            let mask = first(left) as u16;
             let (x, y) = (_mm512_maskz_loadu_epi32(mask, a.add(at).cast()), _mm512_maskz_loadu_epi32(mask, b.add(at).cast()));
             even = _mm512_dpbf16_ps(even, as_bf16(x), as_bf16(y));
             at += 16;

@@ -12,7 +12,7 @@ use super::simd::Lanes;
 use crate::error::Result;
 
 /// Rows whose logits are held at once.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// Sum over the `n` rows of `hidden` (n, d) of `-log softmax(head(hidden))[target]`, in nats; a scalar on the CPU,
 /// differentiable in `hidden`.

@@ -89,47 +89,11 @@ pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], 
     }
     #[cfg(target_arch = "x86_64")]
     if w.bf16 {
-        return match side {
-            Side::Transposed => super::gemm_bf16::nt(x, m, &w.weight, y, add),
-            Side::Plain => super::gemm_bf16::nn(x, m, &w.weight, y, add),
-        };
+        return super::gemm_bf16::product(x, m, &w.weight, side == Side::Transposed, y, add);
     }
     match side {
         Side::Transposed => gemm_f32::nt(x, m, &w.weight, y, add),
         Side::Plain => gemm_f32::nn(x, m, &w.weight, y, add),
-    }
-}
-
-/// Products of one input with matrices of one shape, as training makes them: the input is in the precision of the products
-/// already. For measuring.
-pub struct Prepared<'a> {
-    matrices: &'a [Arc<Frozen>],
-    side: Side,
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only made where bf16 is"))]
-    x: Vec<half::bf16>,
-}
-
-impl<'a> Prepared<'a> {
-    /// `None` where products are not made in bf16, widths are odd, or it is not `wanted`.
-    pub fn new(matrices: &'a [Arc<Frozen>], side: Side, x: &[f32], wanted: bool) -> Option<Prepared<'a>> {
-        let even = |w: &Arc<Frozen>| w.bf16 && (w.weight.rows | w.weight.cols).is_multiple_of(2);
-        let x = x.iter().map(|v| half::bf16::from_f32(*v)).collect();
-        (wanted && matrices.iter().all(even)).then_some(Prepared { matrices, side, x })
-    }
-
-    /// Every product, one after another: `x·Wᵀ` into `kept` (as activations are), `x·W` into `summed` (as gradients are).
-    pub fn multiply(&self, kept: &mut [half::bf16], summed: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        rayon::scope(|_| {
-            for w in self.matrices {
-                match self.side {
-                    Side::Transposed => super::gemm_bf16::half_nt(&self.x, &w.weight, kept),
-                    Side::Plain => super::gemm_bf16::half_nn(&self.x, &w.weight, summed),
-                }
-            }
-        });
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (kept, summed);
     }
 }
 

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::host::Out;
 use super::panel;
+use super::simd::first;
 use super::tile_bf16::{Into, Operands, Output, as_bf16, narrow};
 
 /// Tokens of one task of [`thin`].
@@ -180,7 +181,7 @@ struct Columns {
 /// Requires AVX-512 F, BW, VL and BF16; `a` holds R × pairs, `c` R rows of stride `x.n`.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
 unsafe fn outer_tile<const R: usize>(a: *const u32, pairs: usize, x: Columns, c: *mut f32) -> usize {
-    let mask: u32 = if x.width >= 32 { u32::MAX } else { (1u32 << x.width) - 1 };
+    let mask = first(x.width);
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
     for p in 0..pairs {
         let row = x.x.cast::<i16>().wrapping_add(2 * p * x.n);

@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::simd::first;
 use super::weight::{RowOrder, Weight, WeightType};
 
 /// Columns of the panels of matrices: three registers.
@@ -39,7 +40,7 @@ pub(super) unsafe fn transpose_rows(rows: &[Row; 16], pairs: usize, dst: *mut u3
     let mut p0 = 0;
     while p0 < pairs {
         let left = pairs - p0;
-        let mask: u16 = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
+        let mask = first(left) as u16;
         let mut r = [_mm512_setzero_si512(); 16];
         let mut j = 0;
         while j < 16 {
@@ -107,7 +108,7 @@ pub(super) unsafe fn interleave(low: Row, high: Row, columns: usize, dst: *mut u
     let mut j = 0;
     while j < columns {
         let left = columns - j;
-        let mask: u16 = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
+        let mask = first(left) as u16;
         // SAFETY: the mask keeps to the elements that exist; the destination holds whole sixteens.
         unsafe {
             let l = sixteen(low, j, mask);
@@ -185,7 +186,7 @@ unsafe fn round_run(x: &[f32], out: &mut [bf16]) {
     let mut at = 0;
     while at < x.len() {
         let left = x.len() - at;
-        let mask: u16 = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
+        let mask = first(left) as u16;
         // SAFETY: the mask keeps to the elements that exist.
         unsafe {
             let v = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x.as_ptr().add(at)));
@@ -222,9 +223,7 @@ impl Scratch {
         out[columns..].fill(bf16::ZERO);
         out.as_ptr()
     }
-}
 
-impl Scratch {
     /// Row `row` as whole pairs.
     pub(super) fn whole_row(&mut self, w: &Weight, row: usize) -> Row {
         self.row(w, row, (0, w.cols), 0, w.cols.next_multiple_of(2))

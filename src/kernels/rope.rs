@@ -134,7 +134,7 @@ pub(crate) fn turn_parts<T: Element>(turn: &Turn, parts: [&[f32]; 3], out: [&mut
     let angles = turn.table.map(|t| t.upto(turn.positions.iter().max().map_or(0, |p| *p as usize + 1)));
     let half = turn.table.map_or(0, |t| t.inverse_frequencies.len());
     let widths = [0, 1, 2].map(|i| (parts[i].len() / tokens, out[i].len() / tokens));
-    let rows = host::rows_per_task(widths[0].0).min(tokens.div_ceil(rayon::current_num_threads()).max(1));
+    let rows = host::rows_per_task(widths[0].0);
     let [q, k, v] = out;
     let tasks = q.par_chunks_mut(rows * widths[0].1).zip(k.par_chunks_mut(rows * widths[1].1));
     let tasks = tasks.zip(v.par_chunks_mut(rows * widths[2].1)).enumerate();

@@ -10,7 +10,7 @@ use half::bf16;
 use super::cpu;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(super) use x86::{Avx2, Avx512, first};
 
 /// The vectors a kernel runs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,12 @@ use half::bf16;
 
 use super::Simd;
 
+/// One bit for each of the first `n` lanes, of 32 (or of 16: the low half).
+#[inline(always)]
+pub(in crate::kernels) const fn first(n: usize) -> u32 {
+    if n >= 32 { u32::MAX } else { (1 << n) - 1 }
+}
+
 /// Proof that this processor has AVX2 and FMA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Avx2(());
@@ -38,10 +44,9 @@ impl Avx512 {
         (wide && Avx2::detect().is_some()).then_some(Avx512(()))
     }
 
-    /// One bit for each of the first `n` lanes.
     #[inline(always)]
     fn mask(n: usize) -> __mmask16 {
-        ((1u32 << n.min(16)) - 1) as __mmask16
+        first(n) as __mmask16
     }
 }
 

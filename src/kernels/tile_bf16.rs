@@ -6,6 +6,8 @@
 
 use std::arch::x86_64::*;
 
+use super::simd::first;
+
 /// How sums reach the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Into {
@@ -137,7 +139,7 @@ unsafe fn tile<const R: usize, const C: usize>(first: Operands, second: Operands
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
 unsafe fn put(sum: __m512, to: Output, column: usize) {
     let left = to.width.saturating_sub(column);
-    let mask: u16 = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
+    let mask = first(left) as u16;
     // SAFETY: the mask keeps to the columns that exist.
     unsafe {
         match to.how {

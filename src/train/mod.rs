@@ -23,6 +23,7 @@ use order::{Micro, Order};
 use state::Carried;
 
 /// What a run trains, on what, and how.
+#[derive(Clone, Copy)]
 pub struct Job<'a> {
     pub model: &'a Model,
     pub adapter: &'a Adapter,
@@ -214,7 +215,7 @@ impl Loop<'_> {
             Some((planned, micros)) if planned == step => micros,
             _ => self.order.micro_batches(step),
         };
-        let trained: usize = micros.iter().flatten().flatten().map(|i| trained_len(&job.examples[*i])).sum();
+        let trained: usize = micros.iter().flatten().flatten().map(|i| job.examples[*i].targets()).sum();
         let row = |row: &Vec<usize>| row.iter().map(|i| &job.examples[*i]).collect();
         let rows: Vec<Vec<&Example>> = micros[micro].iter().map(row).collect();
         let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
@@ -318,11 +319,6 @@ pub fn recompute(checkpoint: recipe::Checkpoint) -> Recompute {
         recipe::Checkpoint::None => Recompute::Never,
         recipe::Checkpoint::Block => Recompute::Always,
     }
-}
-
-/// Tokens of an example that carry loss; the first token of a row has nothing to be predicted from.
-fn trained_len(example: &Example) -> usize {
-    example.trained.iter().skip(1).filter(|t| **t).count()
 }
 
 /// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share. Written out where

@@ -5,6 +5,7 @@
 //! a first visible key, model families.
 //! Legend: `b` batch, `t` queries, `s` keys, `h` heads, `hkv` key heads, `dh` head size.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, bail};
@@ -91,7 +92,7 @@ impl Dims {
     }
 
     /// Keys that query `i` of row `b` sees, as a half-open range; empty when it sees none.
-    fn visible(self, starts: &[u32], b: usize, i: usize) -> std::ops::Range<usize> {
+    fn visible(self, starts: &[u32], b: usize, i: usize) -> Range<usize> {
         let end = self.s - self.t + i + 1;
         (starts[b * self.t + i] as usize).min(end)..end
     }
@@ -123,6 +124,27 @@ impl<'a> Heads<'a> {
 struct Normaliser {
     max: f32,
     sum: f32,
+}
+
+/// Whole texts, one after another, that attend to themselves only.
+#[derive(Debug, Clone)]
+pub(crate) struct Texts<'a> {
+    /// First and past-the-last token of each text.
+    pub spans: &'a [Range<usize>],
+    /// First token of each token's text.
+    pub starts: &'a [u32],
+    pub heads: usize,
+    pub key_heads: usize,
+    pub head_dim: usize,
+    pub scale: f64,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Texts<'_> {
+    /// Query heads that share a head of keys and values.
+    fn group(&self) -> usize {
+        self.heads / self.key_heads
+    }
 }
 
 /// [`attention`] of one batch on slices: contiguous q (b, t, h, dh), k and v (b, t, hkv, dh), as many keys as queries.

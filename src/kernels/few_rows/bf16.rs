@@ -10,6 +10,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::expand::{Format, GROUP};
+use crate::kernels::simd::first;
 use crate::kernels::tile_bf16::as_bf16;
 
 /// A few rows of x, each element rounded to bf16: groups of 32 elements, in each group row after row (`height` of them,
@@ -66,7 +67,7 @@ pub(super) unsafe fn floats<const R: usize, const M: usize>(
     let mut g = 0;
     while g * GROUP < k {
         let left = k - g * GROUP;
-        let mask = if left >= GROUP { u32::MAX } else { (1u32 << left) - 1 };
+        let mask = first(left);
         let mut r = 0;
         while r < R {
             let at = rows[r].wrapping_add(g * GROUP * 2);

@@ -8,18 +8,8 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::files::Mapped;
+use crate::kernels::blocks::tests::KINDS;
 use crate::kernels::cpu::{Level, level};
-
-const QUANTISED: [(WeightType, GgmlDType); 8] = [
-    (WeightType::Q8_0, GgmlDType::Q8_0),
-    (WeightType::Q4_0, GgmlDType::Q4_0),
-    (WeightType::Q4_1, GgmlDType::Q4_1),
-    (WeightType::Q5_0, GgmlDType::Q5_0),
-    (WeightType::Q5_1, GgmlDType::Q5_1),
-    (WeightType::Q4K, GgmlDType::Q4K),
-    (WeightType::Q5K, GgmlDType::Q5K),
-    (WeightType::Q6K, GgmlDType::Q6K),
-];
 
 fn numbers(seed: usize, n: usize) -> Vec<f32> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed as u64);
@@ -54,7 +44,7 @@ fn matrices() -> Vec<Weight> {
     for (rows, cols) in [(1, 1), (3, 31), (9, 33), (17, 130), (101, 576)] {
         all.extend([WeightType::F32, WeightType::F16, WeightType::BF16].map(|dtype| plain(rows, cols, dtype)));
     }
-    for kind in QUANTISED {
+    for kind in KINDS {
         let block = kind.0.block();
         for (rows, blocks) in [(1, 1), (11, 3), (23, 18)] {
             all.push(quantised(rows, blocks * block, kind, RowOrder::Plain));

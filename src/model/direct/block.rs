@@ -5,9 +5,10 @@ use super::texts::Texts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::adapted::PairGradient;
+use crate::kernels::attention;
 use crate::kernels::dropout::{Mask, TokenMask};
 use crate::kernels::element::add_to_rows;
-use crate::kernels::engine::{self, Attended, Back, Behind, Dest, Layer, Pair};
+use crate::kernels::engine::{Attended, Back, Behind, Dest, Layer, Pair};
 use crate::kernels::rope::{Turn, turn_parts};
 use crate::kernels::{glu, norm};
 
@@ -64,8 +65,8 @@ impl Given<'_> {
         Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: self.pairs[site.site.0].as_ref(), drop }
     }
 
-    fn attention(&self) -> engine::Texts<'_> {
-        engine::Texts {
+    fn attention(&self) -> attention::Texts<'_> {
+        attention::Texts {
             spans: &self.texts.spans,
             starts: &self.texts.batch.starts,
             heads: self.shared.heads,

@@ -1,9 +1,13 @@
 //! What a call holds, from its sizes alone.
 
+#[cfg(target_arch = "x86_64")]
+use half::bf16;
+
 use super::super::Model;
 use super::block;
 use super::texts;
-use super::workspace::{Pooled, Recompute};
+use super::workspace::{self, Pooled, Recompute};
+use crate::kernels::engine::Engine;
 use crate::model::Site;
 
 /// Bytes that the written-out path holds at its peak, by what they are for.
@@ -22,11 +26,12 @@ pub struct Memory {
 }
 
 impl Model {
-    /// The memory of [`Model::direct_gradients`] for rows of at most `longest` tokens (`trained` of them targets), an
-    /// adapter at the sites that `adapted` names, and `recompute`; `None` where only the decoder covers the model.
+    /// The memory of [`Model::direct_gradients`] for `batch` tokens in rows of at most `longest` (a share of `trained` of
+    /// them targets), an adapter at the sites that `adapted` names, and `recompute`; `None` where only the decoder covers
+    /// the model.
     pub fn direct_memory(
         &self,
-        longest: usize,
+        (longest, batch): (usize, usize),
         trained: f64,
         adapted: &dyn Fn(Site) -> bool,
         recompute: Recompute,
@@ -34,9 +39,13 @@ impl Model {
         if !self.covered() {
             return None;
         }
-        let tokens = texts::most(longest);
+        let tokens = workspace::rounded(batch).min(texts::most(longest));
         let lowest = self.lowest(adapted);
-        let size = if self.multiplies_in_bf16() { 2 } else { 4 };
+        let (size, most_logits) = match self.multiplies_in_bf16() {
+            #[cfg(target_arch = "x86_64")]
+            true => (size_of::<bf16>(), bf16::LOGIT_ROWS),
+            _ => (size_of::<f32>(), f32::LOGIT_ROWS),
+        };
         let recomputed = recomputes(recompute, self.kept_bytes(tokens, lowest, size));
         let activations = match recomputed {
             true => {
@@ -46,10 +55,7 @@ impl Model {
             false => self.kept_bytes(tokens, lowest, size),
         };
         let targets = (tokens as f64 * trained).ceil() as usize;
-        let logits = match size {
-            2 => targets.min(512) * self.config.vocab * 2,
-            _ => targets.min(256) * self.config.vocab * 4,
-        };
+        let logits = targets.min(most_logits) * self.config.vocab * size;
         let widest = self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width)).max().unwrap_or(0);
         // Gradients of a block's parts live while its activations do; residual stream, its gradient, chosen rows.
         let workspace = tokens * (widest * size + 8 * self.config.width * 4);

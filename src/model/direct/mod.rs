@@ -17,6 +17,7 @@ mod workspace;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use super::Model;
 use super::decoder::{Block, Mlp, Norm, Qkv};
@@ -75,7 +76,7 @@ impl Model {
     ) -> Result<Option<Direct>> {
         let Some(pairs) = self.plain_pairs(adapt) else { return Ok(None) };
         let half = self.multiplies_in_bf16();
-        let values = pairs.iter().map(|p| p.as_ref().map(|p| read(p, half)).transpose()).collect::<Result<Vec<_>>>()?;
+        let values = pairs.par_iter().map(|p| p.as_ref().map(|p| read(p, half)).transpose()).collect::<Result<Vec<_>>>()?;
         let masks: Vec<Option<Mask>> = pairs.iter().map(|p| p.as_ref()?.mask).collect();
         let mut gradients: Vec<_> = values.iter().map(|v| v.as_ref().map(Pair::zero)).collect();
         let groups: Vec<Texts> = texts::groups(rows).iter().map(|group| Texts::new(rows, group, trained)).collect();

@@ -22,22 +22,18 @@ pub(super) struct Texts {
 impl Texts {
     /// The examples `which` of `rows`; `trained(row, i)` tells whether token `i` of a row is a target.
     pub(super) fn new(rows: &[&[u32]], which: &[usize], trained: &dyn Fn(usize, usize) -> bool) -> Texts {
-        let mut batch = Batch { ids: Vec::new(), rows: 1, len: 0, positions: Vec::new(), starts: Vec::new() };
+        let texts: Vec<&[u32]> = which.iter().map(|row| rows[*row]).collect();
+        let batch = Batch::packed(&[texts], 0);
         let longest = rows.iter().map(|r| r.len()).max().unwrap_or(0);
-        let (mut spans, mut targets, mut places) = (Vec::new(), Targets::default(), Vec::new());
+        let (mut spans, mut whose, mut end) = (Vec::new(), Vec::with_capacity(batch.len), 0);
         for row in which {
-            let (ids, first) = (rows[*row], batch.ids.len());
-            batch.ids.extend_from_slice(ids);
-            batch.positions.extend(0..ids.len() as u32);
-            batch.starts.extend(ids.iter().map(|_| first as u32));
-            for i in (1..ids.len()).filter(|i| trained(*row, *i)) {
-                targets.at.push((first + i - 1) as u32);
-                targets.ids.push(ids[i]);
-            }
-            spans.push(first..batch.ids.len());
-            places.extend((0..ids.len()).map(|i| (row * longest + i) as u64));
+            let first = end;
+            end += rows[*row].len();
+            spans.push(first..end);
+            whose.resize(end, *row);
         }
-        batch.len = batch.ids.len();
+        let places = whose.iter().zip(&batch.positions).map(|(row, at)| (row * longest) as u64 + u64::from(*at)).collect();
+        let targets = Targets::shifted(&batch, |_, i| trained(whose[i], batch.positions[i] as usize));
         Texts { batch, spans, rows: places, targets }
     }
 

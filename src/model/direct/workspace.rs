@@ -36,8 +36,11 @@ pub struct Workspace {
     tokens: usize,
 }
 
-/// Buffers are made for a multiple of this number of tokens, so that they fit again.
-const ROUND: usize = 128;
+/// The number of tokens that buffers for `tokens` are made for, so that they fit again.
+pub(super) fn rounded(tokens: usize) -> usize {
+    const ROUND: usize = 128;
+    tokens.next_multiple_of(ROUND)
+}
 
 impl Workspace {
     pub fn new(recompute: Recompute) -> Workspace {
@@ -46,7 +49,7 @@ impl Workspace {
 
     /// From now on buffers are for `tokens`; those made for more than twice as many or for fewer are let go.
     pub(super) fn fit(&mut self, tokens: usize) {
-        let tokens = tokens.next_multiple_of(ROUND);
+        let tokens = rounded(tokens);
         if tokens > self.tokens || 2 * tokens < self.tokens {
             self.full.free.clear();
             self.half.free.clear();

@@ -103,7 +103,7 @@ fn one_head(
         lanes::deltas(|i| (grads.row(first + i), outs.row(first + i)), &mut columns.delta[..count]);
         for k0 in (0..first + count).step_by(KEYS) {
             let len = KEYS.min(first + count - k0);
-            block(room, [keys, values], (k0, len, first), texts.scale, &columns);
+            block(room, [keys, values], (k0, len, first), texts.scale as f32, &columns);
             let at = k0 * h * e;
             // SAFETY: len rows of this head from k0 on, stride h·e, are this task's own.
             unsafe { gradients(room, keys_turned, (k0, len, e), (dk.add(at), dv.add(at), h * e)) };

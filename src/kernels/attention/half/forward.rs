@@ -70,7 +70,13 @@ fn block(
         // SAFETY: AVX-512 BF16 was detected by the caller; len rows of keys exist from k0 on, the room holds the rest.
         unsafe { stripe(len, products, Operands::NONE, scores) };
         let scores = &mut room.scores[..len * QUERIES];
-        softmax.weigh(scores, &mut room.weights, (k0, first), texts.scale, (k0 > 0).then_some(&mut room.sums[..e * QUERIES]));
+        softmax.weigh(
+            scores,
+            &mut room.weights,
+            (k0, first),
+            texts.scale as f32,
+            (k0 > 0).then_some(&mut room.sums[..e * QUERIES]),
+        );
         let how = if k0 > 0 { Into::Add } else { Into::Set };
         let sums = Output { c: room.sums.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
         let a = values.data[k0 / 2..].as_ptr();
@@ -78,7 +84,7 @@ fn block(
         // SAFETY: as above; e rows of the transposed values, each with the pairs of these keys.
         unsafe { stripe(e, products, Operands::NONE, sums) };
     }
-    for (at, value) in softmax.logarithms(texts.scale).into_iter().enumerate().take(count) {
+    for (at, value) in softmax.logarithms(texts.scale as f32).into_iter().enumerate().take(count) {
         // SAFETY: this query of this head is this task's own.
         unsafe { *normalisers.0.add((span.start + first + at) * h + head) = value };
     }

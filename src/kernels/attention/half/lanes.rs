@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::super::super::panel::transpose_block;
-use super::super::super::simd::{Avx512, Simd};
+use super::super::super::simd::{Avx512, Simd, first};
 use super::QUERIES;
 
 /// Registers of a block of queries.
@@ -155,20 +155,11 @@ unsafe fn finish(sum: &[f32; QUERIES], sums: &[f32], e: usize, count: usize, out
         unsafe {
             let inverse = _mm512_div_ps(_mm512_set1_ps(1.0), _mm512_loadu_ps(sum.as_ptr().add(16 * c)));
             for e0 in (0..e).step_by(16) {
-                let mut r = [_mm512_setzero_si512(); 16];
-                let mut i = 0;
-                while i < 16 {
-                    let row = _mm512_loadu_ps(sums.as_ptr().add((e0 + i) * QUERIES + 16 * c));
-                    r[i] = _mm512_castps_si512(_mm512_mul_ps(row, inverse));
-                    i += 1;
-                }
-                transpose_block(&mut r);
-                let left = e - e0;
-                let mask: u16 = if left >= 16 { 0xffff } else { (1 << left) - 1 };
+                let r = sixteen_rows(sums, e0, c, inverse);
                 let mut i = 0;
                 while i < 16 && 16 * c + i < count {
                     let at = out.add((16 * c + i) * stride + e0);
-                    _mm256_mask_storeu_epi16(at.cast(), mask, narrow(_mm512_castsi512_ps(r[i])));
+                    _mm256_mask_storeu_epi16(at.cast(), first(e - e0) as u16, narrow(_mm512_castsi512_ps(r[i])));
                     i += 1;
                 }
             }
@@ -189,24 +180,36 @@ pub(super) unsafe fn rows_of(sums: &[f32], e: usize, count: usize, out: *mut f32
         for e0 in (0..e).step_by(16) {
             // SAFETY: as in `finish`.
             unsafe {
-                let mut r = [_mm512_setzero_si512(); 16];
-                let mut i = 0;
-                while i < 16 {
-                    r[i] = _mm512_loadu_si512(sums.as_ptr().add((e0 + i) * QUERIES + 16 * c).cast());
-                    i += 1;
-                }
-                transpose_block(&mut r);
-                let left = e - e0;
-                let mask: u16 = if left >= 16 { 0xffff } else { (1 << left) - 1 };
+                let r = sixteen_rows(sums, e0, c, _mm512_set1_ps(1.0));
                 let mut i = 0;
                 while i < 16 && 16 * c + i < count {
-                    _mm512_mask_storeu_ps(out.add((16 * c + i) * stride + e0), mask, _mm512_castsi512_ps(r[i]));
+                    let at = out.add((16 * c + i) * stride + e0);
+                    _mm512_mask_storeu_ps(at, first(e - e0) as u16, _mm512_castsi512_ps(r[i]));
                     i += 1;
                 }
             }
         }
         c += 1;
     }
+}
+
+/// Elements `e0..e0 + 16` of the queries of register `c`, times a factor a query, a register a query.
+///
+/// # Safety
+/// `sums` holds sixteen rows of queries from `e0` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn sixteen_rows(sums: &[f32], e0: usize, c: usize, factor: __m512) -> [__m512i; 16] {
+    let mut r = [_mm512_setzero_si512(); 16];
+    let mut i = 0;
+    while i < 16 {
+        // SAFETY: as the contract says.
+        let row = unsafe { _mm512_loadu_ps(sums.as_ptr().add((e0 + i) * QUERIES + 16 * c)) };
+        r[i] = _mm512_castps_si512(_mm512_mul_ps(row, factor));
+        i += 1;
+    }
+    transpose_block(&mut r);
+    r
 }
 
 /// The numbers of each query that the backward pass needs.
@@ -300,7 +303,7 @@ pub(super) fn turn(rows: &[u32], e: usize, count: usize, out: &mut [u32], stride
 /// As [`turn`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn turn_run(rows: &[u32], e: usize, count: usize, out: &mut [u32], stride: usize) {
-    let mask: u16 = if count >= 16 { 0xffff } else { (1 << count) - 1 };
+    let mask = first(count) as u16;
     for e0 in (0..e).step_by(16) {
         let mut r = [_mm512_setzero_si512(); 16];
         let mut p = 0;

@@ -13,12 +13,11 @@ mod lanes;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
-
 use half::bf16;
 use rayon::prelude::*;
 
 use super::super::panel::{self, Row};
+use super::Texts;
 pub(in crate::kernels) use backward::{Saved, backward};
 pub(in crate::kernels) use forward::forward;
 
@@ -26,23 +25,6 @@ pub(in crate::kernels) use forward::forward;
 const QUERIES: usize = 48;
 /// Keys of a block: scores of a block of queries stay in the second-level cache.
 const KEYS: usize = 256;
-
-/// Sizes of one call.
-#[derive(Debug, Clone)]
-pub(in crate::kernels) struct Texts<'a> {
-    /// First and past-the-last token of each text.
-    pub spans: &'a [Range<usize>],
-    pub heads: usize,
-    pub key_heads: usize,
-    pub head_dim: usize,
-    pub scale: f32,
-}
-
-impl Texts<'_> {
-    fn group(&self) -> usize {
-        self.heads / self.key_heads
-    }
-}
 
 /// Vectors of one head: token `i` begins `i · stride` elements on.
 #[derive(Clone, Copy)]

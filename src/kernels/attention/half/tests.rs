@@ -1,6 +1,8 @@
 use half::bf16;
 
 use super::super::super::cpu::{Level, level};
+use std::ops::Range;
+
 use super::super::Slices;
 use super::*;
 
@@ -51,7 +53,7 @@ impl Case {
 
     fn texts(&self) -> Texts<'_> {
         let (heads, key_heads, head_dim) = self.sizes;
-        Texts { spans: &self.spans, heads, key_heads, head_dim, scale: 0.3 }
+        Texts { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scale: 0.3 }
     }
 
     /// The output and the three gradients.
