@@ -97,7 +97,8 @@ pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
             let mut half = vec![half::bf16::ZERO; if prepared.is_some() { rows * to } else { 0 }];
             let seconds = best(stream.as_ref(), || match &prepared {
                 Some(prepared) => prepared.multiply(&mut half, &mut y),
-                None => frozen.iter().for_each(|w| product_slice(&x, rows, w, side, &mut y)),
+                // From inside the pool, as passes of the model run.
+                None => rayon::scope(|_| frozen.iter().for_each(|w| product_slice(&x, rows, w, side, &mut y))),
             });
             let (gflops, gb_s) = (flops / seconds / 1e9, bytes as f64 / seconds / 1e9);
             Rate { gflops, gb_s, share: read_gb_s.map_or(gflops / gemm_peak_gflops, |limit| gb_s / limit) }

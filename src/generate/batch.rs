@@ -159,8 +159,10 @@ impl Running {
 }
 
 fn forward(model: &Model, adapt: &dyn Adapt, cache: &mut Cache, batch: &Batch) -> Result<Vec<f32>> {
-    let logits = model.forward_last(&mut Ctx::cached(adapt, cache), batch)?; // (b, v)
-    Ok(logits.flatten_all()?.to_vec1()?)
+    super::in_pool(|| {
+        let logits = model.forward_last(&mut Ctx::cached(adapt, cache), batch)?; // (b, v)
+        Ok(logits.flatten_all()?.to_vec1()?)
+    })
 }
 
 #[cfg(test)]

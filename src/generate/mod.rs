@@ -15,6 +15,12 @@ pub use sample::Sampling;
 pub use session::Session;
 pub use stream::TextStream;
 
+/// Runs one pass of the model on a thread of the pool: a pass has hundreds of parallel loops, and a thread from outside
+/// would wait for the pool's at each of them.
+fn in_pool<T: Send>(pass: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| pass())
+}
+
 /// When an answer ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {

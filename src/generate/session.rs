@@ -97,9 +97,14 @@ impl<'a> Session<'a> {
         let from = self.held.len();
         let positions = (from..from + ids.len()).map(|p| p as u32).collect();
         let batch = Batch { ids: ids.to_vec(), rows: 1, len: ids.len(), positions, starts: vec![0; ids.len()] };
-        let logits = self.model.forward_last(&mut Ctx::cached(adapt, &mut self.cache), &batch)?; // (1, v)
+        let (model, cache) = (self.model, &mut self.cache);
+        let logits: Result<Vec<f32>> = super::in_pool(|| {
+            let logits = model.forward_last(&mut Ctx::cached(adapt, cache), &batch)?; // (1, v)
+            Ok(logits.flatten_all()?.to_vec1()?)
+        });
+        let logits = logits?;
         self.held.extend_from_slice(ids);
-        Ok(logits.flatten_all()?.to_vec1()?)
+        Ok(logits)
     }
 }
 

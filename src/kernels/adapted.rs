@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::dense::{View, product};
 use super::dropout::TokenMask;
+use super::few_rows;
 use super::host;
 use super::linear::{Frozen, Side, product_into};
 use crate::error::Result;
@@ -54,9 +55,18 @@ pub(super) fn layer(w: &Frozen, side: Side) -> (usize, usize) {
 /// `y (m, o) = x (m, i)·Wᵀ + s·(x·Aᵀ)·Bᵀ`; with `add`, added to what `y` holds.
 pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlices>, y: &mut [f32], add: bool) {
     let (i, o) = layer(w, side);
-    product_into(x, x.len() / i, w, side, y, add);
-    if let Some(pair) = pair {
-        add_share(x, (i, o), pair, y);
+    let m = x.len() / i;
+    match pair {
+        None => product_into(x, m, w, side, y, add),
+        Some(LowRankSlices { a, b, scale }) if few_rows::takes(m) => {
+            let narrow = || few_rows::narrow(x, i, a, scale);
+            let ((), h) = rayon::join(|| product_into(x, m, w, side, y, add), narrow);
+            few_rows::widen(&h, a.len() / i, b, y);
+        }
+        Some(pair) => {
+            product_into(x, m, w, side, y, add);
+            add_share(x, (i, o), pair, y);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! to 16). Refuses to know: tensors, models.
 
 mod lanes;
+mod pair;
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 #[cfg(target_arch = "x86_64")]
@@ -13,18 +14,30 @@ mod expand;
 #[cfg(test)]
 mod tests;
 
+pub(super) use pair::{narrow, widen};
 use rayon::prelude::*;
 
 use super::host::Out;
 use super::simd::Lanes;
 use super::weight::{RowOrder, Weight, WeightType};
 
-/// Rows of x that this path takes.
-pub(super) const MOST: usize = 16;
-/// Bytes of `W` that one task reads, about.
-const TASK: usize = 64 * 1024;
+/// Rows of x that this path takes at most.
+const MOST: usize = 16;
+/// The same where vectors are short: more go faster through the blocked product.
+const MOST_PORTABLE: usize = 4;
+/// Bytes of `W` that one task reads at most, about.
+const TASK: usize = 48 * 1024;
+/// Bytes between what is read and what is fetched ahead, at least.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 16 * 1024;
 /// Rows of `W` of a task are a multiple of this (but for the last).
 const TOGETHER: usize = 8;
+
+/// Whether this path is the one for `m` rows of x.
+pub(super) fn takes(m: usize) -> bool {
+    let most = if matches!(Lanes::in_force(), Lanes::Portable(_)) { MOST_PORTABLE } else { MOST };
+    (1..=most).contains(&m)
+}
 
 /// `y (m, n) (+)= x (m, k) · Wᵀ`, 1 to 16 rows; `bf16` rounds x where the weights are bf16 or blocks (needs AVX-512 BF16).
 pub(super) fn product(x: &[f32], m: usize, w: &Weight, bf16: bool, y: &mut [f32], add: bool) {
@@ -64,10 +77,10 @@ impl Put<'_> {
         }
     }
 
-    /// What row `file_row` gives; each row of the file is put once.
-    fn put(&self, file_row: usize, sums: &[f32]) {
+    /// What row `file_row` gives with the rows of x from `first` on; each row of the file is put once.
+    fn put(&self, file_row: usize, first: usize, sums: &[f32]) {
         let j = self.our_row(file_row);
-        for (i, sum) in sums[..self.m].iter().enumerate() {
+        for (i, sum) in (first..self.m).zip(sums) {
             // SAFETY: the output holds m × rows elements, and those of this row belong to the task that reads it.
             unsafe {
                 let at = { self.out }.0.add(i * self.w.rows + j);
@@ -83,8 +96,10 @@ impl Put<'_> {
 
     /// Runs `f` on every task's rows of the file.
     fn tasks<T>(&self, room: impl Fn() -> T + Sync + Send, f: impl Fn(&mut T, std::ops::Range<usize>) + Sync + Send) {
-        let rows = (TASK / self.stride().max(1)).next_multiple_of(TOGETHER).max(TOGETHER);
         let n = self.w.rows;
+        // Two to a power: any number of threads that is such a power gets equal shares.
+        let parts = (n * self.stride()).div_ceil(TASK).next_power_of_two();
+        let rows = n.div_ceil(parts).next_multiple_of(TOGETHER);
         (0..n.div_ceil(rows)).into_par_iter().for_each_init(room, |room, t| f(room, t * rows..((t + 1) * rows).min(n)));
     }
 
@@ -101,9 +116,9 @@ fn with_lanes(level: Lanes, x: &[f32], to: &Put) {
 /// The bf16 path: number of rows and type of the blocks become constants.
 #[cfg(target_arch = "x86_64")]
 mod half {
-    use super::bf16::{Rows, Scales, Sums, floats, quantised};
-    use super::expand::{self, Format};
-    use super::{Put, WeightType};
+    use super::bf16::{Rows, Sums, floats, quantised};
+    use super::expand::{self, Format, Scales};
+    use super::{AHEAD, Put, WeightType};
 
     /// `R` rows of `W`, their strides apart, with `M` rows of x.
     type Run<const R: usize, const M: usize> = unsafe fn([*const u8; R], usize, usize, &Rows, &mut Scales) -> Sums<R, M>;
@@ -123,28 +138,29 @@ mod half {
         }
     }
 
+    /// Rows of x and of `W` at once: sums for as many as there are registers, few loads a multiplication.
     fn plain(x: &[f32], to: &Put) {
-        let x = |height| Rows::new(x, to.w.cols, height, &expand::in_order());
+        let x = |height| Rows::each(x, to.w.cols, height, &expand::in_order());
         match to.m {
             1 => each::<8, 1>(&x(1), to, float_rows, float_rows),
             2 => each::<8, 2>(&x(2), to, float_rows, float_rows),
             3 => each::<4, 3>(&x(3), to, float_rows, float_rows),
-            4 => each::<4, 4>(&x(4), to, float_rows, float_rows),
-            5 | 6 => each::<4, 6>(&x(6), to, float_rows, float_rows),
-            7 | 8 => each::<2, 8>(&x(8), to, float_rows, float_rows),
-            9..=12 => each::<2, 12>(&x(12), to, float_rows, float_rows),
-            _ => each::<1, 16>(&x(16), to, float_rows, float_rows),
+            4 | 7 | 8 | 13.. => each::<4, 4>(&x(4), to, float_rows, float_rows),
+            5 => each::<4, 5>(&x(5), to, float_rows, float_rows),
+            6 | 9..=12 => each::<4, 6>(&x(6), to, float_rows, float_rows),
+            0 => {}
         }
     }
 
     fn blocks<F: Format>(x: &[f32], to: &Put) {
-        let x = |height| Rows::new(x, to.w.cols, height, &F::ORDER);
+        let x = |height| Rows::each(x, to.w.cols, height, &F::ORDER);
         match to.m {
+            0 => {}
             1 => each::<8, 1>(&x(1), to, quantised::<F, 8, 1>, quantised::<F, 1, 1>),
             2 => each::<8, 2>(&x(2), to, quantised::<F, 8, 2>, quantised::<F, 1, 2>),
             3 | 4 => each::<4, 4>(&x(4), to, quantised::<F, 4, 4>, quantised::<F, 1, 4>),
-            5..=8 => each::<2, 8>(&x(8), to, quantised::<F, 2, 8>, quantised::<F, 1, 8>),
-            _ => each::<1, 16>(&x(16), to, quantised::<F, 1, 16>, quantised::<F, 1, 16>),
+            5 | 6 | 9..=12 => each::<2, 6>(&x(6), to, quantised::<F, 2, 6>, quantised::<F, 1, 6>),
+            _ => each::<2, 8>(&x(8), to, quantised::<F, 2, 8>, quantised::<F, 1, 8>),
         }
     }
 
@@ -163,25 +179,29 @@ mod half {
         unsafe { floats(rows, k, ahead, x) }
     }
 
-    fn each<const R: usize, const M: usize>(x: &Rows, to: &Put, run: Run<R, M>, one: Run<1, M>) {
+    /// All of `x`, `M` rows of it after another while the rows of `W` are in the first-level cache.
+    fn each<const R: usize, const M: usize>(x: &[Rows], to: &Put, run: Run<R, M>, one: Run<1, M>) {
         let (k, stride) = (to.w.cols, to.stride());
+        let ahead = (R * stride).max(AHEAD);
         to.tasks(Scales::default, |room, rows| {
             let mut row = rows.start;
             while row < rows.end {
-                if rows.end - row >= R {
-                    let at = to.bytes(row)[..R * stride].as_ptr();
-                    let each = std::array::from_fn(|r| at.wrapping_add(r * stride));
-                    // SAFETY: AVX-512 BF16 was found by whoever made the matrix one of bf16 products; the slice holds R
-                    // whole rows of k elements, and quantised rows are whole blocks.
-                    let sums = unsafe { run(each, k, R * stride, x, room) };
-                    sums.iter().enumerate().for_each(|(r, sums)| to.put(row + r, sums));
-                    row += R;
-                } else {
-                    let at = to.bytes(row)[..stride].as_ptr();
-                    // SAFETY: as above.
-                    to.put(row, &unsafe { one([at], k, stride, x, room) }[0]);
-                    row += 1;
+                let together = if rows.end - row >= R { R } else { 1 };
+                let at = to.bytes(row)[..together * stride].as_ptr();
+                for (part, x) in x.iter().enumerate() {
+                    // SAFETY: AVX-512 BF16 was found by whoever made the matrix one of bf16 products; the slice holds
+                    // these whole rows of k elements, and quantised rows are whole blocks.
+                    unsafe {
+                        if together == R {
+                            let each = std::array::from_fn(|r| at.wrapping_add(r * stride));
+                            let sums = run(each, k, ahead, x, room);
+                            sums.iter().enumerate().for_each(|(r, sums)| to.put(row + r, part * M, sums));
+                        } else {
+                            to.put(row, part * M, &one([at], k, ahead, x, room)[0]);
+                        }
+                    }
                 }
+                row += together;
             }
         });
     }

@@ -84,7 +84,7 @@ pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32])
 
 /// As [`product_slice`]; with `add`, the product is added to what `y` holds.
 pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
-    if side == Side::Transposed && (1..=few_rows::MOST).contains(&m) {
+    if side == Side::Transposed && few_rows::takes(m) {
         return few_rows::product(x, m, &w.weight, w.bf16, y, add);
     }
     #[cfg(target_arch = "x86_64")]

@@ -179,6 +179,9 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn load_half(self, from: &[bf16]) -> [f32; 8] {
+        if let Some(whole) = from.first_chunk::<8>() {
+            return whole.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16));
+        }
         std::array::from_fn(|i| from.get(i).map_or(0.0, |x| x.to_f32()))
     }
     #[inline(always)]

@@ -97,11 +97,16 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn load_half(self, from: &[bf16]) -> __m256 {
-        let mut bits = [0i16; 8];
-        from.iter().zip(&mut bits).for_each(|(x, b)| *b = x.to_bits().cast_signed());
-        // SAFETY: the token proves the feature.
+        let mut some = [bf16::ZERO; 8];
+        // SAFETY: the token proves the feature; eight elements are there, or copied to where eight are.
         unsafe {
-            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(bits.as_ptr().cast()));
+            let bits = if from.len() >= 8 {
+                _mm_loadu_si128(from.as_ptr().cast())
+            } else {
+                from.iter().zip(&mut some).for_each(|(x, to)| *to = *x);
+                _mm_loadu_si128(some.as_ptr().cast())
+            };
+            let low = _mm256_cvtepu16_epi32(bits);
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low))
         }
     }

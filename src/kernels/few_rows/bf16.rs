@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::expand::{Format, GROUP};
+use super::expand::{Format, GROUP, Scales};
 use crate::kernels::simd::first;
 use crate::kernels::tile_bf16::as_bf16;
 
@@ -20,23 +20,25 @@ pub(super) struct Rows {
     /// Sums of the groups, row after row, `padded` of them a row.
     sums: Vec<f32>,
     padded: usize,
-    pub height: usize,
+    height: usize,
 }
 
 impl Rows {
-    /// `x` (m, k) in `height` rows; `order[i]` is the element of a group that lies at place `i`.
-    pub(super) fn new(x: &[f32], k: usize, height: usize, order: &[u8; GROUP]) -> Rows {
+    /// `x` (m, k) in parts of `height` rows.
+    pub(super) fn each(x: &[f32], k: usize, height: usize, order: &[u16; GROUP]) -> Vec<Rows> {
+        x.chunks(k * height).map(|x| Rows::new(x, k, height, order)).collect()
+    }
+
+    /// Up to `height` rows; `order[i]` is the element of a group that lies at place `i`.
+    fn new(x: &[f32], k: usize, height: usize, order: &[u16; GROUP]) -> Rows {
         let groups = k.div_ceil(GROUP);
         let padded = groups.next_multiple_of(16);
         let mut lines = vec![[bf16::ZERO; GROUP]; groups * height];
         let mut sums = vec![0f32; padded * height];
         for (i, x) in x.chunks_exact(k).enumerate() {
             for (g, x) in x.chunks(GROUP).enumerate() {
-                let mut rounded = [bf16::ZERO; GROUP];
-                crate::kernels::panel::round(x, &mut rounded);
-                sums[i * padded + g] = rounded.iter().map(|v| v.to_f32()).sum();
-                let line = &mut lines[g * height + i];
-                line.iter_mut().zip(order).for_each(|(to, from)| *to = rounded[usize::from(*from)]);
+                // SAFETY: AVX-512 BF16 was detected by the caller of this module.
+                sums[i * padded + g] = unsafe { lay(x, order, &mut lines[g * height + i]) };
             }
         }
         Rows { lines, sums, padded, height }
@@ -45,6 +47,23 @@ impl Rows {
     fn lines(&self, groups: usize, height: usize) -> *const [bf16; GROUP] {
         assert!(self.height == height && self.lines.len() == groups * height && self.padded >= groups, "a few rows: shapes");
         self.lines.as_ptr()
+    }
+}
+
+/// Up to 32 elements of x rounded to bf16 and put in `order`, those missing zero; their sum.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+fn lay(x: &[f32], order: &[u16; GROUP], line: &mut [bf16; GROUP]) -> f32 {
+    let mask = if x.len() >= GROUP { u32::MAX } else { (1u32 << x.len()) - 1 };
+    // SAFETY: the mask keeps to the elements that exist; order and line are 64 bytes each.
+    unsafe {
+        let low = _mm512_maskz_loadu_ps(mask as u16, x.as_ptr());
+        let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, x.as_ptr().wrapping_add(16));
+        let rounded = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        let ones = _mm512_set1_epi16(bf16::ONE.to_bits().cast_signed());
+        let placed = _mm512_permutexvar_epi16(_mm512_loadu_si512(order.as_ptr().cast()), rounded);
+        _mm512_storeu_si512(line.as_mut_ptr().cast(), placed);
+        _mm512_reduce_add_ps(_mm512_dpbf16_ps(_mm512_setzero_ps(), as_bf16(rounded), as_bf16(ones)))
     }
 }
 
@@ -89,52 +108,20 @@ pub(super) unsafe fn floats<const R: usize, const M: usize>(
     reduced(&acc)
 }
 
-/// Room for the scales of a run of rows.
-#[derive(Default)]
-pub(super) struct Scales {
-    heads: Vec<u32>,
-    scales: Vec<f32>,
-    mins: Vec<f32>,
-}
-
-impl Scales {
-    /// Scales and minima of `R` rows; how far apart those of one row and the next begin.
-    ///
-    /// # Safety
-    /// As [`quantised`].
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn fill<F: Format, const R: usize>(&mut self, rows: &[*const u8; R], blocks: usize) -> (usize, usize) {
-        let groups = blocks * F::BLOCK / GROUP;
-        // They are made sixteen at a time, so there is room for sixteen more.
-        let apart = |n: usize| n.next_multiple_of(16) + 16;
-        let (scales, mins) = (apart(groups * F::PER_GROUP), apart(groups));
-        self.heads.resize(blocks.next_multiple_of(16), 0);
-        self.scales.resize(scales * R, 0.0);
-        self.mins.resize(mins * R, 0.0);
-        for (r, row) in rows.iter().enumerate() {
-            let (scales, mins) = (&mut self.scales[r * scales..][..scales], &mut self.mins[r * mins..][..mins]);
-            // SAFETY: the row holds these blocks; there is room for all of their scales.
-            unsafe { F::scales(*row, blocks, &mut self.heads, scales, mins) };
-            mins[groups..].fill(0.0);
-        }
-        (scales, mins)
-    }
-}
-
 /// What is added to every element of a group, times the sum of x over the group.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
-fn add_mins<const M: usize>(mins: &[f32], sums: &[f32], acc: &mut [__m512; M]) {
-    let padded = mins.len();
-    assert!(padded.is_multiple_of(16) && sums.len() >= padded * M, "sums of groups: shapes");
-    for at in (0..padded).step_by(16) {
-        // SAFETY: sixteen of each from here on, by the assertion.
+fn add_mins<const M: usize>(mins: &[f32], x: &Rows, acc: &mut [__m512; M]) {
+    assert!(x.padded >= mins.len() && x.sums.len() >= x.padded * M, "sums of groups: shapes");
+    for at in (0..mins.len()).step_by(16) {
+        let left = mins.len() - at;
+        let mask: u16 = if left >= 16 { 0xffff } else { ((1u32 << left) - 1) as u16 };
+        // SAFETY: the mask keeps to the minima that exist; sums come in whole sixteens, those beyond the groups zero.
         unsafe {
-            let min = _mm512_loadu_ps(mins.as_ptr().add(at));
+            let min = _mm512_maskz_loadu_ps(mask, mins.as_ptr().add(at));
             let mut i = 0;
             while i < M {
-                acc[i] = _mm512_fmadd_ps(min, _mm512_loadu_ps(sums.as_ptr().add(i * padded + at)), acc[i]);
+                acc[i] = _mm512_fmadd_ps(min, _mm512_loadu_ps(x.sums.as_ptr().add(i * x.padded + at)), acc[i]);
                 i += 1;
             }
         }
@@ -156,7 +143,7 @@ pub(super) unsafe fn quantised<F: Format, const R: usize, const M: usize>(
     let (blocks, groups, each) = (k / F::BLOCK, k / GROUP, F::BLOCK / GROUP);
     let lines = x.lines(groups, M);
     // SAFETY: as the contract says.
-    let (scales, mins) = unsafe { room.fill::<F, R>(&rows, blocks) };
+    unsafe { room.fill::<F>(&rows, blocks) };
     let mut acc = [[_mm512_setzero_ps(); M]; R];
     // SAFETY: all offsets lie inside the rows, the lines and the scales, counted above.
     unsafe {
@@ -175,7 +162,7 @@ pub(super) unsafe fn quantised<F: Format, const R: usize, const M: usize>(
                 while g < each {
                     let at = b * each + g;
                     let w = as_bf16(F::group(&tables, block, g));
-                    let scale = F::scale(room.scales.as_ptr().add(r * scales + at * F::PER_GROUP));
+                    let scale = F::scale(room.scales.as_ptr().add((r * groups + at) * F::PER_GROUP));
                     let mut i = 0;
                     while i < M {
                         let x = _mm512_loadu_si512(lines.add(at * M + i).cast());
@@ -192,7 +179,7 @@ pub(super) unsafe fn quantised<F: Format, const R: usize, const M: usize>(
         if F::MINS {
             let mut r = 0;
             while r < R {
-                add_mins(&room.mins[r * mins..][..x.padded], &x.sums, &mut acc[r]);
+                add_mins(&room.mins[r * groups..][..groups], x, &mut acc[r]);
                 r += 1;
             }
         }

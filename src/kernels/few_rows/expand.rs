@@ -9,6 +9,32 @@ use std::arch::x86_64::*;
 /// Elements that one register of bf16 holds.
 pub(super) const GROUP: usize = 32;
 
+/// Room for the scales of a few rows of blocks.
+#[derive(Default)]
+pub(super) struct Scales {
+    heads: Vec<u32>,
+    pub scales: Vec<f32>,
+    pub mins: Vec<f32>,
+}
+
+impl Scales {
+    /// Scales and minima of `rows`, row after row: `groups · PER_GROUP` and `groups` of each.
+    ///
+    /// # Safety
+    /// Requires AVX-512 F, BW, VL and DQ; each row points at `blocks` blocks.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub(super) unsafe fn fill<F: Format>(&mut self, rows: &[*const u8], blocks: usize) {
+        let groups = rows.len() * blocks * F::BLOCK / GROUP;
+        // They are made and read sixteen at a time.
+        self.heads.resize((rows.len() * blocks).next_multiple_of(16), 0);
+        self.scales.resize((groups * F::PER_GROUP).next_multiple_of(16), 0.0);
+        self.mins.resize(groups.next_multiple_of(16), 0.0);
+        // SAFETY: as the contract says, with room for all.
+        unsafe { F::scales(rows, blocks, self) };
+    }
+}
+
 /// A block type.
 pub(super) trait Format {
     /// Elements and bytes of a block.
@@ -19,7 +45,7 @@ pub(super) trait Format {
     /// Whether something is added to every element of a group.
     const MINS: bool = false;
     /// The element of a group that lies at each place of the register.
-    const ORDER: [u8; GROUP] = in_order();
+    const ORDER: [u16; GROUP] = in_order();
 
     /// Registers that [`Format::group`] looks up.
     type Tables;
@@ -34,12 +60,11 @@ pub(super) trait Format {
     /// `block` points at a whole block.
     unsafe fn group(tables: &Self::Tables, block: *const u8, g: usize) -> __m512i;
 
-    /// Scales of all groups, and what is added to their elements.
+    /// Scales of all groups of all rows, and what is added to their elements, one row after another without gaps.
     ///
     /// # Safety
-    /// `row` points at `blocks` blocks; `heads` holds a number a block, `scales` and `mins` what there is, all rounded up
-    /// to whole sixteens and sixteen more.
-    unsafe fn scales(row: *const u8, blocks: usize, heads: &mut [u32], scales: &mut [f32], mins: &mut [f32]);
+    /// Each row points at `blocks` blocks; there is room for all of them, rounded up to whole sixteens.
+    unsafe fn scales(rows: &[*const u8], blocks: usize, to: &mut Scales);
 
     /// The scale of each of the sixteen sums of neighbouring products of a group.
     ///
@@ -53,23 +78,23 @@ pub(super) trait Format {
     }
 }
 
-pub(super) const fn in_order() -> [u8; GROUP] {
+pub(super) const fn in_order() -> [u16; GROUP] {
     let mut order = [0; GROUP];
     let mut i = 0;
     while i < GROUP {
-        order[i] = i as u8;
+        order[i] = i as u16;
         i += 1;
     }
     order
 }
 
 /// Sixteen bytes of nibbles, read four times as eight 16-bit lanes, each time shifted by another nibble.
-const fn by_shifts() -> [u8; GROUP] {
+const fn by_shifts() -> [u16; GROUP] {
     let mut order = [0; GROUP];
     let mut i = 0;
     while i < GROUP {
         let (shift, lane) = (i / 8, i % 8);
-        order[i] = (2 * lane + shift / 2 + 16 * (shift % 2)) as u8;
+        order[i] = (2 * lane + shift / 2 + 16 * (shift % 2)) as u16;
         i += 1;
     }
     order
@@ -95,32 +120,30 @@ fn register(table: &[u16; 32]) -> __m512i {
 
 /// The scales, and with `MINS` what is added, at the start of each block of 32.
 ///
+/// Numbers are picked from all rows first and made f32 afterwards: a vector read back right after its parts were written
+/// would wait for them.
+///
 /// # Safety
 /// As [`Format::scales`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn half_pairs<const BYTES: usize, const MINS: bool>(
-    row: *const u8,
-    blocks: usize,
-    heads: &mut [u32],
-    scales: &mut [f32],
-    mins: &mut [f32],
-) {
-    let mut b = 0;
-    while b < blocks {
-        // SAFETY: a block holds at least four bytes.
-        heads[b] = unsafe { row.add(b * BYTES).cast::<u32>().read_unaligned() };
-        b += 1;
+unsafe fn half_pairs<const BYTES: usize, const MINS: bool>(rows: &[*const u8], blocks: usize, to: &mut Scales) {
+    let mut all = to.heads.iter_mut();
+    for row in rows {
+        for (b, head) in (0..blocks).zip(&mut all) {
+            // SAFETY: a block holds at least four bytes.
+            *head = unsafe { row.add(b * BYTES).cast::<u32>().read_unaligned() };
+        }
     }
     let mut b = 0;
-    while b < blocks {
-        // SAFETY: all three are whole sixteens long at least.
+    while b < rows.len() * blocks {
+        // SAFETY: all three have room for whole sixteens.
         unsafe {
-            let pairs = _mm512_loadu_si512(heads.as_ptr().add(b).cast());
-            _mm512_storeu_ps(scales.as_mut_ptr().add(b), _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)));
+            let pairs = _mm512_loadu_si512(to.heads.as_ptr().add(b).cast());
+            _mm512_storeu_ps(to.scales.as_mut_ptr().add(b), _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pairs)));
             if MINS {
                 let high = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(pairs));
-                _mm512_storeu_ps(mins.as_mut_ptr().add(b), _mm512_cvtph_ps(high));
+                _mm512_storeu_ps(to.mins.as_mut_ptr().add(b), _mm512_cvtph_ps(high));
             }
         }
         b += 16;
@@ -216,7 +239,7 @@ macro_rules! small {
             const BLOCK: usize = 32;
             const BYTES: usize = $bytes;
             const MINS: bool = $mins;
-            const ORDER: [u8; GROUP] = $order;
+            const ORDER: [u16; GROUP] = $order;
             type Tables = $tables;
 
             #[inline]
@@ -234,9 +257,9 @@ macro_rules! small {
 
             #[inline]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-            unsafe fn scales(row: *const u8, blocks: usize, heads: &mut [u32], scales: &mut [f32], mins: &mut [f32]) {
+            unsafe fn scales(rows: &[*const u8], blocks: usize, to: &mut Scales) {
                 // SAFETY: as the contract says.
-                unsafe { half_pairs::<$bytes, $mins>(row, blocks, heads, scales, mins) }
+                unsafe { half_pairs::<$bytes, $mins>(rows, blocks, to) }
             }
         }
     };
@@ -320,12 +343,16 @@ macro_rules! k_block {
 
             #[inline]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-            unsafe fn scales(row: *const u8, blocks: usize, _: &mut [u32], scales: &mut [f32], mins: &mut [f32]) {
-                let mut b = 0;
-                while b < blocks {
-                    // SAFETY: as the contract says: eight scales and minima a block.
-                    unsafe { k_scales(row.add(b * $bytes), scales.as_mut_ptr().add(8 * b), mins.as_mut_ptr().add(8 * b)) };
-                    b += 1;
+            unsafe fn scales(rows: &[*const u8], blocks: usize, to: &mut Scales) {
+                let (mut scales, mut mins) = (to.scales.as_mut_ptr(), to.mins.as_mut_ptr());
+                for row in rows {
+                    for b in 0..blocks {
+                        // SAFETY: as the contract says: eight scales and minima a block.
+                        unsafe {
+                            k_scales(row.add(b * $bytes), scales, mins);
+                            (scales, mins) = (scales.add(8), mins.add(8));
+                        }
+                    }
                 }
             }
         }
@@ -382,17 +409,19 @@ impl Format for Q6K {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn scales(row: *const u8, blocks: usize, _: &mut [u32], scales: &mut [f32], _: &mut [f32]) {
-        let mut b = 0;
-        while b < blocks {
-            // SAFETY: a block has sixteen scales at 192 and `d` at 208; as the contract says, there is room for sixteen.
-            unsafe {
-                let block = row.add(b * Self::BYTES);
-                let d = _mm_cvtsi32_si128(i32::from(block.add(208).cast::<u16>().read_unaligned()));
-                let d = _mm512_broadcastss_ps(_mm_cvtph_ps(d));
-                _mm512_storeu_ps(scales.as_mut_ptr().add(16 * b), _mm512_mul_ps(d, sixteen_bytes(block.add(192))));
+    unsafe fn scales(rows: &[*const u8], blocks: usize, to: &mut Scales) {
+        let mut scales = to.scales.as_mut_ptr();
+        for row in rows {
+            for b in 0..blocks {
+                // SAFETY: a block has sixteen scales at 192 and `d` at 208; as the contract says, there is room.
+                unsafe {
+                    let block = row.add(b * Self::BYTES);
+                    let d = _mm_cvtsi32_si128(i32::from(block.add(208).cast::<u16>().read_unaligned()));
+                    let d = _mm512_broadcastss_ps(_mm_cvtph_ps(d));
+                    _mm512_storeu_ps(scales, _mm512_mul_ps(d, sixteen_bytes(block.add(192))));
+                    scales = scales.add(16);
+                }
             }
-            b += 1;
         }
     }
 

@@ -137,3 +137,25 @@ fn a_product_is_added_to_what_is_there() {
         }
     }
 }
+
+#[test]
+fn the_low_rank_share_agrees_with_the_definition_and_nothing_else_changes_it() {
+    for (i, o, r) in [(1, 1, 1), (40, 9, 3), (33, 600, 4), (130, 1100, 17)] {
+        let (x, a, b) = (numbers(1, MOST * i), numbers(2, r * i), numbers(3, o * r));
+        let run = |threads: usize, m: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut y = vec![1f32; m * o];
+            let h = narrow(&x[..m * i], i, &a, 0.5);
+            pool.install(|| widen(&h, r, &b, &mut y));
+            (h, y)
+        };
+        let (h, y) = run(1, MOST);
+        let halves: Vec<f32> = a.iter().map(|v| v * 0.5).collect();
+        check(&h, &definition(&x, &halves, i), 2e-6, "h");
+        let want: Vec<(f64, f64)> = definition(&h, &b, r).iter().map(|(sum, size)| (1.0 + sum, 1.0 + size)).collect();
+        check(&y, &want, 2e-6, "y");
+        for m in 1..=MOST {
+            assert!(run(3, m) == (h[..m * r].to_vec(), y[..m * o].to_vec()), "{m} rows of {i} → {o}, rank {r}");
+        }
+    }
+}
