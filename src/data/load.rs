@@ -92,7 +92,7 @@ impl Loading<'_> {
         let mut rows = Vec::with_capacity(raw.len());
         for row in &raw {
             match reader.convert(row)? {
-                Converted::Row(kind) => rows.push(Row { source: index, line: row.line, kind }),
+                Converted::Row(kind) => rows.push(Row::new(index, row.line, kind)),
                 Converted::Empty => self.drop(index, row.line, Reason::Empty),
             }
         }

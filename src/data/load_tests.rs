@@ -94,10 +94,9 @@ fn a_directory_gives_tokenizer_template_and_ends_of_turn() {
 /// Alpaca's prompts and the instruction template, letter by letter.
 #[test]
 fn fixed_templates() {
-    let alpaca = |input: &str| Row {
-        source: 0,
-        line: 1,
-        kind: RowKind::Alpaca { instruction: "Add.".into(), input: input.into(), output: "3".into(), system: None },
+    let alpaca = |input: &str| {
+        let output = "3".into();
+        Row::new(0, 1, RowKind::Alpaca { instruction: "Add.".into(), input: input.into(), output, system: None })
     };
     let text = |kind: TemplateKind, row: &Row| {
         let renderer = Renderer::new(chatml(), &Template { kind, system: None }).unwrap();
@@ -109,7 +108,7 @@ fn fixed_templates() {
     assert_eq!(text(TemplateKind::Alpaca, &alpaca("")), without);
     assert_eq!(text(TemplateKind::Instruction, &alpaca("1 2")), "### Instruction:\nAdd.\n1 2\n\n### Response:\n3<|im_end|>");
     let turns = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")];
-    let chat = Row { source: 0, line: 1, kind: RowKind::Chat(turns.iter().map(|(r, c)| Message::new(*r, *c)).collect()) };
+    let chat = Row::new(0, 1, RowKind::Chat(turns.iter().map(|(r, c)| Message::new(*r, *c)).collect::<Vec<_>>().into()));
     let expected = "s\n\n### Instruction:\na\n\n### Response:\nb<|im_end|>\n\n### Instruction:\nc\n\n### Response:\nd<|im_end|>";
     assert_eq!(text(TemplateKind::Instruction, &chat), expected);
     let alpaca = Renderer::new(chatml(), &Template { kind: TemplateKind::Alpaca, system: None }).unwrap();

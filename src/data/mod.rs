@@ -16,6 +16,7 @@ mod special;
 mod order;
 pub mod pack;
 mod source;
+mod row;
 mod shape;
 mod template;
 mod spans;
@@ -35,46 +36,9 @@ pub(crate) mod tiny;
 pub use load::{Loaded, load};
 pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
+pub use row::{Conversation, Loss, Message, Row, RowKind};
 pub use template::{Clock, Jinja};
 pub use tokenizer::{Special, Tokenizer};
-
-/// A turn of a conversation; roles are `system`, `user`, `assistant` and `tool`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Message {
-    pub role: String,
-    pub content: String,
-}
-
-impl Message {
-    /// A message of `role`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
-        Message { role: role.into(), content: content.into() }
-    }
-}
-
-/// What a row says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RowKind {
-    /// `messages` or ShareGPT `conversations`; ends with an assistant's turn.
-    Chat(Vec<Message>),
-    /// Kept apart from a conversation because Alpaca's prompts differ with and without input. Other templates get
-    /// the instruction and, on the next line, the input as the user's message.
-    Alpaca { instruction: String, input: String, output: String, system: Option<String> },
-    /// One turn of user and assistant under every template; joined as they are when the model has no template.
-    Completion { prompt: String, completion: String },
-    /// Trained from its first to its last token, whatever the template; EOS is put after it.
-    Text(String),
-}
-
-/// A row and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// Index into [`Report::sources`].
-    pub source: usize,
-    /// Line of the file, from 1.
-    pub line: usize,
-    pub kind: RowKind,
-}
 
 /// A row as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ fn renderer(tokenizer: Tokenizer) -> Renderer {
 }
 
 fn row(turns: &[(&str, &str)]) -> Row {
-    Row { source: 0, line: 1, kind: RowKind::Chat(turns.iter().map(|(r, c)| Message::new(*r, *c)).collect()) }
+    Row::new(0, 1, RowKind::Chat(turns.iter().map(|(r, c)| Message::new(*r, *c)).collect::<Vec<_>>().into()))
 }
 
 /// The trained tokens as text, one piece for each run of them.
@@ -80,8 +80,8 @@ fn pitfall_4_prompt_and_training_row_agree() {
         assert_eq!(prompt.ids, example.ids[..prompt.ids.len()]);
         assert_eq!(prompt.reference, "so long");
         assert!(example.trained[prompt.ids.len()] && !example.trained[prompt.ids.len() - 1]);
-        let RowKind::Chat(messages) = &row.kind else { unreachable!() };
-        assert_eq!(renderer.chat(&messages[..3], true).unwrap(), prompt.ids);
+        let RowKind::Chat(chat) = &row.kind else { unreachable!() };
+        assert_eq!(renderer.chat(&chat.messages[..3], true).unwrap(), prompt.ids);
     }
 }
 
@@ -102,7 +102,7 @@ fn pitfall_5_the_end_of_turn_is_trained_when_it_is_the_padding() {
 #[test]
 fn pitfall_6_there_is_exactly_one_bos() {
     let with_bos = format!("{{{{ bos_token }}}}{CHATML}");
-    let text = Row { source: 0, line: 1, kind: RowKind::Text("hello".into()) };
+    let text = Row::new(0, 1, RowKind::Text("hello".into()));
     for template in [CHATML, &with_bos] {
         let renderer = renderer(llama(Some(template)));
         let bos = renderer.tokenizer().bos_id().unwrap();

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use super::encode::{Encoded, encode};
 use super::template::{Answer, Clock, Fixed, Jinja, Rendering, Style, Turn, join};
-use super::{Example, Message, Prompt, Row, RowKind, Tokenizer, spans};
+use super::{Conversation, Example, Message, Prompt, Row, RowKind, Tokenizer, spans};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::{Template, TemplateKind};
@@ -84,7 +84,7 @@ impl Renderer {
     pub fn prompt(&self, row: &Row) -> Result<Option<Prompt>> {
         let (rendering, reference) = match &row.kind {
             RowKind::Text(_) => return Ok(None),
-            RowKind::Chat(messages) => {
+            RowKind::Chat(Conversation { messages, .. }) => {
                 let Some(last) = messages.iter().rposition(|m| m.role == "assistant") else { return Ok(None) };
                 (self.conversation(&messages[..last], true)?, &messages[last].content)
             }
@@ -132,7 +132,7 @@ impl Renderer {
     fn rendering(&self, row: &Row) -> Result<Rendering> {
         match &row.kind {
             RowKind::Text(text) => Ok(self.plain("", text, "text")),
-            RowKind::Chat(messages) => self.conversation(messages, false),
+            RowKind::Chat(chat) => self.conversation(&chat.messages, false),
             RowKind::Alpaca { instruction, input, output, system } => self.alpaca(system, instruction, input, Some(output)),
             RowKind::Completion { prompt, completion } => self.completion(prompt, Some(completion)),
         }

@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
         if let Some(system) = self.optional(row, "system")?
             && messages[0].role != "system"
         {
-            messages.insert(0, Message { role: "system".into(), content: system });
+            messages.insert(0, Message::new("system", system));
         }
         self.trainable(row.line, messages)
     }
@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
         };
         messages.truncate(last + 1);
         let empty = messages.iter().any(|m| m.role == "assistant" && m.content.trim().is_empty());
-        Ok(if empty { Converted::Empty } else { Converted::Row(RowKind::Chat(messages)) })
+        Ok(if empty { Converted::Empty } else { Converted::Row(RowKind::Chat(messages.into())) })
     }
 
     fn message(&mut self, line: usize, number: usize, value: &Value) -> Result<Message> {
@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
             fields.keys().filter(|k| **k != role_key && **k != content_key && *k != "tool_calls").cloned().collect();
         self.ignored.extend(new.into_iter().map(|k| format!("message.{k}")));
         let role = self.role(line, number, role)?;
-        Ok(Message { role: role.into(), content: self.content(line, number, content)? })
+        Ok(Message::new(role, self.content(line, number, content)?))
     }
 
     /// The value under the first of the two keys (as the file names them) that is there.

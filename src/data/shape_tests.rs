@@ -24,7 +24,7 @@ fn read(lines: &[&str], columns: &[(&str, &str)], asked: Option<Shape>) -> Resul
 }
 
 fn chat(turns: &[(&str, &str)]) -> Option<RowKind> {
-    Some(RowKind::Chat(turns.iter().map(|(r, c)| Message::new(*r, *c)).collect()))
+    Some(RowKind::Chat(turns.iter().map(|(r, c)| Message::new(*r, *c)).collect::<Vec<_>>().into()))
 }
 
 const OPENAI: &str = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;

@@ -85,7 +85,7 @@ fn marked(template: &Jinja, messages: &[Message], prompt: bool, plain: &str) -> 
     if messages.len() > MAX_MESSAGES || plain.chars().any(is_mark) {
         return None;
     }
-    let wrapped: Vec<Message> = messages.iter().enumerate().map(|(i, m)| Message::new(&m.role, wrap(&m.content, i))).collect();
+    let wrapped: Vec<Message> = messages.iter().enumerate().map(|(i, m)| m.with_content(wrap(&m.content, i))).collect();
     let rendered = template.render(&wrapped, prompt).ok()?;
     let mut marks = Marks::none(messages.len());
     let mut open: Vec<Option<usize>> = vec![None; messages.len()];

@@ -98,7 +98,7 @@ fn answers_are_found_in_every_template() {
     let tags =
         regex::Regex::new(r"<[|｜][^<>'\s]{1,40}[|｜]>|</?s>|<(?:start|end)_of_turn>|<(?:end_of_utterance|eos|bos)>").unwrap();
     let turns = [("user", "Where is it?"), ("assistant", "It left today."), ("user", "Thanks"), ("assistant", "Bye now.")];
-    let row = Row { source: 0, line: 1, kind: RowKind::Chat(turns.map(|(r, c)| Message::new(r, c)).to_vec()) };
+    let row = Row::new(0, 1, RowKind::Chat(turns.map(|(r, c)| Message::new(r, c)).to_vec().into()));
     let (mut found, mut wrong, mut open) = (0, Vec::new(), Vec::new());
     for template in json_lines(&dir.join("templates.jsonl")) {
         let (name, source) = (template["name"].as_str().unwrap(), template["chat_template"].as_str().unwrap());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::{Value, json};
 
 use crate::data::pack::Fill;
@@ -12,36 +12,27 @@ use crate::data::{self, Counts, Example, Loaded, Long, Reason, Renderer, Report,
 use crate::error::{Error, Result};
 use crate::recipe::{self, Recipe};
 
-/// Look at training data as the model will see it.
+/// Print rendered examples with their trained tokens marked, and what became of every row.
 #[derive(Debug, Args)]
-pub struct DataArgs {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Print rendered examples with their trained tokens marked, and what became of every row
-    Show {
-        recipe: PathBuf,
-        /// Examples to print
-        #[arg(short, default_value_t = 5)]
-        n: usize,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-        /// Replace a value, e.g. --set train.max_length=512
-        #[arg(long = "set", value_name = "KEY=VALUE")]
-        set: Vec<String>,
-    },
+pub(super) struct ShowArgs {
+    recipe: PathBuf,
+    /// Examples to print
+    #[arg(short, default_value_t = 5)]
+    n: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Replace a value, e.g. --set train.max_length=512
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 /// Runs the verb; `open` finds the tokenizer of a recipe's base model.
 ///
 /// # Errors
 /// What is wrong with the recipe, the tokenizer or the data; writing to standard output failed.
-pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
-    let Verb::Show { recipe, n, json, set } = &args.verb;
+pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
+    let ShowArgs { recipe, n, json, set } = args;
     let recipe = Recipe::load(recipe, set)?;
     let tokenizer = open(&recipe)?;
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
@@ -82,7 +73,7 @@ pub fn show(loaded: &Loaded, tokenizer: &Tokenizer, n: usize, out: &mut dyn Writ
 }
 
 /// How full the packed rows of a run are; `None` when the recipe does not pack.
-pub(super) fn fill(train: &recipe::Train, examples: &[Example]) -> Option<Fill> {
+pub(in crate::cli) fn fill(train: &recipe::Train, examples: &[Example]) -> Option<Fill> {
     let lengths = || examples.iter().map(|e| e.ids.len()).collect::<Vec<_>>();
     train.packing.then(|| Fill::of(&lengths(), train.max_length))
 }

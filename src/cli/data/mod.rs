@@ -1,0 +1,35 @@
+//! `lorakit data`: one file a verb.
+
+mod show;
+
+use clap::{Args, Subcommand};
+
+use crate::data::Tokenizer;
+use crate::error::Result;
+use crate::recipe::Recipe;
+
+pub(super) use show::fill;
+pub use show::show;
+
+/// Look at training data as the model will see it.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print rendered examples with their trained tokens marked, and what became of every row
+    Show(show::ShowArgs),
+}
+
+/// Runs the verb; `open` finds the tokenizer of a recipe's base model.
+///
+/// # Errors
+/// What is wrong with the arguments, the recipe, the tokenizer or the data; writing failed.
+pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
+    match &args.verb {
+        Verb::Show(args) => show::run(args, open),
+    }
+}
