@@ -17,6 +17,7 @@ mod order;
 pub mod pack;
 mod source;
 mod row;
+mod loss;
 mod shape;
 mod template;
 mod spans;

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::source::{RawRow, kind};
-use super::{Message, RowKind};
+use super::{Message, RowKind, loss};
 use crate::error::{Error, Result, nearest};
 use crate::recipe::{FIELDS, Shape};
 
@@ -250,9 +250,11 @@ impl<'a> Reader<'a> {
         }
         let new: Vec<_> =
             fields.keys().filter(|k| **k != role_key && **k != content_key && *k != "tool_calls").cloned().collect();
-        self.ignored.extend(new.into_iter().map(|k| format!("message.{k}")));
+        let new = new.into_iter().filter(|k| !loss::LOSS_KEYS.contains(&k.as_str()));
+        self.ignored.extend(new.map(|k| format!("message.{k}")));
         let role = self.role(line, number, role)?;
-        Ok(Message::new(role, self.content(line, number, content)?))
+        let loss = loss::read(fields).map_err(|(why, help)| self.fail(line, format!("message {number}: {why}"), help))?;
+        Ok(Message { loss, ..Message::new(role, self.content(line, number, content)?) })
     }
 
     /// The value under the first of the two keys (as the file names them) that is there.
