@@ -28,8 +28,6 @@ mod load;
 #[cfg(test)]
 mod pitfalls;
 #[cfg(test)]
-mod shape_tests;
-#[cfg(test)]
 mod load_tests;
 #[cfg(test)]
 pub(crate) mod tiny;
@@ -37,7 +35,7 @@ pub(crate) mod tiny;
 pub use load::{Loaded, load};
 pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
-pub use row::{Conversation, Loss, Message, Row, RowKind};
+pub use row::{Conversation, Loss, Message, Preference, Row, RowKind};
 pub use template::{Clock, Jinja};
 pub use tokenizer::{Special, Tokenizer};
 
@@ -64,6 +62,10 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// The answer that the row gives.
     pub reference: String,
+    /// Every answer that counts as right, `reference` first.
+    pub references: Vec<String>,
+    /// As [`Row::task`].
+    pub task: Option<String>,
     pub source: usize,
     pub line: usize,
 }

@@ -90,9 +90,12 @@ impl Renderer {
             }
             RowKind::Alpaca { instruction, input, output, system } => (self.alpaca(system, instruction, input, None)?, output),
             RowKind::Completion { prompt, completion } => (self.completion(prompt, None)?, completion),
+            RowKind::Preference(_) | RowKind::Labelled { .. } => return Err(not_supervised()),
         };
         let ids = self.tokens(&rendering)?.ids;
-        Ok(Some(Prompt { ids, reference: reference.clone(), source: row.source, line: row.line }))
+        let references = if row.references.is_empty() { vec![reference.clone()] } else { row.references.clone() };
+        let (reference, task) = (reference.clone(), row.task.clone());
+        Ok(Some(Prompt { ids, reference, references, task, source: row.source, line: row.line }))
     }
 
     /// Tokens of a conversation; special tokens written in its messages stay text.
@@ -135,6 +138,7 @@ impl Renderer {
             RowKind::Chat(chat) => self.conversation(&chat.messages, false),
             RowKind::Alpaca { instruction, input, output, system } => self.alpaca(system, instruction, input, Some(output)),
             RowKind::Completion { prompt, completion } => self.completion(prompt, Some(completion)),
+            RowKind::Preference(_) | RowKind::Labelled { .. } => Err(not_supervised()),
         }
     }
 
@@ -227,6 +231,14 @@ impl Renderer {
         ids.retain(|id| known.insert(*id));
         ids
     }
+}
+
+fn not_supervised() -> Error {
+    Error::usage(
+        "supervised training",
+        "the row holds preferred and unwanted answers, and this training learns one answer a row",
+        "say which in the recipe's source: `take = \"chosen\"`, `\"rejected\"`, or `\"desirable\"` for labelled rows",
+    )
 }
 
 fn turn(role: &str, place: std::ops::Range<usize>) -> Turn {

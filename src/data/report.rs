@@ -79,6 +79,10 @@ pub enum Reason {
     Empty,
     /// No token would carry loss (after cutting, for instance).
     NoTrainedToken,
+    /// The label is not the one that `take` asks for.
+    NotTaken,
+    /// No two differing answers to prefer one of.
+    NoPair,
 }
 
 impl std::fmt::Display for Reason {
@@ -87,6 +91,8 @@ impl std::fmt::Display for Reason {
             Reason::OverLong { tokens } => write!(f, "over-long ({tokens} tokens)"),
             Reason::Empty => f.write_str("empty answer"),
             Reason::NoTrainedToken => f.write_str("no trained token"),
+            Reason::NotTaken => f.write_str("label not taken"),
+            Reason::NoPair => f.write_str("no two differing answers"),
         }
     }
 }

@@ -57,6 +57,16 @@ impl From<Vec<Message>> for Conversation {
     }
 }
 
+/// Two answers to one prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Preference {
+    /// Ends before the answer.
+    pub prompt: Conversation,
+    /// The better answer: one assistant's turn, or several turns that begin with one.
+    pub chosen: Vec<Message>,
+    pub rejected: Vec<Message>,
+}
+
 /// What a row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RowKind {
@@ -69,6 +79,10 @@ pub enum RowKind {
     Completion { prompt: String, completion: String },
     /// Trained from its first to its last token, whatever the template; EOS is put after it.
     Text(String),
+    /// Not for supervised training, which learns one answer: a source says `take` and gets [`RowKind::Chat`].
+    Preference(Preference),
+    /// An answer and whether it is wanted (KTO, Ethayarajh et al. 2024); under supervised training as a preference.
+    Labelled { conversation: Conversation, desirable: bool },
 }
 
 /// A row and where it came from.
@@ -80,12 +94,16 @@ pub struct Row {
     pub line: usize,
     /// The task that it is an instance of, where its shape knows tasks.
     pub task: Option<String>,
+    /// The cluster (FLAN) or category (Super-NaturalInstructions) of the task.
+    pub cluster: Option<String>,
+    /// Every answer that counts as right when the row is evaluated, the trained one first; empty: that one alone.
+    pub references: Vec<String>,
     pub kind: RowKind,
 }
 
 impl Row {
     /// A row that belongs to no task.
     pub fn new(source: usize, line: usize, kind: RowKind) -> Row {
-        Row { source, line, task: None, kind }
+        Row { source, line, task: None, cluster: None, references: Vec::new(), kind }
     }
 }

@@ -146,16 +146,15 @@ fn counts(name: &str, counts: &Counts) -> String {
 
 /// Dropped and cut rows, by reason and file, with their lines.
 fn dropped(report: &Report) -> String {
-    let mut groups: BTreeMap<(&str, usize), Vec<String>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, usize), Vec<String>> = BTreeMap::new();
     for d in &report.dropped {
         let (reason, line) = match d.reason {
-            Reason::OverLong { tokens } => ("over-long", format!("{} ({tokens} tokens)", d.line)),
-            Reason::Empty => ("empty answer", d.line.to_string()),
-            Reason::NoTrainedToken => ("no trained token", d.line.to_string()),
+            Reason::OverLong { tokens } => ("over-long".to_string(), format!("{} ({tokens} tokens)", d.line)),
+            other => (other.to_string(), d.line.to_string()),
         };
         groups.entry((reason, d.source)).or_default().push(line);
     }
-    let line = |((reason, source), lines): ((&str, usize), Vec<String>)| {
+    let line = |((reason, source), lines): ((String, usize), Vec<String>)| {
         format!("dropped, {reason}: {} rows of {}: lines {}\n", lines.len(), path(report, source), lines.join(", "))
     };
     let mut out: String = groups.into_iter().map(line).collect();

@@ -12,6 +12,9 @@ use super::{Message, RowKind, loss};
 use crate::error::{Error, Result, nearest};
 use crate::recipe::{FIELDS, Shape};
 
+#[cfg(test)]
+mod tests;
+
 /// The shapes, the most telling first: a file whose rows all fit several has the first of them.
 const SHAPES: [(Shape, &[&str]); 5] = [
     (Shape::Messages, &["messages"]),

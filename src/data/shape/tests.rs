@@ -1,8 +1,8 @@
 //! Which shape a file has, and what is wrong with a row: one table each.
 
-use super::shape::{Converted, Reader, label};
-use super::source::RawRow;
-use super::{Message, RowKind};
+use super::{Converted, Reader, label};
+use crate::data::source::RawRow;
+use crate::data::{Message, RowKind};
 use crate::error::Result;
 use crate::recipe::Shape;
 
@@ -75,10 +75,10 @@ fn columns_are_mapped() {
     let line = r#"{"question":"a","answer":"b"}"#;
     let (shape, _, ignored) = read(&[line], &[("instruction", "question"), ("output", "answer")], None).unwrap();
     assert_eq!((shape, ignored.len()), (Shape::Alpaca, 0));
-    let line = r#"{"dialogue":[{"who":"user","says":"a"},{"who":"assistant","says":"b","weight":0}]}"#;
+    let line = r#"{"dialogue":[{"who":"user","says":"a"},{"who":"assistant","says":"b","mood":0}]}"#;
     let (_, rows, ignored) = read(&[line], &[("messages", "dialogue"), ("role", "who"), ("content", "says")], None).unwrap();
     assert_eq!(rows[0], chat(&[("user", "a"), ("assistant", "b")]));
-    assert_eq!(ignored, ["message.weight"]);
+    assert_eq!(ignored, ["message.mood"]);
 }
 
 #[test]
