@@ -37,7 +37,7 @@ pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
 pub use row::{Conversation, Loss, Message, Preference, Row, RowKind};
 pub use template::{Clock, Jinja};
-pub use tokenizer::{Special, Tokenizer};
+pub use tokenizer::{Special, Tokenizer, Tokens};
 
 /// A row as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]

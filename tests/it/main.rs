@@ -17,6 +17,7 @@ mod real_checkpoint;
 mod real_generate;
 mod real_model;
 mod recipe_docs;
+mod real_tokenizers;
 mod resume;
 mod shared;
 mod smollm2_text;

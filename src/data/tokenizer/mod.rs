@@ -3,6 +3,13 @@
 //! Keeps apart two ways of reading text: as a template's (special tokens in it become control ids) and as a
 //! person's (they stay text). Refuses to know conversations and which tokens are trained.
 
+mod classes;
+mod fast;
+mod memo;
+mod words;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
@@ -10,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokenizers::AddedToken;
 
+use self::fast::Fast;
 use super::special;
 use crate::error::{Error, Result};
 
@@ -44,6 +52,8 @@ struct Shared {
     /// Control id → its text. Ordered, so that whatever is derived from it is the same every time.
     controls: BTreeMap<u32, String>,
     guarded: OnceLock<Guarded>,
+    /// The way around the library's own splitting, for the tokenizers that have one.
+    fast: OnceLock<Option<Fast>>,
 }
 
 /// A twin of the tokenizer that reads special tokens as text, and stand-ins (private characters) as special tokens.
@@ -58,10 +68,11 @@ struct Guarded {
 /// First of the private-use characters (plane 16) that stand in for special tokens.
 const STAND_INS: u32 = 0x10_0000;
 
-/// Tokens of a text, with the bytes of it that each covers.
-pub(super) struct Tokens {
-    pub(super) ids: Vec<u32>,
-    pub(super) offsets: Vec<Range<usize>>,
+/// Tokens of a text, with the bytes of it that each covers: whole characters, so that neighbours may share one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tokens {
+    pub ids: Vec<u32>,
+    pub offsets: Vec<Range<usize>>,
 }
 
 impl Tokenizer {
@@ -102,7 +113,17 @@ impl Tokenizer {
         let controls: BTreeMap<u32, String> =
             inner.get_added_tokens_decoder().into_iter().filter(|(_, t)| t.special).map(|(id, t)| (id, t.content)).collect();
         let pad_id = pad.or(eos_ids.first().copied()).unwrap_or(0);
-        let shared = Shared { inner, special, chat_template, bos_id, pad_id, eos_ids, controls, guarded: OnceLock::new() };
+        let shared = Shared {
+            inner,
+            special,
+            chat_template,
+            bos_id,
+            pad_id,
+            eos_ids,
+            controls,
+            guarded: OnceLock::new(),
+            fast: OnceLock::new(),
+        };
         Ok(Tokenizer { shared: Arc::new(shared) })
     }
 
@@ -184,10 +205,27 @@ impl Tokenizer {
         self.shared.controls.values().any(|c| text.contains(c.as_str()))
     }
 
-    pub(super) fn tokens(&self, text: &str) -> Result<Tokens> {
-        let encoding = self.shared.inner.encode(text, false).map_err(failed)?;
-        let offsets = encoding.get_offsets().iter().map(|(a, b)| *a..*b).collect();
-        Ok(Tokens { ids: encoding.get_ids().to_vec(), offsets })
+    /// As [`Tokenizer::encode`], with the place of each token: what the library's `encode` gives, sooner where
+    /// [`Tokenizer::is_fast`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the tokenizer refuses the text.
+    pub fn tokens(&self, text: &str) -> Result<Tokens> {
+        if let Some(fast) = self.fast()
+            && let Some(tokens) = fast.tokens(&self.shared.inner, text).map_err(failed)?
+        {
+            return Ok(tokens);
+        }
+        by_library(&self.shared.inner, text).map_err(failed)
+    }
+
+    /// Whether texts are split into words here instead of by the library (which reads each new word either way).
+    pub fn is_fast(&self) -> bool {
+        self.fast().is_some()
+    }
+
+    fn fast(&self) -> Option<&Fast> {
+        self.shared.fast.get_or_init(|| Fast::of(&self.shared.inner)).as_ref()
     }
 
     /// Tokens of `text` where only the special tokens at `keep` (range, control id; ascending) are read as such.
@@ -230,6 +268,12 @@ impl Tokenizer {
         let control = stand_in.iter().filter_map(|(id, c)| Some((inner.token_to_id(&c.to_string())?, *id))).collect();
         Ok(Guarded { inner, stand_in, control })
     }
+}
+
+fn by_library(inner: &tokenizers::Tokenizer, text: &str) -> tokenizers::Result<Tokens> {
+    let encoding = inner.encode(text, false)?;
+    let offsets = encoding.get_offsets().iter().map(|(a, b)| *a..*b).collect();
+    Ok(Tokens { ids: encoding.get_ids().to_vec(), offsets })
 }
 
 /// Where the swapped text differs from the original one.
