@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::encode::Encoded;
 use super::order::choose;
 use super::report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
-use super::shape::{Converted, Reader};
+use super::shape::{Converted, Piece, Reader};
 use super::{Example, Prompt, Renderer, Row, source};
 use crate::error::{Error, Result};
 use crate::recipe::{Data, OverLong, Source};
@@ -88,12 +88,19 @@ impl Loading<'_> {
     fn rows(&mut self, file: &Source, split: Split) -> Result<Vec<Row>> {
         let index = self.loaded.report.sources.len();
         let raw = source::read(&file.path)?;
-        let mut reader = Reader::new(&file.path, &file.columns, file.shape, &raw)?;
+        let mut reader = Reader::new(&file.path, file, &raw)?;
         let mut rows = Vec::with_capacity(raw.len());
+        // Rows that lie in others, beyond the first of each.
+        let mut held = 0;
         for row in &raw {
             match reader.convert(row)? {
                 Converted::Row(kind) => rows.push(Row::new(index, row.line, kind)),
+                Converted::Rows(pieces) => {
+                    held += pieces.len() - 1;
+                    pieces.into_iter().for_each(|piece| self.piece(index, piece, &mut rows));
+                }
                 Converted::Empty => self.drop(index, row.line, Reason::Empty),
+                Converted::Dropped(reason) => self.drop(index, row.line, reason),
             }
         }
         let mut beyond_limit = 0;
@@ -108,11 +115,22 @@ impl Loading<'_> {
             path: file.path.clone(),
             split,
             shape,
-            rows: raw.len(),
+            rows: raw.len() + held,
             beyond_limit,
             ignored,
         });
         Ok(rows)
+    }
+
+    /// One of the rows that a row holds.
+    fn piece(&mut self, source: usize, piece: Piece, rows: &mut Vec<Row>) {
+        match piece.became {
+            Ok(kind) => {
+                let (task, cluster, references) = (piece.task, piece.cluster, piece.references);
+                rows.push(Row { task, cluster, references, ..Row::new(source, piece.line, kind) });
+            }
+            Err(reason) => self.drop(source, piece.line, reason),
+        }
     }
 
     fn drop(&mut self, source: usize, line: usize, reason: Reason) {

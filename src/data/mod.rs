@@ -22,6 +22,7 @@ mod shape;
 mod template;
 mod spans;
 mod encode;
+mod spoken;
 mod renderer;
 mod report;
 mod load;

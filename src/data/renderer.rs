@@ -5,8 +5,9 @@
 use std::collections::HashSet;
 
 use super::encode::{Encoded, encode};
+use super::spoken::Reads;
 use super::template::{Answer, Clock, Fixed, Jinja, Rendering, Style, Turn, join};
-use super::{Conversation, Example, Message, Prompt, Row, RowKind, Tokenizer, spans};
+use super::{Example, Message, Prompt, Row, RowKind, Tokenizer, spans};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::{Template, TemplateKind};
@@ -17,6 +18,8 @@ pub struct Renderer {
     tokenizer: Tokenizer,
     rules: Rules,
     system: Option<String>,
+    /// What the template reads besides role and content.
+    reads: Reads,
     stop_ids: Vec<u32>,
 }
 
@@ -43,7 +46,11 @@ impl Renderer {
     /// As [`Renderer::new`].
     pub fn at(tokenizer: Tokenizer, template: &Template, clock: Clock) -> Result<Renderer> {
         let fixed = |style| Rules::Fixed(Fixed { style, eos: tokenizer.special().eos.clone().unwrap_or_default() });
-        let jinja = |name: &str, source: &str| Jinja::new(name, source, tokenizer.special(), clock).map(Rules::Jinja);
+        let mut reads = Reads::default();
+        let mut jinja = |name: &str, source: &str| {
+            reads = Reads::of(source);
+            Jinja::new(name, source, tokenizer.special(), clock).map(Rules::Jinja)
+        };
         let rules = match &template.kind {
             TemplateKind::Alpaca => fixed(Style::Alpaca),
             TemplateKind::Instruction => fixed(Style::Instruction),
@@ -53,7 +60,7 @@ impl Renderer {
                 None => Rules::Plain,
             },
         };
-        let mut renderer = Renderer { tokenizer, rules, system: template.system.clone(), stop_ids: Vec::new() };
+        let mut renderer = Renderer { tokenizer, rules, system: template.system.clone(), reads, stop_ids: Vec::new() };
         renderer.stop_ids = renderer.find_stop_ids();
         Ok(renderer)
     }
@@ -84,17 +91,20 @@ impl Renderer {
     pub fn prompt(&self, row: &Row) -> Result<Option<Prompt>> {
         let (rendering, reference) = match &row.kind {
             RowKind::Text(_) => return Ok(None),
-            RowKind::Chat(Conversation { messages, .. }) => {
+            RowKind::Chat(chat) => {
+                let messages = &self.reads.spoken(chat).messages;
                 let Some(last) = messages.iter().rposition(|m| m.role == "assistant") else { return Ok(None) };
-                (self.conversation(&messages[..last], true)?, &messages[last].content)
+                (self.conversation(&messages[..last], true)?, messages[last].content.clone())
             }
-            RowKind::Alpaca { instruction, input, output, system } => (self.alpaca(system, instruction, input, None)?, output),
-            RowKind::Completion { prompt, completion } => (self.completion(prompt, None)?, completion),
+            RowKind::Alpaca { instruction, input, output, system } => {
+                (self.alpaca(system, instruction, input, None)?, output.clone())
+            }
+            RowKind::Completion { prompt, completion } => (self.completion(prompt, None)?, completion.clone()),
             RowKind::Preference(_) | RowKind::Labelled { .. } => return Err(not_supervised()),
         };
         let ids = self.tokens(&rendering)?.ids;
         let references = if row.references.is_empty() { vec![reference.clone()] } else { row.references.clone() };
-        let (reference, task) = (reference.clone(), row.task.clone());
+        let task = row.task.clone();
         Ok(Some(Prompt { ids, reference, references, task, source: row.source, line: row.line }))
     }
 
@@ -135,7 +145,7 @@ impl Renderer {
     fn rendering(&self, row: &Row) -> Result<Rendering> {
         match &row.kind {
             RowKind::Text(text) => Ok(self.plain("", text, "text")),
-            RowKind::Chat(chat) => self.conversation(&chat.messages, false),
+            RowKind::Chat(chat) => self.conversation(&self.reads.spoken(chat).messages, false),
             RowKind::Alpaca { instruction, input, output, system } => self.alpaca(system, instruction, input, Some(output)),
             RowKind::Completion { prompt, completion } => self.completion(prompt, Some(completion)),
             RowKind::Preference(_) | RowKind::Labelled { .. } => Err(not_supervised()),

@@ -83,6 +83,12 @@ pub enum Reason {
     NotTaken,
     /// No two differing answers to prefer one of.
     NoPair,
+    /// Cleaning left fewer than two turns.
+    TooShort,
+    /// User and assistant do not take turns.
+    Alternation,
+    /// An answer is a message of the web page (too many requests, for instance) or names the page's own model.
+    Blocked,
 }
 
 impl std::fmt::Display for Reason {
@@ -93,6 +99,9 @@ impl std::fmt::Display for Reason {
             Reason::NoTrainedToken => f.write_str("no trained token"),
             Reason::NotTaken => f.write_str("label not taken"),
             Reason::NoPair => f.write_str("no two differing answers"),
+            Reason::TooShort => f.write_str("fewer than two turns left"),
+            Reason::Alternation => f.write_str("roles do not alternate"),
+            Reason::Blocked => f.write_str("blocked words"),
         }
     }
 }

@@ -97,11 +97,19 @@ fn read_json(path: &Path, text: &str) -> Result<Vec<RawRow>> {
             Some(rows) => Ok(rows),
             // Objects one after the other: JSON Lines under the wrong ending.
             None if walker.peek().is_some() => read_lines(path, text),
-            None => Err(Error::data(path, Some(1), "the object has no array `data`", JSON_HELP)),
+            // One object and nothing else is one row: a file that holds a task.
+            None => read_object(path, text),
         },
         None => Ok(Vec::new()),
         Some(_) => Err(Error::data(path, Some(walker.line), "the file begins with neither `[` nor `{`", JSON_HELP)),
     }
+}
+
+fn read_object(path: &Path, text: &str) -> Result<Vec<RawRow>> {
+    let mut walker = Walker { path, text, pos: 0, line: 1 };
+    walker.peek();
+    let line = walker.line;
+    Ok(vec![row(path, line, walker.value()?)?])
 }
 
 /// A position in a JSON text that knows its line.
@@ -249,7 +257,6 @@ mod tests {
             ("a.json", "[{\"text\":\"a\"}\n{\"text\":\"b\"}]", ":2: malformed JSON: `,` or `]`"),
             ("a.json", "[{\"text\":\"a\"}", "malformed JSON: `,` or `]`"),
             ("a.json", "[{\"text\":\"a\"}] x", "after the end"),
-            ("a.json", "{\"rows\": 1}", "no array `data`"),
             ("a.json", "hello", "neither `[` nor `{`"),
             ("a.csv", "a,b", "`.csv` are not read"),
         ];

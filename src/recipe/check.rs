@@ -23,6 +23,11 @@ pub const FIELDS: &[&str] = &[
     "completion",
     "text",
     "system",
+    "tools",
+    "chosen",
+    "rejected",
+    "replies",
+    "label",
     "role",
     "content",
     "from",
@@ -163,7 +168,18 @@ impl Check<'_> {
             return Err(self.written.complain(&format!("{key}.columns.{field}"), "there is no such field", help));
         }
         let path = self.file(&format!("{key}.path"), &table.path)?;
-        Ok(Source { path, shape: table.shape, columns, limit: table.limit })
+        Ok(Source {
+            path,
+            shape: table.shape,
+            columns,
+            limit: table.limit,
+            take: table.take,
+            pairs: table.pairs,
+            clean: table.clean,
+            ghost_attention: table.ghost_attention.unwrap_or(false),
+            positive_examples: table.positive_examples,
+            negative_examples: table.negative_examples,
+        })
     }
 
     fn template(&self, raw: RawTemplate) -> Result<Template> {

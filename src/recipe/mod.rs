@@ -215,6 +215,42 @@ pub struct Source {
     pub columns: Vec<(String, String)>,
     /// Use at most this many rows, chosen by the seed.
     pub limit: Option<usize>,
+    /// Which answer of preference rows is learnt.
+    pub take: Option<Take>,
+    /// Which pairs ranked replies give; `None`: the best against the worst.
+    pub pairs: Option<Pairs>,
+    pub clean: Option<Clean>,
+    pub ghost_attention: bool,
+    /// Of `superni`: positive examples in a prompt; `None`: 2.
+    pub positive_examples: Option<usize>,
+    /// Of `superni`: negative examples in a prompt; `None`: 0.
+    pub negative_examples: Option<usize>,
+}
+
+/// Which answer of rows that have two, or a label, supervised training learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Take {
+    Chosen,
+    Rejected,
+    /// Of labelled rows, those whose label is true.
+    Desirable,
+}
+
+/// Which pairs are made of ranked replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pairs {
+    BestWorst,
+    All,
+}
+
+/// How conversations are cleaned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Clean {
+    /// As Vicuna's data were: HTML to Markdown, roles alternating, remnants of the web page removed.
+    Vicuna,
 }
 
 /// The usual shapes of instruction data.
@@ -231,6 +267,13 @@ pub enum Shape {
     Completion,
     /// `text`: every token is trained.
     Text,
+    /// `chosen` and `rejected` (with `prompt`, `messages` or `conversations`, or whole conversations that begin alike),
+    /// or `replies` with ranks.
+    Preference,
+    /// Conversations, or `prompt` and `completion`, with a boolean `label`.
+    Labelled,
+    /// A task file of Super-NaturalInstructions: a row an instance.
+    SuperNi,
 }
 
 /// What to do with a row of more than `train.max_length` tokens.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Checkpoint, Compute, Init, Method, OverLong, Schedule, Shape};
+use super::{Checkpoint, Clean, Compute, Init, Method, OverLong, Schedule, Shape, Take};
 
 /// A lorakit recipe: everything that a training run depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -140,6 +140,24 @@ pub(super) struct RawSourceTable {
     /// Use at most this many rows, chosen by the seed.
     #[schemars(range(min = 1), example = 1000)]
     pub(super) limit: Option<usize>,
+    /// Which answer is learnt of rows that have two (`chosen`, `rejected`), or a label (`desirable`: the wanted ones).
+    #[schemars(example = &"chosen")]
+    pub(super) take: Option<Take>,
+    /// Which pairs ranked replies give: the best against the worst, or every better against every worse one.
+    #[schemars(example = &"all", extend("default" = "best_worst"))]
+    pub(super) pairs: Option<super::Pairs>,
+    /// Clean conversations as Vicuna's were: HTML to Markdown, roles alternating, remnants of the web page removed.
+    #[schemars(example = &"vicuna")]
+    pub(super) clean: Option<Clean>,
+    /// Ghost Attention (Llama 2): repeats of the system instruction are removed and only the last answer is trained.
+    #[schemars(example = true, extend("default" = false))]
+    pub(super) ghost_attention: Option<bool>,
+    /// Shape `superni`: positive examples in a prompt.
+    #[schemars(example = 2, extend("default" = 2))]
+    pub(super) positive_examples: Option<usize>,
+    /// Shape `superni`: negative examples in a prompt.
+    #[schemars(example = 0, extend("default" = 0))]
+    pub(super) negative_examples: Option<usize>,
 }
 
 /// How a conversation becomes text.

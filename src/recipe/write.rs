@@ -159,7 +159,7 @@ fn sources(sources: &[Source], spell: Spell<'_>) -> RawSources {
 
 fn source(source: &Source, spell: Spell<'_>) -> RawSource {
     let path = spell(&source.path);
-    if source.shape.is_none() && source.columns.is_empty() && source.limit.is_none() {
+    if *source == (Source { path: source.path.clone(), ..Source::default() }) {
         return RawSource::Path(path);
     }
     RawSource::Table(RawSourceTable {
@@ -167,6 +167,12 @@ fn source(source: &Source, spell: Spell<'_>) -> RawSource {
         shape: source.shape,
         columns: (!source.columns.is_empty()).then(|| Pairs(source.columns.clone())),
         limit: source.limit,
+        take: source.take,
+        pairs: source.pairs,
+        clean: source.clean,
+        ghost_attention: source.ghost_attention.then_some(true),
+        positive_examples: source.positive_examples,
+        negative_examples: source.negative_examples,
     })
 }
 

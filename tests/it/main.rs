@@ -19,6 +19,7 @@ mod real_model;
 mod recipe_docs;
 mod real_tokenizers;
 mod resume;
+mod shapes;
 mod shared;
 mod smollm2_text;
 mod talk;

@@ -1,10 +1,11 @@
 //! Which shape a file has, and what is wrong with a row: one table each.
 
-use super::{Converted, Reader, label};
+use super::detect::label;
+use super::{Converted, Reader};
 use crate::data::source::RawRow;
 use crate::data::{Message, RowKind};
 use crate::error::Result;
-use crate::recipe::Shape;
+use crate::recipe::{Shape, Source};
 
 const PATH: &str = "a.jsonl";
 
@@ -12,15 +13,23 @@ fn raw(lines: &[&str]) -> Vec<RawRow> {
     lines.iter().enumerate().map(|(i, l)| RawRow { line: i + 1, fields: serde_json::from_str(l).unwrap() }).collect()
 }
 
+pub(super) fn with(source: Source, lines: &[&str]) -> Result<(Shape, Vec<Option<RowKind>>, Vec<String>)> {
+    let rows = raw(lines);
+    let mut reader = Reader::new(PATH.as_ref(), &source, &rows)?;
+    let mut kinds = Vec::new();
+    for row in &rows {
+        match reader.convert(row)? {
+            Converted::Row(kind) => kinds.push(Some(kind)),
+            Converted::Rows(pieces) => kinds.extend(pieces.into_iter().map(|p| p.became.ok())),
+            Converted::Empty | Converted::Dropped(_) => kinds.push(None),
+        }
+    }
+    Ok((reader.shape, kinds, reader.ignored.into_iter().collect()))
+}
+
 fn read(lines: &[&str], columns: &[(&str, &str)], asked: Option<Shape>) -> Result<(Shape, Vec<Option<RowKind>>, Vec<String>)> {
-    let (rows, columns) = (raw(lines), columns.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect::<Vec<_>>());
-    let mut reader = Reader::new(PATH.as_ref(), &columns, asked, &rows)?;
-    let kinds = rows.iter().map(|r| reader.convert(r)).collect::<Result<Vec<_>>>()?;
-    let kinds = kinds.into_iter().map(|c| match c {
-        Converted::Row(kind) => Some(kind),
-        Converted::Empty => None,
-    });
-    Ok((reader.shape, kinds.collect(), reader.ignored.into_iter().collect()))
+    let columns = columns.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+    with(Source { columns, shape: asked, ..Source::default() }, lines)
 }
 
 fn chat(turns: &[(&str, &str)]) -> Option<RowKind> {
@@ -53,7 +62,7 @@ fn every_shape_is_recognised() {
 
 #[test]
 fn roles_parts_and_turns_after_the_last_answer() {
-    let line = r#"{"system":"s","conversations":[{"from":"human","value":"q"},{"from":"function_call","value":"f()"},
+    let line = r#"{"system":"s","conversations":[{"from":"human","value":"q"},{"from":"gpt","value":"f()"},
         {"from":"observation","value":"1"},{"role":"assistant","content":[{"type":"text","text":"x"},{"type":"text","text":"y"}]},
         {"from":"human","value":"thanks"}]}"#;
     let turns = [("system", "s"), ("user", "q"), ("assistant", "f()"), ("tool", "1"), ("assistant", "xy")];
@@ -101,7 +110,7 @@ fn what_is_wrong_names_line_reason_and_remedy() {
         (vec![with(r#"[{"role":"user","content":null}]"#)], "message 1: the content must be a string, this is null"),
         (vec![with(r#"[{"role":"asistant","content":"a"}]"#)], "unknown role `asistant`\n  help: did you mean `assistant`?"),
         (vec![with(r#"[{"role":"user","content":[{"type":"image_url"}]}]"#)], "a part that is not text (image_url)"),
-        (vec![with(r#"[{"role":"assistant","content":"","tool_calls":[{}]}]"#)], "message 1 has `tool_calls`"),
+        (vec![with(r#"[{"role":"assistant","content":"","tool_calls":[{}]}]"#)], "message 1: call 1: the function has no `name`"),
     ];
     for (lines, expect) in table {
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

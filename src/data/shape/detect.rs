@@ -1,0 +1,152 @@
+//! Which shape a file has, from the columns of its rows.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::{RawRow, Reader};
+use crate::error::{Error, Result, nearest};
+use crate::recipe::{Clean, FIELDS, Shape, Take};
+
+/// The shapes, the most telling first: a file whose rows all fit several has the first of them. Each with the sets of
+/// columns of which one must be there whole.
+const SHAPES: [(Shape, &[&[&str]]); 8] = [
+    (Shape::SuperNi, &[&["Definition", "Instances"]]),
+    (Shape::Preference, &[&["chosen", "rejected"], &["messages", "replies"], &["prompt", "replies"]]),
+    (
+        Shape::Labelled,
+        &[&["messages", "label"], &["messages", "kto_tag"], &["conversations", "kto_tag"], &["prompt", "completion", "label"]],
+    ),
+    (Shape::Messages, &[&["messages"]]),
+    (Shape::ShareGpt, &[&["conversations"]]),
+    (Shape::Alpaca, &[&["instruction", "output"]]),
+    (Shape::Completion, &[&["prompt", "completion"]]),
+    (Shape::Text, &[&["text"]]),
+];
+
+pub(super) const KNOWN: &str = "known shapes: `messages`; `conversations`; `instruction` (`input`) `output`; `prompt` \
+    `completion`; `text`; `chosen` `rejected` (`prompt`); `messages` `replies`; `messages` `label`; `Definition` `Instances`. \
+    Map other names in the recipe, e.g. columns = { instruction = \"question\", output = \"answer\" }";
+
+/// The columns that a shape reads.
+pub(super) fn used(shape: Shape) -> &'static [&'static str] {
+    match shape {
+        Shape::Messages => &["messages", "system", "tools"],
+        Shape::ShareGpt => &["conversations", "system", "tools"],
+        Shape::Alpaca => &["instruction", "input", "output", "system"],
+        Shape::Completion => &["prompt", "completion"],
+        Shape::Text => &["text"],
+        Shape::Preference => &["prompt", "messages", "conversations", "system", "tools", "chosen", "rejected", "replies"],
+        Shape::Labelled => &["prompt", "completion", "messages", "conversations", "system", "tools", "label", "kto_tag"],
+        Shape::SuperNi => &["Definition", "Positive Examples", "Negative Examples", "Instances", "Categories"],
+    }
+}
+
+/// The shape's name in recipes.
+pub(in crate::data) fn label(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Messages => "messages",
+        Shape::ShareGpt => "sharegpt",
+        Shape::Alpaca => "alpaca",
+        Shape::Completion => "completion",
+        Shape::Text => "text",
+        Shape::Preference => "preference",
+        Shape::Labelled => "labelled",
+        Shape::SuperNi => "superni",
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn check_columns(&self, rows: &[RawRow]) -> Result<()> {
+        for (ours, theirs) in &self.source.columns {
+            if !FIELDS.contains(&ours.as_str()) {
+                let close = nearest(ours, FIELDS.iter().copied()).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+                let why = format!("`columns` maps `{ours}`, which is not one of our fields");
+                return Err(Error::data(self.path, None, why, format!("{close}fields: {}", FIELDS.join(", "))));
+            }
+            let inner = matches!(ours.as_str(), "role" | "content" | "from" | "value");
+            if !inner && !rows.iter().any(|r| r.fields.contains_key(theirs)) {
+                let why = format!("no row has the column `{theirs}` that `columns` names for `{ours}`");
+                return Err(Error::data(self.path, None, why, format!("columns of the file: {}", seen(rows))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the row has the columns of `shape`; a label that is no yes or no is not a label of ours.
+    fn fits(&self, row: &RawRow, shape: Shape) -> bool {
+        let sets = SHAPES.iter().find(|(s, _)| *s == shape).map_or(&[][..], |(_, sets)| sets);
+        let label =
+            |row: &RawRow| ["label", "kto_tag"].iter().find_map(|l| self.get(row, l)).is_some_and(super::preference::says);
+        sets.iter().any(|set| set.iter().all(|f| self.get(row, f).is_some())) && (shape != Shape::Labelled || label(row))
+    }
+
+    pub(super) fn check_all(&self, shape: Shape, rows: &[RawRow]) -> Result<Shape> {
+        let sets = SHAPES.iter().find(|(s, _)| *s == shape).map_or(&[][..], |(_, sets)| sets);
+        let has = |row: &RawRow| sets.iter().any(|set| set.iter().all(|f| self.get(row, f).is_some()));
+        match rows.iter().find(|r| !has(r)) {
+            None => Ok(shape),
+            Some(row) => {
+                let set = |set: &&[&str]| set.iter().map(|f| format!("`{}`", self.name(f))).collect::<Vec<_>>().join(" and ");
+                let wanted: Vec<_> = sets.iter().map(set).collect();
+                let (label, wanted, keys) = (label(shape), wanted.join(", or "), keys(&row.fields));
+                let why = format!("shape `{label}` needs {wanted}, the row has {keys}");
+                Err(Error::data(self.path, Some(row.line), why, KNOWN))
+            }
+        }
+    }
+
+    pub(super) fn detect(&self, rows: &[RawRow]) -> Result<Shape> {
+        if let Some((shape, _)) = SHAPES.iter().find(|(shape, _)| rows.iter().all(|r| self.fits(r, *shape))) {
+            return Ok(*shape);
+        }
+        let of = |row: &RawRow| SHAPES.iter().find(|(shape, _)| self.fits(row, *shape)).map(|(s, _)| *s);
+        if let Some(row) = rows.iter().find(|r| of(r).is_none()) {
+            let (keys, seen) = (keys(&row.fields), seen(rows));
+            let why = format!("no known shape fits this row; its columns are {keys}; columns of the file: {seen}");
+            return Err(Error::data(self.path, Some(row.line), why, KNOWN));
+        }
+        let first = &rows[0];
+        let shape = of(first);
+        let other = rows.iter().find(|r| of(r) != shape).unwrap_or(first);
+        let why = format!(
+            "rows of differing shapes: line {} is `{}`, line {} is `{}`",
+            first.line,
+            shape.map_or("?", label),
+            other.line,
+            of(other).map_or("?", label)
+        );
+        let help = "put each shape into a file of its own and list both in the recipe, or map its columns to one shape";
+        Err(Error::data(self.path, Some(other.line), why, help))
+    }
+
+    /// Keys of the source that mean nothing for the shape of this file.
+    pub(super) fn check_keys(&self) -> Result<()> {
+        let (source, shape) = (self.source, self.shape);
+        let turns = matches!(shape, Shape::Messages | Shape::ShareGpt);
+        let wrong = match () {
+            () if source.ghost_attention && !turns => ("ghost_attention", "conversations"),
+            () if source.clean == Some(Clean::Vicuna) && !turns => ("clean", "conversations"),
+            () if source.positive_examples.or(source.negative_examples).is_some() && shape != Shape::SuperNi => {
+                ("positive_examples` or `negative_examples", "shape `superni`")
+            }
+            () if source.pairs.is_some() && shape != Shape::Preference => ("pairs", "shape `preference`"),
+            () => match source.take {
+                Some(Take::Chosen | Take::Rejected) if shape != Shape::Preference => ("take", "shape `preference`"),
+                Some(Take::Desirable) if shape != Shape::Labelled => ("take = \"desirable\"", "shape `labelled`"),
+                _ => return Ok(()),
+            },
+        };
+        let why = format!("`{}` is for {}, and these rows have the shape `{}`", wrong.0, wrong.1, label(shape));
+        Err(Error::data(self.path, None, why, "remove the key from the recipe's source, or name the shape that is meant"))
+    }
+}
+
+pub(super) fn keys(fields: &Map<String, Value>) -> String {
+    fields.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn seen(rows: &[RawRow]) -> String {
+    let all: BTreeSet<_> = rows.iter().flat_map(|r| r.fields.keys()).collect();
+    all.iter().take(20).map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
+}
