@@ -11,7 +11,7 @@ use super::encode::Encoded;
 use super::order::choose;
 use super::report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
 use super::shape::{Converted, Piece, Reader};
-use super::{Example, Prompt, Renderer, Row, source};
+use super::{Example, Prompt, Renderer, Row};
 use crate::error::{Error, Result};
 use crate::recipe::{Data, OverLong, Source};
 
@@ -87,8 +87,7 @@ impl Loading<'_> {
     /// The rows of a file as conversations; empty ones are dropped, `limit` is drawn from what remains.
     fn rows(&mut self, file: &Source, split: Split) -> Result<Vec<Row>> {
         let index = self.loaded.report.sources.len();
-        let raw = source::read(&file.path)?;
-        let mut reader = Reader::new(&file.path, file, &raw)?;
+        let (mut reader, raw) = Reader::open(file, split, self.seed)?;
         let mut rows = Vec::with_capacity(raw.len());
         // Rows that lie in others, beyond the first of each.
         let mut held = 0;
@@ -96,7 +95,7 @@ impl Loading<'_> {
             match reader.convert(row)? {
                 Converted::Row(kind) => rows.push(Row::new(index, row.line, kind)),
                 Converted::Rows(pieces) => {
-                    held += pieces.len() - 1;
+                    held += pieces.len().saturating_sub(1);
                     pieces.into_iter().for_each(|piece| self.piece(index, piece, &mut rows));
                 }
                 Converted::Empty => self.drop(index, row.line, Reason::Empty),

@@ -179,6 +179,7 @@ impl Check<'_> {
             ghost_attention: table.ghost_attention.unwrap_or(false),
             positive_examples: table.positive_examples,
             negative_examples: table.negative_examples,
+            templates: table.templates,
         })
     }
 

@@ -225,6 +225,8 @@ pub struct Source {
     pub positive_examples: Option<usize>,
     /// Of `superni`: negative examples in a prompt; `None`: 0.
     pub negative_examples: Option<usize>,
+    /// Of `flan`: the phrasings that a row gets; `None`: one.
+    pub templates: Option<Templates>,
 }
 
 /// Which answer of rows that have two, or a label, supervised training learns.
@@ -242,6 +244,15 @@ pub enum Take {
 #[serde(rename_all = "snake_case")]
 pub enum Pairs {
     BestWorst,
+    All,
+}
+
+/// Which phrasings of its task a row gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Templates {
+    /// One, drawn by the seed.
+    One,
     All,
 }
 
@@ -274,6 +285,8 @@ pub enum Shape {
     Labelled,
     /// A task file of Super-NaturalInstructions: a row an instance.
     SuperNi,
+    /// A task in several phrasings, as FLAN's: a TOML file that names its rows.
+    Flan,
 }
 
 /// What to do with a row of more than `train.max_length` tokens.

@@ -158,6 +158,9 @@ pub(super) struct RawSourceTable {
     /// Shape `superni`: negative examples in a prompt.
     #[schemars(example = 0, extend("default" = 0))]
     pub(super) negative_examples: Option<usize>,
+    /// Shape `flan`: a row in one phrasing of its task, drawn by the seed, or in all of them.
+    #[schemars(example = &"all", extend("default" = "one"))]
+    pub(super) templates: Option<super::Templates>,
 }
 
 /// How a conversation becomes text.

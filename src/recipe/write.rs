@@ -173,6 +173,7 @@ fn source(source: &Source, spell: Spell<'_>) -> RawSource {
         ghost_attention: source.ghost_attention.then_some(true),
         positive_examples: source.positive_examples,
         negative_examples: source.negative_examples,
+        templates: source.templates,
     })
 }
 

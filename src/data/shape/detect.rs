@@ -38,6 +38,7 @@ pub(super) fn used(shape: Shape) -> &'static [&'static str] {
         Shape::Text => &["text"],
         Shape::Preference => &["prompt", "messages", "conversations", "system", "tools", "chosen", "rejected", "replies"],
         Shape::Labelled => &["prompt", "completion", "messages", "conversations", "system", "tools", "label", "kto_tag"],
+        Shape::Flan => &[],
         Shape::SuperNi => &["Definition", "Positive Examples", "Negative Examples", "Instances", "Categories"],
     }
 }
@@ -53,6 +54,7 @@ pub(in crate::data) fn label(shape: Shape) -> &'static str {
         Shape::Preference => "preference",
         Shape::Labelled => "labelled",
         Shape::SuperNi => "superni",
+        Shape::Flan => "flan",
     }
 }
 
@@ -130,6 +132,7 @@ impl Reader<'_> {
             () if source.positive_examples.or(source.negative_examples).is_some() && shape != Shape::SuperNi => {
                 ("positive_examples` or `negative_examples", "shape `superni`")
             }
+            () if source.templates.is_some() && shape != Shape::Flan => ("templates", "shape `flan`"),
             () if source.pairs.is_some() && shape != Shape::Preference => ("pairs", "shape `preference`"),
             () => match source.take {
                 Some(Take::Chosen | Take::Rejected) if shape != Shape::Preference => ("take", "shape `preference`"),

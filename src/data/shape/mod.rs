@@ -7,6 +7,7 @@ mod message;
 mod calls;
 mod preference;
 mod superni;
+mod flan;
 mod ghost;
 mod vicuna;
 #[cfg(test)]
@@ -19,11 +20,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::report::Reason;
-use super::source::{RawRow, kind};
+use self::flan::Task;
+use super::report::{Reason, Split};
+use super::source::{self, RawRow, kind};
 use super::{Message, RowKind, loss};
 use crate::error::{Error, Result};
-use crate::recipe::{Shape, Source};
+use crate::recipe::{Shape, Source, Templates};
 
 /// What a row became.
 #[derive(Debug)]
@@ -54,18 +56,55 @@ pub(super) struct Reader<'a> {
     path: &'a Path,
     source: &'a Source,
     pub(super) shape: Shape,
+    task: Option<Task>,
+    /// What is drawn for a row depends on these.
+    draw: (Split, u64),
     /// Columns (and keys of messages) that carry something this program does not use.
     pub(super) ignored: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
+    /// The rows of a source's file and how they are read; `split` and `seed` decide what is drawn for a row.
+    ///
+    /// # Errors
+    /// As [`Reader::new`], and what is wrong with the file or with a task's.
+    pub(super) fn open(source: &'a Source, split: Split, seed: u64) -> Result<(Reader<'a>, Vec<RawRow>)> {
+        let path = source.path.as_path();
+        let mut reader = Reader { draw: (split, seed), ..Reader::bare(path, source) };
+        match (Task::is_at(path), source.shape) {
+            (false, Some(Shape::Flan)) => {
+                let why = "a task of shape `flan` is a TOML file";
+                Err(Error::data(path, None, why, "name the task's .toml file, which names its rows"))
+            }
+            (true, Some(shape)) if shape != Shape::Flan => {
+                let why = format!("a TOML file holds a task of shape `flan`, not `{}`", detect::label(shape));
+                Err(Error::data(path, None, why, "write `shape = \"flan\"`, or name a file of rows"))
+            }
+            (true, _) => {
+                let mut task = Task::read(path)?;
+                let rows = task.rows()?;
+                (reader.shape, reader.task) = (Shape::Flan, Some(task));
+                reader.check_keys()?;
+                Ok((reader, rows))
+            }
+            (false, _) => {
+                let rows = source::read(path)?;
+                Ok((Reader::new(path, source, &rows)?, rows))
+            }
+        }
+    }
+
+    fn bare(path: &'a Path, source: &'a Source) -> Reader<'a> {
+        Reader { path, source, shape: Shape::Text, task: None, draw: (Split::Train, 0), ignored: BTreeSet::new() }
+    }
+
     /// Decides the shape over all of `rows` of the file `path`, or checks that they all have the one asked for.
     ///
     /// # Errors
     /// [`Error::Data`]: unknown columns, rows of differing shapes (two lines named), a mapping to a column that is not
     /// there, a key of the source that means nothing for the shape.
     pub(super) fn new(path: &'a Path, source: &'a Source, rows: &[RawRow]) -> Result<Reader<'a>> {
-        let mut reader = Reader { path, source, shape: Shape::Text, ignored: BTreeSet::new() };
+        let mut reader = Reader::bare(path, source);
         reader.check_columns(rows)?;
         reader.shape = match source.shape {
             Some(shape) => reader.check_all(shape, rows)?,
@@ -89,6 +128,10 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Error::Data`] with the line: a field of the wrong type, an unknown role, no message, no assistant turn.
     pub(super) fn convert(&mut self, row: &RawRow) -> Result<Converted> {
+        if let Some(task) = &self.task {
+            let (split, seed) = self.draw;
+            return task.phrase(row, self.source.templates.unwrap_or(Templates::One), split, seed);
+        }
         self.note_ignored(row);
         match self.shape {
             Shape::Messages => self.conversation(row, "messages"),
@@ -110,6 +153,8 @@ impl<'a> Reader<'a> {
             Shape::Preference => self.preference(row),
             Shape::Labelled => self.labelled(row),
             Shape::SuperNi => self.instances(row),
+            // A task is read by `open` alone, and answered above.
+            Shape::Flan => Err(self.fail(row.line, "rows of a task without their task", detect::KNOWN)),
         }
     }
 
