@@ -12,7 +12,7 @@
 //!
 //! | # | module | knows |
 //! |---|---|---|
-//! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory |
+//! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`], [`rouge`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory; how alike two texts are |
 //! | 1 | [`recipe`] | the TOML file, checked |
 //! | 2 | [`data`] | sources, shapes, templates, tokens and loss mask |
 //! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
@@ -36,6 +36,7 @@ pub mod device;
 pub mod files;
 pub mod random;
 pub mod machine;
+pub mod rouge;
 pub mod recipe;
 pub mod data;
 pub mod kernels;
