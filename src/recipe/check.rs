@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::locate::Written;
 use super::paths::{absolute, folder_of};
 use super::raw::{RawBase, RawData, RawEval, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain, RawWarmup};
-use super::{Base, Data, Eval, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, targeting, typed};
+use super::{Base, Data, Eval, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, sources, targeting, typed};
 use crate::error::{Error, Result, nearest};
 
 /// Field names that `columns` may map: those of every [`super::Shape`], and the parts of a message.
@@ -94,6 +94,28 @@ impl Check<'_> {
         Err(self.written.complain(key, why, help))
     }
 
+    /// The files of data that a path stands for: itself, those of a folder, those that a pattern matches; by name.
+    fn files(&self, key: &str, given: &str) -> Result<Vec<PathBuf>> {
+        let path = self.path(key, given);
+        let files = match given.contains(['*', '?', '[']) && !path.exists() {
+            true => sources::matching(&path),
+            false if path.is_dir() => sources::in_folder(&path),
+            false => return Ok(vec![self.file(key, given)?]),
+        };
+        match files {
+            Ok(files) if files.is_empty() && self.files == Files::MustExist => {
+                let why = format!("{} holds no file of data", path.display());
+                Err(self.written.complain(
+                    key,
+                    why,
+                    format!("files of data end in {}, or these and .gz or .zst", sources::ENDINGS.join(", ")),
+                ))
+            }
+            Ok(files) => Ok(files),
+            Err(why) => Err(self.written.complain(key, why, "in a pattern `*` stands for any letters, `**` for any folders")),
+        }
+    }
+
     fn base(&self, raw: RawBase) -> Result<Base> {
         if let Some(fallback) = raw.fallback.as_deref().filter(|text| !is_pypi(text)) {
             let why = format!("\"{fallback}\" is not of the form pypi:PACKAGE==VERSION#PATH/IN/WHEEL");
@@ -148,16 +170,21 @@ impl Check<'_> {
 
     fn sources(&self, key: &str, raw: RawSources) -> Result<Vec<Source>> {
         match raw {
-            RawSources::One(source) => Ok(vec![self.source(key, source)?]),
+            RawSources::One(source) => self.source(key, source),
             RawSources::Many(list) => {
-                list.into_iter().enumerate().map(|(index, source)| self.source(&format!("{key}[{index}]"), source)).collect()
+                let each = |(index, source)| self.source(&format!("{key}[{index}]"), source);
+                Ok(list.into_iter().enumerate().map(each).collect::<Result<Vec<_>>>()?.concat())
             }
         }
     }
 
-    fn source(&self, key: &str, raw: RawSource) -> Result<Source> {
+    /// A source for each file that the path stands for.
+    fn source(&self, key: &str, raw: RawSource) -> Result<Vec<Source>> {
         let table = match raw {
-            RawSource::Path(path) => return Ok(Source { path: self.file(key, &path)?, ..Source::default() }),
+            RawSource::Path(path) => {
+                let plain = |path| Source { path, ..Source::default() };
+                return Ok(self.files(key, &path)?.into_iter().map(plain).collect());
+            }
             RawSource::Table(table) => table,
         };
         let columns = table.columns.unwrap_or_default().0;
@@ -167,9 +194,9 @@ impl Check<'_> {
             let help = format!("{guess}the field stands left, the file's column right; fields: {}", FIELDS.join(", "));
             return Err(self.written.complain(&format!("{key}.columns.{field}"), "there is no such field", help));
         }
-        let path = self.file(&format!("{key}.path"), &table.path)?;
-        Ok(Source {
-            path,
+        let paths = self.files(&format!("{key}.path"), &table.path)?;
+        let source = Source {
+            path: PathBuf::new(),
             shape: table.shape,
             columns,
             limit: table.limit,
@@ -180,7 +207,8 @@ impl Check<'_> {
             positive_examples: table.positive_examples,
             negative_examples: table.negative_examples,
             templates: table.templates,
-        })
+        };
+        Ok(paths.into_iter().map(|path| Source { path, ..source.clone() }).collect())
     }
 
     fn template(&self, raw: RawTemplate) -> Result<Template> {

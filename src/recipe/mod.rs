@@ -10,6 +10,7 @@ mod overrides;
 mod foreign;
 mod typed;
 mod paths;
+mod sources;
 mod targeting;
 mod check;
 mod write;

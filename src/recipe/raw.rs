@@ -128,7 +128,7 @@ pub(super) enum RawSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSourceTable {
-    /// The file.
+    /// A file, a folder of files, or a pattern such as `data/*.jsonl`; of several files, by name, `limit` counts for each.
     #[schemars(length(min = 1), example = &"data/train.jsonl")]
     pub(super) path: String,
     /// Shape of the rows; detected over the whole file when absent.

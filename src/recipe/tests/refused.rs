@@ -413,7 +413,7 @@ fn files_that_are_not_there() {
         "starts at the recipe's folder",
     );
     check(&train("'~/x.jsonl'"), &[], "r.toml:4: `data.train`", "there is no file", "write the home folder out");
-    check(&train("'/'"), &[], "r.toml:4: `data.train`", "/ is a folder", "name a file in it");
+    check(&train("'/dev'"), &[], "r.toml:4: `data.train`", "/dev holds no file of data", "files of data end in");
     below("heldout = 'no.jsonl'\n", "r.toml:5: `data.heldout`", "there is no file no.jsonl", "correct the path");
     below("[template]\nkind = 'no.jinja'\n", "r.toml:6: `template.kind`", "there is no file no.jinja", "correct the path");
     set("data.train=no/where.jsonl", "data.train", "there is no file", "in --set starts at the current directory");

@@ -99,11 +99,29 @@ fn rows() {
         case(
             "a table of another kind",
             |s| {
-                s.write("rows.csv", "a,b\n1,2\n");
+                s.write("rows.xlsx", "a,b\n1,2\n");
+                s.edit("recipe.toml", "rows.jsonl", "rows.xlsx");
+            },
+            TRAIN,
+            &["rows.xlsx", "`.xlsx` are not read", "JSON Lines"],
+        ),
+        case(
+            "a table with a short row",
+            |s| {
+                s.write("rows.csv", "prompt,completion\na,b\nc\n");
                 s.edit("recipe.toml", "rows.jsonl", "rows.csv");
             },
             TRAIN,
-            &["rows.csv", "`.csv` are not read", "JSON Lines"],
+            &["rows.csv:3", "1 fields, the header has 2", "help:"],
+        ),
+        case(
+            "a damaged archive",
+            |s| {
+                s.write("rows.jsonl.gz", "{}");
+                s.edit("recipe.toml", "rows.jsonl", "rows.jsonl.gz");
+            },
+            TRAIN,
+            &["rows.jsonl.gz", "not a gzip file, or a damaged one", "help:"],
         ),
         case(
             "bytes that are no text",

@@ -126,7 +126,7 @@ fn recipes() {
             "a folder as data",
             |s| s.edit("recipe.toml", "rows.jsonl", "model"),
             CHECK,
-            &["`data.train`", "is a folder, not a file"],
+            &["`data.train`", "holds no file of data"],
         ),
         case(
             "a column of an unknown field",

@@ -23,7 +23,8 @@ fn wrong(file: &File) -> Vec<String> {
 
 #[test]
 fn every_recipe_is_valid_and_says_how_to_run_it() {
-    let recipes: Vec<File> = files("recipes").into_iter().filter(|f| f.path.ends_with(".toml")).collect();
+    let recipes: Vec<File> =
+        files("recipes").into_iter().filter(|f| f.path.ends_with(".toml") && !f.path.starts_with("recipes/data/")).collect();
     assert!(recipes.iter().any(|f| f.path == "recipes/quickstart.toml"));
     none(&recipes.iter().flat_map(wrong).collect::<Vec<_>>());
 }

@@ -1,0 +1,168 @@
+//! JSON Lines, or one JSON array (or object with an array under `data`), read with the line of every row.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{RawRow, kind};
+use crate::error::{Error, Result};
+
+/// One object a line.
+pub(super) fn read_lines(path: &Path, text: &str) -> Result<Vec<RawRow>> {
+    let mut rows = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let value = serde_json::from_str(line).map_err(|e| malformed(path, i + 1, &e, JSONL_HELP))?;
+        rows.push(row(path, i + 1, value)?);
+    }
+    Ok(rows)
+}
+
+const JSONL_HELP: &str = "every line must be one JSON object, e.g. {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}, …]}";
+const JSON_HELP: &str = "the file must be an array of objects, or an object with an array under `data`";
+
+fn malformed(path: &Path, line: usize, error: &serde_json::Error, help: &str) -> Error {
+    // serde_json appends "at line L column C", counted from where it began to read.
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    Error::data(path, Some(line), format!("malformed JSON at column {}: {text}", error.column()), help)
+}
+
+fn row(path: &Path, line: usize, value: Value) -> Result<RawRow> {
+    match value {
+        Value::Object(fields) => Ok(RawRow { line, fields }),
+        other => Err(Error::data(path, Some(line), format!("a row must be an object, this is {}", kind(&other)), JSONL_HELP)),
+    }
+}
+
+/// One JSON value, or several.
+pub(super) fn read_json(path: &Path, text: &str) -> Result<Vec<RawRow>> {
+    let mut walker = Walker { path, text, pos: 0, line: 1 };
+    match walker.peek() {
+        Some('[') => {
+            let rows = walker.array()?;
+            walker.end()?;
+            Ok(rows)
+        }
+        Some('{') => match walker.object()? {
+            Some(rows) => Ok(rows),
+            // Objects one after the other: JSON Lines under the wrong ending.
+            None if walker.peek().is_some() => read_lines(path, text),
+            // One object and nothing else is one row: a file that holds a task.
+            None => read_object(path, text),
+        },
+        None => Ok(Vec::new()),
+        Some(_) => Err(Error::data(path, Some(walker.line), "the file begins with neither `[` nor `{`", JSON_HELP)),
+    }
+}
+
+fn read_object(path: &Path, text: &str) -> Result<Vec<RawRow>> {
+    let mut walker = Walker { path, text, pos: 0, line: 1 };
+    walker.peek();
+    let line = walker.line;
+    Ok(vec![row(path, line, walker.value()?)?])
+}
+
+/// A position in a JSON text that knows its line.
+struct Walker<'a> {
+    path: &'a Path,
+    text: &'a str,
+    pos: usize,
+    line: usize,
+}
+
+impl Walker<'_> {
+    fn advance(&mut self, to: usize) {
+        self.line += self.text[self.pos..to].bytes().filter(|b| *b == b'\n').count();
+        self.pos = to;
+    }
+
+    /// The next character that is not white space.
+    fn peek(&mut self) -> Option<char> {
+        let rest = &self.text[self.pos..];
+        let skipped = rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len();
+        self.advance(self.pos + skipped);
+        self.text[self.pos..].chars().next()
+    }
+
+    fn eat(&mut self, c: char) -> bool {
+        let found = self.peek() == Some(c);
+        if found {
+            self.advance(self.pos + c.len_utf8());
+        }
+        found
+    }
+
+    fn fail(&self, why: &str) -> Error {
+        Error::data(self.path, Some(self.line), format!("malformed JSON: {why}"), JSON_HELP)
+    }
+
+    fn value(&mut self) -> Result<Value> {
+        self.peek();
+        let mut values = serde_json::Deserializer::from_str(&self.text[self.pos..]).into_iter::<Value>();
+        match values.next() {
+            Some(Ok(value)) => {
+                let read = values.byte_offset();
+                self.advance(self.pos + read);
+                Ok(value)
+            }
+            Some(Err(e)) => Err(malformed(self.path, self.line + e.line().saturating_sub(1), &e, JSON_HELP)),
+            None => Err(self.fail("the file ends in the middle")),
+        }
+    }
+
+    fn array(&mut self) -> Result<Vec<RawRow>> {
+        let mut rows = Vec::new();
+        self.eat('[');
+        if self.eat(']') {
+            return Ok(rows);
+        }
+        loop {
+            self.peek();
+            let line = self.line;
+            let value = self.value()?;
+            rows.push(row(self.path, line, value)?);
+            if self.eat(']') {
+                return Ok(rows);
+            }
+            if !self.eat(',') {
+                return Err(self.fail("`,` or `]` is missing after a row"));
+            }
+        }
+    }
+
+    /// The rows under `data` of the object here, if it has them.
+    fn object(&mut self) -> Result<Option<Vec<RawRow>>> {
+        let mut rows = None;
+        self.eat('{');
+        if self.eat('}') {
+            return Ok(None);
+        }
+        loop {
+            let key = self.value()?;
+            if !self.eat(':') {
+                return Err(self.fail("`:` is missing after a key"));
+            }
+            if key == "data" && self.peek() == Some('[') {
+                rows = Some(self.array()?);
+            } else {
+                self.value()?;
+            }
+            if self.eat('}') {
+                return Ok(rows);
+            }
+            if !self.eat(',') {
+                return Err(self.fail("`,` or `}` is missing after a value"));
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.fail("there is text after the end of the array")),
+        }
+    }
+}

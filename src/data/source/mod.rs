@@ -1,0 +1,170 @@
+//! Reading a file of rows: JSON Lines or one JSON value, CSV or TSV, plain text; gzip or Zstandard around any of these. Each row
+//! comes with the line it starts on.
+//!
+//! Refuses to know what the columns of a row mean.
+
+mod lines;
+mod packed;
+mod table;
+mod text;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// One row as written: an object and the line (from 1) it starts on.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct RawRow {
+    pub(super) line: usize,
+    pub(super) fields: Map<String, Value>,
+}
+
+/// Every row of `path`, in order; blank lines and a byte-order mark are skipped.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read, [`Error::Data`] with the line when it is not rows of its format or has none.
+pub(super) fn read(path: &Path) -> Result<Vec<RawRow>> {
+    let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    let read: fn(&Path, &str) -> Result<Vec<RawRow>> = match inner.rsplit_once('.').map(|(_, e)| e).unwrap_or_default() {
+        "jsonl" | "ndjson" => lines::read_lines,
+        "json" => lines::read_json,
+        "csv" => |path, text| table::read(path, text, b','),
+        "tsv" => |path, text| table::read(path, text, b'\t'),
+        "txt" | "md" => text::read,
+        other => {
+            return Err(Error::data(path, None, format!("files ending in `.{other}` are not read"), FORMATS_HELP));
+        }
+    };
+    let text = packed::text(path)?;
+    let rows = read(path, text.strip_prefix('\u{feff}').unwrap_or(&text))?;
+    if rows.is_empty() {
+        return Err(Error::data(
+            path,
+            None,
+            "the file has no rows",
+            "put at least one row into it, or remove it from the recipe",
+        ));
+    }
+    Ok(rows)
+}
+
+const FORMATS_HELP: &str = "convert it to JSON Lines (`.jsonl`, one object a line); also read: .json, .csv, .tsv, .txt, .md, and \
+    .gz or .zst of these";
+
+/// The name of a JSON type, with its article.
+pub(super) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(name: &str, text: &str) -> Result<Vec<RawRow>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    fn lines(rows: &[RawRow]) -> Vec<usize> {
+        rows.iter().map(|r| r.line).collect()
+    }
+
+    #[test]
+    fn json_lines_keep_their_numbers_past_blanks_and_a_bom() {
+        let rows = written("a.jsonl", "\u{feff}{\"text\":\"a\"}\n\n  \n{\"text\":\"b\"}\r\n").unwrap();
+        assert_eq!(lines(&rows), [1, 4]);
+    }
+
+    #[test]
+    fn arrays_know_the_line_of_every_row() {
+        let rows = written("a.json", "[\n {\"text\":\n  \"a\"},\n\n {\"text\":\"b\"}, {\"text\":\"c\"}\n]").unwrap();
+        assert_eq!(lines(&rows), [2, 5, 5]);
+        let rows = written("b.json", "{\"version\": 1,\n\"data\": [\n{\"text\":\"a\"}\n]}").unwrap();
+        assert_eq!(lines(&rows), [3]);
+        let rows = written("c.json", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n").unwrap();
+        assert_eq!(lines(&rows), [1, 2]);
+    }
+
+    #[test]
+    fn broken_files_name_the_line() {
+        let table = [
+            ("a.jsonl", "{\"text\":\"a\"}\n{\"text\":\n", ":2: malformed JSON"),
+            ("a.jsonl", "[1]\n", ":1: a row must be an object, this is an array"),
+            ("a.jsonl", "\n\n", "no rows"),
+            ("a.json", "[]", "no rows"),
+            ("a.json", "", "no rows"),
+            ("a.json", "[{\"text\":\"a\"},\n{\"text\" \"b\"}]", ":2: malformed JSON"),
+            ("a.json", "[{\"text\":\"a\"}\n{\"text\":\"b\"}]", ":2: malformed JSON: `,` or `]`"),
+            ("a.json", "[{\"text\":\"a\"}", "malformed JSON: `,` or `]`"),
+            ("a.json", "[{\"text\":\"a\"}] x", "after the end"),
+            ("a.json", "hello", "neither `[` nor `{`"),
+            ("a.xlsx", "a,b", "`.xlsx` are not read"),
+            ("a.csv", "a,b\n", "no rows"),
+            ("a.csv", "a,b\n1,2\n3\n", ":3: 1 fields, the header has 2"),
+            ("a.csv", "a,a\n1,2\n", "column `a` is named twice"),
+            ("a.csv", "a,b\n1,\"x\n", ":2: the quote that begins here does not end"),
+            ("a.tsv", "a\t\n1\t2\n", "column 2 has no name"),
+            ("a.txt", " \n\n", "no rows"),
+            ("a.jsonl.gz", "{}", "not a gzip file, or a damaged one"),
+            ("a.jsonl.zst", "{}", "not a Zstandard file, or a damaged one"),
+        ];
+        for (name, text, expect) in table {
+            let error = written(name, text).unwrap_err().to_string();
+            assert!(error.contains(expect), "{text:?}: {error}");
+        }
+    }
+
+    fn texts(rows: &[RawRow]) -> Vec<&str> {
+        rows.iter().map(|r| r.fields["text"].as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn tables_have_a_header_and_lines() {
+        let rows = written("a.csv", "\u{feff}question,answer\n\"a, \"\"b\"\"\nc\",d\r\n\ne,\n").unwrap();
+        assert_eq!(lines(&rows), [2, 5]);
+        assert_eq!((rows[0].fields["question"].as_str(), rows[0].fields["answer"].as_str()), (Some("a, \"b\"\nc"), Some("d")));
+        assert_eq!(rows[1].fields["answer"], "");
+        let rows = written("a.tsv", "text\tn\na \"b\t1\n").unwrap();
+        assert_eq!(texts(&rows), ["a \"b"]);
+    }
+
+    #[test]
+    fn plain_text_is_cut_between_paragraphs() {
+        let long = "word ".repeat(300);
+        let rows = written("a.txt", &format!("{long}\n\n\n{long}\nsame paragraph\n\n short \n")).unwrap();
+        assert_eq!(lines(&rows), [1, 4, 7]);
+        assert_eq!(texts(&rows)[2], "short");
+        let rows = written("b.md", "# one\n\ntwo\n").unwrap();
+        assert_eq!((lines(&rows), texts(&rows)), (vec![1], vec!["# one\n\ntwo"]));
+    }
+
+    #[test]
+    fn packed_files_give_the_rows_of_what_is_in_them() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let text = "{\"text\":\"a\"}\n{\"text\":\"b\"}\n";
+        let gz = dir.path().join("a.jsonl.gz");
+        let mut packer = flate2::write::GzEncoder::new(std::fs::File::create(&gz).unwrap(), flate2::Compression::default());
+        packer.write_all(text.as_bytes()).unwrap();
+        packer.finish().unwrap();
+        assert_eq!(texts(&read(&gz).unwrap()), ["a", "b"]);
+        let zst = dir.path().join("a.jsonl.zst");
+        let packed = zstd::encode_all(text.as_bytes(), 0).unwrap();
+        std::fs::write(&zst, &packed).unwrap();
+        assert_eq!(texts(&read(&zst).unwrap()), ["a", "b"]);
+        std::fs::write(&zst, &packed[..packed.len() - 3]).unwrap();
+        assert!(read(&zst).unwrap_err().to_string().contains("damaged"));
+    }
+}

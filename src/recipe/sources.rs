@@ -1,0 +1,61 @@
+//! Which files a path of data stands for. Refuses to know what is in them.
+
+use std::path::{Path, PathBuf};
+
+/// Endings of files of rows and of tasks.
+pub(super) const ENDINGS: [&str; 8] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md", ".toml"];
+
+/// The files that a pattern matches, by name.
+///
+/// # Errors
+/// Why it is no pattern, or what cannot be read.
+pub(super) fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
+    let paths = glob::glob(&pattern.to_string_lossy()).map_err(|e| format!("not a pattern: {e}"))?;
+    let mut files = paths.collect::<Result<Vec<_>, _>>().map_err(|e| format!("cannot look for files: {e}"))?;
+    files.retain(|path| path.is_file());
+    files.sort();
+    Ok(files)
+}
+
+/// The files of data in a folder (not in folders below it), by name; those that begin with a dot or say README are not data.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(super) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let cannot = |e: std::io::Error| format!("cannot read the folder {}: {e}", folder.display());
+    let entries = std::fs::read_dir(folder).map_err(cannot)?;
+    let mut files = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?;
+    files.retain(|path| path.is_file() && path.file_name().is_some_and(|name| is_data(&name.to_string_lossy())));
+    files.sort();
+    Ok(files)
+}
+
+fn is_data(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let inner = lower.strip_suffix(".gz").or_else(|| lower.strip_suffix(".zst")).unwrap_or(&lower);
+    !lower.starts_with('.') && !lower.starts_with("readme") && ENDINGS.iter().any(|ending| inner.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_and_patterns_stand_for_their_files_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.jsonl", "a.csv.gz", "README.md", ".x.jsonl", "c.bin", "sub"] {
+            match name {
+                "sub" => std::fs::create_dir(dir.path().join(name)).unwrap(),
+                _ => std::fs::write(dir.path().join(name), "x").unwrap(),
+            }
+        }
+        std::fs::write(dir.path().join("sub/d.jsonl"), "x").unwrap();
+        let names = |files: Vec<PathBuf>| -> Vec<String> {
+            files.iter().map(|p| p.strip_prefix(dir.path()).unwrap().display().to_string()).collect()
+        };
+        assert_eq!(names(in_folder(dir.path()).unwrap()), ["a.csv.gz", "b.jsonl"]);
+        assert_eq!(names(matching(&dir.path().join("**/*.jsonl")).unwrap()), [".x.jsonl", "b.jsonl", "sub/d.jsonl"]);
+        assert_eq!(names(matching(&dir.path().join("*.none")).unwrap()), [""; 0]);
+        assert!(matching(&dir.path().join("a[")).unwrap_err().starts_with("not a pattern"));
+    }
+}
