@@ -152,7 +152,7 @@ mod tests {
     use crate::data::{Renderer, tiny as text};
     use crate::generate::tiny;
     use crate::model::resolve::{How, Resolved};
-    use crate::recipe::{Template, TemplateKind};
+    use crate::recipe::Template;
 
     fn opened() -> Opened {
         let resolved = Resolved { path: "tiny".into(), id: None, how: How::Path };
@@ -161,7 +161,7 @@ mod tests {
 
     /// The base and the adapters x and y.
     fn speakers(opened: &Opened) -> Vec<Speaker> {
-        let renderer = || Renderer::new(opened.tokenizer.clone(), &Template { kind: TemplateKind::Model, system: None }).unwrap();
+        let renderer = || Renderer::new(opened.tokenizer.clone(), &Template::default()).unwrap();
         let adapter = |seed| Some(tiny::adapter(&opened.model, seed));
         let speaker = |(name, adapter): (&str, _)| Speaker { name: name.into(), adapter, renderer: renderer() };
         [("base", None), ("x", adapter(5)), ("y", adapter(6))].map(speaker).into()

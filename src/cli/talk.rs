@@ -12,7 +12,7 @@ use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::generate::Sampling;
 use crate::model::{Adapt, Model};
-use crate::recipe::{Base, Recipe, Template, TemplateKind};
+use crate::recipe::{Base, Recipe, Template};
 
 /// Which base model.
 #[derive(Debug, Clone, Args)]
@@ -108,7 +108,7 @@ impl Speaker {
     /// # Errors
     /// When the template does not parse.
     pub(super) fn base(tokenizer: &Tokenizer) -> Result<Speaker> {
-        let renderer = Renderer::new(tokenizer.clone(), &Template { kind: TemplateKind::Model, system: None })?;
+        let renderer = Renderer::new(tokenizer.clone(), &Template::default())?;
         Ok(Speaker { name: "base".into(), adapter: None, renderer })
     }
 
@@ -124,7 +124,7 @@ impl Speaker {
         {
             eprintln!("note: adapter {name} says that its base is {said}, this one is {used}");
         }
-        let own = Template { kind: TemplateKind::Model, system: None };
+        let own = Template::default();
         let renderer = Renderer::new(opened.tokenizer.clone(), recipe.map_or(&own, |r| &r.template))?;
         Ok(Speaker { name: name.into(), adapter: Some(adapter), renderer })
     }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::template::{Answer, Rendering};
+use super::template::{Rendering, Turn};
 use super::tokenizer::{Tokenizer, Tokens};
 use crate::error::{Error, Result};
 
@@ -22,52 +22,59 @@ pub(super) struct Encoded {
     pub(super) open_answers: usize,
 }
 
-/// Tokenises `rendering`. `bos`: it must begin with BOS, once, whether the text has it or not.
+/// Tokenises `rendering`. `bos`: it must begin with BOS, once, whether the text has it or not. With `allow`, special
+/// tokens in contents are read as such.
 ///
 /// # Errors
 /// [`Error::Usage`] when the tokenizer refuses the text or cannot write a special token as text.
-pub(super) fn encode(tokenizer: &Tokenizer, rendering: &Rendering, bos: bool) -> Result<Encoded> {
+pub(super) fn encode(tokenizer: &Tokenizer, rendering: &Rendering, bos: bool, allow: bool) -> Result<Encoded> {
     let contents = contents(rendering);
-    let (mut tokens, injected) = guarded(tokenizer, &rendering.text, &contents)?;
+    let (mut tokens, injected) = guarded(tokenizer, &rendering.text, &contents, allow)?;
     close_gaps(&mut tokens.offsets);
     let mut out =
         Encoded { turn: vec![None; tokens.ids.len()], trained: vec![false; tokens.ids.len()], injected, ..Encoded::default() };
     for (i, turn) in rendering.turns.iter().enumerate() {
-        for place in &turn.content {
+        for place in turn.content.iter().chain(&turn.answer) {
             mark(&tokens.offsets, place, |t| out.turn[t] = Some(i));
         }
-        if let Some(answer) = &turn.answer {
-            let end = end_of_turn(tokenizer, &tokens, answer);
-            mark(&tokens.offsets, &answer.span, |t| (out.trained[t], out.turn[t]) = (true, Some(i)));
-            match end {
-                Some(end) => {
-                    let first = tokens.offsets.partition_point(|o| o.start < answer.span.end).min(end);
-                    out.trained[first..=end].fill(true);
-                    out.turn[first..=end].fill(Some(i));
-                }
-                None if ends_with_control(tokenizer, &tokens, &out.trained, answer) => {}
-                None => out.open_answers += 1,
-            }
+        for place in &turn.trained {
+            mark(&tokens.offsets, place, |t| (out.trained[t], out.turn[t]) = (true, Some(i)));
         }
+        let at = turn.answer.last().filter(|_| turn.seeks_end).map(|answer| answer.end);
+        if let Some(t) = at.and_then(|at| end_of_turn(tokenizer, &tokens, at)) {
+            (out.trained[t], out.turn[t]) = (true, Some(i));
+        }
+        out.open_answers += usize::from(is_open(tokenizer, &tokens, &out, i, turn));
     }
     out.ids = tokens.ids;
     begin(tokenizer, bos, &mut out);
     Ok(out)
 }
 
+/// Whether the answer of turn `i` is trained and its last trained token does not end anything.
+fn is_open(tokenizer: &Tokenizer, tokens: &Tokens, out: &Encoded, i: usize, turn: &Turn) -> bool {
+    let last = (0..tokens.ids.len()).rfind(|t| out.trained[*t] && out.turn[*t] == Some(i));
+    !turn.answer.is_empty() && last.is_some_and(|t| !tokenizer.is_control(tokens.ids[t]))
+}
+
 /// Every content's place, ascending.
 fn contents(rendering: &Rendering) -> Vec<Range<usize>> {
-    let mut all: Vec<_> = rendering.turns.iter().flat_map(|t| t.content.iter().cloned()).collect();
+    let places = rendering.turns.iter().flat_map(|t| &t.content).chain(&rendering.foreign);
+    let mut all: Vec<_> = places.cloned().collect();
     all.sort_by_key(|r| (r.start, r.end));
     all
 }
 
-/// Tokens of `text` in which no special token stems from a content.
-fn guarded(tokenizer: &Tokenizer, text: &str, contents: &[Range<usize>]) -> Result<(Tokens, Vec<String>)> {
+/// Tokens of `text` in which no special token stems from a content, unless `allow`; and those found in contents.
+fn guarded(tokenizer: &Tokenizer, text: &str, contents: &[Range<usize>], allow: bool) -> Result<(Tokens, Vec<String>)> {
     let tokens = tokenizer.tokens(text)?;
     let (inside, outside) = controls(tokenizer, text, &tokens, contents);
     if inside.is_empty() {
         return Ok((tokens, Vec::new()));
+    }
+    let found = inside.iter().map(|(_, id)| tokenizer.control_text(*id).unwrap_or_default().to_string()).collect();
+    if allow {
+        return Ok((tokens, found));
     }
     let tokens = tokenizer.tokens_guarded(text, &outside)?;
     let (left, _) = controls(tokenizer, text, &tokens, contents);
@@ -76,7 +83,6 @@ fn guarded(tokenizer: &Tokenizer, text: &str, contents: &[Range<usize>]) -> Resu
         let why = "this tokenizer cannot write it as ordinary text";
         return Err(Error::usage(format!("special token `{token}` inside a message"), why, "remove it from the row"));
     }
-    let found = inside.iter().map(|(_, id)| tokenizer.control_text(*id).unwrap_or_default().to_string()).collect();
     Ok((tokens, found))
 }
 
@@ -113,27 +119,10 @@ fn mark(offsets: &[Range<usize>], place: &Range<usize>, mut f: impl FnMut(usize)
     }
 }
 
-/// The token that ends the turn of `answer`: the first special one after the content, up to where the turn ends, or an
-/// end of turn right there (templates in which the next speaker's token ends the turn).
-fn end_of_turn(tokenizer: &Tokenizer, tokens: &Tokens, answer: &Answer) -> Option<usize> {
-    let first = tokens.offsets.partition_point(|o| o.start < answer.span.end);
-    for (t, id) in tokens.ids.iter().enumerate().skip(first) {
-        let inside = tokens.offsets[t].start < answer.until;
-        if inside && tokenizer.is_control(*id) {
-            return Some(t);
-        }
-        if !inside {
-            return tokenizer.eos_ids().contains(id).then_some(t);
-        }
-    }
-    None
-}
-
-/// Whether the answer's last trained token is a special one: the template rewrote the content, and all of the turn is
-/// trained.
-fn ends_with_control(tokenizer: &Tokenizer, tokens: &Tokens, trained: &[bool], answer: &Answer) -> bool {
-    let after = tokens.offsets.partition_point(|o| o.start < answer.span.end);
-    after.checked_sub(1).is_some_and(|t| trained[t] && tokenizer.is_control(tokens.ids[t]))
+/// The end of turn right after the byte `at` (templates in which the next speaker's token ends the turn).
+fn end_of_turn(tokenizer: &Tokenizer, tokens: &Tokens, at: usize) -> Option<usize> {
+    let t = tokens.offsets.partition_point(|o| o.start < at);
+    tokens.ids.get(t).filter(|id| tokenizer.eos_ids().contains(id)).map(|_| t)
 }
 
 fn begin(tokenizer: &Tokenizer, bos: bool, out: &mut Encoded) {

@@ -7,7 +7,7 @@ use super::*;
 use crate::recipe::{Data, OverLong, Source, Template, TemplateKind};
 
 fn renderer() -> Renderer {
-    Renderer::new(chatml(), &Template { kind: TemplateKind::Model, system: None }).unwrap()
+    Renderer::new(chatml(), &Template::default()).unwrap()
 }
 
 fn rows(n: usize) -> String {
@@ -99,7 +99,7 @@ fn fixed_templates() {
         Row::new(0, 1, RowKind::Alpaca { instruction: "Add.".into(), input: input.into(), output, system: None })
     };
     let text = |kind: TemplateKind, row: &Row| {
-        let renderer = Renderer::new(chatml(), &Template { kind, system: None }).unwrap();
+        let renderer = Renderer::new(chatml(), &Template { kind, ..Template::default() }).unwrap();
         renderer.tokenizer().decode(&renderer.example(row).unwrap().ids, false).unwrap()
     };
     let with = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:3<|im_end|>";
@@ -111,6 +111,6 @@ fn fixed_templates() {
     let chat = Row::new(0, 1, RowKind::Chat(turns.iter().map(|(r, c)| Message::new(*r, *c)).collect::<Vec<_>>().into()));
     let expected = "s\n\n### Instruction:\na\n\n### Response:\nb<|im_end|>\n\n### Instruction:\nc\n\n### Response:\nd<|im_end|>";
     assert_eq!(text(TemplateKind::Instruction, &chat), expected);
-    let alpaca = Renderer::new(chatml(), &Template { kind: TemplateKind::Alpaca, system: None }).unwrap();
+    let alpaca = Renderer::new(chatml(), &Template { kind: TemplateKind::Alpaca, ..Template::default() }).unwrap();
     assert!(alpaca.example(&chat).unwrap_err().to_string().contains("have one turn"));
 }

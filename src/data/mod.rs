@@ -21,6 +21,9 @@ mod loss;
 mod shape;
 mod template;
 mod spans;
+mod choice;
+mod foreign;
+mod context;
 mod encode;
 mod spoken;
 mod renderer;
@@ -33,6 +36,7 @@ mod load_tests;
 #[cfg(test)]
 pub(crate) mod tiny;
 
+pub use context::{Rendered, render_context};
 pub use load::{Loaded, load};
 pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};

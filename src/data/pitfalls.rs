@@ -5,7 +5,7 @@ use super::*;
 use crate::recipe::{Data, OverLong, Source, Template, TemplateKind};
 
 fn renderer(tokenizer: Tokenizer) -> Renderer {
-    Renderer::new(tokenizer, &Template { kind: TemplateKind::Model, system: None }).unwrap()
+    Renderer::new(tokenizer, &Template::default()).unwrap()
 }
 
 fn row(turns: &[(&str, &str)]) -> Row {
@@ -74,7 +74,9 @@ fn pitfall_3_truncation_never_leaves_a_row_without_trained_tokens() {
 fn pitfall_4_prompt_and_training_row_agree() {
     let kinds = [TemplateKind::Model, TemplateKind::Instruction];
     for kind in kinds {
-        let renderer = Renderer::new(llama(Some(CHATML)), &Template { kind, system: Some("be brief".into()) }).unwrap();
+        let renderer =
+            Renderer::new(llama(Some(CHATML)), &Template { kind, system: Some("be brief".into()), ..Template::default() })
+                .unwrap();
         let row = row(&TWO_TURNS);
         let (example, prompt) = (renderer.example(&row).unwrap(), renderer.prompt(&row).unwrap().unwrap());
         assert_eq!(prompt.ids, example.ids[..prompt.ids.len()]);

@@ -4,13 +4,15 @@
 
 use std::collections::HashSet;
 
+use super::choice::Choice;
 use super::encode::{Encoded, encode};
+use super::spans::Spans;
 use super::spoken::Reads;
-use super::template::{Answer, Clock, Fixed, Jinja, Rendering, Style, Turn, join};
-use super::{Example, Message, Prompt, Row, RowKind, Tokenizer, spans};
+use super::template::{Chat, ChatMessage, Clock, Fixed, Jinja, Rendering, Style, Turn, from_json, join};
+use super::{Example, Message, Prompt, Row, RowKind, Tokenizer, foreign};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::recipe::{Template, TemplateKind};
+use crate::recipe::{SpecialTokensInData, Template, TemplateKind};
 
 /// How rows become text and tokens. Cheap to clone.
 #[derive(Clone)]
@@ -20,12 +22,15 @@ pub struct Renderer {
     system: Option<String>,
     /// What the template reads besides role and content.
     reads: Reads,
+    choice: Choice,
+    /// Special tokens in rows are read as such.
+    allow: bool,
     stop_ids: Vec<u32>,
 }
 
 #[derive(Clone)]
 enum Rules {
-    Jinja(Jinja),
+    Jinja(Spans),
     Fixed(Fixed),
     /// The model's own template is asked for and it has none: prompts and completions as they are.
     Plain,
@@ -49,7 +54,9 @@ impl Renderer {
         let mut reads = Reads::default();
         let mut jinja = |name: &str, source: &str| {
             reads = Reads::of(source);
-            Jinja::new(name, source, tokenizer.special(), clock).map(Rules::Jinja)
+            let jinja = Jinja::new(name, source, tokenizer.special(), clock)?;
+            let base = jinja.defaults();
+            Ok::<_, Error>(Rules::Jinja(Spans::new(jinja, base)))
         };
         let rules = match &template.kind {
             TemplateKind::Alpaca => fixed(Style::Alpaca),
@@ -60,7 +67,9 @@ impl Renderer {
                 None => Rules::Plain,
             },
         };
-        let mut renderer = Renderer { tokenizer, rules, system: template.system.clone(), reads, stop_ids: Vec::new() };
+        let (system, choice) = (template.system.clone(), Choice::of(template));
+        let allow = template.special_tokens_in_data == SpecialTokensInData::Allow;
+        let mut renderer = Renderer { tokenizer, rules, system, reads, choice, allow, stop_ids: Vec::new() };
         renderer.stop_ids = renderer.find_stop_ids();
         Ok(renderer)
     }
@@ -92,9 +101,10 @@ impl Renderer {
         let (rendering, reference) = match &row.kind {
             RowKind::Text(_) => return Ok(None),
             RowKind::Chat(chat) => {
-                let messages = &self.reads.spoken(chat).messages;
-                let Some(last) = messages.iter().rposition(|m| m.role == "assistant") else { return Ok(None) };
-                (self.conversation(&messages[..last], true)?, messages[last].content.clone())
+                let chat = self.reads.spoken(chat);
+                let Some(last) = chat.messages.iter().rposition(|m| m.role == "assistant") else { return Ok(None) };
+                let before = self.with_system(&chat.messages[..last]);
+                (self.conversation(&before, chat.tools.as_ref(), true)?, chat.messages[last].content.clone())
             }
             RowKind::Alpaca { instruction, input, output, system } => {
                 (self.alpaca(system, instruction, input, None)?, output.clone())
@@ -113,7 +123,7 @@ impl Renderer {
     /// # Errors
     /// [`Error::Template`] when the template refuses the conversation.
     pub fn chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
-        Ok(self.tokens(&self.conversation(messages, add_generation_prompt)?)?.ids)
+        Ok(self.tokens(&self.conversation(&self.with_system(messages), None, add_generation_prompt)?)?.ids)
     }
 
     /// The text of a conversation.
@@ -122,8 +132,8 @@ impl Renderer {
     /// [`Error::Template`] when the template refuses the conversation.
     pub fn chat_text(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         match &self.rules {
-            Rules::Jinja(jinja) => jinja.render(&self.with_system(messages), add_generation_prompt),
-            _ => Ok(self.conversation(messages, add_generation_prompt)?.text),
+            Rules::Jinja(spans) => spans.text(&chat(&self.with_system(messages), None), add_generation_prompt),
+            _ => Ok(self.conversation(&self.with_system(messages), None, add_generation_prompt)?.text),
         }
     }
 
@@ -139,35 +149,38 @@ impl Renderer {
     }
 
     fn tokens(&self, rendering: &Rendering) -> Result<Encoded> {
-        encode(&self.tokenizer, rendering, self.tokenizer.special().add_bos)
+        encode(&self.tokenizer, rendering, self.tokenizer.special().add_bos, self.allow)
     }
 
+    /// The text of a row, and what of it carries loss.
     fn rendering(&self, row: &Row) -> Result<Rendering> {
-        match &row.kind {
-            RowKind::Text(text) => Ok(self.plain("", text, "text")),
-            RowKind::Chat(chat) => self.conversation(&self.reads.spoken(chat).messages, false),
-            RowKind::Alpaca { instruction, input, output, system } => self.alpaca(system, instruction, input, Some(output)),
-            RowKind::Completion { prompt, completion } => self.completion(prompt, Some(completion)),
-            RowKind::Preference(_) | RowKind::Labelled { .. } => Err(not_supervised()),
-        }
+        let (mut rendering, messages) = match &row.kind {
+            RowKind::Text(text) => (self.plain("", text, "text"), Vec::new()),
+            RowKind::Chat(chat) => {
+                let chat = self.reads.spoken(chat);
+                let messages = self.with_system(&chat.messages);
+                (self.conversation(&messages, chat.tools.as_ref(), false)?, messages)
+            }
+            RowKind::Alpaca { instruction, input, output, system } => {
+                (self.alpaca(system, instruction, input, Some(output))?, Vec::new())
+            }
+            RowKind::Completion { prompt, completion } => (self.completion(prompt, Some(completion))?, Vec::new()),
+            RowKind::Preference(_) | RowKind::Labelled { .. } => return Err(not_supervised()),
+        };
+        self.choice.apply(&mut rendering, &messages)?;
+        Ok(rendering)
     }
 
-    fn conversation(&self, messages: &[Message], prompt: bool) -> Result<Rendering> {
+    /// A conversation as it is, the recipe's system message being in it.
+    fn conversation(&self, messages: &[Message], tools: Option<&serde_json::Value>, prompt: bool) -> Result<Rendering> {
         match &self.rules {
-            Rules::Jinja(jinja) => {
-                let messages = self.with_system(messages);
-                let rendering = spans::render(jinja, &messages, prompt)?;
-                if rendering.guessed && messages.iter().any(|m| self.tokenizer.holds_control(&m.content)) {
-                    return Err(Error::Template {
-                        name: jinja.name().into(),
-                        line: None,
-                        why: "a message holds a special token's text, and the template rewrites messages, so the two cannot be told apart".into(),
-                        help: "remove the special token from the message, or choose another template".into(),
-                    });
-                }
+            Rules::Jinja(spans) => {
+                let chat = chat(messages, tools);
+                let mut rendering = spans.render(&chat, prompt)?;
+                foreign::find(spans, &chat, prompt, &self.tokenizer, &mut rendering)?;
                 Ok(rendering)
             }
-            Rules::Fixed(fixed) => fixed.chat(&self.with_system(messages), prompt),
+            Rules::Fixed(fixed) => fixed.chat(messages, prompt),
             Rules::Plain => Err(Error::Template {
                 name: "of the model".into(),
                 line: None,
@@ -185,7 +198,7 @@ impl Renderer {
         let mut messages: Vec<Message> = system.iter().map(|s| Message::new("system", s)).collect();
         messages.push(Message::new("user", join(instruction, input)));
         messages.extend(answer.map(|a| Message::new("assistant", a)));
-        self.conversation(&messages, answer.is_none())
+        self.conversation(&self.with_system(&messages), None, answer.is_none())
     }
 
     /// A prompt and its completion: one turn of the template, or as they are where there is none.
@@ -193,25 +206,25 @@ impl Renderer {
         if matches!(self.rules, Rules::Plain) {
             return Ok(match completion {
                 Some(completion) => self.plain(prompt, completion, "assistant"),
-                None => Rendering { text: prompt.into(), turns: vec![turn("user", 0..prompt.len())], guessed: false },
+                None => Rendering { text: prompt.into(), turns: vec![turn("user", 0..prompt.len())], ..Rendering::default() },
             });
         }
         let mut messages = vec![Message::new("user", prompt)];
         messages.extend(completion.map(|c| Message::new("assistant", c)));
-        self.conversation(&messages, completion.is_none())
+        self.conversation(&self.with_system(&messages), None, completion.is_none())
     }
 
     /// `before` and then `text`, which is trained together with the EOS token after it.
     fn plain(&self, before: &str, text: &str, role: &str) -> Rendering {
         let end = self.tokenizer.special().eos.as_deref().unwrap_or_default();
         let span = before.len()..before.len() + text.len();
-        let answer = Answer { span: span.clone(), until: span.end + end.len() };
+        let place = Some(span.end..span.end + end.len()).filter(|place| !place.is_empty());
         let mut turns = Vec::new();
         if !before.is_empty() {
             turns.push(turn("user", 0..before.len()));
         }
-        turns.push(Turn { answer: Some(answer), ..turn(role, span) });
-        Rendering { text: format!("{before}{text}{end}"), turns, guessed: false }
+        turns.push(Turn { answer: vec![span.clone()], end: place, ..turn(role, span) });
+        Rendering { text: format!("{before}{text}{end}"), turns, ..Rendering::default() }
     }
 
     fn with_system(&self, messages: &[Message]) -> Vec<Message> {
@@ -232,7 +245,9 @@ impl Renderer {
             .collect();
         let mut ids = self.tokenizer.eos_ids().to_vec();
         for turns in [&probe[..], &probe[..2]] {
-            let Ok(encoded) = self.conversation(turns, false).and_then(|r| self.tokens(&r)) else { continue };
+            let row = Row::new(0, 0, RowKind::Chat(turns.to_vec().into()));
+            let answers = Renderer { choice: Choice::of(&Template::default()), ..self.clone() };
+            let Ok(encoded) = answers.encoded(&row) else { continue };
             let last = |t: &usize| encoded.trained[*t] && !encoded.trained.get(t + 1).is_some_and(|next| *next);
             let ends = (0..encoded.ids.len()).filter(last).map(|t| encoded.ids[t]);
             ids.extend(ends.filter(|id| self.tokenizer.is_control(*id)));
@@ -252,5 +267,9 @@ fn not_supervised() -> Error {
 }
 
 fn turn(role: &str, place: std::ops::Range<usize>) -> Turn {
-    Turn { role: role.into(), content: vec![place], answer: None }
+    Turn { role: role.into(), content: vec![place], ..Turn::default() }
+}
+
+fn chat(messages: &[Message], tools: Option<&serde_json::Value>) -> Chat {
+    Chat { messages: messages.iter().map(ChatMessage::of).collect(), tools: tools.map(from_json) }
 }

@@ -36,11 +36,6 @@ impl Message {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Message {
         Message { role: role.into(), content: content.into(), ..Message::default() }
     }
-
-    /// This message with another content.
-    pub(super) fn with_content(&self, content: String) -> Message {
-        Message { content, ..self.clone() }
-    }
 }
 
 /// A conversation and the tools that it may call.

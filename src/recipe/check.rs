@@ -12,6 +12,9 @@ use super::raw::{RawBase, RawData, RawEval, RawOutput, RawRecipe, RawSource, Raw
 use super::{Base, Data, Eval, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, sources, targeting, typed};
 use crate::error::{Error, Result, nearest};
 
+/// Roles that a turn may have.
+const ROLES: [&str; 4] = ["assistant", "user", "system", "tool"];
+
 /// Field names that `columns` may map: those of every [`super::Shape`], and the parts of a message.
 pub const FIELDS: &[&str] = &[
     "messages",
@@ -219,7 +222,23 @@ impl Check<'_> {
             other if is_template_file(other) => TemplateKind::File(self.file("template.kind", other)?),
             other => return Err(self.no_template(other)),
         };
-        Ok(Template { kind, system: raw.system })
+        let roles_to_train = raw.roles_to_train.unwrap_or_else(|| Template::default().roles_to_train);
+        if roles_to_train.is_empty() {
+            return Err(self.written.complain("template.roles_to_train", "no role is trained", "e.g. [\"assistant\"]"));
+        }
+        if let Some(role) = roles_to_train.iter().find(|role| !ROLES.contains(&role.as_str())) {
+            let guess = nearest(role, ROLES).map(|guess| format!("did you mean \"{guess}\"? ")).unwrap_or_default();
+            let help = format!("{guess}roles: {}", ROLES.join(", "));
+            return Err(self.written.complain("template.roles_to_train", format!("\"{role}\" is no role"), help));
+        }
+        Ok(Template {
+            kind,
+            system: raw.system,
+            roles_to_train,
+            train_on_eos: raw.train_on_eos.unwrap_or_default(),
+            train_turns: raw.train_turns.unwrap_or_default(),
+            special_tokens_in_data: raw.special_tokens_in_data.unwrap_or_default(),
+        })
     }
 
     fn no_template(&self, kind: &str) -> Error {

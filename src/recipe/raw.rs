@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Checkpoint, Clean, Compute, Init, Method, OverLong, Schedule, Shape, Take};
+use super::{
+    Checkpoint, Clean, Compute, Init, Method, OverLong, Schedule, Shape, SpecialTokensInData, Take, TrainOnEos, TrainTurns,
+};
 
 /// A lorakit recipe: everything that a training run depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -173,6 +175,18 @@ pub(super) struct RawTemplate {
     /// System message for rows that carry none.
     #[schemars(example = &"Answer with one JSON object.")]
     pub(super) system: Option<String>,
+    /// Roles whose turns carry loss: `assistant`, `user`, `system`, `tool`. A row's own `train` or `weight` goes before this.
+    #[schemars(example = ["assistant"], extend("default" = ["assistant"]))]
+    pub(super) roles_to_train: Option<Vec<String>>,
+    /// Ends of turns that carry loss: of the trained turns (`turn`), the last one (`last`), every one (`all`), or `none`.
+    #[schemars(example = &"turn", extend("default" = "turn"))]
+    pub(super) train_on_eos: Option<TrainOnEos>,
+    /// Train all turns of these roles, or only the last one of a conversation.
+    #[schemars(example = &"all", extend("default" = "all"))]
+    pub(super) train_turns: Option<TrainTurns>,
+    /// Special tokens written inside rows stay `text`, or are read as the tokens (`allow`); counted either way.
+    #[schemars(example = &"text", extend("default" = "text"))]
+    pub(super) special_tokens_in_data: Option<SpecialTokensInData>,
 }
 
 /// The training run.

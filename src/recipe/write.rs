@@ -82,6 +82,10 @@ fn raw(recipe: &Recipe, spell: Spell<'_>) -> RawRecipe {
                 TemplateKind::File(path) => spell(path),
             }),
             system: recipe.template.system.clone(),
+            roles_to_train: Some(recipe.template.roles_to_train.clone()),
+            train_on_eos: Some(recipe.template.train_on_eos),
+            train_turns: Some(recipe.template.train_turns),
+            special_tokens_in_data: Some(recipe.template.special_tokens_in_data),
         }),
         train: Some(train(&recipe.train)),
         eval: Some(RawEval {

@@ -1,5 +1,6 @@
 //! `lorakit data`: one file a verb.
 
+mod render;
 mod show;
 
 use clap::{Args, Subcommand};
@@ -22,6 +23,8 @@ pub struct DataArgs {
 enum Verb {
     /// Print rendered examples with their trained tokens marked, and what became of every row
     Show(show::ShowArgs),
+    /// Render contexts with a chat template and say which bytes are trained
+    Render(render::RenderArgs),
 }
 
 /// Runs the verb; `open` finds the tokenizer of a recipe's base model.
@@ -31,5 +34,6 @@ enum Verb {
 pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
     match &args.verb {
         Verb::Show(args) => show::run(args, open),
+        Verb::Render(args) => render::run(args, open),
     }
 }

@@ -208,7 +208,7 @@ fn write(out: &mut dyn Write, text: &str) -> Result<()> {
 mod tests {
     use super::*;
     use crate::data::tiny::{chatml, with_file};
-    use crate::recipe::{Data, OverLong, Source, Template, TemplateKind};
+    use crate::recipe::{Data, OverLong, Source, Template};
 
     const ROWS: &str =
         "{\"prompt\": \"a\", \"completion\": \"yes <|im_end|>\", \"id\": 1}\n{\"prompt\": \"b\", \"completion\": \" \"}\n";
@@ -218,7 +218,7 @@ mod tests {
         with_file("rows.jsonl", &long, |path| {
             let source = Source { path: path.to_path_buf(), ..Source::default() };
             let data = Data { train: vec![source], heldout: vec![], heldout_fraction: 0.0, over_long: OverLong::Drop };
-            let template = Template { kind: TemplateKind::Model, system: None };
+            let template = Template::default();
             data::load(&data, &Renderer::new(tokenizer.clone(), &template).unwrap(), 100, 0).unwrap()
         })
     }

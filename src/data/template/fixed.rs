@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::{Answer, Rendering, Turn};
+use super::{Rendering, Turn};
 use crate::data::Message;
 use crate::error::{Error, Result};
 
@@ -42,14 +42,14 @@ impl Draft {
 
     fn content(&mut self, role: &str, text: &str) {
         let range = self.fixed(text);
-        self.rendering.turns.push(Turn { role: role.into(), content: vec![range], answer: None });
+        self.rendering.turns.push(Turn { role: role.into(), content: vec![range], ..Turn::default() });
     }
 
     fn answer(&mut self, text: &str, end: &str) {
         let span = self.fixed(text);
-        let until = self.fixed(end).end;
-        let answer = Some(Answer { span: span.clone(), until });
-        self.rendering.turns.push(Turn { role: "assistant".into(), content: vec![span], answer });
+        let end = Some(self.fixed(end)).filter(|end| !end.is_empty());
+        let answer = vec![span.clone()];
+        self.rendering.turns.push(Turn { role: "assistant".into(), content: vec![span], answer, end, ..Turn::default() });
     }
 }
 

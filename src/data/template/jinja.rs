@@ -7,9 +7,10 @@ use std::io;
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind};
+use minijinja::{Environment, ErrorKind, State};
 use regex::Regex;
 
+use super::chat::ChatMessage;
 use super::clock::Clock;
 use super::python::{self, JsonStyle};
 use crate::data::Message;
@@ -29,6 +30,7 @@ pub struct Jinja {
     environment: Arc<Environment<'static>>,
     name: String,
     globals: Value,
+    has_generation_tags: bool,
 }
 
 impl Jinja {
@@ -42,13 +44,14 @@ impl Jinja {
             return Err(Error::Template { name: name.into(), line: None, why, help: "use a shorter template".into() });
         }
         let mut environment = environment(clock);
-        environment.add_template_owned("chat", without_generation_tags(source)).map_err(|e| describe(name, &e))?;
+        let (plain, has_generation_tags) = without_generation_tags(source);
+        environment.add_template_owned("chat", plain).map_err(|e| describe(name, &e))?;
         let token = |t: &Option<String>| t.as_deref().map_or(Value::UNDEFINED, Value::from);
         let globals = minijinja::context! {
             bos_token => token(&special.bos), eos_token => token(&special.eos),
             pad_token => token(&special.pad), unk_token => token(&special.unk),
         };
-        Ok(Jinja { environment: Arc::new(environment), name: name.into(), globals })
+        Ok(Jinja { environment: Arc::new(environment), name: name.into(), globals, has_generation_tags })
     }
 
     /// What errors call this template.
@@ -56,15 +59,13 @@ impl Jinja {
         &self.name
     }
 
-    /// The text of a conversation.
+    /// The text of a conversation, without tools.
     ///
     /// # Errors
     /// [`Error::Template`] with the template's line: its own `raise_exception`, a failing expression, a bound reached.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let messages: Vec<Value> = messages.iter().map(value).collect();
-        self.render_context(minijinja::context! {
-            messages, add_generation_prompt, tools => Value::from(()), documents => Value::from(()), ..self.globals.clone()
-        })
+        let messages = messages.iter().map(|m| ChatMessage::of(m).value()).collect();
+        self.render_chat(messages, &self.defaults(), add_generation_prompt, false)
     }
 
     /// The text of a context as JSON: `messages`, `add_generation_prompt`, and whatever else the template reads (`tools`).
@@ -76,6 +77,37 @@ impl Jinja {
         let fields = context.iter().map(|(k, v)| (k.as_str(), python::from_json(v)));
         let fields = Value::from_pairs(fields);
         self.render_context(minijinja::context! { ..fields, ..self.globals.clone() })
+    }
+
+    /// What transformers sets beside the messages: no tools, no documents, the special tokens.
+    pub(in crate::data) fn defaults(&self) -> Value {
+        minijinja::context! { tools => Value::from(()), documents => Value::from(()), ..self.globals.clone() }
+    }
+
+    /// The special tokens.
+    pub(in crate::data) fn tokens(&self) -> Value {
+        self.globals.clone()
+    }
+
+    /// Whether the template says itself what an assistant wrote.
+    pub(in crate::data) fn has_generation_tags(&self) -> bool {
+        self.has_generation_tags
+    }
+
+    /// The text of messages in the context `base`; with `mark_generation`, [`GENERATION`] stand around what
+    /// `{% generation %}` encloses.
+    pub(in crate::data) fn render_chat(
+        &self,
+        messages: Vec<Value>,
+        base: &Value,
+        add_generation_prompt: bool,
+        mark_generation: bool,
+    ) -> Result<String> {
+        let context = minijinja::context! { messages, add_generation_prompt, ..base.clone() };
+        match mark_generation {
+            true => self.render_context(minijinja::context! { __mark_generation => true, ..context }),
+            false => self.render_context(context),
+        }
     }
 
     fn render_context(&self, context: Value) -> Result<String> {
@@ -91,10 +123,8 @@ impl Jinja {
     }
 }
 
-/// A message as a template sees it.
-fn value(message: &Message) -> Value {
-    Value::from_pairs([("role", Value::from(message.role.as_str())), ("content", Value::from(message.content.as_str()))])
-}
+/// Private-use characters that stand around what `{% generation %}` encloses, when asked for.
+pub(in crate::data) const GENERATION: [char; 2] = ['\u{FFFFC}', '\u{FFFFD}'];
 
 /// Output that ends with an error instead of growing without bound.
 struct Bounded {
@@ -130,6 +160,7 @@ fn environment(clock: Clock) -> Environment<'static> {
     });
     env.add_function("strftime_now", move |format: String| clock.strftime(&format));
     env.add_filter("tojson", tojson);
+    env.add_function("__generation", generation);
     env
 }
 
@@ -149,16 +180,23 @@ fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> std::result::
     python::json(&value, JsonStyle { indent, sort_keys })
 }
 
-/// `{% generation %}` marks what an assistant wrote; the tags are replaced by ones without effect, so that white space
-/// around them is treated alike. (Where answers lie is found from the rendering, for every template.)
-fn without_generation_tags(source: &str) -> String {
+/// `{% generation %}` encloses what an assistant wrote; transformers makes of it a call block, and so do we.
+fn without_generation_tags(source: &str) -> (String, bool) {
     #[allow(clippy::unwrap_used, reason = "the pattern is a constant and parses")]
     let tags = Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").unwrap();
-    tags.replace_all(source, |c: &regex::Captures<'_>| {
-        let word = if c.get(2).is_some() { "endif" } else { "if true" };
+    let source = tags.replace_all(source, |c: &regex::Captures<'_>| {
+        let word = if c.get(2).is_some() { "endcall" } else { "call __generation()" };
         format!("{{%{} {word} {}%}}", &c[1], &c[3])
-    })
-    .into_owned()
+    });
+    let found = matches!(source, std::borrow::Cow::Owned(_));
+    (source.into_owned(), found)
+}
+
+/// The body of a generation block, between marks when the rendering asks for them.
+fn generation(state: &mut State, options: Kwargs) -> std::result::Result<Value, minijinja::Error> {
+    let body = options.get::<Value>("caller")?.call(state, &[])?;
+    let marked = state.lookup("__mark_generation").is_some_and(|v| v.is_true());
+    Ok(if marked { Value::from(format!("{}{body}{}", GENERATION[0], GENERATION[1])) } else { body })
 }
 
 fn describe(name: &str, error: &minijinja::Error) -> Error {

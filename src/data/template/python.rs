@@ -159,7 +159,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A JSON value as a template sees it.
-pub(super) fn from_json(value: &serde_json::Value) -> Value {
+pub(in crate::data) fn from_json(value: &serde_json::Value) -> Value {
     use serde_json::Value as Json;
     match value {
         Json::Null => Value::from(()),

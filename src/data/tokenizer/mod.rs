@@ -205,6 +205,25 @@ impl Tokenizer {
         self.shared.controls.values().any(|c| text.contains(c.as_str()))
     }
 
+    /// `text` with a character before and one after each special token written out in it.
+    pub(super) fn around_controls(&self, text: &str, marks: [char; 2]) -> String {
+        let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+        // Of several that begin at one place the longest is meant.
+        let first = |rest: &str| {
+            let found =
+                self.shared.controls.values().filter(|c| !c.is_empty()).filter_map(|c| Some((rest.find(c.as_str())?, c.len())));
+            found.min_by_key(|(at, len)| (*at, std::cmp::Reverse(*len)))
+        };
+        while let Some((at, len)) = first(rest) {
+            out.push_str(&rest[..at]);
+            out.push(marks[0]);
+            out.push_str(&rest[at..at + len]);
+            out.push(marks[1]);
+            rest = &rest[at + len..];
+        }
+        out + rest
+    }
+
     /// As [`Tokenizer::encode`], with the place of each token: what the library's `encode` gives, sooner where
     /// [`Tokenizer::is_fast`].
     ///

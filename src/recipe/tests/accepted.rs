@@ -14,7 +14,7 @@ fn least_recipe_has_the_documented_defaults() {
     assert_eq!(recipe.output.name, "r");
     let tree = recipe.to_json();
     let documented: Vec<KeyDoc> = keys().into_iter().filter(|key| key.default.is_some()).collect();
-    assert_eq!(documented.len(), 32, "keys that document a default");
+    assert_eq!(documented.len(), 36, "keys that document a default");
     for key in documented {
         let (section, name) = key.key.split_once('.').unwrap();
         let value = tree[section].get(name).unwrap_or_else(|| panic!("{} is not written", key.key));

@@ -53,6 +53,10 @@ kind = "chat.jinja"
 system = """
 Two lines with "quotes",
 a tab	and a \\ backslash."""
+roles_to_train = ["assistant", "tool"]
+train_on_eos = "all"
+train_turns = "last"
+special_tokens_in_data = "allow"
 
 [train]
 steps = 30
