@@ -279,6 +279,7 @@ def write():
             out.append(f"options = {json.dumps(options, ensure_ascii=False)}")
         for inverted, group in ((False, templates), (True, invert)):
             for inputs, targets in group:
+                inputs += "\n\n{options}" if options and not inverted else ""
                 out += ["", "[[templates]]", f"inputs = {quoted(inputs)}", f"targets = {quoted(targets)}"]
                 out += ["invert = true"] if inverted else []
         (HERE / cluster).mkdir(exist_ok=True)

@@ -99,7 +99,7 @@ fn keys_that_are_missing() {
         &[],
         "r.toml:5: `data.train[0].path`",
         "is missing",
-        "write e.g. `path = \"data/train.jsonl\"`. The file.",
+        "write e.g. `path = \"data/train.jsonl\"`. A file, a folder",
     );
 }
 
