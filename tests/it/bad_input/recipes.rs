@@ -123,8 +123,11 @@ fn recipes() {
         ),
         case("no data file", |s| s.remove("rows.jsonl"), CHECK, &["recipe.toml:9", "`data.train`", "there is no file", "help:"]),
         case(
-            "a folder as data",
-            |s| s.edit("recipe.toml", "rows.jsonl", "model"),
+            "a folder without data",
+            |s| {
+                s.write("empty/rows.bin", "");
+                s.edit("recipe.toml", "rows.jsonl", "empty");
+            },
             CHECK,
             &["`data.train`", "holds no file of data"],
         ),
