@@ -3,6 +3,8 @@
 //! `raw` is the file as written (serde), `check` turns it into the types below and complains with key, line and
 //! remedy. Nothing outside this module sees the raw form. Refuses to know: tensors, models, files of data.
 
+mod data;
+mod template;
 mod raw;
 mod schema;
 mod locate;
@@ -22,9 +24,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use self::check::FIELDS;
+pub use self::data::{Clean, Data, OverLong, Pairs, Shape, Source, Take, Templates};
 use self::check::Files;
 use self::locate::Written;
 pub use self::schema::{KeyDoc, keys, schema};
+pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
 pub use crate::device::Compute;
 use crate::error::{Error, Result};
 
@@ -194,188 +198,6 @@ pub enum Targets {
     Regex(String),
     /// Every linear layer but the output head.
     AllLinear,
-}
-
-/// `[data]`: rows to train on and rows to judge by.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Data {
-    pub train: Vec<Source>,
-    pub heldout: Vec<Source>,
-    /// Without `heldout`: the share of the training rows that is set aside.
-    pub heldout_fraction: f64,
-    pub over_long: OverLong,
-}
-
-/// One file of rows.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Source {
-    pub path: PathBuf,
-    /// `None`: detected over the whole file.
-    pub shape: Option<Shape>,
-    /// Our field name → the file's column name, e.g. `instruction = "question"`.
-    pub columns: Vec<(String, String)>,
-    /// Use at most this many rows, chosen by the seed.
-    pub limit: Option<usize>,
-    /// Which answer of preference rows is learnt.
-    pub take: Option<Take>,
-    /// Which pairs ranked replies give; `None`: the best against the worst.
-    pub pairs: Option<Pairs>,
-    pub clean: Option<Clean>,
-    pub ghost_attention: bool,
-    /// Of `superni`: positive examples in a prompt; `None`: 2.
-    pub positive_examples: Option<usize>,
-    /// Of `superni`: negative examples in a prompt; `None`: 0.
-    pub negative_examples: Option<usize>,
-    /// Of `flan`: the phrasings that a row gets; `None`: one.
-    pub templates: Option<Templates>,
-}
-
-/// Which answer of rows that have two, or a label, supervised training learns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Take {
-    Chosen,
-    Rejected,
-    /// Of labelled rows, those whose label is true.
-    Desirable,
-}
-
-/// Which pairs are made of ranked replies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Pairs {
-    BestWorst,
-    All,
-}
-
-/// Which phrasings of its task a row gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Templates {
-    /// One, drawn by the seed.
-    One,
-    All,
-}
-
-/// How conversations are cleaned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Clean {
-    /// As Vicuna's data were: HTML to Markdown, roles alternating, remnants of the web page removed.
-    Vicuna,
-}
-
-/// The usual shapes of instruction data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Shape {
-    /// `messages: [{role, content}]`.
-    Messages,
-    /// ShareGPT `conversations: [{from, value}]`.
-    ShareGpt,
-    /// `instruction`, `input`, `output`.
-    Alpaca,
-    /// `prompt`, `completion`.
-    Completion,
-    /// `text`: every token is trained.
-    Text,
-    /// `chosen` and `rejected` (with `prompt`, `messages` or `conversations`, or whole conversations that begin alike),
-    /// or `replies` with ranks.
-    Preference,
-    /// Conversations, or `prompt` and `completion`, with a boolean `label`.
-    Labelled,
-    /// A task file of Super-NaturalInstructions: a row an instance.
-    SuperNi,
-    /// A task in several phrasings, as FLAN's: a TOML file that names its rows.
-    Flan,
-}
-
-/// What to do with a row of more than `train.max_length` tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OverLong {
-    /// Leave it out, count it and name its line.
-    #[default]
-    Drop,
-    /// Cut it at `max_length`; a row left without trained tokens is dropped.
-    Truncate,
-    /// Stop.
-    Error,
-}
-
-/// `[template]`: how a conversation becomes text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
-    pub kind: TemplateKind,
-    /// System message for rows that carry none.
-    pub system: Option<String>,
-    /// Roles whose turns carry loss, unless a row says otherwise.
-    pub roles_to_train: Vec<String>,
-    pub train_on_eos: TrainOnEos,
-    pub train_turns: TrainTurns,
-    pub special_tokens_in_data: SpecialTokensInData,
-}
-
-impl Default for Template {
-    fn default() -> Template {
-        Template {
-            kind: TemplateKind::Model,
-            system: None,
-            roles_to_train: vec!["assistant".into()],
-            train_on_eos: TrainOnEos::default(),
-            train_turns: TrainTurns::default(),
-            special_tokens_in_data: SpecialTokensInData::default(),
-        }
-    }
-}
-
-/// Which ends of turns carry loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum TrainOnEos {
-    /// Those of the turns that carry loss.
-    #[default]
-    Turn,
-    /// The last one of a conversation.
-    Last,
-    /// Every one, whoever's turn it ends.
-    All,
-    /// No one.
-    None,
-}
-
-/// Which of the turns that carry loss by their role really do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum TrainTurns {
-    #[default]
-    All,
-    /// The last one of a conversation.
-    Last,
-}
-
-/// What the text of a special token inside a row becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SpecialTokensInData {
-    /// Text, as someone wrote it.
-    #[default]
-    Text,
-    /// The special token.
-    Allow,
-}
-
-/// Where the rendering rules come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TemplateKind {
-    /// The model's own chat template.
-    Model,
-    /// Stanford Alpaca's two prompts (with and without input).
-    Alpaca,
-    /// `### Instruction:` / `### Response:`.
-    Instruction,
-    /// A Jinja file.
-    File(PathBuf),
 }
 
 /// `[train]`.
