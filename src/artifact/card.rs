@@ -8,6 +8,7 @@ pub struct Result {
     pub loss: f64,
     pub perplexity: f64,
     pub exact_match: Option<f64>,
+    pub rouge_l: Option<f64>,
 }
 
 /// A question with the answers before and after.
@@ -29,6 +30,8 @@ pub struct Card<'a> {
     pub heldout_rows: usize,
     pub base: Option<&'a Result>,
     pub adapter: Option<&'a Result>,
+    /// Lines below the table: differences with their intervals, other sets.
+    pub notes: &'a [String],
     pub samples: &'a [Sample],
 }
 
@@ -76,10 +79,17 @@ impl Card<'_> {
     fn table(&self) -> String {
         let (Some(base), Some(adapter)) = (self.base, self.adapter) else { return String::new() };
         let exact = |r: &Result| r.exact_match.map_or("–".to_string(), |e| format!("{:.1} %", e * 100.0));
+        let rouge = |r: &Result| r.rouge_l.map_or("–".to_string(), |e| format!("{:.1}", e * 100.0));
+        let rouge = match (base.rouge_l, adapter.rouge_l) {
+            (None, None) => String::new(),
+            _ => format!("| ROUGE-L | {} | {} |\n", rouge(base), rouge(adapter)),
+        };
+        let notes: String = self.notes.iter().map(|note| format!("- {note}\n")).collect();
+        let notes = if notes.is_empty() { notes } else { format!("With 95 % intervals of the difference:\n\n{notes}\n") };
         format!(
             "Measured on {} held-out rows after {} steps ({} trained tokens):\n\n\
              | | base | with the adapter |\n|---|---|---|\n| held-out loss, nats per token | {:.4} | {:.4} |\n\
-             | perplexity | {:.2} | {:.2} |\n| exact match | {} | {} |\n\n",
+             | perplexity | {:.2} | {:.2} |\n| exact match | {} | {} |\n{rouge}\n{notes}",
             self.heldout_rows,
             self.steps,
             self.trained_tokens,

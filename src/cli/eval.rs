@@ -10,7 +10,7 @@ use crate::data::{self, Renderer};
 use crate::error::Result;
 use crate::recipe::Recipe;
 
-/// Held-out loss, perplexity and exact match of the base and of an adapter.
+/// Held-out loss, perplexity, exact match and ROUGE-L of the base and of an adapter, by task and with intervals
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     recipe: PathBuf,
@@ -36,7 +36,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let adapter = Adapter::load(&args.adapter, &opened.model)?;
     let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
     opened.covers(&loaded)?;
-    let proof = prove::measure(&recipe, &opened, &renderer, &loaded, &adapter)?;
+    let sets = prove::sets(&recipe, &opened, &renderer)?;
+    let proof = prove::measure(&recipe, &opened, &renderer, (&loaded, &sets), &adapter)?;
     if args.json {
         let mut line = proof.json();
         line["adapter_dir"] = serde_json::json!(args.adapter);

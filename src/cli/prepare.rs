@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::base::{self, Opened};
+use super::prove::{self, Set};
 use crate::adapter::Adapter;
 use crate::data::{self, Loaded, Renderer};
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub(super) struct Prepared {
     pub opened: Opened,
     pub renderer: Renderer,
     pub loaded: Loaded,
+    /// The recipe's further sets to judge by.
+    pub sets: Vec<Set>,
     pub adapter: Adapter,
     /// Seconds by part.
     pub parts: Vec<(&'static str, f64)>,
@@ -48,11 +51,12 @@ pub(super) fn prepare(recipe: &Recipe, quiet: bool) -> Result<Prepared> {
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
     let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
     opened.covers(&loaded)?;
+    let sets = prove::sets(recipe, &opened, &renderer)?;
     lap("data");
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)
         .map_err(|e| in_recipe(e, &recipe.path))?;
     lap("adapter");
-    Ok(Prepared { opened, renderer, loaded, adapter, parts })
+    Ok(Prepared { opened, renderer, loaded, sets, adapter, parts })
 }
 
 /// A complaint about targets names the recipe they stand in.

@@ -63,7 +63,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if args.dry_run {
         return estimate::dry_run(&recipe, &prepared, &out, args.json);
     }
-    let Prepared { opened, renderer, loaded, adapter, parts } = prepared;
+    let Prepared { opened, renderer, loaded, sets, adapter, parts } = prepared;
     let say = |line: &str| if args.json { eprintln!("{line}") } else { println!("{line}") };
     let started = Instant::now();
     let (recipe, out, opened, loaded, adapter) = (&recipe, out.as_path(), &opened, &loaded, &adapter);
@@ -81,7 +81,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             let made_from = || run.inputs_json();
             let record = run.train(&made_from)?;
             say(&format!("trained to step {} in {:.0} s; now the proof", record.step, started.elapsed().as_secs_f64()));
-            let proof = prove::measure(recipe, opened, &renderer, loaded, adapter).map_err(|e| run.stopped(e))?;
+            let proof = prove::measure(recipe, opened, &renderer, (loaded, &sets), adapter).map_err(|e| run.stopped(e))?;
             let samples = proof.samples(recipe.eval.samples, opened, loaded)?;
             run.finish(&record, &proof, &samples, started.elapsed().as_secs_f64())?;
             say(&format!("\n{}{}", proof.table(), prove::before_and_after(&samples)));
@@ -238,16 +238,17 @@ impl Run<'_> {
         if let Some(svg) = curve::svg(&self.recipe.output.name, &record.losses, &record.evals) {
             write("loss.svg", &svg)?;
         }
-        let (base, adapter) = ((&proof.base).into(), (&proof.adapter).into());
+        let (base, adapter) = ((&proof.heldout.base).into(), (&proof.heldout.adapter).into());
         let card = Card {
             recipe: self.recipe,
             base_id: self.opened.resolved.id.as_deref(),
             params: self.adapter.param_count(),
             steps: record.best.unwrap_or(record.step),
             trained_tokens: record.trained,
-            heldout_rows: proof.base.rows,
+            heldout_rows: proof.heldout.base.rows,
             base: Some(&base),
             adapter: Some(&adapter),
+            notes: &proof.notes(),
             samples,
         };
         write("README.md", &card.text())?;

@@ -46,6 +46,22 @@ pub fn load(data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> R
     loading.finish(train, heldout)
 }
 
+/// Rows of a further set to judge by, as held-out rows; `data` says what becomes of long ones.
+///
+/// # Errors
+/// As [`load`]; also when none of the rows can be judged.
+pub fn load_set(rows: &[Source], data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> Result<Loaded> {
+    let data = &Data { train: Vec::new(), heldout: rows.to_vec(), ..data.clone() };
+    let mut loading = Loading { data, renderer, max_length, seed, loaded: Loaded::default() };
+    let heldout = loading.split(rows, Split::Heldout)?;
+    if heldout.is_empty() {
+        let path = rows.first().map_or(Path::new("[eval] sets"), |s| &s.path);
+        let why = format!("no row is left to judge by; {}", reasons(&loading.loaded.report.dropped));
+        return Err(Error::data(path, None, why, "raise `train.max_length`, or name other rows"));
+    }
+    loading.finish(Vec::new(), heldout)
+}
+
 fn reasons(dropped: &[Dropped]) -> String {
     let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     for d in dropped {

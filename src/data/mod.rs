@@ -37,7 +37,7 @@ mod load_tests;
 pub(crate) mod tiny;
 
 pub use context::{Rendered, render_context};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_set};
 pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
 pub use row::{Conversation, Loss, Message, Preference, Row, RowKind};
@@ -71,6 +71,8 @@ pub struct Prompt {
     pub references: Vec<String>,
     /// As [`Row::task`].
     pub task: Option<String>,
+    /// As [`Row::cluster`].
+    pub cluster: Option<String>,
     pub source: usize,
     pub line: usize,
 }

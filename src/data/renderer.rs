@@ -114,8 +114,8 @@ impl Renderer {
         };
         let ids = self.tokens(&rendering)?.ids;
         let references = if row.references.is_empty() { vec![reference.clone()] } else { row.references.clone() };
-        let task = row.task.clone();
-        Ok(Some(Prompt { ids, reference, references, task, source: row.source, line: row.line }))
+        let (task, cluster) = (row.task.clone(), row.cluster.clone());
+        Ok(Some(Prompt { ids, reference, references, task, cluster, source: row.source, line: row.line }))
     }
 
     /// Tokens of a conversation; special tokens written in its messages stay text.

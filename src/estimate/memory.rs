@@ -172,7 +172,7 @@ fn judged(run: &Job, rows: &Rows) -> u64 {
 
 /// Bytes of the proof's answers: keys and values of a batch of prompts and their answers, and one pass over the prompts.
 fn answers(run: &Job, eval: &recipe::Eval) -> u64 {
-    if !eval.exact_match || run.heldout.is_empty() {
+    if !eval.generates() || run.heldout.is_empty() {
         return 0;
     }
     let c = &run.model.config;

@@ -54,4 +54,35 @@ impl Model {
         }
         Ok(score)
     }
+
+    /// As [`Model::score`], one result for each example, in their order.
+    ///
+    /// # Errors
+    /// As [`Model::score`].
+    pub fn score_each(
+        &self,
+        adapt: &dyn Adapt,
+        examples: &[&Example],
+        rows: usize,
+        pad: u32,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Vec<Score>> {
+        let mut order: Vec<usize> = (0..examples.len()).collect();
+        order.sort_by_key(|i| examples[*i].ids.len());
+        let mut scores = vec![Score::default(); examples.len()];
+        for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
+            let ids: Vec<&[u32]> = chunk.iter().map(|e| examples[*e].ids.as_slice()).collect();
+            let batch = Batch::right_padded(&ids, pad);
+            let trained = |row: usize, t| examples[chunk[row]].trained.get(t).copied().unwrap_or(false);
+            let targets = Targets::shifted(&batch, trained);
+            let logps = if targets.is_empty() { Vec::new() } else { self.target_logps(adapt, &batch, &targets)? };
+            for (at, logp) in targets.at.iter().zip(logps) {
+                let score = &mut scores[chunk[*at as usize / batch.len]];
+                score.sum -= f64::from(logp);
+                score.tokens += 1;
+            }
+            progress((i * rows + chunk.len()).min(examples.len()))?;
+        }
+        Ok(scores)
+    }
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::locate::Written;
 use super::paths::{absolute, folder_of};
-use super::raw::{RawBase, RawData, RawEval, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain, RawWarmup};
-use super::{Base, Data, Eval, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, sources, targeting, typed};
+use super::raw::{RawBase, RawData, RawEval, RawEvalSet, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain, RawWarmup};
+use super::{Base, Data, Eval, EvalSet, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, sources, targeting, typed};
 use crate::error::{Error, Result, nearest};
 
 /// Roles that a turn may have.
@@ -60,7 +60,7 @@ pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
         data: check.data(raw.data)?,
         template: check.template(raw.template.unwrap_or_default())?,
         train: check.train(raw.train.unwrap_or_default())?,
-        eval: eval(&raw.eval.unwrap_or_default()),
+        eval: check.eval(raw.eval.unwrap_or_default())?,
         output: check.output(raw.output.unwrap_or_default()),
     })
 }
@@ -331,6 +331,31 @@ impl Check<'_> {
         }
     }
 
+    fn eval(&self, raw: RawEval) -> Result<Eval> {
+        let mut sets = Vec::new();
+        for (index, set) in raw.sets.unwrap_or_default().into_iter().enumerate() {
+            sets.push(self.eval_set(&format!("eval.sets[{index}]"), set, &sets)?);
+        }
+        Ok(Eval {
+            exact_match: raw.exact_match.unwrap_or(false),
+            normalize: raw.normalize.unwrap_or(false),
+            rouge_l: raw.rouge_l.unwrap_or(false),
+            max_new_tokens: raw.max_new_tokens.unwrap_or(64),
+            batch_size: raw.batch_size.unwrap_or(16),
+            limit: raw.limit,
+            samples: raw.samples.unwrap_or(2),
+            sets,
+        })
+    }
+
+    fn eval_set(&self, key: &str, raw: RawEvalSet, before: &[EvalSet]) -> Result<EvalSet> {
+        if before.iter().any(|set| set.name == raw.name) {
+            let why = format!("\"{}\" is the name of another set", raw.name);
+            return Err(self.written.complain(&format!("{key}.name"), why, "give each set a name of its own"));
+        }
+        Ok(EvalSet { name: raw.name, rows: self.sources(&format!("{key}.rows"), raw.rows)?, limit: raw.limit })
+    }
+
     fn output(&self, raw: RawOutput) -> Output {
         let stem = self.written.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let stem = stem.unwrap_or_else(|| "recipe".to_string());
@@ -340,16 +365,6 @@ impl Check<'_> {
             description: raw.description.unwrap_or_default(),
             license: raw.license.unwrap_or_else(|| "apache-2.0".to_string()),
         }
-    }
-}
-
-fn eval(raw: &RawEval) -> Eval {
-    Eval {
-        exact_match: raw.exact_match.unwrap_or(false),
-        max_new_tokens: raw.max_new_tokens.unwrap_or(64),
-        batch_size: raw.batch_size.unwrap_or(16),
-        limit: raw.limit,
-        samples: raw.samples.unwrap_or(2),
     }
 }
 

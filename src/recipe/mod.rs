@@ -14,6 +14,7 @@ mod typed;
 mod paths;
 mod sources;
 mod targeting;
+mod eval;
 mod check;
 mod write;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use self::check::FIELDS;
 pub use self::data::{Clean, Data, OverLong, Pairs, Shape, Source, Take, Templates};
 use self::check::Files;
 use self::locate::Written;
+pub use self::eval::{Eval, EvalSet};
 pub use self::schema::{KeyDoc, keys, schema};
 pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
 pub use crate::device::Compute;
@@ -289,19 +291,6 @@ pub enum Warmup {
     Steps(usize),
     /// Share of all steps, in `[0, 1)`.
     Ratio(f64),
-}
-
-/// `[eval]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Eval {
-    /// Generate answers and compare them with the reference, exactly.
-    pub exact_match: bool,
-    pub max_new_tokens: usize,
-    pub batch_size: usize,
-    /// Judge at most this many held-out rows.
-    pub limit: Option<usize>,
-    /// Before/after answers to print.
-    pub samples: usize,
 }
 
 /// `[output]`.

@@ -266,21 +266,46 @@ pub(super) enum RawWarmup {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawEval {
-    /// Generate answers and compare them with the reference, exactly.
+    /// Generate answers and compare them with the references, white space at the ends apart.
     #[schemars(example = true, extend("default" = false))]
     pub(super) exact_match: Option<bool>,
+    /// Compare without regard to case, punctuation and white space, as Super-NaturalInstructions does.
+    #[schemars(example = true, extend("default" = false))]
+    pub(super) normalize: Option<bool>,
+    /// Generate answers and score them with ROUGE-L against the most similar reference.
+    #[schemars(example = true, extend("default" = false))]
+    pub(super) rouge_l: Option<bool>,
     /// Longest generated answer in tokens.
     #[schemars(range(min = 1), example = 64, extend("default" = 64))]
     pub(super) max_new_tokens: Option<usize>,
     /// Rows judged at a time.
     #[schemars(range(min = 1), example = 16, extend("default" = 16))]
     pub(super) batch_size: Option<usize>,
-    /// Judge at most this many held-out rows.
+    /// Judge at most this many held-out rows, spread evenly over all.
     #[schemars(range(min = 1), example = 100)]
     pub(super) limit: Option<usize>,
     /// Before/after answers to show.
     #[schemars(example = 2, extend("default" = 2))]
     pub(super) samples: Option<usize>,
+    /// Further sets that base and adapter are judged on, for what must not be lost: a `[[eval.sets]]` each. Of rows of
+    /// shape `text` there is a perplexity and nothing else; of long rows becomes what `data.over_long` says.
+    #[schemars(length(min = 1), extend("examples" = [[{"name": "general", "rows": "data/general.jsonl"}]]))]
+    pub(super) sets: Option<Vec<RawEvalSet>>,
+}
+
+/// Rows to judge by, under a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEvalSet {
+    /// What the set is called in tables and in JSON.
+    #[schemars(length(min = 1), example = &"general text")]
+    pub(super) name: String,
+    /// Its rows; written like `data.heldout`.
+    #[schemars(example = &"data/general.jsonl")]
+    pub(super) rows: RawSources,
+    /// Judge at most this many of them, spread evenly over all.
+    #[schemars(range(min = 1), example = 100)]
+    pub(super) limit: Option<usize>,
 }
 
 /// What the run leaves behind.

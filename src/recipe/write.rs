@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::locate::join;
 use super::raw::{
-    Pairs, RawAdapter, RawBase, RawData, RawEval, RawNames, RawOutput, RawRecipe, RawSource, RawSourceTable, RawSources,
+    Pairs, RawAdapter, RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSourceTable, RawSources,
     RawTemplate, RawTrain, RawWarmup,
 };
 use super::{Recipe, Source, Targets, TemplateKind, Warmup};
@@ -88,19 +88,31 @@ fn raw(recipe: &Recipe, spell: Spell<'_>) -> RawRecipe {
             special_tokens_in_data: Some(recipe.template.special_tokens_in_data),
         }),
         train: Some(train(&recipe.train)),
-        eval: Some(RawEval {
-            exact_match: Some(recipe.eval.exact_match),
-            max_new_tokens: Some(recipe.eval.max_new_tokens),
-            batch_size: Some(recipe.eval.batch_size),
-            limit: recipe.eval.limit,
-            samples: Some(recipe.eval.samples),
-        }),
+        eval: Some(eval(&recipe.eval, spell)),
         output: Some(RawOutput {
             dir: Some(recipe.output.dir.display().to_string()),
             name: Some(recipe.output.name.clone()),
             description: Some(recipe.output.description.clone()),
             license: Some(recipe.output.license.clone()),
         }),
+    }
+}
+
+fn eval(eval: &super::Eval, spell: Spell<'_>) -> RawEval {
+    let set = |set: &super::EvalSet| RawEvalSet {
+        name: set.name.clone(),
+        rows: sources(&set.rows, spell),
+        limit: set.limit,
+    };
+    RawEval {
+        exact_match: Some(eval.exact_match),
+        normalize: Some(eval.normalize),
+        rouge_l: Some(eval.rouge_l),
+        max_new_tokens: Some(eval.max_new_tokens),
+        batch_size: Some(eval.batch_size),
+        limit: eval.limit,
+        samples: Some(eval.samples),
+        sets: (!eval.sets.is_empty()).then(|| eval.sets.iter().map(set).collect()),
     }
 }
 

@@ -14,7 +14,7 @@ fn least_recipe_has_the_documented_defaults() {
     assert_eq!(recipe.output.name, "r");
     let tree = recipe.to_json();
     let documented: Vec<KeyDoc> = keys().into_iter().filter(|key| key.default.is_some()).collect();
-    assert_eq!(documented.len(), 36, "keys that document a default");
+    assert_eq!(documented.len(), 38, "keys that document a default");
     for key in documented {
         let (section, name) = key.key.split_once('.').unwrap();
         let value = tree[section].get(name).unwrap_or_else(|| panic!("{} is not written", key.key));
@@ -43,6 +43,10 @@ fn every_key_is_read() {
     assert_eq!(recipe.template.kind, TemplateKind::File(root.join("chat.jinja")));
     assert_eq!(recipe.template.system.as_deref(), Some("Two lines with \"quotes\",\na tab\tand a \\ backslash."));
     assert_eq!((recipe.train.steps, recipe.train.warmup), (Some(30), Warmup::Steps(3)));
+    let set = &recipe.eval.sets[0];
+    assert_eq!((set.name.as_str(), set.rows[0].path.clone(), set.limit), ("more", root.join("more.jsonl"), Some(5)));
+    assert_eq!((set.rows[1].path.clone(), set.rows[1].limit), (root.join("heldout.jsonl"), Some(3)));
+    assert!(recipe.eval.normalize && recipe.eval.rouge_l);
     assert_eq!(recipe.output.dir, Path::new("out/x"));
 }
 

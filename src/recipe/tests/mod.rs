@@ -80,10 +80,13 @@ clip = 0
 
 [eval]
 exact_match = true
+normalize = true
+rouge_l = true
 max_new_tokens = 8
 batch_size = 3
 limit = 20
 samples = 0
+sets = [{ name = "more", rows = ["more.jsonl", { path = "heldout.jsonl", limit = 3 }], limit = 5 }]
 
 [output]
 dir = "out/x"

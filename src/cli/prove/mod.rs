@@ -1,0 +1,196 @@
+//! Base beside adapter on the held-out rows and on each named set: measured, printed, and as JSON. Shared by `train` and
+//! `eval`.
+
+mod table;
+
+use serde_json::{Value, json};
+
+use super::base::Opened;
+use super::progress::{Progress, Unit};
+use super::stop;
+use crate::adapter::Adapter;
+use crate::artifact::card;
+use crate::data::{self, Loaded, Renderer};
+use crate::error::Result;
+use crate::eval::{self, Comparison, Measure, Metric, Rows};
+use crate::model::Adapt;
+use crate::recipe::{EvalSet, Recipe};
+
+/// A set to judge by: its name (none for the recipe's held-out rows) and its rows.
+pub(super) type Set = (EvalSet, Loaded);
+
+/// Base and adapter on the held-out rows, and on each set.
+pub(super) struct Proof {
+    pub heldout: Judged,
+    sets: Vec<(String, Judged)>,
+}
+
+/// Both measures on the same rows.
+pub(super) struct Judged {
+    pub base: Measure,
+    pub adapter: Measure,
+    pub comparison: Comparison,
+    /// Rows that could not be judged: too long, for instance.
+    dropped: usize,
+}
+
+/// The rows of the recipe's sets.
+///
+/// # Errors
+/// Whatever is wrong with their files, or when the model does not know a token.
+pub(super) fn sets(recipe: &Recipe, opened: &Opened, renderer: &Renderer) -> Result<Vec<Set>> {
+    let load = |set: &EvalSet| {
+        let loaded = data::load_set(&set.rows, &recipe.data, renderer, recipe.train.max_length, recipe.train.seed)?;
+        opened.covers(&loaded)?;
+        Ok((set.clone(), loaded))
+    };
+    recipe.eval.sets.iter().map(load).collect()
+}
+
+/// Measures the base and the adapter on the recipe's held-out rows and on its sets.
+///
+/// # Errors
+/// As the model's forward pass, and when a signal asked to stop.
+pub(super) fn measure(
+    recipe: &Recipe,
+    opened: &Opened,
+    renderer: &Renderer,
+    (loaded, sets): (&Loaded, &[Set]),
+    adapter: &Adapter,
+) -> Result<Proof> {
+    let stop = renderer.stop_ids();
+    let judge = |name: &str, loaded: &Loaded, limit: Option<usize>| {
+        let rows = Rows {
+            examples: &loaded.heldout,
+            prompts: &loaded.heldout_prompts,
+            tokenizer: &opened.tokenizer,
+            stop: &stop,
+            settings: &recipe.eval,
+            limit,
+        };
+        let base = one(&format!("{name}base"), opened, &rows, &())?;
+        let adapter = one(&format!("{name}adapter"), opened, &rows, &adapter.frozen())?;
+        let comparison = eval::compare(&rows.labels(), &base.each, &adapter.each, recipe.train.seed);
+        let dropped = if name.is_empty() { 0 } else { loaded.report.dropped.len() };
+        Ok(Judged { base, adapter, comparison, dropped })
+    };
+    let heldout = judge("", loaded, recipe.eval.limit)?;
+    let sets = sets.iter().map(|(set, loaded)| Ok((set.name.clone(), judge(&format!("{}, ", set.name), loaded, set.limit)?)));
+    Ok(Proof { heldout, sets: sets.collect::<Result<_>>()? })
+}
+
+/// One measure under a bar that says whose it is.
+fn one(who: &str, opened: &Opened, rows: &Rows, adapt: &dyn Adapt) -> Result<Measure> {
+    let mut bar: Option<(String, Progress)> = None;
+    eval::measure(&opened.model, adapt, rows, &mut |what, done, all| {
+        if bar.as_ref().is_none_or(|(w, _)| w != what) {
+            bar = Some((what.to_string(), Progress::new(&format!("{who}: {what}"), all as u64, Unit::Items)));
+        }
+        if let Some((_, bar)) = &mut bar {
+            bar.set(done as u64, "");
+        }
+        stop::go_on()
+    })
+}
+
+impl Proof {
+    /// The tables, for people.
+    pub(super) fn table(&self) -> String {
+        let sets = self.sets.iter().map(|(name, judged)| format!("\n{}", table::of(Some(name), judged)));
+        table::of(None, &self.heldout) + &sets.collect::<String>()
+    }
+
+    /// `{"base": {...}, "adapter": {...}, "rows": n, "compared": [...], "tasks": [...], "clusters": [...], "sets": [...]}`,
+    /// for programs; a set has its `name` and the same keys.
+    pub(super) fn json(&self) -> Value {
+        let set = |(name, judged): &(String, Judged)| {
+            let mut json = judged.json();
+            json["name"] = json!(name);
+            json["dropped"] = json!(judged.dropped);
+            json
+        };
+        let mut json = self.heldout.json();
+        json["sets"] = self.sets.iter().map(set).collect();
+        json
+    }
+
+    /// Up to `n` prompts with both answers.
+    ///
+    /// # Errors
+    /// When a prompt cannot be decoded.
+    pub(super) fn samples(&self, n: usize, opened: &Opened, loaded: &Loaded) -> Result<Vec<card::Sample>> {
+        let (base, adapter) = (&self.heldout.base.answers, &self.heldout.adapter.answers);
+        let shown = n.min(base.len());
+        let spread = (0..shown).map(|i| i * base.len() / shown);
+        spread
+            .map(|i| {
+                let (prompt, base) = &base[i];
+                let prompt = &loaded.heldout_prompts[*prompt];
+                Ok(card::Sample {
+                    prompt: opened.tokenizer.decode(&prompt.ids, false)?,
+                    reference: prompt.reference.clone(),
+                    base: base.clone(),
+                    adapter: adapter[i].1.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// What the card says below its table: differences with their intervals, and the sets.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let one = |name: Option<&str>, judged: &Judged| table::notes(name, judged);
+        let sets = self.sets.iter().flat_map(|(name, judged)| one(Some(name), judged));
+        one(None, &self.heldout).into_iter().chain(sets).collect()
+    }
+}
+
+impl Judged {
+    fn json(&self) -> Value {
+        let one =
+            |m: &Measure| json!({"loss": m.loss, "perplexity": m.perplexity, "exact_match": m.exact_match, "rouge_l": m.rouge_l});
+        let values = |values: &[(Metric, f64, f64)]| {
+            let side = |pick: fn(&(Metric, f64, f64)) -> f64| {
+                values.iter().map(|v| (key(v.0), json!(pick(v)))).collect::<serde_json::Map<_, _>>()
+            };
+            (side(|v| v.1), side(|v| v.2))
+        };
+        let tasks = self.comparison.tasks.iter().map(|t| {
+            let (base, adapter) = values(&t.values);
+            json!({"task": t.label.task, "cluster": t.label.cluster, "rows": t.rows, "base": base, "adapter": adapter})
+        });
+        let clusters = self.comparison.clusters.iter().map(|c| {
+            let (base, adapter) = values(&c.values);
+            json!({"cluster": c.cluster, "tasks": c.tasks, "rows": c.rows, "base": base, "adapter": adapter})
+        });
+        json!({
+            "base": one(&self.base),
+            "adapter": one(&self.adapter),
+            "rows": self.base.rows,
+            "compared": self.comparison.metrics,
+            "tasks": tasks.collect::<Vec<_>>(),
+            "clusters": clusters.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The metric as it is written in JSON.
+fn key(metric: Metric) -> String {
+    json!(metric).as_str().unwrap_or_default().to_string()
+}
+
+/// The samples as they are printed.
+pub(super) fn before_and_after(samples: &[card::Sample]) -> String {
+    let indent = |s: &str| s.trim().replace('\n', "\n    ");
+    let mut out = String::new();
+    for s in samples {
+        out += &format!("\n  prompt\n    {}\n  reference\n    {}\n", indent(&s.prompt), indent(&s.reference));
+        out += &format!("  base answers\n    {}\n  with the adapter\n    {}\n", indent(&s.base), indent(&s.adapter));
+    }
+    out
+}
+
+impl From<&Measure> for card::Result {
+    fn from(m: &Measure) -> card::Result {
+        card::Result { loss: m.loss, perplexity: m.perplexity, exact_match: m.exact_match, rouge_l: m.rouge_l }
+    }
+}
