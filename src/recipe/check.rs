@@ -8,8 +8,13 @@ use serde_json::Value;
 
 use super::locate::Written;
 use super::paths::{absolute, folder_of};
-use super::raw::{RawBase, RawData, RawEval, RawEvalSet, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain, RawWarmup};
-use super::{Base, Data, Eval, EvalSet, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, sources, targeting, typed};
+use super::raw::{
+    RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain,
+    RawWarmup,
+};
+use super::{
+    Base, Data, Eval, EvalSet, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, sources, targeting, typed,
+};
 use crate::error::{Error, Result, nearest};
 
 /// Roles that a turn may have.
@@ -181,6 +186,47 @@ impl Check<'_> {
         }
     }
 
+    /// The files of the named tasks, or all others.
+    fn of_tasks(&self, key: &str, tasks: RawNames, keep: bool, paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+        let (names, file) = match tasks {
+            RawNames::List(names) => (names, None),
+            RawNames::Text(path) => {
+                let path = self.file(key, &path)?;
+                let text = crate::files::read_text(&path)?;
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                (lines.map(str::to_string).collect(), Some(path))
+            }
+        };
+        let complain = |why: String, help: &str| Err(self.written.complain(key, why, help));
+        let names = match sources::Tasks::new(&names) {
+            Ok(names) => names,
+            Err(why) => return complain(why, "in a name `*` stands for any letters"),
+        };
+        let found: Vec<&str> = paths.iter().filter_map(|path| names.of(path)).collect();
+        // A list in a file is of all tasks that there are, of which only some may lie here.
+        match (&file, names.missing(&found)) {
+            (None, Some(missing)) => {
+                let guess = sources::nearest_task(missing, &paths).map(|task| format!("; the nearest is \"{task}\""));
+                return complain(
+                    format!("there is no file of the task \"{missing}\"{}", guess.unwrap_or_default()),
+                    "a task's name is the name of its file without the ending",
+                );
+            }
+            (Some(file), _) if found.is_empty() => {
+                return complain(
+                    format!("none of the tasks in {} has a file there", file.display()),
+                    "name another folder or list",
+                );
+            }
+            _ => {}
+        }
+        let kept: Vec<PathBuf> = paths.iter().filter(|path| names.of(path).is_some() == keep).cloned().collect();
+        if kept.is_empty() {
+            return complain("leaves no file".to_string(), "name fewer tasks here");
+        }
+        Ok(kept)
+    }
+
     /// A source for each file that the path stands for.
     fn source(&self, key: &str, raw: RawSource) -> Result<Vec<Source>> {
         let table = match raw {
@@ -197,7 +243,12 @@ impl Check<'_> {
             let help = format!("{guess}the field stands left, the file's column right; fields: {}", FIELDS.join(", "));
             return Err(self.written.complain(&format!("{key}.columns.{field}"), "there is no such field", help));
         }
-        let paths = self.files(&format!("{key}.path"), &table.path)?;
+        let mut paths = self.files(&format!("{key}.path"), &table.path)?;
+        for (name, tasks, keep) in [("tasks", table.tasks, true), ("except_tasks", table.except_tasks, false)] {
+            if let Some(tasks) = tasks {
+                paths = self.of_tasks(&format!("{key}.{name}"), tasks, keep, paths)?;
+            }
+        }
         let source = Source {
             path: PathBuf::new(),
             shape: table.shape,

@@ -25,10 +25,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use self::check::FIELDS;
-pub use self::data::{Clean, Data, OverLong, Pairs, Shape, Source, Take, Templates};
 use self::check::Files;
-use self::locate::Written;
+pub use self::data::{Clean, Data, OverLong, Pairs, Shape, Source, Take, Templates};
 pub use self::eval::{Eval, EvalSet};
+use self::locate::Written;
 pub use self::schema::{KeyDoc, keys, schema};
 pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
 pub use crate::device::Compute;

@@ -142,6 +142,13 @@ pub(super) struct RawSourceTable {
     /// Use at most this many rows, chosen by the seed.
     #[schemars(range(min = 1), example = 1000)]
     pub(super) limit: Option<usize>,
+    /// Of a folder or a pattern, the files of these tasks alone: names (a file's without its ending; `*` stands for any
+    /// letters), or a file with a name a line, such as Super-NaturalInstructions' `train_tasks.txt`.
+    #[schemars(extend("examples" = ["data/train_tasks.txt", ["task001_*", "task002_*"]]))]
+    pub(super) tasks: Option<RawNames>,
+    /// The files of these tasks are left out; written like `tasks`.
+    #[schemars(extend("examples" = ["data/test_tasks.txt"]))]
+    pub(super) except_tasks: Option<RawNames>,
     /// Which answer is learnt of rows that have two (`chosen`, `rejected`), or a label (`desirable`: the wanted ones).
     #[schemars(example = &"chosen")]
     pub(super) take: Option<Take>,

@@ -36,6 +36,47 @@ fn is_data(name: &str) -> bool {
     !lower.starts_with('.') && !lower.starts_with("readme") && ENDINGS.iter().any(|ending| inner.ends_with(ending))
 }
 
+/// Names of tasks; in one `*` stands for any letters.
+pub(super) struct Tasks<'a> {
+    names: Vec<(&'a str, glob::Pattern)>,
+}
+
+impl<'a> Tasks<'a> {
+    /// # Errors
+    /// Why a name is none.
+    pub(super) fn new(names: &'a [String]) -> Result<Tasks<'a>, String> {
+        let pattern = |name: &'a String| match glob::Pattern::new(name) {
+            Ok(pattern) => Ok((name.as_str(), pattern)),
+            Err(e) => Err(format!("\"{name}\" is no name of tasks: {e}")),
+        };
+        Ok(Tasks { names: names.iter().map(pattern).collect::<Result<_, _>>()? })
+    }
+
+    /// The name among these that the task of a file answers to.
+    pub(super) fn of(&self, path: &Path) -> Option<&'a str> {
+        let task = task_of(path);
+        self.names.iter().find(|(_, pattern)| pattern.matches(&task)).map(|(name, _)| *name)
+    }
+
+    /// The first name that is not among those `found`.
+    pub(super) fn missing(&self, found: &[&str]) -> Option<&'a str> {
+        self.names.iter().map(|(name, _)| *name).find(|name| !found.contains(name))
+    }
+}
+
+/// The task that lies in a file: the file's name without its endings.
+fn task_of(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    ENDINGS.iter().find_map(|ending| inner.strip_suffix(ending)).unwrap_or(inner).to_string()
+}
+
+/// The task of one of the files whose name is most like `name`.
+pub(super) fn nearest_task(name: &str, paths: &[PathBuf]) -> Option<String> {
+    let tasks: Vec<String> = paths.iter().map(|path| task_of(path)).collect();
+    crate::error::nearest(name, tasks.iter().map(String::as_str)).map(str::to_string)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

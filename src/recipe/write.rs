@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::locate::join;
 use super::raw::{
-    Pairs, RawAdapter, RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSourceTable, RawSources,
-    RawTemplate, RawTrain, RawWarmup,
+    Pairs, RawAdapter, RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSourceTable,
+    RawSources, RawTemplate, RawTrain, RawWarmup,
 };
 use super::{Recipe, Source, Targets, TemplateKind, Warmup};
 
@@ -99,11 +99,7 @@ fn raw(recipe: &Recipe, spell: Spell<'_>) -> RawRecipe {
 }
 
 fn eval(eval: &super::Eval, spell: Spell<'_>) -> RawEval {
-    let set = |set: &super::EvalSet| RawEvalSet {
-        name: set.name.clone(),
-        rows: sources(&set.rows, spell),
-        limit: set.limit,
-    };
+    let set = |set: &super::EvalSet| RawEvalSet { name: set.name.clone(), rows: sources(&set.rows, spell), limit: set.limit };
     RawEval {
         exact_match: Some(eval.exact_match),
         normalize: Some(eval.normalize),
@@ -183,6 +179,9 @@ fn source(source: &Source, spell: Spell<'_>) -> RawSource {
         shape: source.shape,
         columns: (!source.columns.is_empty()).then(|| Pairs(source.columns.clone())),
         limit: source.limit,
+        // Each file is written by its path.
+        tasks: None,
+        except_tasks: None,
         take: source.take,
         pairs: source.pairs,
         clean: source.clean,

@@ -10,6 +10,7 @@ mod compare;
 mod conform;
 mod examples;
 mod gradients;
+mod judging;
 #[cfg(unix)]
 mod kill;
 mod packing;

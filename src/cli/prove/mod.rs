@@ -59,7 +59,7 @@ pub(super) fn measure(
     adapter: &Adapter,
 ) -> Result<Proof> {
     let stop = renderer.stop_ids();
-    let judge = |name: &str, loaded: &Loaded, limit: Option<usize>| {
+    let judge = |name: &str, loaded: &Loaded, limit: Option<usize>| -> Result<Judged> {
         let rows = Rows {
             examples: &loaded.heldout,
             prompts: &loaded.heldout_prompts,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{FULL, HEAD, folder, good, parse_in};
+use super::{FULL, HEAD, folder, good, message, parse_in};
 use crate::recipe::*;
 
 #[test]
@@ -123,6 +123,53 @@ fn sources_may_be_spelled_in_four_ways() {
         assert_eq!(recipe.data.train.len(), paths, "{text}");
         assert_eq!(recipe, parse_in(dir.path(), &recipe.to_toml(), &[]).unwrap(), "{text}");
     }
+}
+
+#[test]
+fn tasks_choose_among_the_files_of_a_folder() {
+    let dir = folder();
+    std::fs::create_dir(dir.path().join("tasks")).unwrap();
+    for name in ["task1_a.json", "task2_b.json.gz", "task3_c.json", "fi_task1_a.json"] {
+        std::fs::write(dir.path().join("tasks").join(name), "{}").unwrap();
+    }
+    std::fs::write(dir.path().join("test.txt"), "task3_c\r\n\ntask9_elsewhere\n").unwrap();
+    let source = |keys: &str| format!("[base]\nmodel = 'a'\n[data]\ntrain = {{ path = 'tasks', {keys} }}\n");
+    let paths = |keys: &str| {
+        let recipe = parse_in(dir.path(), &source(keys), &[]).unwrap_or_else(|e| panic!("{keys}: {e}"));
+        assert_eq!(recipe, parse_in(dir.path(), &recipe.to_toml(), &[]).unwrap());
+        let name = |source: &Source| source.path.file_name().unwrap().to_string_lossy().split('.').next().unwrap().to_string();
+        recipe.data.train.iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(paths("tasks = 'test.txt'"), ["task3_c"]);
+    assert_eq!(paths("except_tasks = 'test.txt'"), ["fi_task1_a", "task1_a", "task2_b"]);
+    assert_eq!(paths("tasks = ['task*'], except_tasks = ['task3_c']"), ["task1_a", "task2_b"]);
+    for (keys, why) in [
+        ("tasks = ['task1']", "no file of the task \"task1\"; the nearest is \"task1_a\""),
+        ("tasks = ['task[']", "\"task[\" is no name of tasks"),
+        ("except_tasks = ['*']", "leaves no file"),
+        ("tasks = 'none.txt'", "there is no file"),
+        ("tasks = []", "is an empty list"),
+    ] {
+        let error = parse_in(dir.path(), &source(keys), &[]).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("r.toml:4"), "{keys}: {error}");
+    }
+    std::fs::write(dir.path().join("test.txt"), "task9_elsewhere\n").unwrap();
+    let error = parse_in(dir.path(), &source("tasks = 'test.txt'"), &[]).unwrap_err().to_string();
+    assert!(error.contains("none of the tasks in"), "{error}");
+}
+
+#[test]
+fn further_sets_have_names_of_their_own() {
+    let sets = format!(
+        "{HEAD}{}",
+        "[[eval.sets]]\nname = 'a'\nrows = 'more.jsonl'\n[[eval.sets]]\nname = 'b'\nrows = ['heldout.jsonl']\n"
+    );
+    let recipe = parse_in(folder().path(), &sets, &[]).unwrap();
+    assert_eq!(recipe.eval.sets.iter().map(|set| set.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    let error = message(&sets.replace("'b'", "'a'"), &[]);
+    assert!(error.contains("r.toml:9: `eval.sets[1].name`: \"a\" is the name of another set"), "{error}");
+    assert!(message(&sets.replace("more.jsonl", "none.jsonl"), &[]).contains("r.toml:7: `eval.sets[0].rows`: there is no file"));
+    assert!(message(&format!("{HEAD}[[eval.sets]]\nname = 'a'\n"), &[]).contains("`eval.sets[0].rows`"));
 }
 
 #[test]

@@ -1,0 +1,135 @@
+//! Base against adapter on the tiny model: by row, by task, on sets of their own, and what is told of it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lorakit::data::{self, Renderer};
+use lorakit::eval::{Rows, measure};
+use lorakit::model::text;
+use lorakit::recipe::Recipe;
+use serde_json::{Value, json};
+
+use crate::tiny_models;
+use crate::training::recipe_file;
+
+/// A folder with three task files of Super-NaturalInstructions, in two categories, and a plain text.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (task, category, rows) in [("task1_a", "x", 6), ("task2_b", "x", 4), ("task3_c", "y", 5)] {
+        let instances: Vec<Value> =
+            (0..rows).map(|i| json!({"input": format!("{task} {i}"), "output": [format!("{i}"), "other"]})).collect();
+        let task_file = json!({"Definition": ["Do."], "Categories": [category], "Positive Examples": [],
+            "Negative Examples": [], "Instances": instances});
+        std::fs::write(dir.path().join(format!("{task}.json")), task_file.to_string()).unwrap();
+    }
+    std::fs::write(dir.path().join("general.txt"), "one two three\n\nfour five six\n").unwrap();
+    dir
+}
+
+fn set(dir: &Path) -> Vec<String> {
+    let path = |name: &str| dir.join(name).display().to_string();
+    vec![
+        format!("data.heldout=['{}']", path("task*.json")),
+        "train.max_length=120".into(),
+        "eval.exact_match=true".into(),
+        "eval.rouge_l=true".into(),
+        "eval.max_new_tokens=4".into(),
+        format!(
+            "eval.sets=[{{name='text', rows='{}'}}, {{name='one task', rows='{}', limit=2}}]",
+            path("general.txt"),
+            path("task3_c.json")
+        ),
+    ]
+}
+
+fn lorakit(dir: &Path, args: &[&str]) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lorakit"));
+    let set = set(dir).into_iter().flat_map(|s| ["--set".to_string(), s]);
+    command.current_dir(dir).args(args).args(set).env("HF_HUB_OFFLINE", "1");
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    done
+}
+
+fn names<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
+    list.as_array().unwrap().iter().map(|v| v[key].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_verdict_is_by_task_and_on_each_set() {
+    let dir = folder();
+    let recipe = recipe_file();
+    let recipe = recipe.to_str().unwrap();
+    let trained = lorakit(dir.path(), &["train", recipe, "--json", "--out", "a", "--set", "train.steps=3"]);
+    let trained: Value = serde_json::from_slice(&trained.stdout).unwrap();
+    assert_eq!(trained["rows"], 15);
+    assert_eq!(names(&trained["tasks"], "task"), ["task1_a", "task2_b", "task3_c"]);
+    assert_eq!(names(&trained["tasks"], "cluster"), ["x", "x", "y"]);
+    assert_eq!(names(&trained["clusters"], "cluster"), ["x", "y"]);
+    let compared: Vec<(&str, &str)> =
+        names(&trained["compared"], "metric").into_iter().zip(names(&trained["compared"], "over")).collect();
+    let metrics = ["loss", "exact_match", "rouge_l"];
+    let want: Vec<(&str, &str)> = ["rows", "tasks"].into_iter().flat_map(|over| metrics.map(|m| (m, over))).collect();
+    assert_eq!(compared, want);
+    // The mean over rows is that of the tasks weighted by their rows.
+    let mean = trained["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["adapter"]["rouge_l"].as_f64().unwrap() * t["rows"].as_f64().unwrap())
+        .sum::<f64>()
+        / 15.0;
+    assert!((trained["adapter"]["rouge_l"].as_f64().unwrap() - mean).abs() < 1e-12);
+    for c in trained["compared"].as_array().unwrap() {
+        let [low, difference, high] = ["low", "difference", "high"].map(|key| c[key].as_f64().unwrap());
+        assert!(low <= difference && difference <= high, "{c}");
+    }
+    assert_eq!(names(&trained["sets"], "name"), ["text", "one task"]);
+    let (text, task) = (&trained["sets"][0], &trained["sets"][1]);
+    assert!(text["base"]["perplexity"].is_number() && text["base"]["exact_match"].is_null() && text["base"]["rouge_l"].is_null());
+    assert_eq!((&task["rows"], &task["tasks"][0]["rows"]), (&json!(2), &json!(2)));
+    assert!(task["adapter"]["rouge_l"].is_number() && text["adapter"]["loss"] != text["base"]["loss"]);
+    // `eval` says the same about the saved adapter, and the card and the trace have it.
+    let again = lorakit(dir.path(), &["eval", recipe, "--adapter", "a", "--json"]);
+    let again: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&again["compared"], &again["sets"]), (&trained["compared"], &trained["sets"]));
+    let card = std::fs::read_to_string(dir.path().join("a/README.md")).unwrap();
+    assert!(card.contains("| ROUGE-L |") && card.contains("one task (2 rows), "), "{card}");
+    let trace: Value = serde_json::from_str(&std::fs::read_to_string(dir.path().join("a/trace.json")).unwrap()).unwrap();
+    assert_eq!(trace["results"]["sets"], trained["sets"]);
+    let shown = lorakit(dir.path(), &["eval", recipe, "--adapter", "a"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for phrase in ["15 held-out rows", "ROUGE-L", "mean over 3 tasks", "task2_b", "text: 1 rows", "one task: 2 rows"] {
+        assert!(shown.contains(phrase), "`{phrase}` is not in {shown}");
+    }
+}
+
+#[test]
+fn losses_by_row_add_up_and_a_limit_takes_rows_of_every_file() {
+    let dir = folder();
+    let recipe = Recipe::load(&recipe_file(), &set(dir.path())).unwrap();
+    let tokenizer = text::tokenizer(&tiny_models::dir("llama")).unwrap();
+    let renderer = Renderer::new(tokenizer.clone(), &recipe.template).unwrap();
+    let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed).unwrap();
+    let model = tiny_models::open("llama");
+    let stop = renderer.stop_ids();
+    let rows = |limit| Rows {
+        examples: &loaded.heldout,
+        prompts: &loaded.heldout_prompts,
+        tokenizer: &tokenizer,
+        stop: &stop,
+        settings: &recipe.eval,
+        limit,
+    };
+    let measured = measure(&model, &(), &rows(None), &mut |_, _, _| Ok(())).unwrap();
+    let whole = model.score(&(), &loaded.heldout, 4, 0, &mut |_| Ok(())).unwrap();
+    let (nats, tokens) = measured.each.iter().fold((0.0, 0), |(n, t), row| (n + row.nats, t + row.tokens));
+    assert_eq!(tokens, whole.tokens);
+    assert!((nats - whole.sum).abs() < 1e-4 * whole.sum && (measured.loss - whole.loss()).abs() < 1e-4, "{nats} {}", whole.sum);
+    assert_eq!((measured.rows, measured.answers.len()), (15, 15));
+    let tasks: Vec<PathBuf> =
+        rows(Some(3)).judged().iter().map(|(i, _)| loaded.report.sources[loaded.heldout[*i].source].path.clone()).collect();
+    let names: Vec<_> = tasks.iter().map(|p| p.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    assert_eq!(names, ["task1_a", "task1_a", "task3_c"]);
+    assert_eq!(rows(Some(3)).labels().len(), 3);
+}
