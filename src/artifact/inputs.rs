@@ -181,9 +181,9 @@ fn tokens(loaded: &Loaded) -> String {
     let mut hash = blake3::Hasher::new();
     for rows in [&loaded.train, &loaded.heldout] {
         hash.update(&(rows.len() as u64).to_le_bytes());
-        for row in rows {
+        for row in rows.iter() {
             hash.update(&(row.ids.len() as u64).to_le_bytes());
-            let marked = row.ids.iter().zip(&row.trained).flat_map(|(id, t)| (id << 1 | u32::from(*t)).to_le_bytes());
+            let marked = row.ids.iter().zip(row.trained.iter()).flat_map(|(id, t)| (id << 1 | u32::from(t)).to_le_bytes());
             hash.update(&marked.collect::<Vec<u8>>());
         }
     }

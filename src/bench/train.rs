@@ -3,7 +3,7 @@
 use super::memory::Sampler;
 use super::{gemm, median};
 use crate::adapter::Adapter;
-use crate::data::Example;
+use crate::data::{Example, ExampleRef, Examples};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::model::{Model, Site, SiteKind};
@@ -16,7 +16,7 @@ pub struct Work<'a> {
     pub model: &'a Model,
     /// Trained in place.
     pub adapter: &'a Adapter,
-    pub examples: &'a [Example],
+    pub examples: &'a Examples,
     pub settings: &'a recipe::Train,
     pub compute: Compute,
     /// Steps that are timed, after one that is not.
@@ -56,7 +56,7 @@ struct Timed {
 
 /// `batch` rows of `seq` random ids, the last `trained` of each (a share) carrying loss, and the settings that train all
 /// of them in every step.
-pub fn made_up_rows(batch: usize, seq: usize, trained: f64, vocab: usize) -> (Vec<Example>, recipe::Train) {
+pub fn made_up_rows(batch: usize, seq: usize, trained: f64, vocab: usize) -> (Examples, recipe::Train) {
     let first = (((1.0 - trained) * seq as f64).round() as usize).max(1);
     let ids = |row: u64| (0..seq as u64).map(|i| (random::indexed(row, i) % vocab as u64) as u32).collect();
     let example =
@@ -82,7 +82,8 @@ pub fn train(work: &Work) -> Result<Report> {
         recipe::Train { steps: Some(work.steps + 1), eval_every: 0, save_every: 0, early_stop: None, ..work.settings.clone() };
     let flops = flops(work, &settings)?;
     let (model, adapter, examples, pad) = (work.model, work.adapter, work.examples, work.pad);
-    let job = Job { model, adapter, examples, heldout: &[], settings: &settings, pad };
+    let none = Examples::default();
+    let job = Job { model, adapter, examples, heldout: &none, settings: &settings, pad };
     let (mut losses, mut timed, mut peak, mut memory) = (Vec::new(), Vec::new(), f64::NAN, Some(Sampler::start()));
     let mut peak_anon_mb = f64::NAN;
     train::run(&job, None, &mut |event| {
@@ -125,13 +126,13 @@ fn flops(work: &Work, settings: &recipe::Train) -> Result<Vec<f64>> {
     let blocks = size(|k| matches!(k, SiteKind::Attention | SiteKind::Mlp));
     let head = size(|k| k == SiteKind::Head);
     let pairs = pair_flops(work)?;
-    let example = |e: &Example| {
+    let example = |e: ExampleRef| {
         let (tokens, trained) = (e.ids.len() as f64, e.targets() as f64);
         let attention = 7.0 * tokens * tokens * (c.heads * c.head_dim * c.layers) as f64;
         (4.0 * blocks + pairs) * tokens + 4.0 * head * trained + attention
     };
     let order = Order::new(settings, work.examples)?;
-    let step = |step| order.micro_batches(step).iter().flatten().flatten().map(|i| example(&work.examples[*i])).sum();
+    let step = |step| order.micro_batches(step).iter().flatten().flatten().map(|i| example(work.examples.get(*i))).sum();
     Ok((0..order.steps).map(step).collect())
 }
 

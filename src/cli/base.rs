@@ -1,7 +1,7 @@
 //! From a recipe's `[base]` to an open model, each step said aloud on standard error.
 
 use super::progress::{Progress, Unit};
-use crate::data::{Example, Loaded, Tokenizer};
+use crate::data::{ExampleRef, Loaded, Tokenizer};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::model::resolve::{Note, Resolved, resolve};
@@ -23,9 +23,9 @@ impl Opened {
     pub(super) fn covers(&self, loaded: &Loaded) -> Result<()> {
         let vocab = self.model.config.vocab;
         let pad = self.tokenizer.pad_id();
-        let foreign = |e: &Example| e.ids.iter().copied().chain([pad]).find(|id| *id as usize >= vocab);
-        let rows = loaded.train.iter().chain(&loaded.heldout);
-        let Some((row, id)) = rows.into_iter().find_map(|e| Some((e, foreign(e)?))) else { return Ok(()) };
+        let foreign = |e: &ExampleRef| e.ids.iter().copied().chain([pad]).find(|id| *id as usize >= vocab);
+        let rows = loaded.train.iter().chain(loaded.heldout.iter());
+        let Some((row, id)) = rows.into_iter().find_map(|e| Some((e, foreign(&e)?))) else { return Ok(()) };
         let file = loaded.report.sources.get(row.source).map_or(&self.resolved.path, |s| &s.path);
         let text = self.tokenizer.decode(&[id], false)?;
         Err(Error::data(

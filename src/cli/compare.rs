@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::base;
 use crate::adapter::Adapter;
-use crate::data::{self, Example, Renderer};
+use crate::data::{self, ExampleRef, Renderer};
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::files;
@@ -110,7 +110,8 @@ fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
     let rates: Vec<f64> = (0..order.steps).map(rate).collect();
     let batches: Vec<_> = (0..order.steps)
         .map(|step| {
-            let rows: Vec<&Example> = order.micro_batches(step).iter().flatten().flatten().map(|i| &loaded.train[*i]).collect();
+            let rows: Vec<ExampleRef> =
+                order.micro_batches(step).iter().flatten().flatten().map(|i| loaded.train.get(*i)).collect();
             padded(&rows, opened.tokenizer.pad_id())
         })
         .collect();
@@ -121,15 +122,15 @@ fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
 }
 
 /// The rows of a step as one batch, padded on the right; label -100 carries no loss.
-fn padded(rows: &[&Example], pad: u32) -> serde_json::Value {
+fn padded(rows: &[ExampleRef], pad: u32) -> serde_json::Value {
     let len = rows.iter().map(|r| r.ids.len()).max().unwrap_or(0);
-    let fill = |row: &Example, of: &dyn Fn(usize) -> i64, rest: i64| -> Vec<i64> {
+    let fill = |row: &ExampleRef, of: &dyn Fn(usize) -> i64, rest: i64| -> Vec<i64> {
         (0..len).map(|i| if i < row.ids.len() { of(i) } else { rest }).collect()
     };
-    let each = |f: &dyn Fn(&Example) -> Vec<i64>| rows.iter().map(|r| f(r)).collect::<Vec<_>>();
+    let each = |f: &dyn Fn(&ExampleRef) -> Vec<i64>| rows.iter().map(|r| f(r)).collect::<Vec<_>>();
     json!({
         "input_ids": each(&|r| fill(r, &|i| i64::from(r.ids[i]), i64::from(pad))),
-        "labels": each(&|r| fill(r, &|i| if r.trained[i] { i64::from(r.ids[i]) } else { -100 }, -100)),
+        "labels": each(&|r| fill(r, &|i| if r.trained.get(i) { i64::from(r.ids[i]) } else { -100 }, -100)),
         "attention_mask": each(&|r| fill(r, &|_| 1, 0)),
     })
 }

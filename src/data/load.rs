@@ -11,7 +11,7 @@ use super::encode::Encoded;
 use super::order::choose;
 use super::report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
 use super::shape::{Converted, Piece, Reader};
-use super::{Example, Prompt, Renderer, Row};
+use super::{Example, Examples, Prompt, Prompts, Renderer, Row};
 use crate::error::{Error, Result};
 use crate::recipe::{Data, OverLong, Source};
 
@@ -21,10 +21,10 @@ const LONGEST: usize = 10;
 /// The data of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
-    pub train: Vec<Example>,
-    pub heldout: Vec<Example>,
+    pub train: Examples,
+    pub heldout: Examples,
     /// One for each held-out example that has a prompt, in the same order.
-    pub heldout_prompts: Vec<Prompt>,
+    pub heldout_prompts: Prompts,
     pub report: Report,
 }
 
@@ -216,11 +216,13 @@ impl Loading<'_> {
     }
 
     fn finish(mut self, train: Vec<Ready>, heldout: Vec<Ready>) -> Result<Loaded> {
+        let mut prompts: Vec<Prompt> = Vec::new();
         for ready in &heldout {
             let path = &self.loaded.report.sources[ready.row.source].path;
             let prompt = self.renderer.prompt(&ready.row).map_err(|e| at_row(e, path, ready.row.line))?;
-            self.loaded.heldout_prompts.extend(prompt);
+            prompts.extend(prompt);
         }
+        self.loaded.heldout_prompts = prompts.into();
         let report = &mut self.loaded.report;
         report.repeated = repeated(&train, &heldout);
         let mut all: Vec<&Ready> = train.iter().chain(&heldout).collect();

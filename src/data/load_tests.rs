@@ -22,7 +22,7 @@ fn loaded(text: &str, limit: Option<usize>, heldout_fraction: f64, seed: u64) ->
     })
 }
 
-fn lines(examples: &[Example]) -> Vec<usize> {
+fn lines(examples: &Examples) -> Vec<usize> {
     examples.iter().map(|e| e.line).collect()
 }
 
@@ -35,7 +35,7 @@ fn the_seed_sets_rows_aside_and_the_rest_keeps_its_order() {
     assert!(lines(&a.train).is_sorted() && lines(&a.heldout).is_sorted());
     assert_eq!(lines(&a.heldout), lines(&loaded(&rows(50), None, 0.2, 1).heldout));
     assert_ne!(lines(&a.heldout), lines(&loaded(&rows(50), None, 0.2, 2).heldout));
-    for (example, prompt) in a.heldout.iter().zip(&a.heldout_prompts) {
+    for (example, prompt) in a.heldout.iter().zip(a.heldout_prompts.iter()) {
         assert_eq!((prompt.line, prompt.reference.clone()), (example.line, format!("a{}", example.line - 1)));
     }
     let few = loaded(&rows(3), None, 0.01, 0);
@@ -56,12 +56,12 @@ fn every_token_is_counted_once_and_repeated_rows_are_named() {
     let text = format!("{}{}", rows(10), rows(10));
     let a = loaded(&text, None, 0.5, 3);
     for (counts, examples) in [(&a.report.train, &a.train), (&a.report.heldout, &a.heldout)] {
-        assert_eq!(counts.tokens, examples.iter().map(|e| e.ids.len()).sum::<usize>());
+        assert_eq!(counts.tokens, examples.lengths().iter().sum::<usize>());
         assert_eq!(counts.roles.values().sum::<usize>(), counts.tokens);
-        assert_eq!(counts.trained, examples.iter().flat_map(|e| &e.trained).filter(|t| **t).count());
+        assert_eq!(counts.trained, examples.iter().map(|e| e.trained.count()).sum::<usize>());
     }
-    let train: HashSet<&[u32]> = a.train.iter().map(|e| e.ids.as_slice()).collect();
-    let twice = a.heldout.iter().filter(|e| train.contains(e.ids.as_slice())).count();
+    let train: HashSet<&[u32]> = a.train.iter().map(|e| e.ids).collect();
+    let twice = a.heldout.iter().filter(|e| train.contains(e.ids)).count();
     assert!(twice > 0 && a.report.repeated.len() == twice);
 }
 

@@ -14,6 +14,8 @@
 mod tokenizer;
 mod special;
 mod order;
+mod column;
+mod examples;
 pub mod pack;
 mod source;
 mod row;
@@ -37,6 +39,7 @@ mod load_tests;
 pub(crate) mod tiny;
 
 pub use context::{Rendered, render_context};
+pub use examples::{ExampleRef, Examples, Mask, Prompts};
 pub use load::{Loaded, load, load_set};
 pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};

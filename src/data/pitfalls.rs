@@ -59,7 +59,7 @@ fn pitfall_3_truncation_never_leaves_a_row_without_trained_tokens() {
     let rows = format!("{long}{{\"prompt\": \"a\", \"completion\": \"{}\"}}\n", "y".repeat(100));
     let loaded = with_file("a.jsonl", &rows, |path| load(&data(path, OverLong::Truncate), &renderer(chatml()), 60, 0).unwrap());
     assert_eq!(loaded.train.len(), 1);
-    assert!(loaded.train[0].ids.len() == 60 && loaded.train[0].trained[59]);
+    assert!(loaded.train.length(0) == 60 && loaded.train.get(0).trained.get(59));
     assert_eq!(loaded.report.dropped, [Dropped { source: 0, line: 1, reason: Reason::NoTrainedToken }]);
     assert_eq!((loaded.report.truncated[0].line, loaded.report.truncated[0].tokens), (2, 122));
     let error =
@@ -139,5 +139,5 @@ fn special_tokens_inside_messages_stay_text() {
     let loaded = with_file("a.jsonl", rows, |path| load(&data(path, OverLong::Drop), &renderer, 100, 0).unwrap());
     let expect = Injected { source: 0, line: 2, token: "<|im_end|>".into(), times: 2 };
     assert_eq!(loaded.report.injected, [expect]);
-    assert_eq!(loaded.train[1].ids.iter().filter(|i| **i == end).count(), 1);
+    assert_eq!(loaded.train.get(1).ids.iter().filter(|i| **i == end).count(), 1);
 }

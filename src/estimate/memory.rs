@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::data::Examples;
 use crate::machine;
 use crate::model::Site;
 use crate::train::Job;
@@ -99,9 +100,9 @@ struct Rows {
 impl Rows {
     fn of(run: &Job) -> Rows {
         let most = run.settings.max_length;
-        let longest = |rows: &[crate::data::Example]| rows.iter().map(|e| e.ids.len().min(most)).max().unwrap_or(0);
-        let tokens: usize = run.examples.iter().map(|e| e.ids.len()).sum();
-        let trained: usize = run.examples.iter().map(crate::data::Example::targets).sum();
+        let longest = |rows: &Examples| (0..rows.len()).map(|i| rows.length(i).min(most)).max().unwrap_or(0);
+        let tokens: usize = (0..run.examples.len()).map(|i| run.examples.length(i)).sum();
+        let trained: usize = run.examples.iter().map(|e| e.targets()).sum();
         Rows { longest: longest(run.examples), trained: trained as f64 / tokens.max(1) as f64, heldout: longest(run.heldout) }
     }
 }
@@ -177,7 +178,7 @@ fn answers(run: &Job, eval: &recipe::Eval) -> u64 {
     }
     let c = &run.model.config;
     let judged = eval.limit.unwrap_or(usize::MAX).min(run.heldout.len());
-    let (rows, longest) = (eval.batch_size.min(judged), run.heldout[..judged].iter().map(|e| e.ids.len()).max().unwrap_or(0));
+    let (rows, longest) = (eval.batch_size.min(judged), (0..judged).map(|i| run.heldout.length(i)).max().unwrap_or(0));
     let cached = rows * (longest + eval.max_new_tokens) * 2 * c.kv_heads * c.head_dim * c.layers;
     let pass = rows * longest * (4 * c.width + 3 * c.ffn) + rows * c.vocab;
     (cached + pass) as u64 * F32
@@ -203,6 +204,9 @@ fn weights(run: &Job) -> u64 {
 }
 
 fn used_rows(run: &Job) -> u64 {
-    let ids = run.examples.iter().chain(run.heldout).flat_map(|e| &e.ids);
-    ids.collect::<HashSet<_>>().len() as u64
+    let mut used = vec![false; run.model.config.vocab];
+    for id in run.examples.iter().chain(run.heldout.iter()).flat_map(|e| e.ids) {
+        used.get_mut(*id as usize).into_iter().for_each(|seen| *seen = true);
+    }
+    used.into_iter().filter(|used| *used).count() as u64
 }

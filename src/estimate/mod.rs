@@ -45,11 +45,11 @@ impl Work {
             tokens: 0,
             trained_tokens: 0,
             evaluations: evaluations(run, order.steps),
-            longest: run.examples.iter().map(|e| e.ids.len()).max().unwrap_or(0),
+            longest: (0..run.examples.len()).map(|i| run.examples.length(i)).max().unwrap_or(0),
         };
         for micros in (0..order.steps).map(|step| order.micro_batches(step)) {
             work.micro_batches += micros.len();
-            for example in micros.iter().flatten().flatten().map(|i| &run.examples[*i]) {
+            for example in micros.iter().flatten().flatten().map(|i| run.examples.get(*i)) {
                 work.tokens += example.ids.len();
                 work.trained_tokens += example.targets();
             }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Work;
+use crate::data::Examples;
 use crate::error::Result;
 use crate::recipe;
 use crate::train::{self, Control, Event, Job};
@@ -36,7 +37,8 @@ pub fn measure(run: &Job, work: &Work) -> Result<Time> {
         early_stop: None,
         ..run.settings.clone()
     };
-    let job = Job { heldout: &[], settings: &settings, ..*run };
+    let none = Examples::default();
+    let job = Job { heldout: &none, settings: &settings, ..*run };
     let (began, mut timed, mut spent) = (Instant::now(), 0, 0.0);
     train::run(&job, None, &mut |event| {
         if let Event::Step { step, tokens, seconds, .. } = event {
@@ -55,8 +57,8 @@ pub fn measure(run: &Job, work: &Work) -> Result<Time> {
 
 /// Seconds of one evaluation, from one batch of held-out rows.
 fn judging(run: &Job) -> Result<f64> {
-    let some = &run.heldout[..run.settings.batch_size.min(run.heldout.len())];
-    let tokens = |rows: &[crate::data::Example]| rows.iter().map(|e| e.ids.len()).sum::<usize>() as f64;
+    let some = &run.heldout.first(run.settings.batch_size);
+    let tokens = |rows: &Examples| (0..rows.len()).map(|i| rows.length(i)).sum::<usize>() as f64;
     if some.is_empty() || run.settings.eval_every == 0 {
         return Ok(0.0);
     }

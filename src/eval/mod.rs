@@ -10,7 +10,7 @@ mod tests;
 
 pub use self::compare::{ClusterResult, Compared, Comparison, Label, Metric, Over, RESAMPLES, TaskResult, compare};
 pub use self::normal::normalised;
-use crate::data::{Example, Prompt, Tokenizer};
+use crate::data::{ExampleRef, Examples, Prompt, Prompts, Tokenizer};
 use crate::error::Result;
 use crate::generate::{self, Limits, Sampling};
 use crate::model::{Adapt, Model};
@@ -18,9 +18,9 @@ use crate::{recipe, rouge};
 
 /// Held-out rows and how to judge them.
 pub struct Rows<'a> {
-    pub examples: &'a [Example],
+    pub examples: &'a Examples,
     /// One for each example that has a prompt, in the same order.
-    pub prompts: &'a [Prompt],
+    pub prompts: &'a Prompts,
     pub tokenizer: &'a Tokenizer,
     /// Ids that end an answer.
     pub stop: &'a [u32],
@@ -73,7 +73,7 @@ impl Rows<'_> {
             .examples
             .iter()
             .map(|example| {
-                let mine = self.prompts.get(next).is_some_and(|p| (p.source, p.line) == (example.source, example.line));
+                let mine = next < self.prompts.len() && self.prompts.place(next) == (example.source, example.line);
                 next += usize::from(mine);
                 mine.then_some(next.wrapping_sub(1))
             })
@@ -84,8 +84,8 @@ impl Rows<'_> {
     /// The task of each judged row.
     pub fn labels(&self) -> Vec<Label> {
         let label = |(_, prompt): (usize, Option<usize>)| {
-            let prompt = prompt.and_then(|at| self.prompts.get(at));
-            Label { task: prompt.and_then(|p| p.task.clone()), cluster: prompt.and_then(|p| p.cluster.clone()) }
+            let prompt = prompt.map(|at| self.prompts.get(at));
+            prompt.map_or_else(Label::default, |p| Label { task: p.task, cluster: p.cluster })
         };
         self.judged().into_iter().map(label).collect()
     }
@@ -102,7 +102,7 @@ pub fn measure(
     progress: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
 ) -> Result<Measure> {
     let judged = rows.judged();
-    let examples: Vec<&Example> = judged.iter().map(|(i, _)| &rows.examples[*i]).collect();
+    let examples: Vec<ExampleRef> = judged.iter().map(|(i, _)| rows.examples.get(*i)).collect();
     let (size, pad, all) = (rows.settings.batch_size, rows.tokenizer.pad_id(), examples.len());
     let scores = model.score_each(adapt, &examples, size, pad, &mut |done| progress("loss", done, all))?;
     let mut each: Vec<RowScore> =
@@ -113,7 +113,7 @@ pub fn measure(
         let texts = generated(model, adapt, rows, &asked, progress)?;
         let with_prompt = each.iter_mut().zip(&judged).filter(|(_, (_, prompt))| prompt.is_some());
         for (((score, _), prompt), text) in with_prompt.zip(&asked).zip(&texts) {
-            judge(score, &rows.prompts[*prompt], text, rows.settings);
+            judge(score, &rows.prompts.get(*prompt), text, rows.settings);
         }
         answers = asked.into_iter().zip(texts).collect();
     }
@@ -131,7 +131,7 @@ fn generated(
     asked: &[usize],
     progress: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
 ) -> Result<Vec<String>> {
-    let prompts: Vec<Vec<u32>> = asked.iter().map(|i| rows.prompts[*i].ids.clone()).collect();
+    let prompts: Vec<Vec<u32>> = asked.iter().map(|i| rows.prompts.get(*i).ids).collect();
     let limits = Limits { max_new_tokens: rows.settings.max_new_tokens, stop: rows.stop.to_vec() };
     let (size, pad, all) = (rows.settings.batch_size, rows.tokenizer.pad_id(), prompts.len());
     let ids = generate::batch(model, adapt, &prompts, &Sampling::GREEDY, &limits, size, pad, &mut |done| {

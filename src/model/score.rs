@@ -1,7 +1,7 @@
 //! The loss of a model with an adapter on examples, without gradients.
 
 use super::{Adapt, Batch, Ctx, Model, Targets};
-use crate::data::Example;
+use crate::data::{ExampleRef, Examples};
 use crate::error::Result;
 
 /// A sum of losses and what it is over.
@@ -34,18 +34,19 @@ impl Model {
     pub fn score(
         &self,
         adapt: &dyn Adapt,
-        examples: &[Example],
+        examples: &Examples,
         rows: usize,
         pad: u32,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Score> {
-        let mut order: Vec<&Example> = examples.iter().collect();
-        order.sort_by_key(|e| e.ids.len());
+        let mut order: Vec<usize> = (0..examples.len()).collect();
+        order.sort_by_key(|i| examples.length(*i));
         let mut score = Score::default();
         for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
-            let ids: Vec<&[u32]> = chunk.iter().map(|e| e.ids.as_slice()).collect();
+            let chunk: Vec<ExampleRef> = chunk.iter().map(|i| examples.get(*i)).collect();
+            let ids: Vec<&[u32]> = chunk.iter().map(|e| e.ids).collect();
             let batch = Batch::right_padded(&ids, pad);
-            let targets = Targets::shifted(&batch, |row, t| chunk[row].trained.get(t).copied().unwrap_or(false));
+            let targets = Targets::shifted(&batch, |row, t| chunk[row].trained.get(t));
             if !targets.is_empty() {
                 score.sum += f64::from(self.loss_sum(&mut Ctx::new(adapt), &batch, &targets)?.to_scalar::<f32>()?);
                 score.tokens += targets.len();
@@ -62,7 +63,7 @@ impl Model {
     pub fn score_each(
         &self,
         adapt: &dyn Adapt,
-        examples: &[&Example],
+        examples: &[ExampleRef],
         rows: usize,
         pad: u32,
         progress: &mut dyn FnMut(usize) -> Result<()>,
@@ -71,9 +72,9 @@ impl Model {
         order.sort_by_key(|i| examples[*i].ids.len());
         let mut scores = vec![Score::default(); examples.len()];
         for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
-            let ids: Vec<&[u32]> = chunk.iter().map(|e| examples[*e].ids.as_slice()).collect();
+            let ids: Vec<&[u32]> = chunk.iter().map(|e| examples[*e].ids).collect();
             let batch = Batch::right_padded(&ids, pad);
-            let trained = |row: usize, t| examples[chunk[row]].trained.get(t).copied().unwrap_or(false);
+            let trained = |row: usize, t| examples[chunk[row]].trained.get(t);
             let targets = Targets::shifted(&batch, trained);
             let logps = if targets.is_empty() { Vec::new() } else { self.target_logps(adapt, &batch, &targets)? };
             for (at, logp) in targets.at.iter().zip(logps) {

@@ -15,7 +15,7 @@ use candle_core::Tensor;
 pub use state::{Exact, Progress, State, Within};
 
 use crate::adapter::Adapter;
-use crate::data::Example;
+use crate::data::{ExampleRef, Examples};
 use crate::error::{Error, Result};
 use crate::model::{Adapt, Batch, Ctx, Model, Recompute, Targets, Workspace};
 use crate::recipe;
@@ -27,9 +27,9 @@ use state::Carried;
 pub struct Job<'a> {
     pub model: &'a Model,
     pub adapter: &'a Adapter,
-    pub examples: &'a [Example],
+    pub examples: &'a Examples,
     /// Judged by every `eval_every` steps; may be empty.
-    pub heldout: &'a [Example],
+    pub heldout: &'a Examples,
     pub settings: &'a recipe::Train,
     /// Id that fills short rows.
     pub pad: u32,
@@ -215,9 +215,9 @@ impl Loop<'_> {
             Some((planned, micros)) if planned == step => micros,
             _ => self.order.micro_batches(step),
         };
-        let trained: usize = micros.iter().flatten().flatten().map(|i| job.examples[*i].targets()).sum();
-        let row = |row: &Vec<usize>| row.iter().map(|i| &job.examples[*i]).collect();
-        let rows: Vec<Vec<&Example>> = micros[micro].iter().map(row).collect();
+        let trained: usize = micros.iter().flatten().flatten().map(|i| job.examples.targets(*i)).sum();
+        let row = |row: &Vec<usize>| row.iter().map(|i| job.examples.get(*i)).collect();
+        let rows: Vec<Vec<ExampleRef>> = micros[micro].iter().map(row).collect();
         let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
         let loss = accumulate(job, &mut self.room, &adapt, &rows, trained, &mut self.carried.sums, &mut self.parts)?;
         let of = micros.len();
@@ -327,14 +327,14 @@ fn accumulate(
     job: &Job,
     room: &mut Workspace,
     adapt: &dyn Adapt,
-    rows: &[Vec<&Example>],
+    rows: &[Vec<ExampleRef>],
     trained: usize,
     sums: &mut [Option<Tensor>],
     parts: &mut Parts,
 ) -> Result<f64> {
-    let examples: Vec<&Example> = rows.concat();
-    let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids.as_slice()).collect();
-    let is_target = |example: usize, i: usize| examples[example].trained.get(i).copied().unwrap_or(false);
+    let examples: Vec<ExampleRef> = rows.concat();
+    let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids).collect();
+    let is_target = |example: usize, i: usize| examples[example].trained.get(i);
     let factor = 1.0 / trained.max(1) as f64;
     if let Some(direct) = job.model.direct_gradients(room, adapt, &ids, &is_target, factor)? {
         for (site, a, b) in direct.pairs {
@@ -366,9 +366,9 @@ fn accumulate(
 }
 
 /// Rows of examples as the decoder takes them.
-fn batch(rows: &[Vec<&Example>], pad: u32) -> (Batch, Targets) {
-    let ids: Vec<Vec<&[u32]>> = rows.iter().map(|row| row.iter().map(|e| e.ids.as_slice()).collect()).collect();
-    let masks: Vec<Vec<bool>> = rows.iter().map(|row| row.iter().flat_map(|e| e.trained.iter().copied()).collect()).collect();
+fn batch(rows: &[Vec<ExampleRef>], pad: u32) -> (Batch, Targets) {
+    let ids: Vec<Vec<&[u32]>> = rows.iter().map(|row| row.iter().map(|e| e.ids).collect()).collect();
+    let masks: Vec<Vec<bool>> = rows.iter().map(|row| row.iter().flat_map(|e| e.trained.iter()).collect()).collect();
     let batch = Batch::packed(&ids, pad);
     let targets = Targets::shifted(&batch, |row, i| masks[row].get(i).copied().unwrap_or(false));
     (batch, targets)

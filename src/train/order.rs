@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::data::Example;
+use crate::data::Examples;
 use crate::data::pack::{self, Rows};
 use crate::error::{Error, Result};
 use crate::{random, recipe};
@@ -35,7 +35,7 @@ pub struct Order {
 impl Order {
     /// # Errors
     /// When there is nothing to train on.
-    pub fn new(settings: &recipe::Train, examples: &[Example]) -> Result<Order> {
+    pub fn new(settings: &recipe::Train, examples: &Examples) -> Result<Order> {
         if examples.is_empty() {
             return Err(Error::usage(
                 "training data",
@@ -43,7 +43,7 @@ impl Order {
                 "look at `lorakit data show` for what was dropped",
             ));
         }
-        let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+        let lengths: Vec<usize> = examples.lengths();
         let room = settings.packing.then_some(settings.max_length);
         let rows = room.map_or(lengths.len(), |room| pack::count(&lengths, room));
         let per_step = settings.batch_size * settings.accumulate;
@@ -86,8 +86,9 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Example;
 
-    fn examples() -> Vec<Example> {
+    fn examples() -> Examples {
         let lengths = (0..50).map(|i| 4 + i * i % 29);
         lengths.map(|n| Example { ids: vec![1; n], trained: vec![true; n], source: 0, line: 1 }).collect()
     }

@@ -128,7 +128,7 @@ fn losses_by_row_add_up_and_a_limit_takes_rows_of_every_file() {
     assert!((nats - whole.sum).abs() < 1e-4 * whole.sum && (measured.loss - whole.loss()).abs() < 1e-4, "{nats} {}", whole.sum);
     assert_eq!((measured.rows, measured.answers.len()), (15, 15));
     let tasks: Vec<PathBuf> =
-        rows(Some(3)).judged().iter().map(|(i, _)| loaded.report.sources[loaded.heldout[*i].source].path.clone()).collect();
+        rows(Some(3)).judged().iter().map(|(i, _)| loaded.report.sources[loaded.heldout.source(*i)].path.clone()).collect();
     let names: Vec<_> = tasks.iter().map(|p| p.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     assert_eq!(names, ["task1_a", "task1_a", "task3_c"]);
     assert_eq!(rows(Some(3)).labels().len(), 3);

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::data::pack::Fill;
-use crate::data::{self, Counts, Example, Loaded, Long, Reason, Renderer, Report, Tokenizer};
+use crate::data::{self, Counts, ExampleRef, Examples, Loaded, Long, Reason, Renderer, Report, Tokenizer};
 use crate::error::{Error, Result};
 use crate::recipe::{self, Recipe};
 
@@ -57,13 +57,13 @@ pub fn show(loaded: &Loaded, tokenizer: &Tokenizer, n: usize, out: &mut dyn Writ
     let (open, close) = if colour { ("\x1b[32m", "\x1b[0m") } else { ("⟦", "⟧") };
     let mut text = String::new();
     for example in loaded.train.iter().take(n) {
-        let trained = example.trained.iter().filter(|t| **t).count();
+        let trained = example.trained.count();
         text += &format!(
             "── {}: {} tokens, {trained} trained\n",
             place(&loaded.report, example.source, example.line),
             example.ids.len()
         );
-        for (piece, trained) in pieces(example, tokenizer)? {
+        for (piece, trained) in pieces(&example, tokenizer)? {
             text += &if trained { format!("{open}{piece}{close}") } else { piece };
         }
         text += if text.ends_with('\n') { "\n" } else { "\n\n" };
@@ -73,16 +73,15 @@ pub fn show(loaded: &Loaded, tokenizer: &Tokenizer, n: usize, out: &mut dyn Writ
 }
 
 /// How full the packed rows of a run are; `None` when the recipe does not pack.
-pub(in crate::cli) fn fill(train: &recipe::Train, examples: &[Example]) -> Option<Fill> {
-    let lengths = || examples.iter().map(|e| e.ids.len()).collect::<Vec<_>>();
-    train.packing.then(|| Fill::of(&lengths(), train.max_length))
+pub(in crate::cli) fn fill(train: &recipe::Train, examples: &Examples) -> Option<Fill> {
+    train.packing.then(|| Fill::of(&examples.lengths(), train.max_length))
 }
 
 /// The text of an example, cut where training begins and ends.
-fn pieces(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<(String, bool)>> {
+fn pieces(example: &ExampleRef, tokenizer: &Tokenizer) -> Result<Vec<(String, bool)>> {
     let (mut pieces, mut before, mut start) = (Vec::new(), String::new(), 0);
     for end in 1..=example.ids.len() {
-        if end < example.ids.len() && example.trained[end] == example.trained[start] {
+        if end < example.ids.len() && example.trained.get(end) == example.trained.get(start) {
             continue;
         }
         // Decoding from the beginning keeps what a decoder drops at the start of a text (a space, usually).
@@ -91,7 +90,7 @@ fn pieces(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<(String, bool)
             Some(piece) => piece.to_string(),
             None => tokenizer.decode(&example.ids[start..end], false)?,
         };
-        pieces.push((piece, example.trained[start]));
+        pieces.push((piece, example.trained.get(start)));
         (before, start) = (upto, end);
     }
     Ok(pieces)
@@ -189,9 +188,9 @@ fn warnings(report: &Report) -> String {
 }
 
 fn as_json(loaded: &Loaded, tokenizer: &Tokenizer, n: usize) -> Result<Value> {
-    let example = |e: &Example| {
+    let example = |e: ExampleRef| {
         let pieces: Vec<_> =
-            pieces(e, tokenizer)?.into_iter().map(|(text, trained)| json!({"text": text, "trained": trained})).collect();
+            pieces(&e, tokenizer)?.into_iter().map(|(text, trained)| json!({"text": text, "trained": trained})).collect();
         Ok(json!({"source": e.source, "line": e.line, "tokens": e.ids.len(), "pieces": pieces}))
     };
     let examples: Vec<Value> = loaded.train.iter().take(n).map(example).collect::<Result<_>>()?;

@@ -125,7 +125,7 @@ impl Proof {
         spread
             .map(|i| {
                 let (prompt, base) = &base[i];
-                let prompt = &loaded.heldout_prompts[*prompt];
+                let prompt = loaded.heldout_prompts.get(*prompt);
                 Ok(card::Sample {
                     prompt: opened.tokenizer.decode(&prompt.ids, false)?,
                     reference: prompt.reference.clone(),

@@ -1,0 +1,355 @@
+//! Rows as tokens, many of them: laid end to end, so that they may lie in a mapped file as well as in memory.
+//!
+//! Refuses to know who reads them and where the file lies.
+
+use std::sync::Arc;
+
+use super::column::{Column, Lists, bit};
+use super::{Example, Prompt};
+
+/// The tokens of rows and what is known of each.
+#[derive(Clone, Default)]
+pub(super) struct Rows {
+    pub(super) ids: Lists<u32>,
+    /// One bit a token of `ids.values`: it carries loss.
+    pub(super) trained: Column<u8>,
+    pub(super) sources: Column<u32>,
+    pub(super) lines: Column<u64>,
+}
+
+/// Examples in their order; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Examples {
+    rows: Arc<Rows>,
+    /// Which of the rows these are; `None`: all of them.
+    chosen: Option<Arc<Column<u32>>>,
+    len: usize,
+}
+
+/// One of [`Examples`], where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct ExampleRef<'a> {
+    pub ids: &'a [u32],
+    pub trained: Mask<'a>,
+    pub source: usize,
+    pub line: usize,
+}
+
+/// Which tokens of an example carry loss as targets, a bit each.
+#[derive(Clone, Copy)]
+pub struct Mask<'a> {
+    bits: &'a [u8],
+    start: usize,
+    len: usize,
+}
+
+impl Mask<'_> {
+    /// Whether token `i` carries loss; false past the end.
+    pub fn get(&self, i: usize) -> bool {
+        i < self.len && bit(self.bits, self.start + i)
+    }
+
+    /// Of every token, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = bool> {
+        let (bits, start) = (self.bits, self.start);
+        (0..self.len).map(move |i| bit(bits, start + i))
+    }
+
+    /// Tokens that carry loss.
+    pub fn count(&self) -> usize {
+        self.iter().filter(|trained| *trained).count()
+    }
+}
+
+impl std::fmt::Debug for Mask<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl ExampleRef<'_> {
+    /// As [`Example::targets`].
+    pub fn targets(&self) -> usize {
+        self.trained.iter().skip(1).filter(|trained| *trained).count()
+    }
+
+    /// A copy that stands alone.
+    pub fn to_owned(&self) -> Example {
+        Example { ids: self.ids.to_vec(), trained: self.trained.iter().collect(), source: self.source, line: self.line }
+    }
+}
+
+impl Examples {
+    /// The rows numbered `chosen`, in that order; all of them when it is `None`.
+    pub(super) fn of(rows: Arc<Rows>, chosen: Option<Column<u32>>) -> Examples {
+        let len = chosen.as_ref().map_or(rows.ids.len(), |c| c.len());
+        Examples { rows, chosen: chosen.map(Arc::new), len }
+    }
+
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first `n` of them, or all if there are fewer.
+    #[must_use]
+    pub fn first(&self, n: usize) -> Examples {
+        Examples { len: self.len.min(n), ..self.clone() }
+    }
+
+    /// Example `i`, which must be below [`Examples::len`].
+    pub fn get(&self, i: usize) -> ExampleRef<'_> {
+        let row = self.row(i);
+        let place = self.rows.ids.place(row);
+        let trained = Mask { bits: &self.rows.trained, start: place.start, len: place.len() };
+        let ids = &self.rows.ids.values[place];
+        ExampleRef { ids, trained, source: self.rows.sources[row] as usize, line: self.rows.lines[row] as usize }
+    }
+
+    /// Tokens of example `i`.
+    pub fn length(&self, i: usize) -> usize {
+        self.rows.ids.place(self.row(i)).len()
+    }
+
+    /// Index into [`super::Report::sources`] of example `i`.
+    pub fn source(&self, i: usize) -> usize {
+        self.rows.sources[self.row(i)] as usize
+    }
+
+    /// Line of example `i` in its file.
+    pub fn line(&self, i: usize) -> usize {
+        self.rows.lines[self.row(i)] as usize
+    }
+
+    /// Tokens of example `i` that carry loss as targets.
+    pub fn targets(&self, i: usize) -> usize {
+        self.get(i).targets()
+    }
+
+    /// Tokens of each.
+    pub fn lengths(&self) -> Vec<usize> {
+        (0..self.len).map(|i| self.length(i)).collect()
+    }
+
+    /// Every example, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = ExampleRef<'_>> + Clone {
+        (0..self.len).map(|i| self.get(i))
+    }
+
+    fn row(&self, i: usize) -> usize {
+        assert!(i < self.len, "example {i} of {}", self.len);
+        self.chosen.as_ref().map_or(i, |chosen| chosen[i] as usize)
+    }
+}
+
+impl std::fmt::Debug for Examples {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Examples({})", self.len)
+    }
+}
+
+impl FromIterator<Example> for Examples {
+    fn from_iter<I: IntoIterator<Item = Example>>(examples: I) -> Examples {
+        let (mut ids, mut ends, mut bits) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sources, mut lines) = (Vec::new(), Vec::new());
+        for example in examples {
+            for (id, trained) in example.ids.into_iter().zip(example.trained) {
+                if ids.len().is_multiple_of(8) {
+                    bits.push(0u8);
+                }
+                let at = ids.len();
+                bits[at / 8] |= u8::from(trained) << (at % 8);
+                ids.push(id);
+            }
+            ends.push(ids.len() as u64);
+            sources.push(example.source as u32);
+            lines.push(example.line as u64);
+        }
+        let ids = Lists { values: Column::Owned(ids), ends: Column::Owned(ends) };
+        let rows = Rows { ids, trained: Column::Owned(bits), sources: Column::Owned(sources), lines: Column::Owned(lines) };
+        Examples::of(Arc::new(rows), None)
+    }
+}
+
+impl From<Vec<Example>> for Examples {
+    fn from(examples: Vec<Example>) -> Examples {
+        examples.into_iter().collect()
+    }
+}
+
+/// Prompts in their order; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Prompts {
+    store: Arc<PromptRows>,
+    len: usize,
+}
+
+/// What [`Prompts`] hold.
+#[derive(Clone, Default)]
+pub(super) struct PromptRows {
+    pub(super) ids: Lists<u32>,
+    /// Of each prompt: its task and its cluster (empty, or `=` and the name), the reference, and all references.
+    pub(super) texts: Lists<u8>,
+    /// Texts up to the end of each prompt's.
+    pub(super) ends: Column<u64>,
+    pub(super) sources: Column<u32>,
+    pub(super) lines: Column<u64>,
+}
+
+impl Prompts {
+    pub(super) fn of(store: PromptRows) -> Prompts {
+        Prompts { len: store.ids.len(), store: Arc::new(store) }
+    }
+
+    /// Number of prompts.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first `n` of them, or all if there are fewer.
+    #[must_use]
+    pub fn first(&self, n: usize) -> Prompts {
+        Prompts { len: self.len.min(n), ..self.clone() }
+    }
+
+    /// Prompt `i`, which must be below [`Prompts::len`].
+    pub fn get(&self, i: usize) -> Prompt {
+        assert!(i < self.len, "prompt {i} of {}", self.len);
+        let s = &self.store;
+        let start = if i == 0 { 0 } else { s.ends[i - 1] as usize };
+        let mut texts = (start..s.ends[i] as usize).map(|t| String::from_utf8_lossy(s.texts.get(t)).into_owned());
+        let mut name = || texts.next().and_then(|t| t.strip_prefix('=').map(str::to_string));
+        let (task, cluster) = (name(), name());
+        let reference = texts.next().unwrap_or_default();
+        Prompt {
+            ids: s.ids.get(i).to_vec(),
+            reference,
+            references: texts.collect(),
+            task,
+            cluster,
+            source: s.sources[i] as usize,
+            line: s.lines[i] as usize,
+        }
+    }
+
+    /// Source and line of prompt `i`, which must be below [`Prompts::len`].
+    pub fn place(&self, i: usize) -> (usize, usize) {
+        (self.store.sources[i] as usize, self.store.lines[i] as usize)
+    }
+
+    /// Every prompt, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Prompt> {
+        (0..self.len).map(|i| self.get(i))
+    }
+}
+
+impl Prompt {
+    /// Its texts as [`PromptRows`] lay them out.
+    pub(super) fn texts(&self) -> Vec<String> {
+        let name = |name: &Option<String>| name.as_ref().map(|t| format!("={t}")).unwrap_or_default();
+        [name(&self.task), name(&self.cluster), self.reference.clone()]
+            .into_iter()
+            .chain(self.references.iter().cloned())
+            .collect()
+    }
+}
+
+impl std::fmt::Debug for Prompts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Prompts({})", self.len)
+    }
+}
+
+impl FromIterator<Prompt> for Prompts {
+    fn from_iter<I: IntoIterator<Item = Prompt>>(prompts: I) -> Prompts {
+        let (mut ids, mut id_ends, mut texts, mut text_ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut ends, mut sources, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        for prompt in prompts {
+            for text in prompt.texts() {
+                texts.extend_from_slice(text.as_bytes());
+                text_ends.push(texts.len() as u64);
+            }
+            ids.extend(prompt.ids);
+            id_ends.push(ids.len() as u64);
+            ends.push(text_ends.len() as u64);
+            sources.push(prompt.source as u32);
+            lines.push(prompt.line as u64);
+        }
+        Prompts::of(PromptRows {
+            ids: Lists { values: Column::Owned(ids), ends: Column::Owned(id_ends) },
+            texts: Lists { values: Column::Owned(texts), ends: Column::Owned(text_ends) },
+            ends: Column::Owned(ends),
+            sources: Column::Owned(sources),
+            lines: Column::Owned(lines),
+        })
+    }
+}
+
+impl From<Vec<Prompt>> for Prompts {
+    fn from(prompts: Vec<Prompt>) -> Prompts {
+        prompts.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Vec<Example> {
+        let of = |n: usize| Example {
+            ids: (0..n as u32).collect(),
+            trained: (0..n).map(|i| (i + n) % 3 == 0).collect(),
+            source: n % 2,
+            line: n * 7,
+        };
+        vec![of(5), of(0), of(9), of(1), of(16)]
+    }
+
+    #[test]
+    fn examples_come_out_as_they_went_in() {
+        let all: Examples = examples().into();
+        assert_eq!(all.iter().map(|e| e.to_owned()).collect::<Vec<_>>(), examples());
+        assert_eq!(all.lengths(), [5, 0, 9, 1, 16]);
+        for (i, example) in examples().iter().enumerate() {
+            assert_eq!((all.targets(i), all.source(i), all.line(i)), (example.targets(), example.source, example.line));
+            assert_eq!(all.get(i).trained.count(), example.trained.iter().filter(|t| **t).count());
+            assert!(!all.get(i).trained.get(example.ids.len()));
+        }
+    }
+
+    #[test]
+    fn some_of_the_rows_in_another_order_are_examples_too() {
+        let all: Examples = examples().into();
+        let some = Examples::of(Arc::clone(&all.rows), Some(Column::Owned(vec![4, 0, 2])));
+        assert_eq!(some.lengths(), [16, 5, 9]);
+        assert_eq!(some.first(2).iter().map(|e| e.line).collect::<Vec<_>>(), [112, 35]);
+        assert_eq!((some.first(9).len(), Examples::default().len()), (3, 0));
+    }
+
+    #[test]
+    fn prompts_come_out_as_they_went_in() {
+        let prompt = |ids: &[u32], references: &[&str], task: Option<&str>| Prompt {
+            ids: ids.to_vec(),
+            reference: references[0].into(),
+            references: references.iter().map(ToString::to_string).collect(),
+            task: task.map(str::to_string),
+            cluster: task.map(|_| "c".to_string()),
+            source: 1,
+            line: ids.len(),
+        };
+        let written = vec![prompt(&[1, 2], &["é", ""], Some("")), prompt(&[], &[""], None), prompt(&[3], &["a", "b"], Some("t"))];
+        let prompts: Prompts = written.clone().into();
+        assert_eq!(prompts.iter().collect::<Vec<_>>(), written);
+        assert_eq!(prompts.first(1).iter().collect::<Vec<_>>(), written[..1]);
+    }
+}
