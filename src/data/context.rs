@@ -22,6 +22,8 @@ pub struct Rendered {
     pub spans: Vec<Range<usize>>,
     /// Messages (from 1) of assistants whose place in the text cannot be told.
     pub not_found: Vec<usize>,
+    /// Messages (from 1) of assistants whose calls of tools the template does not write.
+    pub unwritten: Vec<usize>,
 }
 
 /// Renders a context: `messages`, `tools`, `add_generation_prompt`, `bos_token` and whatever else the template reads.
@@ -41,7 +43,7 @@ pub fn render_context(template: &Jinja, context: &Map<String, Json>, rules: &Tem
     if rendering.text != text {
         // The template tells a generation prompt that is not asked for from one that is not spoken of.
         not_found = (1..=chat.messages.len()).filter(|n| chat.messages[n - 1].role == "assistant").collect();
-        return Ok(Rendered { text, spans: Vec::new(), not_found });
+        return Ok(Rendered { text, not_found, ..Rendered::default() });
     }
     Choice::of(rules).apply(&mut rendering, &losses)?;
     let eos = context.get("eos_token").and_then(Json::as_str).filter(|eos| !eos.is_empty());
@@ -55,7 +57,8 @@ pub fn render_context(template: &Jinja, context: &Map<String, Json>, rules: &Tem
         trained.append(&mut turn.trained);
     }
     trained.sort_by_key(|range| range.start);
-    Ok(Rendered { text, spans: trained, not_found })
+    let unwritten = rendering.unwritten.iter().map(|i| i + 1).collect();
+    Ok(Rendered { text, spans: trained, not_found, unwritten })
 }
 
 /// The messages of a context and what they say of the loss; `None` when `messages` is no list of objects.

@@ -41,7 +41,7 @@ pub(super) fn find(spans: &Spans, chat: &Chat, prompt: bool, tokenizer: &Tokeniz
     if in_texts {
         let places = marked(spans, chat, prompt, tokenizer, &rendering.text);
         let why = "a message holds a special token's text, and the template rewrites messages, so the two cannot be told apart";
-        rendering.foreign = places.ok_or_else(|| refuse(spans, why))?;
+        rendering.foreign.extend(places.ok_or_else(|| refuse(spans, why))?);
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Chat templates of real models against what Python's Jinja makes of them.
 
-use lorakit::data::{Clock, Jinja, Message, Renderer, Row, RowKind, Special, Tokenizer};
-use lorakit::recipe::Template;
+use lorakit::data::{Clock, Jinja, Special, Tokenizer};
 use serde_json::{Map, Value};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -9,9 +8,9 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use crate::shared;
 
 /// Noon of 10 July 2025, the moment that the expected texts were made at.
-const NOON: Clock = Clock(1_752_148_800);
+pub(crate) const NOON: Clock = Clock(1_752_148_800);
 
-fn json_lines(path: &std::path::Path) -> Vec<Value> {
+pub(crate) fn json_lines(path: &std::path::Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
 
@@ -53,14 +52,15 @@ fn templates_render_as_in_python() {
             }
         }
         println!("{} of {} renderings agree; the others:\n{}", cases.len() - wrong.len(), cases.len(), wrong.join("\n"));
+        let sandbox =
+            cases.iter().filter(|case| case["error"] == "SecurityError").map(|c| format!("{} / {}", c["template"], c["context"]));
+        println!("refused by Python's sandbox alone, here too: {}", sandbox.collect::<Vec<_>>().join(", "));
         wrong
     };
     assert!(cases.len() >= 472);
     assert_eq!(wrong(None), [""; 0]);
-    // As transformers calls a template: `tools` is none where there are none. One template of vLLM cannot take that, in
-    // Python neither.
-    let with_none = wrong(Some(Value::Null));
-    assert!(with_none.iter().all(|w| w.starts_with("vllm_tool_qwen3coder")), "{with_none:?}");
+    // As transformers calls a template: `tools` is none where there are none.
+    assert_eq!(wrong(Some(Value::Null)), [""; 0]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn templates_of_the_hub_render_as_in_their_test_table() {
 }
 
 /// One token a byte, and the given special ones.
-fn byte_tokenizer(special: &[String], template: &str) -> Tokenizer {
+pub(crate) fn byte_tokenizer(special: &[String], template: &str) -> Tokenizer {
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     alphabet.sort_unstable();
     let vocab = alphabet.iter().enumerate().map(|(i, c)| (c.to_string(), i as u32)).collect::<Vocab>();
@@ -91,53 +91,13 @@ fn byte_tokenizer(special: &[String], template: &str) -> Tokenizer {
     Tokenizer::new(inner, named, Some(template.into())).unwrap()
 }
 
-/// For every real template: the trained tokens are the two answers, each followed by at most the end of its turn.
-#[test]
-fn answers_are_found_in_every_template() {
-    let Some(dir) = shared::find("data/chat_templates") else { return };
-    let tags =
-        regex::Regex::new(r"<[|｜][^<>'\s]{1,40}[|｜]>|</?s>|<(?:start|end)_of_turn>|<(?:end_of_utterance|eos|bos)>").unwrap();
-    let turns = [("user", "Where is it?"), ("assistant", "It left today."), ("user", "Thanks"), ("assistant", "Bye now.")];
-    let row = Row::new(0, 1, RowKind::Chat(turns.map(|(r, c)| Message::new(r, c)).to_vec().into()));
-    let (mut found, mut wrong, mut open) = (0, Vec::new(), Vec::new());
-    for template in json_lines(&dir.join("templates.jsonl")) {
-        let (name, source) = (template["name"].as_str().unwrap(), template["chat_template"].as_str().unwrap());
-        let mut special: Vec<String> = tags.find_iter(source).map(|m| m.as_str().to_string()).collect();
-        special.extend(["<s>".into(), "</s>".into()]);
-        special.sort_unstable();
-        special.dedup();
-        let tokenizer = byte_tokenizer(&special, source);
-        let example = Renderer::new(tokenizer.clone(), &by_model()).and_then(|r| r.example(&row));
-        let example = match example {
-            Ok(example) => example,
-            Err(error) => {
-                wrong.push(format!("{name}: {error}"));
-                continue;
-            }
-        };
-        let tokens: Vec<_> = example.ids.iter().zip(&example.trained).collect();
-        let runs = tokens.chunk_by(|a, b| a.1 == b.1).filter(|run| *run[0].1);
-        let texts: Vec<String> =
-            runs.map(|run| tokenizer.decode(&run.iter().map(|(id, _)| **id).collect::<Vec<_>>(), false).unwrap()).collect();
-        let fits =
-            |text: &str, answer: &str| text.split_once(answer).is_some_and(|(_, end)| end.len() < 64) && !text.contains("Thanks");
-        if texts.len() == 2 && fits(&texts[0], "It left today.") && fits(&texts[1], "Bye now.") {
-            found += 1;
-        } else {
-            wrong.push(format!("{name}: {texts:?}"));
-        }
-        if texts.iter().any(|t| !special.iter().any(|s| t.ends_with(s.as_str()))) {
-            open.push(format!("{name}: {texts:?}"));
-        }
-    }
-    println!(
-        "answers found in {found} templates; not in:\n{}\nwithout a special token at the end:\n{}",
-        wrong.join("\n"),
-        open.join("\n")
-    );
-    assert!(found >= 58, "{}", wrong.join("\n"));
-}
-
-fn by_model() -> Template {
-    Template::default()
+/// What looks like a special token in a template's source.
+pub(crate) fn special_tokens(source: &str) -> Vec<String> {
+    let shapes =
+        r"<[|｜][^<>'\s]{1,40}[|｜]>|</?s>|<(?:start|end)_of_turn>|<(?:end_of_utterance|eos|bos)>|<SPECIAL_\d+>|<sep>|\[e~\[";
+    let mut special: Vec<String> = regex::Regex::new(shapes).unwrap().find_iter(source).map(|m| m.as_str().to_string()).collect();
+    special.extend(["<s>".into(), "</s>".into()]);
+    special.sort_unstable();
+    special.dedup();
+    special
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures of a test, and how a skipped one says so")]
 
+mod answers;
 mod bad_input;
 mod before;
 mod bench;
@@ -11,6 +12,7 @@ mod conform;
 mod examples;
 mod gradients;
 mod judging;
+mod injected;
 #[cfg(unix)]
 mod kill;
 mod packing;

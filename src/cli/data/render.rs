@@ -96,10 +96,13 @@ fn rendered(template: &Jinja, context: &Map<String, Value>, rules: &recipe::Temp
         Err(error) => json!({"error": error.to_string().lines().next().unwrap_or_default()}),
         Ok(rendered) => {
             let spans: Vec<_> = rendered.spans.iter().map(|s| [s.start, s.end]).collect();
-            match rendered.not_found.is_empty() {
-                true => json!({"text": rendered.text, "spans": spans}),
-                false => json!({"text": rendered.text, "spans": spans, "not_found": rendered.not_found}),
+            let mut out = json!({"text": rendered.text, "spans": spans});
+            for (key, messages) in [("not_found", rendered.not_found), ("unwritten", rendered.unwritten)] {
+                if !messages.is_empty() {
+                    out[key] = json!(messages);
+                }
             }
+            out
         }
     }
 }

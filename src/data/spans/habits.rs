@@ -17,6 +17,8 @@ pub(super) struct Habits {
     pub(super) end: String,
     /// After the last answer.
     pub(super) last_end: String,
+    /// The generation prompt, or its end, where the template writes one unasked, even behind an answer.
+    pub(super) unasked: String,
 }
 
 impl Habits {
@@ -37,7 +39,7 @@ impl Habits {
             template.render_chat(chat.messages[..n].iter().map(ChatMessage::value).collect(), base, prompt, false).ok()
         };
         let text = render(probe.len(), false)?;
-        let marks = marks::contents(template, &chat, base, false, &text)?;
+        let marks = marks::find(template, &chat, base, false, &text)?;
         let place = |i: usize| match marks.contents[i].as_slice() {
             [place] => Some(place.clone()),
             _ => None,
@@ -45,14 +47,22 @@ impl Habits {
         let first = probe.iter().position(|(role, _)| *role == "assistant")?;
         let (user, answer, last) = (place(first - 1)?, place(first)?, place(probe.len() - 1)?);
         let tail = &text[last.end..];
-        let (end, last_end) = match probe.len() - 1 > first {
-            true => ends(tail, &text[answer.end..place(first + 1)?.start], &text[..user.start]),
-            false => (leading_specials(tail, usize::MAX).to_string(), leading_specials(tail, usize::MAX).to_string()),
+        let bare = render(first, false);
+        let (end, last_end, rest) = match probe.len() - 1 > first {
+            true => {
+                let gap = &text[answer.end..place(first + 1)?.start];
+                let (end, last_end) = ends(tail, gap, &text[..user.start]);
+                (end, last_end, &tail[common_start(tail, gap)..])
+            }
+            false => (leading_specials(tail, usize::MAX).to_string(), leading_specials(tail, usize::MAX).to_string(), ""),
         };
-        let from = render(first, false).map_or(user.end, |bare| common_start(&text, &bare)).max(user.end).min(answer.start);
+        let unasked = !rest.trim().is_empty() && bare.as_ref().is_some_and(|bare| bare.ends_with(rest));
+        let known = bare.filter(|_| !unasked).map_or(user.end, |bare| common_start(&text, &bare));
+        let from = known.max(user.end).min(answer.start);
         let until = render(first, true).map_or(answer.start, |prompt| common_start(&text, &prompt));
         let until = if until <= from { answer.start } else { until.min(answer.start) };
-        Some(Habits { opening: text[from..until].to_string(), end, last_end })
+        let unasked = if unasked { rest } else { "" }.to_string();
+        Some(Habits { opening: text[from..until].to_string(), end, last_end, unasked })
     }
 }
 

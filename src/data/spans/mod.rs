@@ -1,11 +1,16 @@
 //! Where each message lies in the text that a chat template made of a conversation.
 //!
-//! Found from the rendering itself, never from markers such as `<|assistant|>`. Contents: the conversation is rendered
-//! once plainly and once with every content between a pair of private-use characters; when removing these gives the
-//! plain text byte for byte, their places are the places of the contents ([`marks`]). An answer begins where the
-//! generation prompt ends, and ends with what the template writes after an answer ([`habits`]), or, where the turn is
-//! more than its content (calls of tools) or was rewritten, where the rendering of the conversation up to it ends. A
-//! template with `{% generation %}` says itself what an answer is. What was learnt of one conversation serves the next
+//! Found from the rendering itself, never from markers such as `<|assistant|>`. What the messages say: the conversation
+//! is rendered once plainly and once with every content (and reasoning, and call of a tool) between private-use
+//! characters; when removing these gives the plain text byte for byte, their places are the places of what was said
+//! ([`marks`]). Between two places stands what the template wrote of itself, and the rule there is:
+//!
+//! - An answer begins where the generation prompt ends: as far as the text behind the message before agrees with the
+//!   rendering of a prompt, it is given to the model; the rest, white space too, the model must write.
+//! - It ends with what the template writes behind answers ([`habits`]), looked for behind the last thing that the
+//!   message says; where nothing of it is there, where the rendering of the conversation up to it ends.
+//!
+//! A template with `{% generation %}` says itself what an answer is. What was learnt of one conversation serves the next
 //! of the same roles, as long as it explains the text to the last byte ([`skeleton`]). Refuses to know tokens.
 
 mod habits;
@@ -23,7 +28,7 @@ use minijinja::Value;
 
 use self::habits::Habits;
 use self::marks::Marks;
-use self::pieces::{common_start, trailing_special};
+use self::pieces::{common_start, ends_at_specials, trailing_special};
 use self::skeleton::Skeletons;
 use super::template::{Chat, ChatMessage, Jinja, Rendering, Turn};
 use crate::error::{Error, Result};
@@ -84,8 +89,9 @@ impl Spans {
     /// [`Error::Template`]: the template refuses the conversation, or its answers cannot be found.
     pub(super) fn render(&self, chat: &Chat, prompt: bool) -> Result<Rendering> {
         let (rendering, lost) = self.find(chat, prompt)?;
-        match lost.first() {
-            Some(i) if !prompt => Err(not_found(&self.template, *i)),
+        match (lost.first(), rendering.unwritten.first()) {
+            (Some(i), _) if !prompt => Err(not_found(&self.template, *i)),
+            (None, Some(i)) if !prompt => Err(not_written(&self.template, *i)),
             _ => Ok(rendering),
         }
     }
@@ -119,30 +125,46 @@ impl Spans {
     /// Finds everything from renderings of this very conversation.
     fn search(&self, chat: &Chat, text: String, prompt: bool) -> (Rendering, Vec<usize>) {
         let base = self.context(chat);
-        let marks = marks::contents(&self.template, chat, &base, prompt, &text);
+        let marks = marks::find(&self.template, chat, &base, prompt, &text);
         let guessed = marks.as_ref().is_none_or(|m| m.incomplete);
         let mut marks = marks.unwrap_or_else(|| Marks::none(chat.messages.len()));
-        if guessed && self.template.has_generation_tags() {
+        let enclosed = self.template.has_generation_tags();
+        if guessed && enclosed {
             marks.generation = marks::generation(&self.template, chat, &base, prompt, &text).unwrap_or_default();
         }
         let search = Search { spans: self, chat, base, text: &text, prompt, marks: &marks, beginnings: Beginnings::of(chat) };
-        let (mut turns, mut lost) = (Vec::with_capacity(chat.messages.len()), Vec::new());
+        let (mut turns, mut lost, mut unwritten) = (Vec::with_capacity(chat.messages.len()), Vec::new(), Vec::new());
         for (i, message) in chat.messages.iter().enumerate() {
             let known = !guessed || !marks.contents[i].is_empty();
             let content = if known { marks.contents[i].clone() } else { verbatim(&text, message) };
             let mut turn = Turn { role: message.role.clone(), content, ..Turn::default() };
             if message.role != "assistant" {
                 turn.end = turn.content.last().and_then(|c| search.end_at(i, c.end));
-            } else if self.template.has_generation_tags() {
-                turn.answer = search.enclosed(i);
+            } else if enclosed {
+                (turn.answer, turn.end) = search.enclosed(i);
             } else if let Some((answer, end)) = search.answer(i) {
                 (turn.answer, turn.end) = (vec![answer], end);
             } else {
                 lost.push(i);
             }
+            let written = |name: &String| turn.answer.iter().any(|answer| text[answer.clone()].contains(name.as_str()));
+            if message.role == "assistant" && !lost.contains(&i) && !message.called().iter().all(written) {
+                unwritten.push(i);
+            }
             turns.push(turn);
         }
-        (Rendering { text, turns, guessed, enclosed: self.template.has_generation_tags(), foreign: Vec::new() }, lost)
+        let foreign = marks.others.into_iter().flatten().collect();
+        (Rendering { text, turns, guessed, enclosed, foreign, unwritten }, lost)
+    }
+}
+
+fn not_written(template: &Jinja, i: usize) -> Error {
+    Error::Template {
+        name: template.name().into(),
+        line: None,
+        why: format!("the template does not write the calls of tools of message {} (assistant)", i + 1),
+        help: "choose a template that does (some want `\"content\": null` beside calls), or write the calls into the content"
+            .into(),
     }
 }
 
@@ -161,10 +183,18 @@ fn verbatim(text: &str, message: &ChatMessage) -> Vec<Range<usize>> {
     cores.flat_map(|core| text.match_indices(core).map(|(at, found)| at..at + found.len())).collect()
 }
 
-/// Renderings of the conversation's beginnings, each made when asked for.
+/// The end of a rendering of the conversation's beginning: what the template wrote behind the last thing said in it.
+struct Tail {
+    text: String,
+    /// Whose that thing is, and in how many places that message says something so far; `None`: the text is the whole
+    /// rendering. (Later on more may be written of it: the name of a function with the function's answer.)
+    behind: Option<(usize, usize)>,
+}
+
+/// Tails of the conversation's beginnings, each made when asked for.
 struct Beginnings {
-    bare: Vec<OnceCell<Option<String>>>,
-    prompted: Vec<OnceCell<Option<String>>>,
+    bare: Vec<OnceCell<Option<Tail>>>,
+    prompted: Vec<OnceCell<Option<Tail>>>,
 }
 
 impl Beginnings {
@@ -186,28 +216,55 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The text of the first `n` messages; `None` when the template refuses them.
-    fn beginning(&self, n: usize, prompt: bool) -> Option<&str> {
+    /// The tail of the first `n` messages; `None` when the template refuses them.
+    fn tail(&self, n: usize, prompt: bool) -> Option<&Tail> {
         let cells = if prompt { &self.beginnings.prompted } else { &self.beginnings.bare };
+        let (template, messages) = (&self.spans.template, &self.chat.messages[..n]);
         let render = || {
-            let values = self.chat.messages[..n].iter().map(ChatMessage::value).collect();
-            self.spans.template.render_chat(values, &self.base, prompt, false).ok()
+            let marked = self.marks.depth.and_then(|depth| marks::marked(template, messages, &self.base, prompt, depth));
+            if let Some((text, marks)) = marked.filter(|(_, marks)| !marks.incomplete) {
+                let speaker = marks.speaker();
+                let at = speaker.map_or(0, |(_, _, at)| at);
+                return Some(Tail { text: text[at..].to_string(), behind: speaker.map(|(i, things, _)| (i, things)) });
+            }
+            let values = messages.iter().map(ChatMessage::value).collect();
+            let text = template.render_chat(values, &self.base, prompt, false).ok()?;
+            Some(Tail { text, behind: None })
         };
-        cells[n].get_or_init(render).as_deref()
+        cells[n].get_or_init(render).as_ref()
     }
 
-    /// What `{% generation %}` encloses of turn `i`: the blocks that hold its content, or, where no content tells, the
-    /// blocks in their order.
-    fn enclosed(&self, i: usize) -> Vec<Range<usize>> {
+    /// Where in the text the thing was said that a tail comes behind.
+    fn place_of(&self, tail: &Tail) -> Option<usize> {
+        tail.behind.map_or(Some(0), |(i, things)| self.marks.last(i, Some(things)))
+    }
+
+    /// What `{% generation %}` encloses of turn `i`, and the end of the turn where it encloses that, too. White space
+    /// behind such an end is the template's: a model stops before it.
+    fn enclosed(&self, i: usize) -> (Vec<Range<usize>>, Option<Range<usize>>) {
+        let mut blocks = self.blocks(i);
+        let Some(block) = blocks.last_mut() else { return (blocks, None) };
+        let said = self.marks.last(i, None).into_iter().chain(self.marks.contents[i].last().map(|place| place.end));
+        let from = said.filter(|at| *at <= block.end).fold(block.start, usize::max);
+        let written = &self.text[from..block.end];
+        let end = trailing_special(written.trim_end()).map(|end| from + end.start..from + end.end);
+        if let Some(end) = &end {
+            block.end = end.start;
+        }
+        (blocks, end)
+    }
+
+    /// The generation blocks of turn `i`: those that hold something it says, or, where nothing tells, in their order.
+    fn blocks(&self, i: usize) -> Vec<Range<usize>> {
         let blocks = &self.marks.generation;
-        let holds = |block: &&Range<usize>| self.marks.contents[i].iter().any(|c| block.start <= c.start && c.end <= block.end);
+        let said = || self.marks.contents[i].iter().chain(&self.marks.others[i]);
+        let holds = |block: &&Range<usize>| said().any(|place| block.start <= place.start && place.end <= block.end);
         let held: Vec<_> = blocks.iter().filter(holds).cloned().collect();
         if !held.is_empty() {
             return held;
         }
         let assistants: Vec<_> = (0..self.chat.messages.len()).filter(|k| self.chat.messages[*k].role == "assistant").collect();
-        let number = assistants.iter().position(|k| *k == i);
-        match number {
+        match assistants.iter().position(|k| *k == i) {
             Some(number) if assistants.len() == blocks.len() => vec![blocks[number].clone()],
             // One message alone: all that is enclosed is its.
             Some(_) if assistants.len() == 1 => blocks.clone(),
@@ -215,20 +272,15 @@ impl Search<'_> {
         }
     }
 
-    /// The content of message `i` where it stands in one piece (or in parts that follow one another).
-    fn content(&self, i: usize) -> Option<Range<usize>> {
-        let places = &self.marks.contents[i];
-        let parts = self.chat.messages[i].content.iter().filter(|part| !part.trim().is_empty()).count();
-        (places.len() == parts).then(|| Some(places.first()?.start..places.last()?.end)).flatten()
-    }
-
     /// Answer `i` and the end of its turn.
     fn answer(&self, i: usize) -> Option<(Range<usize>, Option<Range<usize>>)> {
-        let content = self.content(i);
-        let limit = content.as_ref().map(|c| c.start).or(self.marks.ends[i]);
-        let start = self.start(i, limit).or(content.as_ref().map(|c| c.start))?;
-        let from = content.map(|c| c.end).or(self.marks.ends[i]);
-        if let Some(at) = from.filter(|_| !self.chat.messages[i].calls_tools()) {
+        let content = self.marks.contents[i].last().map(|place| place.end);
+        let calls = self.chat.messages[i].calls_tools();
+        let things = self.tail(i + 1, false).filter(|_| calls).and_then(|tail| tail.behind);
+        let things = things.filter(|(of, _)| *of == i).map(|(_, things)| things);
+        let (first, last) = (self.marks.first(i), self.marks.last(i, things).max(content));
+        let start = self.start(i, first.or(last))?;
+        if let Some(at) = last.filter(|_| !calls) {
             if let Some(end) = self.end_at(i, at) {
                 return Some((start..at, Some(end)));
             }
@@ -236,47 +288,58 @@ impl Search<'_> {
                 return Some((start..at, None));
             }
         }
-        let border = self.border(i, start.max(from.unwrap_or(0)))?;
-        let (answer, end) = self.within(i, start, from, border);
+        let (answer, end) = self.stop(i, start, last)?;
         // Something was to be written, and between here and where the renderings part nothing was.
-        let missing = from.is_none() && answer.is_empty() && self.chat.messages[i].content.iter().any(|t| !t.trim().is_empty());
+        let said = |text: &String| !text.trim().is_empty();
+        let missing = last.is_none() && answer.is_empty() && self.chat.messages[i].content.iter().any(said);
         (!missing).then_some((answer, end))
     }
 
-    /// Where the model begins to write in turn `i`, at `limit` at most: where the generation prompt ends.
-    fn start(&self, i: usize, limit: Option<usize>) -> Option<usize> {
-        let text = self.text;
-        let most = limit.unwrap_or(text.len());
-        let earlier =
-            (0..i).flat_map(|j| self.marks.contents[j].last()).map(|c| c.end).filter(|end| *end <= most).max().unwrap_or(0);
-        let (prompted, bare) = (self.beginning(i, true), self.beginning(i, false));
-        if let Some(prompted) = prompted {
-            let at = common_start(text, prompted);
-            let honoured = bare.is_some_and(|bare| bare != prompted && common_start(text, bare) < at);
-            let blank = limit.is_some_and(|limit| at <= limit && text[at..limit].trim().is_empty());
+    /// Where the model begins to write in turn `i`, the first thing of which stands at `first`: where the generation
+    /// prompt ends.
+    fn start(&self, i: usize, first: Option<usize>) -> Option<usize> {
+        let opening = self.spans.habits().opening.as_str();
+        let limit = first.unwrap_or(self.text.len());
+        let mut earlier = 0;
+        if let Some(prompted) = self.tail(i, true)
+            && let Some(from) = self.place_of(prompted)
+            && let Some(gap) = self.text.get(from..limit)
+        {
+            earlier = from;
+            let at = common_start(gap, &prompted.text);
+            let plain = self.tail(i, false).filter(|plain| plain.text != prompted.text && plain.behind == prompted.behind);
+            let honoured =
+                plain.is_some_and(|plain| common_start(gap, &plain.text) < at) || !self.spans.habits().unasked.is_empty();
             // The same opening, spaced differently.
-            let rest = prompted[at..].trim();
-            let again = limit.filter(|limit| at <= *limit && !rest.is_empty()).and_then(|limit| text[at..limit].rfind(rest));
-            if let Some(again) = again.filter(|_| at >= earlier) {
-                return Some(at + again + rest.len());
+            let rest = prompted.text[at..].trim_start();
+            let again =
+                Some(rest.trim_end()).filter(|rest| first.is_some() && !rest.is_empty()).and_then(|rest| gap[at..].rfind(rest));
+            let blank = || first.is_some() && at == prompted.text.len() && gap[at..].trim().is_empty();
+            if let Some(again) = again {
+                return Some(from + at + again + common_start(&gap[at + again..], rest));
             }
-            if at >= earlier && at <= most && (honoured || (blank && at == prompted.len())) {
-                return Some(at);
+            // No header stands before answers: what is behind the prompt is the answer.
+            let headless = || at == prompted.text.len() && opening.trim().is_empty();
+            if honoured || blank() || headless() {
+                return Some(from + at);
             }
         }
-        let opening = self.spans.habits().opening.as_str();
-        let found = match limit {
+        let found = match first {
             _ if opening.trim().is_empty() => None,
-            Some(limit) => text[earlier..limit].rfind(opening),
-            None => text[earlier..].find(opening),
+            Some(first) => self.text[earlier..first].rfind(opening),
+            None => self.text[earlier..].find(opening),
         };
-        found.map(|at| earlier + at + opening.len())
+        found.map(|at| earlier + at + opening.len()).or(self.marks.first(i))
     }
 
     /// What is expected to end turn `i`.
     fn expected(&self, i: usize) -> &str {
         let habits = self.spans.habits();
-        if i + 1 == self.chat.messages.len() && !self.prompt { &habits.last_end } else { &habits.end }
+        if self.is_last(i) { &habits.last_end } else { &habits.end }
+    }
+
+    fn is_last(&self, i: usize) -> bool {
+        i + 1 == self.chat.messages.len() && !self.prompt
     }
 
     /// The end of turn that stands at `at`.
@@ -284,36 +347,41 @@ impl Search<'_> {
         end_at(self.text, at, self.expected(i))
     }
 
-    /// Up to where turn `i` reaches: the end of the conversation rendered so far, as far as this text begins with it.
-    fn border(&self, i: usize, from: usize) -> Option<usize> {
-        if i + 1 == self.chat.messages.len() && !self.prompt {
-            return Some(self.text.len());
-        }
-        let upto = self.beginning(i + 1, false).unwrap_or_default();
-        let common = common_start(self.text, upto);
-        if common == upto.len() && common >= from {
-            return Some(common);
-        }
-        // The next message begins somewhere before its content; the last end of turn before that is this turn's.
-        let next = self.marks.contents[i + 1..].iter().flatten().map(|c| c.start).filter(|start| *start >= from).min();
-        let end = self.spans.habits().end.trim();
-        let found = next.filter(|_| !end.is_empty()).and_then(|next| self.text[from..next].rfind(end));
-        found.map(|at| from + at + end.len()).or_else(|| (common > from).then_some(common))
-    }
-
-    /// Answer and end of turn in a turn that reaches to `border` and of whose content only the end is known, or nothing.
-    fn within(&self, i: usize, start: usize, from: Option<usize>, border: usize) -> (Range<usize>, Option<Range<usize>>) {
-        let first = start.max(from.unwrap_or(0)).min(border);
-        let region = &self.text[first..border];
-        let expected = self.expected(i);
-        for end in [expected, expected.trim_start()].into_iter().filter(|e| !e.is_empty()) {
-            if let Some(at) = region.rfind(end) {
-                return (start..first + at, Some(first + at..first + at + end.len()));
+    /// Answer and end of turn of turn `i`, which has said everything at `last`, if that is known.
+    fn stop(&self, i: usize, start: usize, last: Option<usize>) -> Option<(Range<usize>, Option<Range<usize>>)> {
+        let from = last.unwrap_or(start).max(start);
+        let next = self.marks.next(i, from).unwrap_or(self.text.len());
+        let border = self.border(i, from, next);
+        for end in ends_at_specials(self.expected(i)) {
+            // Behind everything said there is nothing but the template's; in what is not known, the end may be spoken of.
+            let found = match last {
+                Some(_) => self.text[from..next].find(end),
+                // Or only a turn that others follow is ended: then it stands where the renderings part.
+                None => border.and_then(|border| {
+                    let before = self.text[from..border].rfind(end);
+                    before.or_else(|| self.text[border..next].starts_with(end).then_some(border - from))
+                }),
+            };
+            if let Some(at) = found {
+                return Some((start..from + at, Some(from + at..from + at + end.len())));
             }
         }
-        let written = first + region.trim_end().len();
-        let end = trailing_special(&self.text[first..written]).map(|e| first + e.start..first + e.end);
-        (start.min(written)..end.as_ref().map_or(written, |e| e.start).max(start.min(written)), end)
+        let border = border.or(last)?;
+        let written = from + self.text[from..border].trim_end().len();
+        let end = trailing_special(&self.text[from..written]).map(|e| from + e.start..from + e.end);
+        Some((start..end.as_ref().map_or(written, |end| end.start), end))
+    }
+
+    /// Up to where turn `i` reaches, between `from` and `next`: as far as the text agrees with the rendering of the
+    /// conversation up to it.
+    fn border(&self, i: usize, from: usize, next: usize) -> Option<usize> {
+        if self.is_last(i) {
+            let unasked = self.spans.habits().unasked.as_str();
+            return Some(self.text.strip_suffix(unasked).map_or(self.text.len(), str::len).max(from));
+        }
+        let tail = self.tail(i + 1, false)?;
+        let place = self.place_of(tail).filter(|place| *place <= next)?;
+        Some(place + common_start(&self.text[place..next], &tail.text)).filter(|border| *border >= from)
     }
 }
 

@@ -54,7 +54,17 @@ pub(super) fn leading_specials(text: &str, most: usize) -> &str {
     if found > 0 { &text[..end] } else { "" }
 }
 
-/// The special token that `text` ends with.
+/// The special token that `text` ends with; no closing tag, of reasoning or a call.
 pub(super) fn trailing_special(text: &str) -> Option<Range<usize>> {
-    SPECIAL.find_iter(text).last().filter(|m| m.end() == text.len() && !m.as_str().starts_with("</")).map(|m| m.range())
+    let closes = |tag: &str| tag.starts_with("</") && tag != "</s>";
+    SPECIAL.find_iter(text).last().filter(|m| m.end() == text.len() && !closes(m.as_str())).map(|m| m.range())
+}
+
+/// `text` and its shorter ends that begin with a special token, longest first; none is blank.
+pub(super) fn ends_at_specials(text: &str) -> Vec<&str> {
+    let mut all = vec![text, text.trim_start()];
+    all.extend(SPECIAL.find_iter(text).map(|token| &text[token.start()..]));
+    all.retain(|end| !end.trim().is_empty());
+    all.dedup();
+    all
 }

@@ -83,3 +83,11 @@ fn a_reasoning_block_that_the_template_cuts_from_earlier_turns() {
 fn a_content_of_private_characters_is_still_found() {
     assert_eq!(answers(CHATML, &[("user", "a"), ("assistant", "\u{F0001}b")]), ["\u{F0001}b|</>"]);
 }
+
+#[test]
+fn white_space_behind_the_end_in_a_generation_block_is_not_the_answers() {
+    let source = "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{{ '<|end|>\n' }}{% endgeneration %}{% else %}{{ m.content }}{{ '<|end|>\n' }}{% endif %}{% endfor %}";
+    assert_eq!(answers(source, &[("user", "a"), ("assistant", "b <|c|>\n")]), ["b <|c|>\n|<|end|>"]);
+    let without_end = source.replace("m.content }}{{ '<|end|>\n' }}{% endgeneration", "m.content }}{% endgeneration");
+    assert_eq!(answers(&without_end, &[("user", "a"), ("assistant", "b <|c|>\n")]), ["b <|c|>\n|"]);
+}

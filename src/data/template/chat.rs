@@ -73,14 +73,33 @@ impl ChatMessage {
         Value::from_pairs(self.fields.iter().cloned())
     }
 
-    /// As a template sees it, the text of its content changed by `f`.
-    pub(in crate::data) fn value_with_content(&self, f: &dyn Fn(&str) -> String) -> Value {
-        let change = |(key, value): &(Value, Value)| match (key.as_str(), value.kind()) {
-            (Some("content"), ValueKind::String) => (key.clone(), Value::from(f(value.as_str().unwrap_or_default()))),
-            (Some("content"), ValueKind::Seq) => (key.clone(), parts(value, f)),
+    /// As a template sees it, the texts of what it says (its content, its reasoning, the names and arguments of its calls)
+    /// changed by `f`.
+    pub(in crate::data) fn value_with_said(&self, f: &dyn Fn(&str, Said) -> String) -> Value {
+        let text = |value: &Value, said: Said| with_texts(value, &|text| f(text, said));
+        let change = |(key, value): &(Value, Value)| match (key.as_str().unwrap_or_default(), value.kind()) {
+            ("content", ValueKind::String) => (key.clone(), text(value, Said::Content)),
+            ("content", ValueKind::Seq) => (key.clone(), parts(value, &|text| f(text, Said::Content))),
+            ("reasoning_content" | "reasoning" | "thinking", ValueKind::String) => (key.clone(), text(value, Said::Reasoning)),
+            ("tool_calls", ValueKind::Seq) => {
+                let calls = value.try_iter().into_iter().flatten().map(|call| said_in_call(&call, f));
+                (key.clone(), Value::from(calls.collect::<Vec<_>>()))
+            }
+            ("function_call", ValueKind::Map) => (key.clone(), said_in_call(value, f)),
             _ => (key.clone(), value.clone()),
         };
         Value::from_pairs(self.fields.iter().map(change))
+    }
+
+    /// The names of the functions that it calls.
+    pub(in crate::data) fn called(&self) -> Vec<String> {
+        let name = |call: Value| {
+            let function = call.get_attr("function").ok().filter(|f| f.kind() == ValueKind::Map).unwrap_or(call);
+            function.get_attr("name").ok()?.as_str().map(str::to_string)
+        };
+        let calls = self.get("tool_calls").filter(|calls| calls.kind() == ValueKind::Seq);
+        let listed = calls.into_iter().flat_map(|calls| calls.try_iter().into_iter().flatten());
+        listed.chain(self.get("function_call").cloned()).filter_map(name).collect()
     }
 
     /// As a template sees it, every text in it but the role changed by `f`.
@@ -101,6 +120,33 @@ impl ChatMessage {
             }
         }
     }
+}
+
+/// What a text of a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::data) enum Said {
+    Content,
+    Reasoning,
+    /// Of a function that is called.
+    Name,
+    Argument,
+}
+
+/// A call, the name of its function and the texts of its arguments changed.
+fn said_in_call(call: &Value, f: &dyn Fn(&str, Said) -> String) -> Value {
+    if call.kind() != ValueKind::Map {
+        return call.clone();
+    }
+    Value::from_pairs(call.try_iter().into_iter().flatten().map(|key| {
+        let inner = call.get_item(&key).unwrap_or_default();
+        let inner = match key.as_str().unwrap_or_default() {
+            "function" => said_in_call(&inner, f),
+            "name" => with_texts(&inner, &|text| f(text, Said::Name)),
+            "arguments" | "parameters" => with_texts(&inner, &|text| f(text, Said::Argument)),
+            _ => inner,
+        };
+        (key, inner)
+    }))
 }
 
 /// Parts of a content, their texts changed.

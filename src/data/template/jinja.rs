@@ -10,6 +10,7 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, State};
 use regex::Regex;
 
+use super::builtins;
 use super::chat::ChatMessage;
 use super::clock::Clock;
 use super::python::{self, JsonStyle};
@@ -160,6 +161,7 @@ fn environment(clock: Clock) -> Environment<'static> {
     });
     env.add_function("strftime_now", move |format: String| clock.strftime(&format));
     env.add_filter("tojson", tojson);
+    builtins::add(&mut env);
     env.add_function("__generation", generation);
     env
 }

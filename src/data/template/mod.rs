@@ -6,11 +6,12 @@ mod chat;
 mod clock;
 mod fixed;
 mod jinja;
+mod builtins;
 mod python;
 
 use std::ops::Range;
 
-pub(super) use chat::{Chat, ChatMessage, texts, with_texts};
+pub(super) use chat::{Chat, ChatMessage, Said, texts, with_texts};
 pub use clock::Clock;
 pub(super) use fixed::{Fixed, Style, join};
 pub(super) use jinja::GENERATION;
@@ -22,12 +23,15 @@ pub(super) use python::from_json;
 pub(super) struct Rendering {
     pub(super) text: String,
     pub(super) turns: Vec<Turn>,
-    /// Places outside contents where special tokens were written by someone (in the arguments of a tool call): text, too.
+    /// Places outside contents that someone wrote (reasoning, the arguments of a tool call): special tokens there are
+    /// text, too.
     pub(super) foreign: Vec<Range<usize>>,
     /// The template says itself what an answer is, its end included or not.
     pub(super) enclosed: bool,
     /// The template rewrites contents, so that the places of some are not certain.
     pub(super) guessed: bool,
+    /// Messages whose calls of tools the template does not write.
+    pub(super) unwritten: Vec<usize>,
 }
 
 /// A message in the text of a [`Rendering`]; all places are byte ranges of that text.
