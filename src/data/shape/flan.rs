@@ -24,8 +24,8 @@ use super::{Converted, Piece, RawRow, kind};
 use crate::data::report::{Reason, Split};
 use crate::data::{RowKind, source};
 use crate::error::{Error, Result};
+use crate::random;
 use crate::recipe::Templates;
-use crate::{files, random};
 
 const TASK_HELP: &str = "a task has `name`, `cluster`, `data` (a file) or `rows`, `options`, `examples`, and [[templates]] of \
     `inputs`, `targets` and `invert`";
@@ -90,7 +90,7 @@ impl Task {
     /// # Errors
     /// [`Error::Io`], or [`Error::Data`] with the line of what is wrong.
     pub(super) fn read(path: &Path) -> Result<Task> {
-        let text = files::read_text(path)?;
+        let text = source::read_text(path)?;
         let line = |at: usize| text.get(..at).map(|before| before.matches('\n').count() + 1);
         let written: Written = toml::from_str(&text)
             .map_err(|e| Error::data(path, e.span().and_then(|s| line(s.start)), e.message().to_string(), TASK_HELP))?;

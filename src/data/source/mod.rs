@@ -10,6 +10,7 @@ mod text;
 
 use std::path::Path;
 
+pub(super) use packed::read_text;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<RawRow>> {
             return Err(Error::data(path, None, format!("files ending in `.{other}` are not read"), FORMATS_HELP));
         }
     };
-    let text = packed::text(path)?;
+    let text = read_text(path)?;
     let rows = read(path, text.strip_prefix('\u{feff}').unwrap_or(&text))?;
     if rows.is_empty() {
         return Err(Error::data(

@@ -4,6 +4,7 @@
 
 mod adapters;
 mod data;
+mod files;
 mod models;
 mod recipes;
 mod verbs;
@@ -44,10 +45,14 @@ fn run(shop: &Workshop, args: &[&str]) -> (Option<i32>, String, String) {
 
 /// `None` when the case ends as it must, else what is wrong with it.
 fn fault(case: &Case) -> Option<String> {
+    faults(case.name, &case.spoil, case.args, case.says)
+}
+
+fn faults(name: &str, spoil: &dyn Fn(&Workshop), args: &[&str], says: &[&str]) -> Option<String> {
     let shop = Workshop::new();
-    (case.spoil)(&shop);
+    spoil(&shop);
     let before = shop.listing();
-    let (code, _, stderr) = run(&shop, case.args);
+    let (code, _, stderr) = run(&shop, args);
     let mut faults = Vec::new();
     if code != Some(2) {
         faults.push(format!("exit code {code:?}"));
@@ -59,11 +64,11 @@ fn fault(case: &Case) -> Option<String> {
     if stderr.contains("panicked") || stderr.contains("RUST_BACKTRACE") {
         faults.push("a panic".into());
     }
-    faults.extend(case.says.iter().filter(|s| !stderr.contains(**s)).map(|s| format!("{s:?} is not said")));
+    faults.extend(says.iter().filter(|s| !stderr.contains(**s)).map(|s| format!("{s:?} is not said")));
     let after = shop.listing();
     faults.extend(after.iter().filter(|(p, _)| !before.contains_key(*p)).map(|(p, _)| format!("{p} is left behind")));
     faults.extend(before.iter().filter(|(p, b)| after.get(*p) != Some(b)).map(|(p, _)| format!("{p} was changed")));
-    (!faults.is_empty()).then(|| format!("{}: {}\n{stderr}", case.name, faults.join(", ")))
+    (!faults.is_empty()).then(|| format!("{name}: {}\n{stderr}", faults.join(", ")))
 }
 
 /// Runs a table and reports every fault in it at once.
