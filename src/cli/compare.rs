@@ -127,7 +127,7 @@ fn padded(rows: &[ExampleRef], pad: u32) -> serde_json::Value {
     let fill = |row: &ExampleRef, of: &dyn Fn(usize) -> i64, rest: i64| -> Vec<i64> {
         (0..len).map(|i| if i < row.ids.len() { of(i) } else { rest }).collect()
     };
-    let each = |f: &dyn Fn(&ExampleRef) -> Vec<i64>| rows.iter().map(|r| f(r)).collect::<Vec<_>>();
+    let each = |f: &dyn Fn(&ExampleRef) -> Vec<i64>| rows.iter().map(f).collect::<Vec<_>>();
     json!({
         "input_ids": each(&|r| fill(r, &|i| i64::from(r.ids[i]), i64::from(pad))),
         "labels": each(&|r| fill(r, &|i| if r.trained.get(i) { i64::from(r.ids[i]) } else { -100 }, -100)),

@@ -308,7 +308,7 @@ mod tests {
     fn examples() -> Vec<Example> {
         let of = |n: usize| Example {
             ids: (0..n as u32).collect(),
-            trained: (0..n).map(|i| (i + n) % 3 == 0).collect(),
+            trained: (0..n).map(|i| (i + n).is_multiple_of(3)).collect(),
             source: n % 2,
             line: n * 7,
         };
