@@ -13,6 +13,7 @@ mod examples;
 mod gradients;
 mod judging;
 mod injected;
+mod jinja;
 #[cfg(unix)]
 mod kill;
 mod packing;

@@ -70,7 +70,19 @@ impl Clock {
                 Some('S') => number(second),
                 Some('F') => format!("{year}-{month:02}-{day:02}"),
                 Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
-                Some('Z') => "UTC".to_string(),
+                // The day of the year.
+                Some('j') => {
+                    let n = days - self::days(year, 1, 1) + 1;
+                    if plain { n.to_string() } else { format!("{n:03}") }
+                }
+                Some('w') => weekday.to_string(),
+                Some('u') => ((weekday + 6) % 7 + 1).to_string(),
+                Some('D' | 'x') => format!("{month:02}/{day:02}/{:02}", year.rem_euclid(100)),
+                Some('X') => format!("{hour:02}:{minute:02}:{second:02}"),
+                Some('R') => format!("{hour:02}:{minute:02}"),
+                Some('c') => self.strftime("%a %b %e %H:%M:%S %Y"),
+                // A moment of Python's `datetime.now()` has no zone.
+                Some('Z' | 'z') => String::new(),
                 Some('%') => "%".to_string(),
                 other => other.map_or("%".to_string(), |c| format!("%{c}")),
             };

@@ -10,10 +10,10 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, State};
 use regex::Regex;
 
-use super::builtins;
 use super::chat::ChatMessage;
 use super::clock::Clock;
 use super::python::{self, JsonStyle};
+use super::{builtins, methods};
 use crate::data::Message;
 use crate::data::tokenizer::Special;
 use crate::error::{Error, Result};
@@ -45,7 +45,9 @@ impl Jinja {
             return Err(Error::Template { name: name.into(), line: None, why, help: "use a shorter template".into() });
         }
         let mut environment = environment(clock);
-        let (plain, has_generation_tags) = without_generation_tags(source);
+        // As Jinja does: line breaks are one character each.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (plain, has_generation_tags) = without_generation_tags(&source);
         environment.add_template_owned("chat", plain).map_err(|e| describe(name, &e))?;
         let token = |t: &Option<String>| t.as_deref().map_or(Value::UNDEFINED, Value::from);
         let globals = minijinja::context! {
@@ -154,7 +156,7 @@ fn environment(clock: Clock) -> Environment<'static> {
     #[allow(clippy::unwrap_used, reason = "the delimiters are the defaults, which are valid")]
     env.set_syntax(syntax.unwrap());
     env.set_fuel(Some(FUEL));
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.set_unknown_method_callback(methods::call);
     env.set_formatter(|out, _, value| out.write_str(&python::print(value)).map_err(minijinja::Error::from));
     env.add_function("raise_exception", |why: String| -> std::result::Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{why}")))
@@ -175,11 +177,15 @@ fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> std::result::
         None => indent,
     };
     let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    // Accepted and without effect: our output is what their usual values give.
-    _ = options.get::<Option<bool>>("ensure_ascii")?;
-    _ = options.get::<Option<Value>>("separators")?;
+    let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    let separators = options.get::<Option<Vec<String>>>("separators")?.unwrap_or_default();
     options.assert_all_used()?;
-    python::json(&value, JsonStyle { indent, sort_keys })
+    let separators = match separators.as_slice() {
+        [] => None,
+        [item, key] => Some([item.clone(), key.clone()]),
+        _ => return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "separators are two texts")),
+    };
+    python::json(&value, &JsonStyle { indent, sort_keys, separators, ascii })
 }
 
 /// `{% generation %}` encloses what an assistant wrote; transformers makes of it a call block, and so do we.

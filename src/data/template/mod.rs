@@ -6,6 +6,7 @@ mod chat;
 mod clock;
 mod fixed;
 mod jinja;
+mod methods;
 mod builtins;
 mod python;
 
