@@ -31,6 +31,7 @@ mod spoken;
 mod renderer;
 mod report;
 mod load;
+pub mod curate;
 #[cfg(test)]
 mod pitfalls;
 #[cfg(test)]

@@ -17,11 +17,12 @@ pub(super) fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// The files of data in a folder (not in folders below it), by name; those that begin with a dot or say README are not data.
+/// The files of data in a folder (not in folders below it), by name; those that begin with a dot or say README are not data,
+/// nor are accounts of a curation.
 ///
 /// # Errors
 /// Why it cannot be read.
-pub(super) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {
+pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let cannot = |e: std::io::Error| format!("cannot read the folder {}: {e}", folder.display());
     let entries = std::fs::read_dir(folder).map_err(cannot)?;
     let mut files = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(cannot)?;
@@ -33,7 +34,10 @@ pub(super) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {
 fn is_data(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let inner = lower.strip_suffix(".gz").or_else(|| lower.strip_suffix(".zst")).unwrap_or(&lower);
-    !lower.starts_with('.') && !lower.starts_with("readme") && ENDINGS.iter().any(|ending| inner.ends_with(ending))
+    !lower.starts_with('.')
+        && !lower.starts_with("readme")
+        && !lower.ends_with(".curation.json")
+        && ENDINGS.iter().any(|ending| inner.ends_with(ending))
 }
 
 /// Names of tasks; in one `*` stands for any letters.

@@ -9,6 +9,7 @@ mod bench;
 mod chat_templates;
 mod compare;
 mod conform;
+mod curate;
 mod examples;
 mod gradients;
 mod judging;

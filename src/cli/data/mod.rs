@@ -1,5 +1,10 @@
 //! `lorakit data`: one file a verb.
 
+mod check;
+mod curate;
+mod kept;
+mod page;
+mod plots;
 mod render;
 mod show;
 
@@ -25,6 +30,10 @@ enum Verb {
     Show(show::ShowArgs),
     /// Render contexts with a chat template and say which bytes are trained
     Render(render::RenderArgs),
+    /// Find copies, leaks, refusals, garbage, personal data; languages, lengths, spread, quality
+    Check(check::CheckArgs),
+    /// Write the rows worth keeping to a new file
+    Curate(curate::CurateArgs),
 }
 
 /// Runs the verb; `open` finds the tokenizer of a recipe's base model.
@@ -35,5 +44,7 @@ pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Resu
     match &args.verb {
         Verb::Show(args) => show::run(args, open),
         Verb::Render(args) => render::run(args, open),
+        Verb::Check(args) => check::run(args),
+        Verb::Curate(args) => curate::run(args),
     }
 }

@@ -1,0 +1,52 @@
+//! What rows are worth: copies, leaks, languages, flaws, personal data, spread, quality; and which of them to keep.
+//!
+//! ```text
+//! rows ─► words ─► scan ───────────► copies ─► choose ─► report
+//! units   hashes   one look a row:   MinHash   kept and removed, each with its reason
+//!                  language, flaw, pii, verbs, quality, leaks
+//! ```
+//! Rows are looked at as the sources give them: before templates, before tokens. What has to be known of all rows at once is
+//! small (facts and a band of hashes, about 200 bytes a row); words go to a temporary file.
+//! Refuses to know templates, tokenizers and models, and how a report is shown (`cli::data`).
+
+mod rows;
+mod words;
+mod spill;
+mod language;
+mod flaw;
+mod pii;
+mod verbs;
+mod quality;
+mod leaks;
+mod minhash;
+mod copies;
+mod scan;
+mod best;
+mod choose;
+mod report;
+
+pub use choose::{Choice, Removed, Why, Wishes, choose};
+pub use flaw::Flaw;
+pub use leaks::Leak;
+pub use pii::{Pii, mask};
+pub use quality::Quality;
+pub use report::{Copies, CopyOf, Distribution, Findings, Leaks, Low, Scores, Spread, Summary, VerbCount, summary};
+pub use rows::{Raw, raw_rows};
+pub use scan::{File, Scan, Settings, scan};
+
+/// Every language code that rows can be told to have.
+pub fn languages() -> Vec<&'static str> {
+    language::known()
+}
+
+/// Masks personal data in every text of a row; how many places there were.
+pub fn mask_row(row: &mut Raw) -> usize {
+    row.fields.values_mut().map(pii::mask_value).sum()
+}
+
+/// A row: the file (index into the sources given) and the line, or the number of the instance in files of tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct Place {
+    pub source: u32,
+    pub line: u32,
+}
