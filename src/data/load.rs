@@ -39,8 +39,13 @@ pub fn load(data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> R
     let heldout = loading.split(&data.heldout, Split::Heldout)?;
     if train.is_empty() {
         let path = data.train.first().map_or(Path::new("[data] train"), |s| &s.path);
-        let why = format!("no row is left to train on; {}", reasons(&loading.loaded.report.dropped));
-        return Err(Error::data(path, None, why, "raise `train.max_length`, or look at the rows with `lorakit data show`"));
+        let dropped = &loading.loaded.report.dropped;
+        let why = format!("no row is left to train on; {}", reasons(dropped));
+        let help = match dropped.iter().any(|d| d.reason == Reason::Malformed) {
+            true => "set the source's `malformed = \"error\"` to see what is wrong with its rows",
+            false => "raise `train.max_length`, or look at the rows with `lorakit data show`",
+        };
+        return Err(Error::data(path, None, why, help));
     }
     let (train, heldout) = loading.set_aside(train, heldout);
     loading.finish(train, heldout)
@@ -104,11 +109,19 @@ impl Loading<'_> {
     fn rows(&mut self, file: &Source, split: Split) -> Result<Vec<Row>> {
         let index = self.loaded.report.sources.len();
         let (mut reader, raw) = Reader::open(file, split, self.seed)?;
+        let unread = reader.faults.lines.len();
         let mut rows = Vec::with_capacity(raw.len());
         // Rows that lie in others, beyond the first of each.
         let mut held = 0;
         for row in &raw {
-            match reader.convert(row)? {
+            let converted = match reader.convert(row) {
+                Ok(converted) => converted,
+                Err(error) => {
+                    reader.faults.put(error)?;
+                    continue;
+                }
+            };
+            match converted {
                 Converted::Row(kind) => rows.push(Row::new(index, row.line, kind)),
                 Converted::Rows(pieces) => {
                     held += pieces.len().saturating_sub(1);
@@ -117,6 +130,9 @@ impl Loading<'_> {
                 Converted::Empty => self.drop(index, row.line, Reason::Empty),
                 Converted::Dropped(reason) => self.drop(index, row.line, reason),
             }
+        }
+        for line in std::mem::take(&mut reader.faults.lines) {
+            self.drop(index, line, Reason::Malformed);
         }
         let mut beyond_limit = 0;
         if let Some(limit) = file.limit.filter(|limit| *limit < rows.len()) {
@@ -130,7 +146,7 @@ impl Loading<'_> {
             path: file.path.clone(),
             split,
             shape,
-            rows: raw.len() + held,
+            rows: unread + raw.len() + held,
             beyond_limit,
             ignored,
         });

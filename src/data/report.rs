@@ -75,6 +75,8 @@ pub struct Dropped {
 pub enum Reason {
     /// More tokens than `train.max_length`.
     OverLong { tokens: usize },
+    /// Not to be read, and the source says `malformed = "drop"`.
+    Malformed,
     /// An answer without a visible character.
     Empty,
     /// No token would carry loss (after cutting, for instance).
@@ -95,6 +97,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Reason::OverLong { tokens } => write!(f, "over-long ({tokens} tokens)"),
+            Reason::Malformed => f.write_str("malformed"),
             Reason::Empty => f.write_str("empty answer"),
             Reason::NoTrainedToken => f.write_str("no trained token"),
             Reason::NotTaken => f.write_str("label not taken"),

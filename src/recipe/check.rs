@@ -254,6 +254,7 @@ impl Check<'_> {
             shape: table.shape,
             columns,
             limit: table.limit,
+            malformed: table.malformed.unwrap_or_default(),
             take: table.take,
             pairs: table.pairs,
             clean: table.clean,

@@ -22,6 +22,7 @@ pub struct Source {
     pub columns: Vec<(String, String)>,
     /// Use at most this many rows, chosen by the seed.
     pub limit: Option<usize>,
+    pub malformed: Malformed,
     /// Which answer of preference rows is learnt.
     pub take: Option<Take>,
     /// Which pairs ranked replies give; `None`: the best against the worst.
@@ -34,6 +35,17 @@ pub struct Source {
     pub negative_examples: Option<usize>,
     /// Of `flan`: the phrasings that a row gets; `None`: one.
     pub templates: Option<Templates>,
+}
+
+/// What becomes of a row that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Malformed {
+    /// Stop.
+    #[default]
+    Error,
+    /// Leave it out, count it and name its line.
+    Drop,
 }
 
 /// Which answer of rows that have two, or a label, supervised training learns.

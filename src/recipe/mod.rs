@@ -26,7 +26,7 @@ use serde_json::Value;
 
 pub use self::check::FIELDS;
 use self::check::Files;
-pub use self::data::{Clean, Data, OverLong, Pairs, Shape, Source, Take, Templates};
+pub use self::data::{Clean, Data, Malformed, OverLong, Pairs, Shape, Source, Take, Templates};
 pub use self::eval::{Eval, EvalSet};
 use self::locate::Written;
 pub use self::schema::{KeyDoc, keys, schema};

@@ -149,6 +149,10 @@ pub(super) struct RawSourceTable {
     /// The files of these tasks are left out; written like `tasks`.
     #[schemars(extend("examples" = ["data/test_tasks.txt"]))]
     pub(super) except_tasks: Option<RawNames>,
+    /// A row that is no row of its format or shape ends the run, or is left out, counted and named by its line. Damaged files
+    /// (archives, bytes that are no UTF-8, JSON that does not end) end it in any case.
+    #[schemars(example = &"drop", extend("default" = "error"))]
+    pub(super) malformed: Option<super::Malformed>,
     /// Which answer is learnt of rows that have two (`chosen`, `rejected`), or a label (`desirable`: the wanted ones).
     #[schemars(example = &"chosen")]
     pub(super) take: Option<Take>,

@@ -182,6 +182,7 @@ fn source(source: &Source, spell: Spell<'_>) -> RawSource {
         // Each file is written by its path.
         tasks: None,
         except_tasks: None,
+        malformed: (source.malformed != super::Malformed::Error).then_some(source.malformed),
         take: source.take,
         pairs: source.pairs,
         clean: source.clean,

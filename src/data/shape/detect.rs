@@ -98,6 +98,19 @@ impl Reader<'_> {
         }
     }
 
+    /// The rows that have the shape asked for or, without one, the shape that most have; the others are put down.
+    pub(super) fn fitting(&mut self, rows: Vec<RawRow>) -> Result<Vec<RawRow>> {
+        let most =
+            || SHAPES.iter().rev().map(|(s, _)| *s).max_by_key(|shape| rows.iter().filter(|r| self.fits(r, *shape)).count());
+        let Some(shape) = self.source.shape.or_else(most) else { return Ok(rows) };
+        let (fitting, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.fits(row, shape));
+        for row in others {
+            let why = format!("the row has not the shape `{}`", label(shape));
+            self.faults.put(self.fail(row.line, why, KNOWN))?;
+        }
+        Ok(fitting)
+    }
+
     pub(super) fn detect(&self, rows: &[RawRow]) -> Result<Shape> {
         if let Some((shape, _)) = SHAPES.iter().find(|(shape, _)| rows.iter().all(|r| self.fits(r, *shape))) {
             return Ok(*shape);

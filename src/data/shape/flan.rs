@@ -21,8 +21,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Converted, Piece, RawRow, kind};
+use crate::data::RowKind;
 use crate::data::report::{Reason, Split};
-use crate::data::{RowKind, source};
+use crate::data::source::{self, Faults};
 use crate::error::{Error, Result};
 use crate::random;
 use crate::recipe::Templates;
@@ -123,10 +124,10 @@ impl Task {
     ///
     /// # Errors
     /// As reading any file of rows.
-    pub(super) fn rows(&mut self) -> Result<Vec<RawRow>> {
+    pub(super) fn rows(&mut self, faults: &mut Faults) -> Result<Vec<RawRow>> {
         match self.rows.take() {
             Some(rows) => Ok(rows),
-            None => source::read(&self.data),
+            None => source::read(&self.data, faults),
         }
     }
 
@@ -232,7 +233,7 @@ mod tests {
         let path = dir.path().join("task.toml");
         std::fs::write(&path, text).unwrap();
         let mut task = Task::read(&path)?;
-        let rows = task.rows()?;
+        let rows = task.rows(&mut Faults::default())?;
         Ok((task, rows))
     }
 

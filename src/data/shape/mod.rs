@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use self::flan::Task;
 use super::report::{Reason, Split};
-use super::source::{self, RawRow, kind};
+use super::source::{self, Faults, RawRow, kind};
 use super::{Message, RowKind, loss};
 use crate::error::{Error, Result};
 use crate::recipe::{Shape, Source, Templates};
@@ -59,6 +59,8 @@ pub(super) struct Reader<'a> {
     task: Option<Task>,
     /// What is drawn for a row depends on these.
     draw: (Split, u64),
+    /// Rows that cannot be used.
+    pub(super) faults: Faults,
     /// Columns (and keys of messages) that carry something this program does not use.
     pub(super) ignored: BTreeSet<String>,
 }
@@ -82,20 +84,29 @@ impl<'a> Reader<'a> {
             }
             (true, _) => {
                 let mut task = Task::read(path)?;
-                let rows = task.rows()?;
+                let rows = task.rows(&mut reader.faults)?;
                 (reader.shape, reader.task) = (Shape::Flan, Some(task));
                 reader.check_keys()?;
                 Ok((reader, rows))
             }
             (false, _) => {
-                let rows = source::read(path)?;
-                Ok((Reader::new(path, source, &rows)?, rows))
+                let mut rows = source::read(path, &mut reader.faults)?;
+                if reader.faults.drops() {
+                    reader.check_columns(&rows)?;
+                    rows = reader.fitting(rows)?;
+                }
+                if rows.is_empty() {
+                    return Ok((reader, rows));
+                }
+                let faults = std::mem::take(&mut reader.faults);
+                Ok((Reader { faults, ..Reader::new(path, source, &rows)? }, rows))
             }
         }
     }
 
     fn bare(path: &'a Path, source: &'a Source) -> Reader<'a> {
-        Reader { path, source, shape: Shape::Text, task: None, draw: (Split::Train, 0), ignored: BTreeSet::new() }
+        let (shape, draw) = (source.shape.unwrap_or(Shape::Text), (Split::Train, 0));
+        Reader { path, source, shape, task: None, draw, faults: Faults::new(source.malformed), ignored: BTreeSet::new() }
     }
 
     /// Decides the shape over all of `rows` of the file `path`, or checks that they all have the one asked for.

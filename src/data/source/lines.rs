@@ -4,18 +4,21 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{RawRow, kind};
+use super::{Faults, RawRow, kind};
 use crate::error::{Error, Result};
 
 /// One object a line.
-pub(super) fn read_lines(path: &Path, text: &str) -> Result<Vec<RawRow>> {
+pub(super) fn read_lines(path: &Path, text: &str, faults: &mut Faults) -> Result<Vec<RawRow>> {
     let mut rows = Vec::new();
     for (i, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
-        let value = serde_json::from_str(line).map_err(|e| malformed(path, i + 1, &e, JSONL_HELP))?;
-        rows.push(row(path, i + 1, value)?);
+        let value = serde_json::from_str(line).map_err(|e| malformed(path, i + 1, &e, JSONL_HELP));
+        match value.and_then(|value| row(path, i + 1, value)) {
+            Ok(row) => rows.push(row),
+            Err(error) => faults.put(error)?,
+        }
     }
     Ok(rows)
 }
@@ -38,8 +41,8 @@ fn row(path: &Path, line: usize, value: Value) -> Result<RawRow> {
 }
 
 /// One JSON value, or several.
-pub(super) fn read_json(path: &Path, text: &str) -> Result<Vec<RawRow>> {
-    let mut walker = Walker { path, text, pos: 0, line: 1 };
+pub(super) fn read_json(path: &Path, text: &str, faults: &mut Faults) -> Result<Vec<RawRow>> {
+    let mut walker = Walker { path, text, pos: 0, line: 1, faults };
     match walker.peek() {
         Some('[') => {
             let rows = walker.array()?;
@@ -49,17 +52,17 @@ pub(super) fn read_json(path: &Path, text: &str) -> Result<Vec<RawRow>> {
         Some('{') => match walker.object()? {
             Some(rows) => Ok(rows),
             // Objects one after the other: JSON Lines under the wrong ending.
-            None if walker.peek().is_some() => read_lines(path, text),
+            None if walker.peek().is_some() => read_lines(path, text, faults),
             // One object and nothing else is one row: a file that holds a task.
-            None => read_object(path, text),
+            None => read_object(path, text, faults),
         },
         None => Ok(Vec::new()),
         Some(_) => Err(Error::data(path, Some(walker.line), "the file begins with neither `[` nor `{`", JSON_HELP)),
     }
 }
 
-fn read_object(path: &Path, text: &str) -> Result<Vec<RawRow>> {
-    let mut walker = Walker { path, text, pos: 0, line: 1 };
+fn read_object(path: &Path, text: &str, faults: &mut Faults) -> Result<Vec<RawRow>> {
+    let mut walker = Walker { path, text, pos: 0, line: 1, faults };
     walker.peek();
     let line = walker.line;
     Ok(vec![row(path, line, walker.value()?)?])
@@ -71,6 +74,7 @@ struct Walker<'a> {
     text: &'a str,
     pos: usize,
     line: usize,
+    faults: &'a mut Faults,
 }
 
 impl Walker<'_> {
@@ -123,7 +127,10 @@ impl Walker<'_> {
             self.peek();
             let line = self.line;
             let value = self.value()?;
-            rows.push(row(self.path, line, value)?);
+            match row(self.path, line, value) {
+                Ok(row) => rows.push(row),
+                Err(error) => self.faults.put(error)?,
+            }
             if self.eat(']') {
                 return Ok(rows);
             }

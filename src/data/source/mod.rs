@@ -3,6 +3,7 @@
 //!
 //! Refuses to know what the columns of a row mean.
 
+mod faults;
 mod lines;
 mod packed;
 mod table;
@@ -10,6 +11,7 @@ mod text;
 
 use std::path::Path;
 
+pub(super) use faults::Faults;
 pub(super) use packed::read_text;
 use serde_json::{Map, Value};
 
@@ -22,26 +24,27 @@ pub(super) struct RawRow {
     pub(super) fields: Map<String, Value>,
 }
 
-/// Every row of `path`, in order; blank lines and a byte-order mark are skipped.
+/// Every row of `path`, in order; blank lines and a byte-order mark are skipped, malformed rows as `faults` says.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be read, [`Error::Data`] with the line when it is not rows of its format or has none.
-pub(super) fn read(path: &Path) -> Result<Vec<RawRow>> {
+pub(super) fn read(path: &Path, faults: &mut Faults) -> Result<Vec<RawRow>> {
     let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-    let read: fn(&Path, &str) -> Result<Vec<RawRow>> = match inner.rsplit_once('.').map(|(_, e)| e).unwrap_or_default() {
-        "jsonl" | "ndjson" => lines::read_lines,
-        "json" => lines::read_json,
-        "csv" => |path, text| table::read(path, text, b','),
-        "tsv" => |path, text| table::read(path, text, b'\t'),
-        "txt" | "md" => text::read,
-        other => {
-            return Err(Error::data(path, None, format!("files ending in `.{other}` are not read"), FORMATS_HELP));
-        }
-    };
+    let read: fn(&Path, &str, &mut Faults) -> Result<Vec<RawRow>> =
+        match inner.rsplit_once('.').map(|(_, e)| e).unwrap_or_default() {
+            "jsonl" | "ndjson" => lines::read_lines,
+            "json" => lines::read_json,
+            "csv" => |path, text, faults| table::read(path, text, b',', faults),
+            "tsv" => |path, text, faults| table::read(path, text, b'\t', faults),
+            "txt" | "md" => text::read,
+            other => {
+                return Err(Error::data(path, None, format!("files ending in `.{other}` are not read"), FORMATS_HELP));
+            }
+        };
     let text = read_text(path)?;
-    let rows = read(path, text.strip_prefix('\u{feff}').unwrap_or(&text))?;
-    if rows.is_empty() {
+    let rows = read(path, text.strip_prefix('\u{feff}').unwrap_or(&text), faults)?;
+    if rows.is_empty() && faults.lines.is_empty() {
         return Err(Error::data(
             path,
             None,
@@ -75,7 +78,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
-        read(&path)
+        strictly(&path)
+    }
+
+    fn strictly(path: &Path) -> Result<Vec<RawRow>> {
+        read(path, &mut Faults::default())
     }
 
     fn lines(rows: &[RawRow]) -> Vec<usize> {
@@ -160,12 +167,12 @@ mod tests {
         let mut packer = flate2::write::GzEncoder::new(std::fs::File::create(&gz).unwrap(), flate2::Compression::default());
         packer.write_all(text.as_bytes()).unwrap();
         packer.finish().unwrap();
-        assert_eq!(texts(&read(&gz).unwrap()), ["a", "b"]);
+        assert_eq!(texts(&strictly(&gz).unwrap()), ["a", "b"]);
         let zst = dir.path().join("a.jsonl.zst");
         let packed = zstd::encode_all(text.as_bytes(), 0).unwrap();
         std::fs::write(&zst, &packed).unwrap();
-        assert_eq!(texts(&read(&zst).unwrap()), ["a", "b"]);
+        assert_eq!(texts(&strictly(&zst).unwrap()), ["a", "b"]);
         std::fs::write(&zst, &packed[..packed.len() - 3]).unwrap();
-        assert!(read(&zst).unwrap_err().to_string().contains("damaged"));
+        assert!(strictly(&zst).unwrap_err().to_string().contains("damaged"));
     }
 }

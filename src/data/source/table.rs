@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::RawRow;
+use super::{Faults, RawRow};
 use crate::error::{Error, Result};
 
 const HELP: &str = "the first line names the columns; a field with separators, quotes or line breaks stands in double quotes, \
@@ -14,7 +14,7 @@ const HELP: &str = "the first line names the columns; a field with separators, q
 ///
 /// # Errors
 /// [`Error::Data`] with the line: a column without a name or named twice, a row of another width, a quote without end.
-pub(super) fn read(path: &Path, text: &str, separator: u8) -> Result<Vec<RawRow>> {
+pub(super) fn read(path: &Path, text: &str, separator: u8, faults: &mut Faults) -> Result<Vec<RawRow>> {
     let quoting = separator == b',';
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(separator)
@@ -39,7 +39,8 @@ pub(super) fn read(path: &Path, text: &str, separator: u8) -> Result<Vec<RawRow>
         }
         if record.len() != columns.len() {
             let why = format!("{} fields, the header has {}", record.len(), columns.len());
-            return Err(Error::data(path, Some(line), why, HELP));
+            faults.put(Error::data(path, Some(line), why, HELP))?;
+            continue;
         }
         let fields: Map<String, Value> = columns.iter().cloned().zip(record.iter().map(Value::from)).collect();
         rows.push(RawRow { line, fields });

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::RawRow;
+use super::{Faults, RawRow};
 use crate::error::Result;
 
 /// A document ends with the paragraph that reaches this many bytes: some 400 tokens of English.
 const SIZE: usize = 1500;
 
 /// The documents of a text; a paragraph ends at a blank line.
-pub(super) fn read(_: &Path, text: &str) -> Result<Vec<RawRow>> {
+pub(super) fn read(_: &Path, text: &str, _: &mut Faults) -> Result<Vec<RawRow>> {
     let mut rows = Vec::new();
     let (mut document, mut start) = (String::new(), 1);
     let mut put = |document: &mut String, start: usize| {

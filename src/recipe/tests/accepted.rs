@@ -37,6 +37,7 @@ fn every_key_is_read() {
     assert_eq!(recipe.adapter.layers_pattern, ["layers"]);
     let second = &recipe.data.train[1];
     assert_eq!((second.path.clone(), second.shape, second.limit), (root.join("more.jsonl"), Some(Shape::Alpaca), Some(10)));
+    assert_eq!(second.malformed, Malformed::Drop);
     assert_eq!(second.columns[1], ("output".to_string(), "the answer".to_string()));
     assert_eq!(recipe.data.heldout[0].path, root.join("heldout.jsonl"));
     assert_eq!(recipe.data.heldout_fraction, 0.0);

@@ -43,7 +43,7 @@ modules_to_save = ["lm_head"]
 [data]
 train = [
   "train.jsonl",
-  { path = "more.jsonl", shape = "alpaca", columns = { instruction = "question", output = "the answer" }, limit = 10 },
+  { path = "more.jsonl", shape = "alpaca", columns = { instruction = "question", output = "the answer" }, limit = 10, malformed = "drop" },
 ]
 heldout = "./heldout.jsonl"
 over_long = "truncate"

@@ -268,6 +268,13 @@ fn words_that_are_not_a_choice() {
         "\"Cosine\" is not",
         "did you mean \"cosine\"? choices: \"constant\", \"linear\", \"cosine\"",
     );
+    check(
+        &HEAD.replace("\"train.jsonl\"", "{ path = \"train.jsonl\", malformed = \"skip\" }"),
+        &[],
+        "r.toml:4: `data.train.malformed`",
+        "\"skip\" is not",
+        "choices: \"error\", \"drop\"",
+    );
     below("over_long = 'cut'\n", "r.toml:5: `data.over_long`", "\"cut\" is not", "choices: \"drop\", \"truncate\", \"error\"");
     below(
         "[template]\nkind = 'alpacca'\n",

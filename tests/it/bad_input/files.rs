@@ -305,3 +305,32 @@ fn malformed_files() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     assert!(all.len() >= 100 && with_line >= 80);
 }
+
+/// With `malformed = "drop"`, a row of a file that can be read is left out and counted; all else stays an error.
+#[test]
+fn malformed_rows_are_dropped_where_the_recipe_says_so() {
+    let all: Vec<Bad> = [json_lines(), json(), tables(), packed(), shapes(), tasks()].into_iter().flatten().collect();
+    let (mut counted, mut refused, mut wrong) = (0, 0, Vec::new());
+    for bad in &all {
+        let shop = super::Workshop::new();
+        shop.write(&bad.name, &bad.bytes);
+        let source = format!("train = {{ path = \"{}\", malformed = \"drop\"{} }}", bad.name, bad.keys);
+        shop.edit("recipe.toml", "train = \"rows.jsonl\"", &source);
+        let (code, stdout, stderr) = super::run(&shop, &["data", "show", "recipe.toml", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&stdout).unwrap_or_default();
+        let dropped = report["report"]["dropped"].as_array().map_or(&[][..], Vec::as_slice);
+        let of_file = |row: &serde_json::Value| row["reason"] == "malformed" && bad.line.is_some_and(|line| row["line"] == line);
+        let rows = report["report"]["sources"][0]["rows"].as_u64();
+        let used = report["report"]["train"]["examples"].as_u64();
+        let no_row_left = stderr.contains("no row is left to train on") && stderr.contains(" malformed (first: line");
+        match code {
+            Some(0) if dropped.iter().any(of_file) && rows == used.map(|n| n + dropped.len() as u64) => counted += 1,
+            Some(2) if no_row_left => counted += 1,
+            Some(2) if stderr.contains(bad.says) => refused += 1,
+            _ => wrong.push(format!("{} ({}): {code:?} {stdout}\n{stderr}", bad.name, bad.says)),
+        }
+    }
+    println!("of {} files, {counted} have rows dropped and counted, {refused} are refused as a whole", all.len());
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n\n"));
+    assert!(counted >= 60, "{counted}");
+}
