@@ -183,7 +183,7 @@ const MOJIBAKE: [&str; 20] = [
     "Ã³",
     "Ã¡",
     "Ã§",
-    "Ã­",
+    "Ã\u{AD}",
     "â€™",
     "â€œ",
     "â€“",
@@ -349,8 +349,7 @@ mod tests {
 
     #[test]
     fn good_answers_have_no_flaw() {
-        let long =
-            "Plants need light, water and air. ".repeat(2) + &"They grow towards the sun and store what they make. ".repeat(1);
+        let long = "Plants need light, water and air. ".repeat(2) + "They grow towards the sun and store what they make. ";
         for answer in [
             "Kabul",
             "4",

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Place;
 use crate::data::report::Reason;
 use crate::data::shape::{Converted, Reader};
-use crate::data::source::RawRow;
+use crate::data::source::{Faults, RawRow};
 use crate::data::{Message, RowKind, Split};
 use crate::error::{Error, Result};
 use crate::recipe::{Shape, Source};
@@ -67,6 +67,7 @@ pub(super) struct Opened {
 pub(super) fn open(source: &Source, index: u32, split: Split, mut take: impl FnMut(Vec<Unit>) -> Result<()>) -> Result<Opened> {
     let (mut reader, rows) = Reader::open(source, split, 0)?;
     let shape = reader.shape;
+    let unread = std::mem::take(&mut reader.faults.lines);
     let mut group = Vec::with_capacity(GROUP);
     for row in &rows {
         units(&mut reader, shape, index, row, &mut group)?;
@@ -74,6 +75,9 @@ pub(super) fn open(source: &Source, index: u32, split: Split, mut take: impl FnM
             take(std::mem::take(&mut group))?;
         }
     }
+    // Last, so that the others keep the numbers that `raw_rows` counts them by.
+    let malformed = |line| Unit { place: Place { source: index, line: line as u32 }, parts: Err(Reason::Malformed) };
+    group.extend(unread.into_iter().map(malformed));
     take(group)?;
     Ok(Opened { shape })
 }
@@ -82,8 +86,17 @@ pub(super) fn open(source: &Source, index: u32, split: Split, mut take: impl FnM
 const GROUP: usize = 2048;
 
 fn units(reader: &mut Reader<'_>, shape: Shape, source: u32, row: &RawRow, group: &mut Vec<Unit>) -> Result<()> {
-    let converted = reader.convert(row)?;
     let at = |line: usize| Place { source, line: line as u32 };
+    let converted = match reader.convert(row) {
+        Ok(converted) => converted,
+        Err(error) => {
+            reader.faults.put(error)?;
+            let instances = row.fields.get("Instances").and_then(Value::as_array).filter(|_| shape == Shape::SuperNi);
+            let dropped = || Unit { place: at(row.line), parts: Err(Reason::Malformed) };
+            group.extend((0..instances.map_or(1, Vec::len)).map(|_| dropped()));
+            return Ok(());
+        }
+    };
     match converted {
         Converted::Row(kind) => group.push(Unit { place: at(row.line), parts: Ok(parts(kind)) }),
         Converted::Empty => group.push(Unit { place: at(row.line), parts: Err(Reason::Empty) }),
@@ -207,7 +220,7 @@ fn refuse_tasks(path: &Path, shape: Shape) -> Result<()> {
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] for what cannot be read.
 pub(super) fn texts(path: &Path) -> Result<Vec<(u32, Vec<String>)>> {
-    let rows = crate::data::source::read(path)?;
+    let rows = crate::data::source::read(path, &mut Faults::default())?;
     Ok(rows.into_iter().map(|row| (row.line as u32, leaves(Value::Object(row.fields)))).collect())
 }
 
