@@ -2,14 +2,37 @@
 //!
 //! Refuses to know what the numbers mean.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, Range};
+use std::path::Path;
 
 use bytemuck::Pod;
+
+use crate::error::{Error, Result};
+use crate::files::Mapped;
 
 /// Numbers that are read where they lie.
 #[derive(Clone)]
 pub(super) enum Column<T> {
     Owned(Vec<T>),
+    Mapped(Mapped, PhantomData<T>),
+}
+
+impl<T: Pod> Column<T> {
+    /// The numbers that a file holds, as this machine writes them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be mapped, [`Error::Data`] when its length is no whole number of values.
+    pub(super) fn open(path: &Path) -> Result<Column<T>> {
+        if std::fs::metadata(path).map_err(Error::io("read", path))?.len() == 0 {
+            return Ok(Column::default());
+        }
+        let mapped = Mapped::open(path)?;
+        match bytemuck::try_cast_slice::<u8, T>(mapped.bytes()) {
+            Ok(_) => Ok(Column::Mapped(mapped, PhantomData)),
+            Err(e) => Err(Error::data(path, None, format!("damaged: {e}"), "remove the file")),
+        }
+    }
 }
 
 impl<T> Default for Column<T> {
@@ -24,6 +47,7 @@ impl<T: Pod> Deref for Column<T> {
     fn deref(&self) -> &[T] {
         match self {
             Column::Owned(values) => values,
+            Column::Mapped(mapped, _) => bytemuck::cast_slice(mapped.bytes()),
         }
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Rows {
     pub(super) trained: Column<u8>,
     pub(super) sources: Column<u32>,
     pub(super) lines: Column<u64>,
+    /// The folder of the columns' files, where it is to go with them (after them: it comes last).
+    pub(super) folder: Option<Arc<tempfile::TempDir>>,
 }
 
 /// Examples in their order; cheap to clone.
@@ -171,7 +173,13 @@ impl FromIterator<Example> for Examples {
             lines.push(example.line as u64);
         }
         let ids = Lists { values: Column::Owned(ids), ends: Column::Owned(ends) };
-        let rows = Rows { ids, trained: Column::Owned(bits), sources: Column::Owned(sources), lines: Column::Owned(lines) };
+        let rows = Rows {
+            ids,
+            trained: Column::Owned(bits),
+            sources: Column::Owned(sources),
+            lines: Column::Owned(lines),
+            folder: None,
+        };
         Examples::of(Arc::new(rows), None)
     }
 }
@@ -199,6 +207,8 @@ pub(super) struct PromptRows {
     pub(super) ends: Column<u64>,
     pub(super) sources: Column<u32>,
     pub(super) lines: Column<u64>,
+    /// The folder of the columns' files, where it is to go with them (after them: it comes last).
+    pub(super) folder: Option<Arc<tempfile::TempDir>>,
 }
 
 impl Prompts {
@@ -291,6 +301,7 @@ impl FromIterator<Prompt> for Prompts {
             ends: Column::Owned(ends),
             sources: Column::Owned(sources),
             lines: Column::Owned(lines),
+            folder: None,
         })
     }
 }

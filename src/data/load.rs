@@ -1,22 +1,29 @@
 //! Every row of a recipe's files as examples, split into training and held-out ones, with an account of each row.
 //!
-//! Refuses to know shapes and templates; what it draws (limit, held-out rows) is a function of the seed.
+//! A few chunks of a file are in memory at a time; their tokens go to columns that lie in files when they are long. What
+//! it draws (limit, held-out rows) is a function of the seed. Refuses to know shapes and templates.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::encode::Encoded;
+use super::column::Column;
+use super::examples::Rows;
 use super::order::choose;
-use super::report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
-use super::shape::{Converted, Piece, Reader};
-use super::{Example, Examples, Prompt, Prompts, Renderer, Row};
+use super::report::{Dropped, Long, Reason, Report, SourceReport, Split};
+use super::shape::{Facts, Reader, Stream};
+use super::source::{Chunk, Feed};
+use super::spool::{ListSpool, PromptSpool, RowSpool, Spool};
+use super::tally::{count, longest, repeated};
+use super::work::{Done, Work, index_of};
+use super::{Examples, Prompts, Renderer};
 use crate::error::{Error, Result};
-use crate::recipe::{Data, OverLong, Source};
+use crate::recipe::{Data, Shape, Source};
 
-/// How many of the longest rows a [`Report`] names.
-const LONGEST: usize = 10;
+/// Chunks in work at a time, for each thread.
+const AHEAD: usize = 8;
 
 /// The data of a run.
 #[derive(Debug, Clone, Default)]
@@ -28,27 +35,23 @@ pub struct Loaded {
     pub report: Report,
 }
 
+/// How far a [`load`] is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read of all files, and how many there are.
+    pub bytes: u64,
+    pub total: u64,
+    pub rows: usize,
+    pub tokens: u64,
+}
+
 /// Reads, renders and tokenises all rows. Without held-out files, `heldout_fraction` of the rows are set aside.
 ///
 /// # Errors
 /// [`Error::Data`] with file and line for a row or file that cannot be used (see [`super`]), for a row that is too
 /// long when the recipe says `error`, and when nothing is left to train on.
 pub fn load(data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> Result<Loaded> {
-    let mut loading = Loading { data, renderer, max_length, seed, loaded: Loaded::default() };
-    let train = loading.split(&data.train, Split::Train)?;
-    let heldout = loading.split(&data.heldout, Split::Heldout)?;
-    if train.is_empty() {
-        let path = data.train.first().map_or(Path::new("[data] train"), |s| &s.path);
-        let dropped = &loading.loaded.report.dropped;
-        let why = format!("no row is left to train on; {}", reasons(dropped));
-        let help = match dropped.iter().any(|d| d.reason == Reason::Malformed) {
-            true => "set the source's `malformed = \"error\"` to see what is wrong with its rows",
-            false => "raise `train.max_length`, or look at the rows with `lorakit data show`",
-        };
-        return Err(Error::data(path, None, why, help));
-    }
-    let (train, heldout) = loading.set_aside(train, heldout);
-    loading.finish(train, heldout)
+    in_memory(&Job { data, renderer, max_length, seed, judge: false, hear: &|_| {} })
 }
 
 /// Rows of a further set to judge by, as held-out rows; `data` says what becomes of long ones.
@@ -57,14 +60,409 @@ pub fn load(data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> R
 /// As [`load`]; also when none of the rows can be judged.
 pub fn load_set(rows: &[Source], data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> Result<Loaded> {
     let data = &Data { train: Vec::new(), heldout: rows.to_vec(), ..data.clone() };
-    let mut loading = Loading { data, renderer, max_length, seed, loaded: Loaded::default() };
-    let heldout = loading.split(rows, Split::Heldout)?;
-    if heldout.is_empty() {
-        let path = rows.first().map_or(Path::new("[eval] sets"), |s| &s.path);
-        let why = format!("no row is left to judge by; {}", reasons(&loading.loaded.report.dropped));
-        return Err(Error::data(path, None, why, "raise `train.max_length`, or name other rows"));
+    in_memory(&Job { data, renderer, max_length, seed, judge: true, hear: &|_| {} })
+}
+
+/// What is to be loaded.
+pub(super) struct Job<'a> {
+    pub(super) data: &'a Data,
+    pub(super) renderer: &'a Renderer,
+    pub(super) max_length: usize,
+    pub(super) seed: u64,
+    /// There are held-out rows alone.
+    pub(super) judge: bool,
+    pub(super) hear: &'a dyn Fn(Progress),
+}
+
+/// Columns and account of a load, before rows are [`Examples`].
+pub(super) struct Columns {
+    pub(super) rows: Rows,
+    pub(super) train: Column<u32>,
+    pub(super) heldout: Column<u32>,
+    pub(super) prompts: super::examples::PromptRows,
+    pub(super) report: Report,
+}
+
+impl Columns {
+    pub(super) fn loaded(self) -> Loaded {
+        let rows = Arc::new(self.rows);
+        Loaded {
+            train: Examples::of(Arc::clone(&rows), Some(self.train)),
+            heldout: Examples::of(rows, Some(self.heldout)),
+            heldout_prompts: Prompts::of(self.prompts),
+            report: self.report,
+        }
     }
-    loading.finish(Vec::new(), heldout)
+}
+
+/// With what does not fit into memory in a folder that goes with the last of the rows.
+pub(super) fn in_memory(job: &Job) -> Result<Loaded> {
+    let folder = Arc::new(tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?);
+    let mut columns = columns(job, folder.path(), false)?;
+    columns.rows.folder = Some(Arc::clone(&folder));
+    columns.prompts.folder = Some(folder);
+    Ok(columns.loaded())
+}
+
+/// Loads into `folder`; with `keep` all columns lie there in files.
+pub(super) fn columns(job: &Job, folder: &Path, keep: bool) -> Result<Columns> {
+    let mut shapes = BTreeMap::new();
+    loop {
+        match Loading::new(job, folder, &shapes).all(keep) {
+            Ok(columns) => return Ok(columns),
+            Err(Stop::Error(error)) => return Err(*error),
+            Err(Stop::Shape { source, shape }) => _ = shapes.insert(source, shape),
+        }
+    }
+}
+
+/// Why a load ended early.
+enum Stop {
+    Error(Box<Error>),
+    /// Rows further down show that the file has another shape than its first rows: all begins anew.
+    Shape {
+        source: usize,
+        shape: Shape,
+    },
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Error(Box::new(error))
+    }
+}
+
+type Step<T> = std::result::Result<T, Stop>;
+
+struct Loading<'a> {
+    job: &'a Job<'a>,
+    /// Shapes of sources that their first rows do not tell.
+    shapes: &'a BTreeMap<usize, Shape>,
+    report: Report,
+    rows: RowSpool,
+    /// Which of its source's conversations each row is.
+    places: Spool<u32>,
+    /// As [`super::work::Tallies`], with the numbers of `roles`.
+    tallies: ListSpool<u32>,
+    roles: Vec<String>,
+    prompts: PromptSpool,
+    /// Of each source: conversations in each of its chunks.
+    chunks: Vec<Vec<usize>>,
+    /// Of each source: how many rows there are up to its end.
+    ends: Vec<usize>,
+    progress: Progress,
+}
+
+impl<'a> Loading<'a> {
+    fn new(job: &'a Job<'a>, folder: &Path, shapes: &'a BTreeMap<usize, Shape>) -> Loading<'a> {
+        let files = job.data.train.iter().chain(&job.data.heldout);
+        let total = files.filter_map(|s| std::fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
+        Loading {
+            job,
+            shapes,
+            report: Report::default(),
+            rows: RowSpool::new(folder),
+            places: Spool::new(folder, "places"),
+            tallies: ListSpool::new(folder, "tallies"),
+            roles: Vec::new(),
+            prompts: PromptSpool::new(folder),
+            chunks: Vec::new(),
+            ends: Vec::new(),
+            progress: Progress { total, ..Progress::default() },
+        }
+    }
+
+    fn all(mut self, keep: bool) -> Step<Columns> {
+        let data = self.job.data;
+        let train = self.split(&data.train, Split::Train)?;
+        let heldout = self.split(&data.heldout, Split::Heldout)?;
+        if self.job.judge && heldout.is_empty() {
+            let path = data.heldout.first().map_or(Path::new("[eval] sets"), |s| &s.path);
+            let why = format!("no row is left to judge by; {}", reasons(&self.report.dropped));
+            return Err(Error::data(path, None, why, "raise `train.max_length`, or name other rows").into());
+        }
+        if !self.job.judge && train.is_empty() {
+            let path = data.train.first().map_or(Path::new("[data] train"), |s| &s.path);
+            let why = format!("no row is left to train on; {}", reasons(&self.report.dropped));
+            let help = match self.report.dropped.iter().any(|d| d.reason == Reason::Malformed) {
+                true => "set the source's `malformed = \"error\"` to see what is wrong with its rows",
+                false => "raise `train.max_length`, or look at the rows with `lorakit data show`",
+            };
+            return Err(Error::data(path, None, why, help).into());
+        }
+        let (train, heldout) = self.set_aside(train, heldout);
+        Ok(self.finish(train, heldout, keep)?)
+    }
+
+    /// The rows of sources, by number.
+    fn split(&mut self, sources: &'a [Source], split: Split) -> Step<Vec<u32>> {
+        let start = self.rows.len();
+        for source in sources {
+            self.source(source, split)?;
+        }
+        Ok((start as u32..self.rows.len() as u32).collect())
+    }
+
+    fn source(&mut self, source: &'a Source, split: Split) -> Step<()> {
+        let index = self.report.sources.len();
+        let Stream { mut reader, mut feed, mut sure } = Reader::stream(source, split, self.job.seed)?;
+        if !sure {
+            let facts = Facts::of(&reader, &*feed.first()?);
+            sure = self.shape(&mut reader, &feed, facts, index)?;
+        }
+        let work = self.work(&source.path, reader, index, split == Split::Heldout);
+        let (facts, before) = (self.take(source, split, &work, &mut feed), self.progress.bytes);
+        let facts = match facts {
+            Ok(facts) => facts,
+            // What is wrong with the file as a whole goes before what is wrong with one row.
+            Err(error) if sure => return Err(error.into()),
+            Err(error) => {
+                let shape = work.reader.shape_of(&scan(&work.reader, &feed)?)?;
+                let other = shape != work.reader.shape;
+                return Err(if other { Stop::Shape { source: index, shape } } else { error.into() });
+            }
+        };
+        if !sure {
+            let shape = work.reader.shape_of(&facts)?;
+            if shape != work.reader.shape {
+                return Err(Stop::Shape { source: index, shape });
+            }
+        }
+        self.progress.bytes = before + feed.bytes();
+        self.ends.push(self.rows.len());
+        Ok(())
+    }
+
+    /// Decides the shape of a file by its first rows, whose facts these are; true when all of the file was asked.
+    fn shape(&self, reader: &mut Reader, feed: &Feed, first: Facts, index: usize) -> Result<bool> {
+        if let Some(shape) = self.shapes.get(&index) {
+            reader.settle(*shape)?;
+            return Ok(true);
+        }
+        if let Ok(shape) = reader.shape_of(&first) {
+            // A key of the source that does not go with the shape may go with the whole file's.
+            if reader.settle(shape).is_ok() {
+                return Ok(false);
+            }
+        }
+        let shape = reader.shape_of(&scan(reader, feed)?)?;
+        reader.settle(shape)?;
+        Ok(true)
+    }
+
+    fn work(&self, path: &'a Path, reader: Reader<'a>, source: usize, prompts: bool) -> Work<'a> {
+        let Job { renderer, data, max_length, .. } = *self.job;
+        Work { reader, renderer, path, source, over_long: data.over_long, max_length, prompts }
+    }
+
+    /// Takes all rows of a source, or as many as its limit says, drawn from those that are conversations.
+    fn take(&mut self, source: &Source, split: Split, work: &Work, feed: &mut Feed) -> Result<Facts> {
+        let index = self.report.sources.len();
+        let chosen = match source.limit {
+            None => None,
+            Some(limit) => {
+                let path = feed.path().to_path_buf();
+                let (mut counts, mut rows) = (Vec::new(), feed.again()?);
+                if !rows.is_whole() {
+                    rows.first()?;
+                }
+                in_order(
+                    &mut rows,
+                    |_, chunk| Ok(work.convert(&chunk.rows(&path)?)?.rows.len()),
+                    |_, n| {
+                        counts.push(n);
+                        Ok(())
+                    },
+                )?;
+                let all: usize = counts.iter().sum();
+                let starts = starts(&counts);
+                (limit < all).then(|| (choose(all, limit, self.job.seed, "limit", index as u64), starts))
+            }
+        };
+        let unread = &work.reader.faults.lines;
+        let malformed = |line: &usize| Dropped { source: index, line: *line, reason: Reason::Malformed };
+        self.report.dropped.extend(unread.iter().map(malformed));
+        self.report.sources.push(SourceReport {
+            path: source.path.clone(),
+            split,
+            shape: work.reader.shape,
+            rows: unread.len(),
+            beyond_limit: 0,
+            ignored: Vec::new(),
+        });
+        self.chunks.push(Vec::new());
+        let (path, mut facts, mut ignored) = (feed.path().to_path_buf(), Facts::default(), std::collections::BTreeSet::new());
+        let wanted = |chunk: usize, place: usize| match &chosen {
+            None => true,
+            Some((chosen, starts)) => chosen.binary_search(&(starts[chunk] + place)).is_ok(),
+        };
+        in_order(
+            feed,
+            |i, chunk| work.run(&chunk.rows(&path)?, |place| wanted(i, place)),
+            |feed, mut done| {
+                facts.and(std::mem::take(&mut done.facts));
+                ignored.append(&mut done.ignored);
+                self.put(done)?;
+                let Progress { bytes, .. } = self.progress;
+                (self.job.hear)(Progress { bytes: bytes + feed.bytes(), ..self.progress });
+                Ok(())
+            },
+        )?;
+        if let Some(report) = self.report.sources.last_mut() {
+            report.ignored = ignored.into_iter().collect();
+        }
+        Ok(facts)
+    }
+
+    /// Takes the rows of the next chunk of the newest source.
+    fn put(&mut self, mut done: Done) -> Result<()> {
+        let source = self.report.sources.len() - 1;
+        let chunks = &mut self.chunks[source];
+        let start: usize = chunks.iter().sum();
+        chunks.push(done.converted);
+        let places: Vec<u32> = done.places.iter().map(|place| start as u32 + place).collect();
+        self.places.extend(&places)?;
+        let numbers: Vec<u32> = done.tallies.roles.iter().map(|role| index_of(&mut self.roles, role)).collect();
+        let mut at = 0;
+        for length in &done.tallies.lengths {
+            let tally = &mut done.tallies.values[at..at + *length as usize];
+            tally.iter_mut().skip(1).step_by(2).for_each(|role| *role = numbers[*role as usize]);
+            at += tally.len();
+        }
+        self.tallies.extend(&done.tallies.values, done.tallies.lengths.iter().map(|n| *n as usize))?;
+        self.rows.extend(source, &done.batch)?;
+        for prompt in &done.prompts {
+            self.prompts.push(prompt)?;
+        }
+        let report = &mut self.report;
+        report.sources[source].rows += done.read;
+        report.sources[source].beyond_limit += done.beyond_limit;
+        report.dropped.append(&mut done.dropped);
+        report.truncated.append(&mut done.truncated);
+        report.injected.append(&mut done.injected);
+        report.open_answers += done.open_answers;
+        self.progress.rows += done.read;
+        self.progress.tokens += done.batch.ids.len() as u64;
+        Ok(())
+    }
+
+    /// Moves `heldout_fraction` of the training rows to an empty held-out set, leaving at least one of each.
+    fn set_aside(&self, train: Vec<u32>, heldout: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
+        let Job { data, seed, .. } = *self.job;
+        if !data.heldout.is_empty() || data.heldout_fraction <= 0.0 || train.len() < 2 {
+            return (train, heldout);
+        }
+        let wanted = (train.len() as f64 * data.heldout_fraction).round() as usize;
+        let chosen = choose(train.len(), wanted.clamp(1, train.len() - 1), seed, "heldout", 0);
+        let mut aside = vec![false; train.len()];
+        chosen.into_iter().for_each(|i| aside[i] = true);
+        let (heldout, train): (Vec<_>, Vec<_>) = train.into_iter().zip(aside).partition(|(_, aside)| *aside);
+        let bare = |rows: Vec<(u32, bool)>| rows.into_iter().map(|(row, _)| row).collect();
+        (bare(train), bare(heldout))
+    }
+
+    fn finish(mut self, train: Vec<u32>, heldout: Vec<u32>, keep: bool) -> Result<Columns> {
+        let places = std::mem::replace(&mut self.places, Spool::new(Path::new(""), "")).finish(keep)?;
+        self.late_prompts(&heldout, &places)?;
+        let Loading { mut report, rows, tallies, prompts, roles, .. } = self;
+        let (rows, tallies, prompts) = (rows.finish(keep)?, tallies.finish(keep)?, prompts.finish(keep)?);
+        let long = |row: usize| Long {
+            source: rows.sources[row] as usize,
+            line: rows.lines[row] as usize,
+            tokens: rows.ids.place(row).len(),
+        };
+        report.repeated = repeated(&rows, &train, &heldout).into_iter().map(long).collect();
+        report.longest = longest(&rows).into_iter().map(long).collect();
+        report.train = count(&rows, &tallies, &roles, &train);
+        report.heldout = count(&rows, &tallies, &roles, &heldout);
+        report.dropped.sort_by_key(|d| (d.source, d.line));
+        report.injected.sort_by_key(|i| (i.source, i.line));
+        Ok(Columns { rows, train: Column::Owned(train), heldout: Column::Owned(heldout), prompts, report })
+    }
+
+    /// Prompts of held-out rows that lie in training files: these are read once more.
+    fn late_prompts(&mut self, heldout: &[u32], places: &[u32]) -> Result<()> {
+        let mut rows = heldout.iter().map(|row| *row as usize).peekable();
+        for (index, source) in self.job.data.train.iter().enumerate() {
+            let end = self.ends[index];
+            let wanted: Vec<usize> =
+                std::iter::from_fn(|| rows.next_if(|row| *row < end)).map(|row| places[row] as usize).collect();
+            let report = &self.report.sources[index];
+            if wanted.is_empty() || report.split == Split::Heldout {
+                continue;
+            }
+            let Stream { mut reader, mut feed, sure } = Reader::stream(source, report.split, self.job.seed)?;
+            if !sure {
+                // The first chunk then is what it was when the rows were counted.
+                feed.first()?;
+                reader.settle(report.shape)?;
+            }
+            let work = self.work(&source.path, reader, index, true);
+            let (path, starts) = (feed.path().to_path_buf(), starts(&self.chunks[index]));
+            in_order(
+                &mut feed,
+                |i, chunk| {
+                    let (start, end) = (starts.get(i).copied().unwrap_or(usize::MAX), starts.get(i + 1).copied().unwrap_or(0));
+                    let places = &wanted[wanted.partition_point(|w| *w < start)..];
+                    let places = &places[..places.partition_point(|w| *w < end)];
+                    let rows = if places.is_empty() { Vec::new() } else { work.convert(&chunk.rows(&path)?)?.rows };
+                    let prompts = places.par_iter().filter_map(|place| rows.get(place - start)).map(|row| work.prompt(row));
+                    prompts.collect::<Result<Vec<_>>>()
+                },
+                |_, prompts| prompts.iter().flatten().try_for_each(|prompt| self.prompts.push(prompt)),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The facts of all rows of a file.
+fn scan(reader: &Reader, feed: &Feed) -> Result<Facts> {
+    let (mut all, path) = (Facts::default(), feed.path().to_path_buf());
+    in_order(
+        &mut feed.again()?,
+        |_, chunk| Ok(Facts::of(reader, &chunk.rows(&path)?)),
+        |_, facts| {
+            all.and(facts);
+            Ok(())
+        },
+    )?;
+    Ok(all)
+}
+
+/// Does `work` on chunks, several at a time, and gives `take` what comes of them in their order.
+fn in_order<T: Send>(
+    feed: &mut Feed,
+    work: impl Fn(usize, Chunk) -> Result<T> + Sync,
+    mut take: impl FnMut(&Feed, T) -> Result<()>,
+) -> Result<()> {
+    let mut first = 0;
+    loop {
+        let mut chunks = Vec::new();
+        while chunks.len() < AHEAD * rayon::current_num_threads() {
+            match feed.chunk()? {
+                Some(chunk) => chunks.push(chunk),
+                None => break,
+            }
+        }
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let many = chunks.len();
+        let done: Vec<Result<T>> = chunks.into_par_iter().enumerate().map(|(i, chunk)| work(first + i, chunk)).collect();
+        done.into_iter().try_for_each(|done| take(feed, done?))?;
+        first += many;
+    }
+}
+
+/// Where each of parts of these sizes starts, and where the last ends.
+fn starts(sizes: &[usize]) -> Vec<usize> {
+    let mut sum = 0;
+    let ends = sizes.iter().map(|size| {
+        sum += size;
+        sum
+    });
+    std::iter::once(0).chain(ends).collect()
 }
 
 fn reasons(dropped: &[Dropped]) -> String {
@@ -78,232 +476,4 @@ fn reasons(dropped: &[Dropped]) -> String {
     }
     let parts: Vec<_> = counts.iter().map(|(name, (n, line))| format!("{n} {name} (first: line {line})")).collect();
     if parts.is_empty() { "the files have no rows".into() } else { parts.join(", ") }
-}
-
-/// A row that is used.
-struct Ready {
-    row: Row,
-    encoded: Encoded,
-    roles: Vec<String>,
-}
-
-struct Loading<'a> {
-    data: &'a Data,
-    renderer: &'a Renderer,
-    max_length: usize,
-    seed: u64,
-    loaded: Loaded,
-}
-
-impl Loading<'_> {
-    fn split(&mut self, sources: &[Source], split: Split) -> Result<Vec<Ready>> {
-        let mut all = Vec::new();
-        for source in sources {
-            let rows = self.rows(source, split)?;
-            all.extend(self.encode(&source.path, rows)?);
-        }
-        Ok(all)
-    }
-
-    /// The rows of a file as conversations; empty ones are dropped, `limit` is drawn from what remains.
-    fn rows(&mut self, file: &Source, split: Split) -> Result<Vec<Row>> {
-        let index = self.loaded.report.sources.len();
-        let (mut reader, raw) = Reader::open(file, split, self.seed)?;
-        let unread = reader.faults.lines.len();
-        let mut rows = Vec::with_capacity(raw.len());
-        // Rows that lie in others, beyond the first of each.
-        let mut held = 0;
-        for row in &raw {
-            let converted = match reader.convert(row) {
-                Ok(converted) => converted,
-                Err(error) => {
-                    reader.faults.put(error)?;
-                    continue;
-                }
-            };
-            match converted {
-                Converted::Row(kind) => rows.push(Row::new(index, row.line, kind)),
-                Converted::Rows(pieces) => {
-                    held += pieces.len().saturating_sub(1);
-                    pieces.into_iter().for_each(|piece| self.piece(index, piece, &mut rows));
-                }
-                Converted::Empty => self.drop(index, row.line, Reason::Empty),
-                Converted::Dropped(reason) => self.drop(index, row.line, reason),
-            }
-        }
-        for line in std::mem::take(&mut reader.faults.lines) {
-            self.drop(index, line, Reason::Malformed);
-        }
-        let mut beyond_limit = 0;
-        if let Some(limit) = file.limit.filter(|limit| *limit < rows.len()) {
-            beyond_limit = rows.len() - limit;
-            let chosen: HashSet<usize> = choose(rows.len(), limit, self.seed, "limit", index as u64).into_iter().collect();
-            rows = rows.into_iter().enumerate().filter(|(i, _)| chosen.contains(i)).map(|(_, r)| r).collect();
-        }
-        let ignored = reader.ignored.iter().cloned().collect();
-        let shape = reader.shape;
-        self.loaded.report.sources.push(SourceReport {
-            path: file.path.clone(),
-            split,
-            shape,
-            rows: unread + raw.len() + held,
-            beyond_limit,
-            ignored,
-        });
-        Ok(rows)
-    }
-
-    /// One of the rows that a row holds.
-    fn piece(&mut self, source: usize, piece: Piece, rows: &mut Vec<Row>) {
-        match piece.became {
-            Ok(kind) => {
-                let (task, cluster, references) = (piece.task, piece.cluster, piece.references);
-                rows.push(Row { task, cluster, references, ..Row::new(source, piece.line, kind) });
-            }
-            Err(reason) => self.drop(source, piece.line, reason),
-        }
-    }
-
-    fn drop(&mut self, source: usize, line: usize, reason: Reason) {
-        self.loaded.report.dropped.push(Dropped { source, line, reason });
-    }
-
-    /// Tokens of rows, in their order whatever the number of threads.
-    fn encode(&mut self, path: &Path, rows: Vec<Row>) -> Result<Vec<Ready>> {
-        let encoded: Vec<Result<(Encoded, Vec<String>)>> =
-            rows.par_iter().map(|row| self.renderer.encoded_with_roles(row).map_err(|e| at_row(e, path, row.line))).collect();
-        let mut ready = Vec::with_capacity(rows.len());
-        for (row, encoded) in rows.into_iter().zip(encoded) {
-            let (encoded, roles) = encoded?;
-            ready.extend(self.admit(path, Ready { row, encoded, roles })?);
-        }
-        Ok(ready)
-    }
-
-    /// The row, cut or dropped as the recipe says about long ones.
-    fn admit(&mut self, path: &Path, mut ready: Ready) -> Result<Option<Ready>> {
-        let (source, line, tokens) = (ready.row.source, ready.row.line, ready.encoded.ids.len());
-        let mut cut = false;
-        if tokens > self.max_length {
-            match self.data.over_long {
-                OverLong::Drop => {
-                    self.drop(source, line, Reason::OverLong { tokens });
-                    return Ok(None);
-                }
-                OverLong::Error => {
-                    let why = format!("the row has {tokens} tokens, `train.max_length` is {}", self.max_length);
-                    return Err(Error::data(
-                        path,
-                        Some(line),
-                        why,
-                        "shorten it, raise `train.max_length`, or set `data.over_long = \"drop\"`",
-                    ));
-                }
-                OverLong::Truncate => {
-                    ready.encoded.ids.truncate(self.max_length);
-                    ready.encoded.trained.truncate(self.max_length);
-                    ready.encoded.turn.truncate(self.max_length);
-                    cut = true;
-                }
-            }
-        }
-        if !ready.encoded.trained.contains(&true) {
-            self.drop(source, line, Reason::NoTrainedToken);
-            return Ok(None);
-        }
-        if cut {
-            self.loaded.report.truncated.push(Long { source, line, tokens });
-        }
-        Ok(Some(ready))
-    }
-
-    /// Moves `heldout_fraction` of the training rows to an empty held-out set, leaving at least one of each.
-    fn set_aside(&self, train: Vec<Ready>, heldout: Vec<Ready>) -> (Vec<Ready>, Vec<Ready>) {
-        let fraction = self.data.heldout_fraction;
-        if !self.data.heldout.is_empty() || fraction <= 0.0 || train.len() < 2 {
-            return (train, heldout);
-        }
-        let wanted = (train.len() as f64 * fraction).round() as usize;
-        let chosen: HashSet<usize> =
-            choose(train.len(), wanted.clamp(1, train.len() - 1), self.seed, "heldout", 0).into_iter().collect();
-        let (heldout, train): (Vec<_>, Vec<_>) = train.into_iter().enumerate().partition(|(i, _)| chosen.contains(i));
-        let bare = |rows: Vec<(usize, Ready)>| rows.into_iter().map(|(_, r)| r).collect();
-        (bare(train), bare(heldout))
-    }
-
-    fn finish(mut self, train: Vec<Ready>, heldout: Vec<Ready>) -> Result<Loaded> {
-        let mut prompts: Vec<Prompt> = Vec::new();
-        for ready in &heldout {
-            let path = &self.loaded.report.sources[ready.row.source].path;
-            let prompt = self.renderer.prompt(&ready.row).map_err(|e| at_row(e, path, ready.row.line))?;
-            prompts.extend(prompt);
-        }
-        self.loaded.heldout_prompts = prompts.into();
-        let report = &mut self.loaded.report;
-        report.repeated = repeated(&train, &heldout);
-        let mut all: Vec<&Ready> = train.iter().chain(&heldout).collect();
-        all.sort_by_key(|r| (r.row.source, r.row.line));
-        for ready in &all {
-            report.open_answers += ready.encoded.open_answers;
-            report.injected.extend(injected(ready));
-        }
-        all.sort_by_key(|r| std::cmp::Reverse(r.encoded.ids.len()));
-        report.longest = all.iter().take(LONGEST).map(|r| long(r)).collect();
-        report.train = count(&train);
-        report.heldout = count(&heldout);
-        report.dropped.sort_by_key(|d| (d.source, d.line));
-        self.loaded.train = train.into_iter().map(example).collect();
-        self.loaded.heldout = heldout.into_iter().map(example).collect();
-        Ok(self.loaded)
-    }
-}
-
-/// The error of a template or a tokenizer, at the row that caused it.
-fn at_row(error: Error, path: &Path, line: usize) -> Error {
-    match error {
-        Error::Template { name, line: place, why, help } => {
-            let place = place.map(|l| format!(" line {l}")).unwrap_or_default();
-            Error::data(path, Some(line), format!("chat template {name}{place}: {why}"), help)
-        }
-        Error::Usage { what, why, help } => Error::data(path, Some(line), format!("{what}: {why}"), help),
-        other => other,
-    }
-}
-
-fn long(ready: &Ready) -> Long {
-    Long { source: ready.row.source, line: ready.row.line, tokens: ready.encoded.ids.len() }
-}
-
-fn repeated(train: &[Ready], heldout: &[Ready]) -> Vec<Long> {
-    let seen: HashSet<&[u32]> = train.iter().map(|r| r.encoded.ids.as_slice()).collect();
-    heldout.iter().filter(|r| seen.contains(r.encoded.ids.as_slice())).map(long).collect()
-}
-
-fn injected(ready: &Ready) -> Vec<Injected> {
-    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
-    for token in &ready.encoded.injected {
-        *times.entry(token).or_default() += 1;
-    }
-    let (source, line) = (ready.row.source, ready.row.line);
-    times.into_iter().map(|(token, times)| Injected { source, line, token: token.into(), times }).collect()
-}
-
-fn count(rows: &[Ready]) -> Counts {
-    let mut counts = Counts { examples: rows.len(), ..Counts::default() };
-    for ready in rows {
-        counts.tokens += ready.encoded.ids.len();
-        counts.trained += ready.encoded.trained.iter().filter(|t| **t).count();
-        for turn in &ready.encoded.turn {
-            let role = turn.map_or("template", |i| &ready.roles[i]);
-            match counts.roles.get_mut(role) {
-                Some(n) => *n += 1,
-                None => _ = counts.roles.insert(role.to_string(), 1),
-            }
-        }
-    }
-    counts
-}
-
-fn example(ready: Ready) -> Example {
-    Example { ids: ready.encoded.ids, trained: ready.encoded.trained, source: ready.row.source, line: ready.row.line }
 }

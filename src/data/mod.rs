@@ -16,6 +16,7 @@ mod special;
 mod order;
 mod column;
 mod examples;
+mod spool;
 pub mod pack;
 mod source;
 mod row;
@@ -30,6 +31,8 @@ mod encode;
 mod spoken;
 mod renderer;
 mod report;
+mod work;
+mod tally;
 mod load;
 pub mod curate;
 #[cfg(test)]
@@ -37,11 +40,13 @@ mod pitfalls;
 #[cfg(test)]
 mod load_tests;
 #[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 pub(crate) mod tiny;
 
 pub use context::{Rendered, render_context};
 pub use examples::{ExampleRef, Examples, Mask, Prompts};
-pub use load::{Loaded, load, load_set};
+pub use load::{Loaded, Progress, load, load_set};
 pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
 pub use row::{Conversation, Loss, Message, Preference, Row, RowKind};

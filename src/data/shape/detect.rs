@@ -1,16 +1,15 @@
 //! Which shape a file has, from the columns of its rows.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value};
 
+use super::facts::Facts;
 use super::{RawRow, Reader};
 use crate::error::{Error, Result, nearest};
 use crate::recipe::{Clean, FIELDS, Shape, Take};
 
 /// The shapes, the most telling first: a file whose rows all fit several has the first of them. Each with the sets of
 /// columns of which one must be there whole.
-const SHAPES: [(Shape, &[&[&str]]); 8] = [
+pub(super) const SHAPES: [(Shape, &[&[&str]]); 8] = [
     (Shape::SuperNi, &[&["Definition", "Instances"]]),
     (Shape::Preference, &[&["chosen", "rejected"], &["messages", "replies"], &["prompt", "replies"]]),
     (
@@ -59,7 +58,19 @@ pub(in crate::data) fn label(shape: Shape) -> &'static str {
 }
 
 impl Reader<'_> {
-    pub(super) fn check_columns(&self, rows: &[RawRow]) -> Result<()> {
+    /// The shape that a file of these facts has; decides nothing yet.
+    ///
+    /// # Errors
+    /// As [`Reader::new`].
+    pub(in crate::data) fn shape_of(&self, facts: &Facts) -> Result<Shape> {
+        self.check_columns(facts)?;
+        match self.source.shape {
+            Some(shape) => self.check_all(shape, facts),
+            None => self.detect(facts),
+        }
+    }
+
+    pub(super) fn check_columns(&self, facts: &Facts) -> Result<()> {
         for (ours, theirs) in &self.source.columns {
             if !FIELDS.contains(&ours.as_str()) {
                 let close = nearest(ours, FIELDS.iter().copied()).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
@@ -67,35 +78,32 @@ impl Reader<'_> {
                 return Err(Error::data(self.path, None, why, format!("{close}fields: {}", FIELDS.join(", "))));
             }
             let inner = matches!(ours.as_str(), "role" | "content" | "from" | "value");
-            if !inner && !rows.iter().any(|r| r.fields.contains_key(theirs)) {
+            if !inner && !facts.columns.contains(theirs) {
                 let why = format!("no row has the column `{theirs}` that `columns` names for `{ours}`");
-                return Err(Error::data(self.path, None, why, format!("columns of the file: {}", seen(rows))));
+                return Err(Error::data(self.path, None, why, format!("columns of the file: {}", facts.seen())));
             }
         }
         Ok(())
     }
 
     /// Whether the row has the columns of `shape`; a label that is no yes or no is not a label of ours.
-    fn fits(&self, row: &RawRow, shape: Shape) -> bool {
-        let sets = SHAPES.iter().find(|(s, _)| *s == shape).map_or(&[][..], |(_, sets)| sets);
+    pub(super) fn fits(&self, row: &RawRow, shape: Shape) -> bool {
         let label =
             |row: &RawRow| ["label", "kto_tag"].iter().find_map(|l| self.get(row, l)).is_some_and(super::preference::says);
-        sets.iter().any(|set| set.iter().all(|f| self.get(row, f).is_some())) && (shape != Shape::Labelled || label(row))
+        self.has(row, shape) && (shape != Shape::Labelled || label(row))
     }
 
-    pub(super) fn check_all(&self, shape: Shape, rows: &[RawRow]) -> Result<Shape> {
-        let sets = SHAPES.iter().find(|(s, _)| *s == shape).map_or(&[][..], |(_, sets)| sets);
-        let has = |row: &RawRow| sets.iter().any(|set| set.iter().all(|f| self.get(row, f).is_some()));
-        match rows.iter().find(|r| !has(r)) {
-            None => Ok(shape),
-            Some(row) => {
-                let set = |set: &&[&str]| set.iter().map(|f| format!("`{}`", self.name(f))).collect::<Vec<_>>().join(" and ");
-                let wanted: Vec<_> = sets.iter().map(set).collect();
-                let (label, wanted, keys) = (label(shape), wanted.join(", or "), keys(&row.fields));
-                let why = format!("shape `{label}` needs {wanted}, the row has {keys}");
-                Err(Error::data(self.path, Some(row.line), why, KNOWN))
-            }
-        }
+    /// Whether the row has the columns of `shape`.
+    pub(super) fn has(&self, row: &RawRow, shape: Shape) -> bool {
+        sets(shape).iter().any(|set| set.iter().all(|f| self.get(row, f).is_some()))
+    }
+
+    fn check_all(&self, shape: Shape, facts: &Facts) -> Result<Shape> {
+        let Some((line, keys)) = &facts.lacking else { return Ok(shape) };
+        let set = |set: &&[&str]| set.iter().map(|f| format!("`{}`", self.name(f))).collect::<Vec<_>>().join(" and ");
+        let wanted: Vec<_> = sets(shape).iter().map(set).collect();
+        let why = format!("shape `{}` needs {}, the row has {keys}", label(shape), wanted.join(", or "));
+        Err(Error::data(self.path, Some(*line), why, KNOWN))
     }
 
     /// The rows that have the shape asked for or, without one, the shape that most have; the others are put down.
@@ -111,28 +119,19 @@ impl Reader<'_> {
         Ok(fitting)
     }
 
-    pub(super) fn detect(&self, rows: &[RawRow]) -> Result<Shape> {
-        if let Some((shape, _)) = SHAPES.iter().find(|(shape, _)| rows.iter().all(|r| self.fits(r, *shape))) {
-            return Ok(*shape);
+    fn detect(&self, facts: &Facts) -> Result<Shape> {
+        if let Some(shape) = facts.fitting() {
+            return Ok(shape);
         }
-        let of = |row: &RawRow| SHAPES.iter().find(|(shape, _)| self.fits(row, *shape)).map(|(s, _)| *s);
-        if let Some(row) = rows.iter().find(|r| of(r).is_none()) {
-            let (keys, seen) = (keys(&row.fields), seen(rows));
-            let why = format!("no known shape fits this row; its columns are {keys}; columns of the file: {seen}");
-            return Err(Error::data(self.path, Some(row.line), why, KNOWN));
+        if let Some((line, keys)) = &facts.unknown {
+            let why = format!("no known shape fits this row; its columns are {keys}; columns of the file: {}", facts.seen());
+            return Err(Error::data(self.path, Some(*line), why, KNOWN));
         }
-        let first = &rows[0];
-        let shape = of(first);
-        let other = rows.iter().find(|r| of(r) != shape).unwrap_or(first);
-        let why = format!(
-            "rows of differing shapes: line {} is `{}`, line {} is `{}`",
-            first.line,
-            shape.map_or("?", label),
-            other.line,
-            of(other).map_or("?", label)
-        );
+        let named = |at: &Option<(usize, Option<Shape>)>| at.map_or((0, "?"), |(line, shape)| (line, shape.map_or("?", label)));
+        let ((first, shape), (other, another)) = (named(&facts.first), named(&facts.other));
+        let why = format!("rows of differing shapes: line {first} is `{shape}`, line {other} is `{another}`");
         let help = "put each shape into a file of its own and list both in the recipe, or map its columns to one shape";
-        Err(Error::data(self.path, Some(other.line), why, help))
+        Err(Error::data(self.path, Some(other), why, help))
     }
 
     /// Keys of the source that mean nothing for the shape of this file.
@@ -162,7 +161,6 @@ pub(super) fn keys(fields: &Map<String, Value>) -> String {
     fields.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn seen(rows: &[RawRow]) -> String {
-    let all: BTreeSet<_> = rows.iter().flat_map(|r| r.fields.keys()).collect();
-    all.iter().take(20).map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
+fn sets(shape: Shape) -> &'static [&'static [&'static str]] {
+    SHAPES.iter().find(|(s, _)| *s == shape).map_or(&[], |(_, sets)| sets)
 }

@@ -3,6 +3,7 @@
 //! The shape is decided over the whole file. Refuses to know files, templates and tokens.
 
 mod detect;
+mod facts;
 mod message;
 mod calls;
 mod preference;
@@ -17,15 +18,17 @@ mod kinds_tests;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+pub(super) use self::facts::Facts;
 use self::flan::Task;
 use super::report::{Reason, Split};
-use super::source::{self, Faults, RawRow, kind};
+use super::source::{self, Faults, Feed, RawRow, kind};
 use super::{Message, RowKind, loss};
 use crate::error::{Error, Result};
-use crate::recipe::{Shape, Source, Templates};
+use crate::recipe::{Malformed, Shape, Source, Templates};
 
 /// What a row became.
 #[derive(Debug)]
@@ -52,17 +55,26 @@ pub(super) struct Piece {
 }
 
 /// How the rows of one file are read: its shape and its names of our fields.
+#[derive(Clone)]
 pub(super) struct Reader<'a> {
     path: &'a Path,
     source: &'a Source,
     pub(super) shape: Shape,
-    task: Option<Task>,
+    task: Option<Arc<Task>>,
     /// What is drawn for a row depends on these.
     draw: (Split, u64),
     /// Rows that cannot be used.
     pub(super) faults: Faults,
     /// Columns (and keys of messages) that carry something this program does not use.
     pub(super) ignored: BTreeSet<String>,
+}
+
+/// The rows of a source and how they are read.
+pub(super) struct Stream<'a> {
+    pub(super) reader: Reader<'a>,
+    pub(super) feed: Feed,
+    /// The shape is decided; else [`Reader::settle`] is to be asked first.
+    pub(super) sure: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -85,14 +97,14 @@ impl<'a> Reader<'a> {
             (true, _) => {
                 let mut task = Task::read(path)?;
                 let rows = task.rows(&mut reader.faults)?;
-                (reader.shape, reader.task) = (Shape::Flan, Some(task));
+                (reader.shape, reader.task) = (Shape::Flan, Some(Arc::new(task)));
                 reader.check_keys()?;
                 Ok((reader, rows))
             }
             (false, _) => {
                 let mut rows = source::read(path, &mut reader.faults)?;
                 if reader.faults.drops() {
-                    reader.check_columns(&rows)?;
+                    reader.check_columns(&Facts::of(&reader, &rows))?;
                     rows = reader.fitting(rows)?;
                 }
                 if rows.is_empty() {
@@ -102,6 +114,31 @@ impl<'a> Reader<'a> {
                 Ok((Reader { faults, ..Reader::new(path, source, &rows)? }, rows))
             }
         }
+    }
+
+    /// As [`Reader::open`], of JSON Lines a part at a time. Where malformed rows are left out all of the file is read, as its
+    /// shape is the one that most rows have.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub(super) fn stream(source: &'a Source, split: Split, seed: u64) -> Result<Stream<'a>> {
+        let path = source.path.as_path();
+        let whole = Task::is_at(path) || source.shape == Some(Shape::Flan) || source.malformed == Malformed::Drop;
+        if whole || !Feed::is_of(path) {
+            let (reader, rows) = Reader::open(source, split, seed)?;
+            return Ok(Stream { reader, feed: Feed::whole(path, rows), sure: true });
+        }
+        let reader = Reader { draw: (split, seed), ..Reader::bare(path, source) };
+        Ok(Stream { reader, feed: Feed::open(path)?, sure: false })
+    }
+
+    /// Reads the rows as `shape` from here on.
+    ///
+    /// # Errors
+    /// [`Error::Data`]: a key of the source that means nothing for the shape.
+    pub(super) fn settle(&mut self, shape: Shape) -> Result<()> {
+        self.shape = shape;
+        self.check_keys()
     }
 
     fn bare(path: &'a Path, source: &'a Source) -> Reader<'a> {
@@ -116,12 +153,7 @@ impl<'a> Reader<'a> {
     /// there, a key of the source that means nothing for the shape.
     pub(super) fn new(path: &'a Path, source: &'a Source, rows: &[RawRow]) -> Result<Reader<'a>> {
         let mut reader = Reader::bare(path, source);
-        reader.check_columns(rows)?;
-        reader.shape = match source.shape {
-            Some(shape) => reader.check_all(shape, rows)?,
-            None => reader.detect(rows)?,
-        };
-        reader.check_keys()?;
+        reader.settle(reader.shape_of(&Facts::of(&reader, rows))?)?;
         Ok(reader)
     }
 

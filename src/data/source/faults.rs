@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::recipe::Malformed;
 
 /// The malformed rows of one file.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::data) struct Faults {
     what: Malformed,
     /// Lines of the rows that are left out.

@@ -9,13 +9,18 @@ use crate::error::{Error, Result};
 
 /// One object a line.
 pub(super) fn read_lines(path: &Path, text: &str, faults: &mut Faults) -> Result<Vec<RawRow>> {
+    read_lines_from(path, 1, text, faults)
+}
+
+/// As [`read_lines`], of text that begins with line `first` of the file.
+pub(super) fn read_lines_from(path: &Path, first: usize, text: &str, faults: &mut Faults) -> Result<Vec<RawRow>> {
     let mut rows = Vec::new();
     for (i, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
-        let value = serde_json::from_str(line).map_err(|e| malformed(path, i + 1, &e, JSONL_HELP));
-        match value.and_then(|value| row(path, i + 1, value)) {
+        let value = serde_json::from_str(line).map_err(|e| malformed(path, first + i, &e, JSONL_HELP));
+        match value.and_then(|value| row(path, first + i, value)) {
             Ok(row) => rows.push(row),
             Err(error) => faults.put(error)?,
         }

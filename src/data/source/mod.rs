@@ -4,6 +4,7 @@
 //! Refuses to know what the columns of a row mean.
 
 mod faults;
+mod feed;
 mod lines;
 mod packed;
 mod table;
@@ -12,6 +13,7 @@ mod text;
 use std::path::Path;
 
 pub(super) use faults::Faults;
+pub(super) use feed::{Chunk, Feed};
 pub(super) use packed::read_text;
 use serde_json::{Map, Value};
 
@@ -29,30 +31,38 @@ pub(super) struct RawRow {
 /// # Errors
 /// [`Error::Io`] when it cannot be read, [`Error::Data`] with the line when it is not rows of its format or has none.
 pub(super) fn read(path: &Path, faults: &mut Faults) -> Result<Vec<RawRow>> {
+    let text = read_text(path)?;
+    let rows = format(path)?(path, text.strip_prefix('\u{feff}').unwrap_or(&text), faults)?;
+    if rows.is_empty() && faults.lines.is_empty() { Err(no_rows(path)) } else { Ok(rows) }
+}
+
+type Format = fn(&Path, &str, &mut Faults) -> Result<Vec<RawRow>>;
+
+/// How the text of a file is read, by its name.
+fn format(path: &Path) -> Result<Format> {
     let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-    let read: fn(&Path, &str, &mut Faults) -> Result<Vec<RawRow>> =
-        match inner.rsplit_once('.').map(|(_, e)| e).unwrap_or_default() {
-            "jsonl" | "ndjson" => lines::read_lines,
-            "json" => lines::read_json,
-            "csv" => |path, text, faults| table::read(path, text, b',', faults),
-            "tsv" => |path, text, faults| table::read(path, text, b'\t', faults),
-            "txt" | "md" => text::read,
-            other => {
-                return Err(Error::data(path, None, format!("files ending in `.{other}` are not read"), FORMATS_HELP));
-            }
-        };
-    let text = read_text(path)?;
-    let rows = read(path, text.strip_prefix('\u{feff}').unwrap_or(&text), faults)?;
-    if rows.is_empty() && faults.lines.is_empty() {
-        return Err(Error::data(
-            path,
-            None,
-            "the file has no rows",
-            "put at least one row into it, or remove it from the recipe",
-        ));
-    }
-    Ok(rows)
+    Ok(match inner.rsplit_once('.').map(|(_, e)| e).unwrap_or_default() {
+        "jsonl" | "ndjson" => lines::read_lines,
+        "json" => lines::read_json,
+        "csv" => |path, text, faults| table::read(path, text, b',', faults),
+        "tsv" => |path, text, faults| table::read(path, text, b'\t', faults),
+        "txt" | "md" => text::read,
+        other => {
+            return Err(Error::data(path, None, format!("files ending in `.{other}` are not read"), FORMATS_HELP));
+        }
+    })
+}
+
+/// Whether a file has a row a line, so that it can be cut anywhere between lines.
+fn is_lines(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    inner.ends_with(".jsonl") || inner.ends_with(".ndjson")
+}
+
+fn no_rows(path: &Path) -> Error {
+    Error::data(path, None, "the file has no rows", "put at least one row into it, or remove it from the recipe")
 }
 
 const FORMATS_HELP: &str = "convert it to JSON Lines (`.jsonl`, one object a line); also read: .json, .csv, .tsv, .txt, .md, and \

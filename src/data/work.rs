@@ -1,0 +1,259 @@
+//! What becomes of some rows of a file: read, rendered, tokenised, and dropped or cut as the recipe says about long ones.
+//!
+//! Refuses to know which chunk of the file they are and what the others hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::encode::Encoded;
+use super::report::{Dropped, Injected, Long, Reason};
+use super::shape::{Converted, Facts, Piece, Reader};
+use super::source::RawRow;
+use super::spool::Batch;
+use super::{Prompt, Renderer, Row};
+use crate::error::{Error, Result};
+use crate::recipe::OverLong;
+
+/// Fewest rows that a thread takes at a time.
+const FEWEST: usize = 16;
+
+/// How the rows of one source are worked on.
+#[derive(Clone)]
+pub(super) struct Work<'a> {
+    pub(super) reader: Reader<'a>,
+    pub(super) renderer: &'a Renderer,
+    pub(super) path: &'a Path,
+    /// Index of the source.
+    pub(super) source: usize,
+    pub(super) over_long: OverLong,
+    pub(super) max_length: usize,
+    /// Prompts are wanted besides the tokens.
+    pub(super) prompts: bool,
+}
+
+/// Rows as conversations.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) rows: Vec<Row>,
+    dropped: Vec<Dropped>,
+    /// Rows that lie in others, beyond the first of each.
+    held: usize,
+    ignored: BTreeSet<String>,
+}
+
+/// What some rows became.
+#[derive(Default)]
+pub(super) struct Done {
+    pub(super) facts: Facts,
+    /// Rows read.
+    pub(super) read: usize,
+    /// Rows that are conversations, whether they are used or not.
+    pub(super) converted: usize,
+    pub(super) beyond_limit: usize,
+    pub(super) ignored: BTreeSet<String>,
+    pub(super) batch: Batch,
+    /// Of each row of `batch`: which of the conversations it is.
+    pub(super) places: Vec<u32>,
+    pub(super) tallies: Tallies,
+    pub(super) prompts: Vec<Prompt>,
+    pub(super) dropped: Vec<Dropped>,
+    pub(super) truncated: Vec<Long>,
+    pub(super) injected: Vec<Injected>,
+    pub(super) open_answers: usize,
+}
+
+/// Of rows: how many tokens are trained, then (role, tokens) for each role; roles are named once.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    pub(super) roles: Vec<String>,
+    pub(super) values: Vec<u32>,
+    pub(super) lengths: Vec<u32>,
+}
+
+impl Tallies {
+    fn push(&mut self, encoded: &Encoded, roles: &[String]) {
+        let start = self.values.len();
+        self.values.push(encoded.trained.iter().filter(|t| **t).count() as u32);
+        let mut last = (None, 0);
+        for turn in &encoded.turn {
+            if last.0 != Some(*turn) {
+                last = (Some(*turn), self.slot(start, turn.map_or("template", |i| &roles[i])));
+            }
+            self.values[last.1] += 1;
+        }
+        self.lengths.push((self.values.len() - start) as u32);
+    }
+
+    /// Where the row whose tally begins at `start` counts the tokens of `role`.
+    fn slot(&mut self, start: usize, role: &str) -> usize {
+        let number = index_of(&mut self.roles, role);
+        let known = (start + 1..self.values.len()).step_by(2).find(|at| self.values[*at] == number);
+        known.unwrap_or_else(|| {
+            self.values.extend([number, 0]);
+            self.values.len() - 2
+        }) + 1
+    }
+}
+
+/// The number of `name` among `names`, where it is put if it is new.
+pub(super) fn index_of(names: &mut Vec<String>, name: &str) -> u32 {
+    let at = names.iter().position(|n| n == name).unwrap_or_else(|| {
+        names.push(name.to_string());
+        names.len() - 1
+    });
+    at as u32
+}
+
+/// A row that is used.
+struct Ready {
+    place: usize,
+    encoded: Encoded,
+    roles: Vec<String>,
+    prompt: Option<Prompt>,
+}
+
+impl Work<'_> {
+    /// Rows as conversations; empty ones are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with the line of a row that cannot be used.
+    pub(super) fn convert(&self, raw: &[RawRow]) -> Result<Rows> {
+        let (mut reader, mut out) = (self.reader.clone(), Rows::default());
+        reader.faults.lines.clear();
+        for row in raw {
+            let converted = match reader.convert(row) {
+                Ok(converted) => converted,
+                Err(error) => {
+                    reader.faults.put(error)?;
+                    continue;
+                }
+            };
+            match converted {
+                Converted::Row(kind) => out.rows.push(Row::new(self.source, row.line, kind)),
+                Converted::Rows(pieces) => {
+                    out.held += pieces.len().saturating_sub(1);
+                    pieces.into_iter().for_each(|piece| self.piece(piece, &mut out));
+                }
+                Converted::Empty => out.dropped.push(self.dropped(row.line, Reason::Empty)),
+                Converted::Dropped(reason) => out.dropped.push(self.dropped(row.line, reason)),
+            }
+        }
+        out.dropped.extend(reader.faults.lines.iter().map(|line| self.dropped(*line, Reason::Malformed)));
+        out.ignored = reader.ignored;
+        Ok(out)
+    }
+
+    /// One of the rows that a row holds.
+    fn piece(&self, piece: Piece, out: &mut Rows) {
+        match piece.became {
+            Ok(kind) => {
+                let (task, cluster, references) = (piece.task, piece.cluster, piece.references);
+                out.rows.push(Row { task, cluster, references, ..Row::new(self.source, piece.line, kind) });
+            }
+            Err(reason) => out.dropped.push(self.dropped(piece.line, reason)),
+        }
+    }
+
+    fn dropped(&self, line: usize, reason: Reason) -> Dropped {
+        Dropped { source: self.source, line, reason }
+    }
+
+    /// The tokens of rows in their order, whatever the number of threads; of those rows alone that `wanted` says.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with the line of a row that cannot be used, or is too long where that is an error.
+    pub(super) fn run(&self, raw: &[RawRow], wanted: impl Fn(usize) -> bool + Sync) -> Result<Done> {
+        let facts = Facts::of(&self.reader, raw);
+        let Rows { rows, dropped, held, ignored } = self.convert(raw)?;
+        let (read, converted) = (raw.len() + held, rows.len());
+        let mut done = Done { facts, read, converted, ignored, dropped, ..Done::default() };
+        let ready: Vec<Option<Result<Ready>>> = rows
+            .par_iter()
+            .enumerate()
+            .with_min_len(FEWEST)
+            .map(|(place, row)| wanted(place).then(|| self.encode(place, row)))
+            .collect();
+        for (row, ready) in rows.iter().zip(ready) {
+            match ready {
+                None => done.beyond_limit += 1,
+                Some(ready) => self.admit(row, ready?, &mut done)?,
+            }
+        }
+        Ok(done)
+    }
+
+    fn encode(&self, place: usize, row: &Row) -> Result<Ready> {
+        let (encoded, roles) = self.renderer.encoded_with_roles(row).map_err(|e| at_row(e, self.path, row.line))?;
+        let prompt = if self.prompts { self.prompt(row)? } else { None };
+        Ok(Ready { place, encoded, roles, prompt })
+    }
+
+    /// What to generate from for a row; `None` for plain text.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with the line of a row that the template refuses.
+    pub(super) fn prompt(&self, row: &Row) -> Result<Option<Prompt>> {
+        self.renderer.prompt(row).map_err(|e| at_row(e, self.path, row.line))
+    }
+
+    /// Takes the row, cut or dropped as the recipe says about long ones.
+    fn admit(&self, row: &Row, mut ready: Ready, done: &mut Done) -> Result<()> {
+        let (source, line, tokens) = (row.source, row.line, ready.encoded.ids.len());
+        let mut cut = false;
+        if tokens > self.max_length {
+            match self.over_long {
+                OverLong::Drop => {
+                    done.dropped.push(self.dropped(line, Reason::OverLong { tokens }));
+                    return Ok(());
+                }
+                OverLong::Error => {
+                    let why = format!("the row has {tokens} tokens, `train.max_length` is {}", self.max_length);
+                    let help = "shorten it, raise `train.max_length`, or set `data.over_long = \"drop\"`";
+                    return Err(Error::data(self.path, Some(line), why, help));
+                }
+                OverLong::Truncate => {
+                    ready.encoded.ids.truncate(self.max_length);
+                    ready.encoded.trained.truncate(self.max_length);
+                    ready.encoded.turn.truncate(self.max_length);
+                    cut = true;
+                }
+            }
+        }
+        if !ready.encoded.trained.contains(&true) {
+            done.dropped.push(self.dropped(line, Reason::NoTrainedToken));
+            return Ok(());
+        }
+        if cut {
+            done.truncated.push(Long { source, line, tokens });
+        }
+        done.batch.push(&ready.encoded.ids, &ready.encoded.trained, line);
+        done.places.push(ready.place as u32);
+        done.tallies.push(&ready.encoded, &ready.roles);
+        done.prompts.extend(ready.prompt);
+        done.open_answers += ready.encoded.open_answers;
+        done.injected.extend(injected(source, line, &ready.encoded));
+        Ok(())
+    }
+}
+
+/// The error of a template or a tokenizer, at the row that caused it.
+fn at_row(error: Error, path: &Path, line: usize) -> Error {
+    match error {
+        Error::Template { name, line: place, why, help } => {
+            let place = place.map(|l| format!(" line {l}")).unwrap_or_default();
+            Error::data(path, Some(line), format!("chat template {name}{place}: {why}"), help)
+        }
+        Error::Usage { what, why, help } => Error::data(path, Some(line), format!("{what}: {why}"), help),
+        other => other,
+    }
+}
+
+fn injected(source: usize, line: usize, encoded: &Encoded) -> Vec<Injected> {
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    for token in &encoded.injected {
+        *times.entry(token).or_default() += 1;
+    }
+    times.into_iter().map(|(token, times)| Injected { source, line, token: token.into(), times }).collect()
+}
