@@ -207,7 +207,7 @@ impl<'a> Loading<'a> {
         let index = self.report.sources.len();
         let Stream { mut reader, mut feed, mut sure } = Reader::stream(source, split, self.job.seed)?;
         if !sure {
-            let facts = Facts::of(&reader, &*feed.first()?);
+            let facts = Facts::of(&reader, &feed.first()?);
             sure = self.shape(&mut reader, &feed, facts, index)?;
         }
         let work = self.work(&source.path, reader, index, split == Split::Heldout);
