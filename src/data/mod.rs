@@ -34,6 +34,7 @@ mod report;
 mod work;
 mod tally;
 mod load;
+mod turns;
 pub mod curate;
 #[cfg(test)]
 mod pitfalls;
@@ -52,6 +53,7 @@ pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, 
 pub use row::{Conversation, Loss, Message, Preference, Row, RowKind};
 pub use template::{Clock, Jinja};
 pub use tokenizer::{Special, Tokenizer, Tokens};
+pub use turns::{Piece, Shown, turns};
 
 /// A row as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -239,7 +239,7 @@ impl Work<'_> {
 }
 
 /// The error of a template or a tokenizer, at the row that caused it.
-fn at_row(error: Error, path: &Path, line: usize) -> Error {
+pub(super) fn at_row(error: Error, path: &Path, line: usize) -> Error {
     match error {
         Error::Template { name, line: place, why, help } => {
             let place = place.map(|l| format!(" line {l}")).unwrap_or_default();

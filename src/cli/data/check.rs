@@ -10,7 +10,7 @@ use crate::cli::stop;
 use crate::data::curate::{self, Flaw, Low, Place, Scan, Settings, Summary};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::recipe::{Recipe, Source, in_folder};
+use crate::recipe::{Malformed, Recipe, Source, in_folder};
 
 /// Find copies, leaks of held-out rows, refusals, garbage, personal data; languages, lengths, spread, quality.
 #[derive(Debug, Args)]
@@ -40,6 +40,9 @@ pub(super) struct RowsArgs {
     /// Words of a run that makes a row a leak
     #[arg(long, value_name = "N", default_value_t = 13, value_parser = clap::value_parser!(u16).range(3..=100))]
     ngram: u16,
+    /// Leave out rows that cannot be read, and count them, in place of ending with the first (a recipe says it with `malformed`)
+    #[arg(long)]
+    skip_malformed: bool,
     /// The file's name of a column, e.g. --column instruction=question
     #[arg(long = "column", value_name = "OURS=THEIRS", value_parser = column)]
     columns: Vec<(String, String)>,
@@ -72,7 +75,8 @@ impl RowsArgs {
                 (settings.sources, settings.heldout) = (recipe.data.train, recipe.data.heldout);
             }
             named => {
-                let source = |path: PathBuf| Source { path, columns: self.columns.clone(), ..Source::default() };
+                let malformed = if self.skip_malformed { Malformed::Drop } else { Malformed::Error };
+                let source = |path: PathBuf| Source { path, columns: self.columns.clone(), malformed, ..Source::default() };
                 settings.sources = files_of(named)?.into_iter().map(source).collect();
             }
         }

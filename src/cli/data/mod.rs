@@ -7,6 +7,7 @@ mod page;
 mod plots;
 mod render;
 mod show;
+mod show_page;
 
 use clap::{Args, Subcommand};
 

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::show_page;
 use crate::data::pack::Fill;
 use crate::data::{self, Counts, ExampleRef, Examples, Loaded, Long, Reason, Renderer, Report, Tokenizer};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::recipe::{self, Recipe};
 
 /// Print rendered examples with their trained tokens marked, and what became of every row.
@@ -22,6 +24,9 @@ pub(super) struct ShowArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Write the first rows of each file as a page too: roles in colours, what is learnt marked, both sides of preferences
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Replace a value, e.g. --set train.max_length=512
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -32,11 +37,15 @@ pub(super) struct ShowArgs {
 /// # Errors
 /// What is wrong with the recipe, the tokenizer or the data; writing to standard output failed.
 pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
-    let ShowArgs { recipe, n, json, set } = args;
+    let ShowArgs { recipe, n, json, html, set } = args;
     let recipe = Recipe::load(recipe, set)?;
     let tokenizer = open(&recipe)?;
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
     let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
+    if let Some(path) = html {
+        let rows = data::turns(&recipe.data, &renderer, recipe.train.seed, *n)?;
+        files::write_atomic(path, show_page::page(&rows, &account(&loaded.report)).as_bytes())?;
+    }
     let mut out = std::io::stdout().lock();
     let fill = fill(&recipe.train, &loaded.train);
     if *json {

@@ -70,6 +70,7 @@ impl Why {
             Why::Language { .. } => "language",
             Why::Flaw { flaw } => flaw.name(),
             Why::Unusable { because: Reason::Empty } => "empty",
+            Why::Unusable { because: Reason::Malformed } => "malformed",
             Why::Unusable { .. } => "unusable",
             Why::Pii => "pii",
             Why::Quality { .. } => "quality",

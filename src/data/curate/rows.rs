@@ -204,6 +204,8 @@ pub fn raw_rows(
             take(Raw { line: row.line as u32, instances: left, fields })?;
         }
     }
+    // [`open`] counts what could not be read last.
+    reader.faults.lines.iter().for_each(|_| _ = asked());
     Ok(())
 }
 

@@ -129,6 +129,24 @@ fn what_is_read_is_kept_or_dropped_with_a_reason() {
 }
 
 #[test]
+fn malformed_rows_end_the_work_or_are_counted() {
+    let good = [row("Name a fruit that is red.", "An apple is one."), row("Name a town in the north.", "Umea is one.")];
+    let text = format!("{}\n{{\"instruction\": \n{}\n{{\"instruction\": 7, \"output\": \"x\"}}\n", good[0], good[1]);
+    let dir = scratch(&[("rows.jsonl", &text)]);
+    let (code, _, stderr) = run(dir.path(), &["curate", "rows.jsonl", "--out", "kept.jsonl"]);
+    assert!(code == Some(2) && stderr.contains("rows.jsonl:2") && !dir.path().join("kept.jsonl").exists(), "{stderr}");
+    let told = done(dir.path(), &["curate", "rows.jsonl", "--out", "kept.jsonl", "--skip-malformed"]);
+    assert!(told.contains("4 rows read = 2 kept + 2 dropped") && told.contains("2 dropped: malformed"), "{told}");
+    let lines: Vec<_> = read(&dir.path().join("kept.jsonl")).iter().map(|r| r["curated_from"]["line"].clone()).collect();
+    assert_eq!(lines, [1, 3]);
+    let account: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.path().join("kept.jsonl.curation.json")).unwrap()).unwrap();
+    let mut lines: Vec<_> = account["dropped"].as_array().unwrap().iter().map(|d| d["line"].as_u64().unwrap()).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, [2, 4]);
+}
+
+#[test]
 fn nothing_goes_that_was_not_asked_for() {
     let dir = faulty();
     done(dir.path(), &["curate", "a.jsonl", "b.jsonl", "--out", "kept.jsonl", "--keep-copies"]);

@@ -1,0 +1,157 @@
+//! The first rows of every file as pieces of text: who says each, and whether it is learnt. For a person to look at.
+//!
+//! Of preferences both answers are given, of labelled rows what their label says. Refuses to know how it is shown.
+
+use std::path::PathBuf;
+
+use super::work::at_row;
+use super::shape::{Converted, Reader};
+use super::{Renderer, Row, RowKind, Split};
+use crate::error::Result;
+use crate::recipe::{Data, Source};
+
+/// A row, or one side of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub path: PathBuf,
+    pub line: usize,
+    /// `chosen`, `rejected`, `desirable` or `undesirable`, where the row has such a side.
+    pub side: Option<&'static str>,
+    pub tokens: usize,
+    /// Tokens that carry loss.
+    pub trained: usize,
+    pub pieces: Vec<Piece>,
+}
+
+/// Text of one turn, or of the template between turns, all of it learnt or none of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// `None`: the template's.
+    pub role: Option<String>,
+    pub trained: bool,
+    pub text: String,
+}
+
+/// Up to `n` rows of each training file, as the template writes them and not cut.
+///
+/// # Errors
+/// [`crate::Error::Data`] with file and line for what cannot be read or rendered.
+pub fn turns(data: &Data, renderer: &Renderer, seed: u64, n: usize) -> Result<Vec<Shown>> {
+    let mut shown = Vec::new();
+    for source in &data.train {
+        // With `take` a row would have one side alone.
+        let whole = Source { take: None, ..source.clone() };
+        let (mut reader, rows) = Reader::open(&whole, Split::Train, seed)?;
+        let mut left = n;
+        for raw in &rows {
+            if left == 0 {
+                break;
+            }
+            let kinds: Vec<(usize, RowKind)> = match reader.convert(raw) {
+                Ok(Converted::Row(kind)) => vec![(raw.line, kind)],
+                Ok(Converted::Rows(pieces)) => pieces.into_iter().filter_map(|p| Some((p.line, p.became.ok()?))).collect(),
+                Ok(Converted::Empty | Converted::Dropped(_)) => continue,
+                Err(error) => {
+                    reader.faults.put(error)?;
+                    continue;
+                }
+            };
+            for (line, kind) in kinds.into_iter().take(left) {
+                left -= 1;
+                for (side, kind) in sides(kind) {
+                    shown.push(row(renderer, &source.path, line, side, kind)?);
+                }
+            }
+        }
+    }
+    Ok(shown)
+}
+
+fn sides(kind: RowKind) -> Vec<(Option<&'static str>, RowKind)> {
+    match kind {
+        RowKind::Preference(pair) => {
+            let with = |answer| {
+                let mut conversation = pair.prompt.clone();
+                conversation.messages.extend(answer);
+                RowKind::Chat(conversation)
+            };
+            vec![(Some("chosen"), with(pair.chosen)), (Some("rejected"), with(pair.rejected))]
+        }
+        RowKind::Labelled { conversation, desirable } => {
+            vec![(Some(if desirable { "desirable" } else { "undesirable" }), RowKind::Chat(conversation))]
+        }
+        other => vec![(None, other)],
+    }
+}
+
+fn row(renderer: &Renderer, path: &std::path::Path, line: usize, side: Option<&'static str>, kind: RowKind) -> Result<Shown> {
+    let (encoded, roles) = renderer.encoded_with_roles(&Row::new(0, line, kind)).map_err(|e| at_row(e, path, line))?;
+    let is = |i: usize| (encoded.turn[i], encoded.trained[i]);
+    let (mut pieces, mut before, mut start) = (Vec::new(), String::new(), 0);
+    for end in 1..=encoded.ids.len() {
+        if end < encoded.ids.len() && is(end) == is(start) {
+            continue;
+        }
+        // Decoding from the beginning keeps what a decoder drops at the start of a text (a space, usually).
+        let upto = renderer.tokenizer().decode(&encoded.ids[..end], false)?;
+        let text = match upto.strip_prefix(&before) {
+            Some(text) => text.to_string(),
+            None => renderer.tokenizer().decode(&encoded.ids[start..end], false)?,
+        };
+        pieces.push(Piece { role: encoded.turn[start].map(|t| roles[t].clone()), trained: encoded.trained[start], text });
+        (before, start) = (upto, end);
+    }
+    let (tokens, trained) = (encoded.ids.len(), encoded.trained.iter().filter(|t| **t).count());
+    Ok(Shown { path: path.to_path_buf(), line, side, tokens, trained, pieces })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tiny::{chatml, with_file};
+    use crate::recipe::{OverLong, Take, Template};
+
+    fn shown(text: &str, take: Option<Take>) -> Vec<Shown> {
+        with_file("rows.jsonl", text, |path| {
+            let source = Source { path: path.to_path_buf(), take, ..Source::default() };
+            let data = Data { train: vec![source], heldout: vec![], heldout_fraction: 0.0, over_long: OverLong::Drop };
+            turns(&data, &Renderer::new(chatml(), &Template::default()).unwrap(), 0, 1).unwrap()
+        })
+    }
+
+    fn said<'a>(shown: &'a Shown, role: &str) -> Vec<(&'a str, bool)> {
+        shown.pieces.iter().filter(|p| p.role.as_deref() == Some(role)).map(|p| (p.text.as_str(), p.trained)).collect()
+    }
+
+    #[test]
+    fn pieces_say_who_speaks_and_together_are_the_row() {
+        let rows = shown("{\"prompt\": \"a\", \"completion\": \"yes\"}\n{\"prompt\": \"b\", \"completion\": \"no\"}\n", None);
+        assert_eq!((rows.len(), rows[0].line, rows[0].side), (1, 1, None));
+        assert_eq!(said(&rows[0], "user"), [("a", false)]);
+        assert_eq!(said(&rows[0], "assistant").concat_text(), "yes<|im_end|>");
+        let all: String = rows[0].pieces.iter().map(|p| p.text.as_str()).collect();
+        assert_eq!(all, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n");
+        let trained: String = rows[0].pieces.iter().filter(|p| p.trained).map(|p| p.text.as_str()).collect();
+        assert_eq!(trained, "yes<|im_end|>");
+    }
+
+    trait Text {
+        fn concat_text(&self) -> String;
+    }
+
+    impl Text for Vec<(&str, bool)> {
+        fn concat_text(&self) -> String {
+            self.iter().map(|(text, _)| *text).collect()
+        }
+    }
+
+    #[test]
+    fn preferences_have_both_sides_whatever_is_taken() {
+        let text = "{\"prompt\": \"a\", \"chosen\": \"good\", \"rejected\": \"bad\"}\n";
+        let rows = shown(text, Some(Take::Chosen));
+        assert_eq!(rows.iter().map(|r| r.side).collect::<Vec<_>>(), [Some("chosen"), Some("rejected")]);
+        assert_eq!(said(&rows[1], "assistant").concat_text(), "bad<|im_end|>");
+        let labelled = shown("{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}\n", Some(Take::Desirable));
+        assert_eq!(labelled[0].side, Some("undesirable"));
+    }
+}
