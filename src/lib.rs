@@ -19,7 +19,7 @@
 //! | 4 | [`model`] | checkpoints, the one decoder, `FrozenLinear`, `Site`, `Adapt` |
 //! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
 //! | 6 | [`generate`] | KV cache, sampling, batches |
-//! | 7 | [`train`], [`eval`], [`artifact`] | each its own job; none uses another |
+//! | 7 | [`train`], [`eval`], [`artifact`], [`synth`] | each its own job; none uses another |
 //! | 8 | [`conform`], [`bench`], [`estimate`] | golden cases; how fast this machine trains; what a run will take |
 //! | 9 | [`cli`] | one file a verb |
 //!
@@ -46,6 +46,7 @@ pub mod generate;
 pub mod train;
 pub mod eval;
 pub mod artifact;
+pub mod synth;
 pub mod conform;
 pub mod bench;
 pub mod estimate;

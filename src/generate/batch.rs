@@ -29,6 +29,26 @@ pub fn batch(
     pad: u32,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<u32>>> {
+    batch_until(model, adapt, prompts, sampling, limits, rows, pad, &mut |_, _| Ok(false), progress)
+}
+
+/// As [`batch`]; an answer also ends, its last token included, when `ended` says so of it: it is asked after every token,
+/// with the prompt's place and the answer so far.
+///
+/// # Errors
+/// As [`batch`], and what `ended` returns.
+#[allow(clippy::too_many_arguments, reason = "as batch")]
+pub fn batch_until(
+    model: &Model,
+    adapt: &dyn Adapt,
+    prompts: &[Vec<u32>],
+    sampling: &Sampling,
+    limits: &Limits,
+    rows: usize,
+    pad: u32,
+    ended: &mut dyn FnMut(usize, &[u32]) -> Result<bool>,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<Vec<u32>>> {
     sampling.check()?;
     check(model, prompts)?;
     if limits.max_new_tokens == 0 {
@@ -42,7 +62,8 @@ pub fn batch(
         let mut running = Running::start(model, prompts, group, limits)?;
         let mut logits = running.prefill(model, adapt, pad)?;
         loop {
-            complete += running.choose(&mut logits, sampling, limits, model.config.max_positions, &mut answers)?;
+            let most = model.config.max_positions;
+            complete += running.choose(&mut logits, sampling, limits, most, ended, &mut answers)?;
             progress(complete)?;
             if running.rows.iter().all(|row| row.ended) {
                 break;
@@ -127,6 +148,7 @@ impl Running {
         sampling: &Sampling,
         limits: &Limits,
         max_positions: usize,
+        until: &mut dyn FnMut(usize, &[u32]) -> Result<bool>,
         answers: &mut [Vec<u32>],
     ) -> Result<usize> {
         let (width, mut ended) = (logits.len() / self.rows.len(), 0);
@@ -136,7 +158,8 @@ impl Running {
             if !stop {
                 row.text.push(id);
             }
-            if stop || row.text.len() - row.asked >= limits.max_new_tokens || row.text.len() > max_positions {
+            let full = row.text.len() - row.asked >= limits.max_new_tokens || row.text.len() > max_positions;
+            if stop || full || until(row.prompt, &row.text[row.asked..])? {
                 row.ended = true;
                 answers[row.prompt] = row.text.split_off(row.asked);
                 ended += 1;
@@ -214,6 +237,20 @@ mod tests {
             let mut session = Session::new(&model, 256).unwrap();
             assert_eq!(&session.generate(&(), "", prompt, &Sampling::GREEDY, &limits, &mut |_| true).unwrap(), answer);
         }
+    }
+
+    #[test]
+    fn an_answer_ends_where_it_is_told_to() {
+        let (model, limits) = (tiny::model(1), Limits { max_new_tokens: 20, stop: Vec::new() });
+        let whole = run(&(), Sampling::GREEDY, &limits, 8);
+        let mut ended = |prompt: usize, answer: &[u32]| Ok(answer.len() > prompt);
+        let ids = prompts();
+        let cut = batch_until(&model, &(), &ids, &Sampling::GREEDY, &limits, 8, 0, &mut ended, &mut |_| Ok(())).unwrap();
+        for (i, (cut, whole)) in cut.iter().zip(&whole).enumerate() {
+            assert_eq!(cut, &whole[..i + 1]);
+        }
+        let mut fails = |_: usize, _: &[u32]| Err(Error::usage("x", "y", "z"));
+        assert!(batch_until(&model, &(), &ids, &Sampling::GREEDY, &limits, 8, 0, &mut fails, &mut |_| Ok(())).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod tiny;
 
-pub use batch::batch;
+pub use batch::{batch, batch_until};
 pub use sample::Sampling;
 pub use session::Session;
 pub use stream::TextStream;

@@ -27,6 +27,7 @@ mod resume;
 mod shapes;
 mod shared;
 mod smollm2_text;
+mod synthesize;
 mod talk;
 mod tidy;
 mod tiny_models;

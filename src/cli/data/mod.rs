@@ -8,6 +8,7 @@ mod plots;
 mod render;
 mod show;
 mod show_page;
+mod synthesize;
 
 use clap::{Args, Subcommand};
 
@@ -18,7 +19,7 @@ use crate::recipe::Recipe;
 pub(super) use show::fill;
 pub use show::show;
 
-/// Look at training data as the model will see it.
+/// Look at training data as the model will see it, and make some.
 #[derive(Debug, Args)]
 pub struct DataArgs {
     #[command(subcommand)]
@@ -35,6 +36,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Write the rows worth keeping to a new file
     Curate(curate::CurateArgs),
+    /// Write instruction data with a model: Self-Instruct's loop, or Alpaca's one call for whole tasks
+    Synthesize(Box<synthesize::SynthesizeArgs>),
 }
 
 /// Runs the verb; `open` finds the tokenizer of a recipe's base model.
@@ -47,5 +50,6 @@ pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Resu
         Verb::Render(args) => render::run(args, open),
         Verb::Check(args) => check::run(args),
         Verb::Curate(args) => curate::run(args),
+        Verb::Synthesize(args) => synthesize::run(args),
     }
 }
