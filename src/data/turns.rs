@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use super::work::at_row;
 use super::shape::{Converted, Reader};
+use super::work::at_row;
 use super::{Renderer, Row, RowKind, Split};
 use crate::error::Result;
 use crate::recipe::{Data, Source};
