@@ -266,7 +266,7 @@ impl Line {
         // What never was there is likelier a wrong address than a server that sleeps.
         let wrong = matches!(error, ConnectionFailed | HostNotFound)
             || matches!(error, Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused);
-        if passes && !(wrong && !self.reached.load(Ordering::SeqCst)) {
+        if passes && (!wrong || self.reached.load(Ordering::SeqCst)) {
             return Failure::Passes { why, wait: None };
         }
         Failure::Stays(fetch(&self.url, why, "check the address, and that the server runs"))

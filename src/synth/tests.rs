@@ -43,7 +43,7 @@ fn said(request: &Request) -> Reply {
             format!(" {}\n10. {}\n11. {}", item(), item(), item())
         }
     };
-    Reply { text, whole: request.seed % 5 != 0 }
+    Reply { text, whole: !request.seed.is_multiple_of(5) }
 }
 
 impl Generator for Rule {
@@ -76,10 +76,10 @@ fn seeds() -> Seeds {
         name: String::new(),
         instruction: format!("Do thing {i} of kind {}.", i * i),
         instances: vec![Instance {
-            input: if i % 2 == 0 { String::new() } else { format!("in {i}") },
+            input: if i.is_multiple_of(2) { String::new() } else { format!("in {i}") },
             output: format!("out {i}"),
         }],
-        is_classification: i % 3 == 0,
+        is_classification: i.is_multiple_of(3),
     };
     Seeds { tasks: (0..12).map(task).collect(), sha256: "0".into() }
 }

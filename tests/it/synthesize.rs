@@ -78,7 +78,7 @@ fn model(body: &Value) -> (u16, &'static str, String) {
     let asked = body["messages"][0]["content"].as_str().or(body["prompt"].as_str()).unwrap();
     let seed = body["seed"].as_u64().unwrap();
     let (text, finish) = if asked.contains("Fixed answers:") {
-        (if seed % 2 == 0 { "Yes" } else { "No" }.to_string(), "stop")
+        (if seed.is_multiple_of(2) { "Yes" } else { "No" }.to_string(), "stop")
     } else if asked.contains("numbered") || asked.contains("A list of 16 tasks") {
         let words = ["apple", "bridge", "candle", "desert", "engine", "forest", "guitar", "harbour", "island", "jungle"];
         let word = |i: u64| words[((seed >> (4 * i)) % 10) as usize];
@@ -113,7 +113,7 @@ fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let task = |i: usize| {
         json!({"id": format!("s{i}"), "instruction": format!("Do {i}."), "instances": [{"input": "", "output": "x"}],
-            "is_classification": i % 3 == 0})
+            "is_classification": i.is_multiple_of(3)})
     };
     let text: String = (0..12).map(|i| format!("{}\n", task(i))).collect();
     std::fs::write(dir.path().join("seeds.jsonl"), text).unwrap();

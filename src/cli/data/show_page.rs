@@ -25,9 +25,9 @@ pub(super) fn page(rows: &[Shown], account: &str) -> String {
         let side = row.side.unwrap_or_default();
         let name = if side.is_empty() { String::new() } else { format!(", {side}") };
         let path = escape(&row.path.display().to_string());
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<article class=\"{side}\"><p>{path}:{}{name}: {} tokens, {} learnt</p><pre>{}</pre></article>\n",
+            "<article class=\"{side}\"><p>{path}:{}{name}: {} tokens, {} learnt</p><pre>{}</pre></article>",
             row.line,
             row.tokens,
             row.trained,
