@@ -26,8 +26,15 @@ pub(crate) fn run(base: &str, out: &Path) -> Result<(f64, f64)> {
 
     let pad = renderer.tokenizer().pad_id();
     let heldout = |adapt: &dyn Adapt| Ok::<_, lorakit::Error>(model.score(adapt, &rows.heldout, 8, pad, &mut |_| Ok(()))?.loss());
-    let job =
-        Job { model: &model, adapter: &adapter, examples: &rows.train, heldout: &rows.heldout, settings: &recipe.train, pad };
+    let job = Job {
+        model: &model,
+        adapter: &adapter,
+        examples: &rows.train,
+        mixture: &rows.mixture,
+        heldout: &rows.heldout,
+        settings: &recipe.train,
+        pad,
+    };
     train::run(&job, None, &mut |event| {
         if let Event::Step { step, loss, lr, .. } = event {
             println!("step {step:3}  loss {loss:.3}  lr {lr:.1e}");

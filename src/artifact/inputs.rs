@@ -161,6 +161,14 @@ fn keys(recipe: &Recipe) -> BTreeMap<String, String> {
             keys.insert(format!("{section}.{key}"), value.to_string());
         }
     }
+    let sources = recipe.data.train.iter().chain(recipe.data.replay.iter().flat_map(|r| &r.sources));
+    let shares: Vec<_> = sources.map(|s| (&s.name, s.weight, s.rows, s.epochs)).collect();
+    if shares.iter().any(|s| *s != (&None, None, None, None)) {
+        keys.insert("data.train (shares)".into(), serde_json::json!(shares).to_string());
+    }
+    if let Some(replay) = &recipe.data.replay {
+        keys.insert("data.replay".into(), format!("fraction {}", replay.fraction));
+    }
     let files = ["base.model", "base.fallback", "base.revision", "data.train", "data.heldout"];
     keys.retain(|key, _| !files.contains(&key.as_str()) && !FREE.contains(&key.as_str()));
     keys

@@ -3,6 +3,7 @@
 use super::memory::Sampler;
 use super::{gemm, median};
 use crate::adapter::Adapter;
+use crate::data::mixture::Mixture;
 use crate::data::{Example, ExampleRef, Examples};
 use crate::device::Compute;
 use crate::error::Result;
@@ -82,8 +83,8 @@ pub fn train(work: &Work) -> Result<Report> {
         recipe::Train { steps: Some(work.steps + 1), eval_every: 0, save_every: 0, early_stop: None, ..work.settings.clone() };
     let flops = flops(work, &settings)?;
     let (model, adapter, examples, pad) = (work.model, work.adapter, work.examples, work.pad);
-    let none = Examples::default();
-    let job = Job { model, adapter, examples, heldout: &none, settings: &settings, pad };
+    let (none, mixture) = (Examples::default(), Mixture::plain(examples.len()));
+    let job = Job { model, adapter, examples, mixture: &mixture, heldout: &none, settings: &settings, pad };
     let (mut losses, mut timed, mut peak, mut memory) = (Vec::new(), Vec::new(), f64::NAN, Some(Sampler::start()));
     let mut peak_anon_mb = f64::NAN;
     train::run(&job, None, &mut |event| {
@@ -131,7 +132,8 @@ fn flops(work: &Work, settings: &recipe::Train) -> Result<Vec<f64>> {
         let attention = 7.0 * tokens * tokens * (c.heads * c.head_dim * c.layers) as f64;
         (4.0 * blocks + pairs) * tokens + 4.0 * head * trained + attention
     };
-    let order = Order::new(settings, work.examples)?;
+    let mixture = Mixture::plain(work.examples.len());
+    let order = Order::new(settings, &mixture, work.examples)?;
     let step = |step| order.micro_batches(step).iter().flatten().flatten().map(|i| example(work.examples.get(*i))).sum();
     Ok((0..order.steps).map(step).collect())
 }

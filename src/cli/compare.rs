@@ -105,7 +105,7 @@ fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
     opened.covers(&loaded)?;
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)?;
     let s = &recipe.train;
-    let order = Order::new(s, &loaded.train)?;
+    let order = Order::new(s, &loaded.mixture, &loaded.train)?;
     let rate = |step| s.lr * schedule::factor(s.schedule, s.warmup, step, order.steps);
     let rates: Vec<f64> = (0..order.steps).map(rate).collect();
     let batches: Vec<_> = (0..order.steps)

@@ -86,6 +86,7 @@ impl Told {
             model: &opened.model,
             adapter,
             examples: &loaded.train,
+            mixture: &loaded.mixture,
             heldout: &loaded.heldout,
             settings: &recipe.train,
             pad: opened.tokenizer.pad_id(),

@@ -75,6 +75,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         }
         None => {
             say(&run.what());
+            let shares = super::data::planned(&loaded.mixture);
+            if !shares.is_empty() {
+                say(shares.trim_end());
+            }
             if let Some(fill) = super::data::fill(&recipe.train, &loaded.train) {
                 say(&format!("packed {fill}"));
             }
@@ -182,6 +186,7 @@ impl Run<'_> {
             model: &self.opened.model,
             adapter: self.adapter,
             examples: &self.loaded.train,
+            mixture: &self.loaded.mixture,
             heldout: &self.loaded.heldout,
             settings: &self.recipe.train,
             pad: self.opened.tokenizer.pad_id(),

@@ -11,12 +11,14 @@ use rayon::prelude::*;
 
 use super::column::Column;
 use super::examples::Rows;
+use super::mixture::Mixture;
 use super::order::choose;
 use super::report::{Dropped, Long, Reason, Report, SourceReport, Split};
 use super::shape::{Facts, Reader, Stream};
 use super::source::{Chunk, Feed};
 use super::spool::{ListSpool, PromptSpool, RowSpool, Spool};
-use super::tally::{count, longest, repeated};
+use super::tally::{count, longest, reasons, repeated};
+use super::tasks::HeldOut;
 use super::work::{Done, Work, index_of};
 use super::{Examples, Prompts, Renderer};
 use crate::error::{Error, Result};
@@ -32,6 +34,8 @@ pub struct Loaded {
     pub heldout: Examples,
     /// One for each held-out example that has a prompt, in the same order.
     pub heldout_prompts: Prompts,
+    /// How often an epoch has which of `train`.
+    pub mixture: Mixture,
     pub report: Report,
 }
 
@@ -59,7 +63,7 @@ pub fn load(data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> R
 /// # Errors
 /// As [`load`]; also when none of the rows can be judged.
 pub fn load_set(rows: &[Source], data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> Result<Loaded> {
-    let data = &Data { train: Vec::new(), heldout: rows.to_vec(), ..data.clone() };
+    let data = &Data { train: Vec::new(), heldout: rows.to_vec(), heldout_tasks: Vec::new(), replay: None, ..data.clone() };
     in_memory(&Job { data, renderer, max_length, seed, judge: true, hear: &|_| {} })
 }
 
@@ -74,6 +78,13 @@ pub(super) struct Job<'a> {
     pub(super) hear: &'a dyn Fn(Progress),
 }
 
+impl<'a> Job<'a> {
+    /// Sources to replay.
+    fn replay(&self) -> &'a [Source] {
+        self.data.replay.as_ref().map_or(&[], |replay| &replay.sources)
+    }
+}
+
 /// Columns and account of a load, before rows are [`Examples`].
 pub(super) struct Columns {
     pub(super) rows: Rows,
@@ -84,14 +95,15 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn loaded(self) -> Loaded {
+    /// # Errors
+    /// As [`Mixture::plan`].
+    pub(super) fn loaded(self, data: &Data) -> Result<Loaded> {
         let rows = Arc::new(self.rows);
-        Loaded {
-            train: Examples::of(Arc::clone(&rows), Some(self.train)),
-            heldout: Examples::of(rows, Some(self.heldout)),
-            heldout_prompts: Prompts::of(self.prompts),
-            report: self.report,
-        }
+        let train = Examples::of(Arc::clone(&rows), Some(self.train));
+        // Sources of held-out rows lie behind those of training rows, or have none of these.
+        let mixture = Mixture::plan(data, (0..train.len()).map(|i| (train.source(i), train.length(i))))?;
+        let (heldout, heldout_prompts) = (Examples::of(rows, Some(self.heldout)), Prompts::of(self.prompts));
+        Ok(Loaded { train, heldout, heldout_prompts, mixture, report: self.report })
     }
 }
 
@@ -101,14 +113,14 @@ pub(super) fn in_memory(job: &Job) -> Result<Loaded> {
     let mut columns = columns(job, folder.path(), false)?;
     columns.rows.folder = Some(Arc::clone(&folder));
     columns.prompts.folder = Some(folder);
-    Ok(columns.loaded())
+    columns.loaded(job.data)
 }
 
 /// Loads into `folder`; with `keep` all columns lie there in files.
 pub(super) fn columns(job: &Job, folder: &Path, keep: bool) -> Result<Columns> {
     let mut shapes = BTreeMap::new();
     loop {
-        match Loading::new(job, folder, &shapes).all(keep) {
+        match Loading::new(job, folder, &shapes)?.all(keep) {
             Ok(columns) => return Ok(columns),
             Err(Stop::Error(error)) => return Err(*error),
             Err(Stop::Shape { source, shape }) => _ = shapes.insert(source, shape),
@@ -146,6 +158,7 @@ struct Loading<'a> {
     tallies: ListSpool<u32>,
     roles: Vec<String>,
     prompts: PromptSpool,
+    held_out: HeldOut,
     /// Of each source: conversations in each of its chunks.
     chunks: Vec<Vec<usize>>,
     /// Of each source: how many rows there are up to its end.
@@ -154,10 +167,10 @@ struct Loading<'a> {
 }
 
 impl<'a> Loading<'a> {
-    fn new(job: &'a Job<'a>, folder: &Path, shapes: &'a BTreeMap<usize, Shape>) -> Loading<'a> {
-        let files = job.data.train.iter().chain(&job.data.heldout);
+    fn new(job: &'a Job<'a>, folder: &Path, shapes: &'a BTreeMap<usize, Shape>) -> Result<Loading<'a>> {
+        let files = job.data.train.iter().chain(job.replay()).chain(&job.data.heldout);
         let total = files.filter_map(|s| std::fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
-        Loading {
+        Ok(Loading {
             job,
             shapes,
             report: Report::default(),
@@ -166,16 +179,20 @@ impl<'a> Loading<'a> {
             tallies: ListSpool::new(folder, "tallies"),
             roles: Vec::new(),
             prompts: PromptSpool::new(folder),
+            held_out: HeldOut::new(&job.data.heldout_tasks)?,
             chunks: Vec::new(),
             ends: Vec::new(),
             progress: Progress { total, ..Progress::default() },
-        }
+        })
     }
 
     fn all(mut self, keep: bool) -> Step<Columns> {
         let data = self.job.data;
-        let train = self.split(&data.train, Split::Train)?;
-        let heldout = self.split(&data.heldout, Split::Heldout)?;
+        let (train, mut heldout) = self.split(&data.train, Split::Train)?;
+        self.held_out.all_met()?;
+        let (replay, held) = self.split(self.job.replay(), Split::Train)?;
+        heldout.extend(held);
+        heldout.extend(self.split(&data.heldout, Split::Heldout)?.1);
         if self.job.judge && heldout.is_empty() {
             let path = data.heldout.first().map_or(Path::new("[eval] sets"), |s| &s.path);
             let why = format!("no row is left to judge by; {}", reasons(&self.report.dropped));
@@ -190,25 +207,36 @@ impl<'a> Loading<'a> {
             };
             return Err(Error::data(path, None, why, help).into());
         }
-        let (train, heldout) = self.set_aside(train, heldout);
+        let (mut train, heldout) = self.set_aside(train, heldout);
+        train.extend(replay);
         Ok(self.finish(train, heldout, keep)?)
     }
 
-    /// The rows of sources, by number.
-    fn split(&mut self, sources: &'a [Source], split: Split) -> Step<Vec<u32>> {
-        let start = self.rows.len();
+    /// The rows of sources, by number: those to train on, and held-out ones, which tasks among sources of either may be.
+    fn split(&mut self, sources: &'a [Source], split: Split) -> Step<(Vec<u32>, Vec<u32>)> {
+        let (mut train, mut heldout) = (Vec::new(), Vec::new());
         for source in sources {
+            let start = self.rows.len() as u32;
             self.source(source, split)?;
+            let rows = start..self.rows.len() as u32;
+            match self.report.sources.last().map(|s| s.split) {
+                Some(Split::Train) => train.extend(rows),
+                _ => heldout.extend(rows),
+            }
         }
-        Ok((start as u32..self.rows.len() as u32).collect())
+        Ok((train, heldout))
     }
 
-    fn source(&mut self, source: &'a Source, split: Split) -> Step<()> {
+    fn source(&mut self, source: &'a Source, mut split: Split) -> Step<()> {
         let index = self.report.sources.len();
         let Stream { mut reader, mut feed, mut sure } = Reader::stream(source, split, self.job.seed)?;
         if !sure {
             let facts = Facts::of(&reader, &feed.first()?);
             sure = self.shape(&mut reader, &feed, facts, index)?;
+        }
+        if split == Split::Train && self.held_out.any() && self.held_out.holds(&reader.names(&feed.first()?)) {
+            reader.hold_out();
+            split = Split::Heldout;
         }
         let work = self.work(&source.path, reader, index, split == Split::Heldout);
         let (facts, before) = (self.take(source, split, &work, &mut feed), self.progress.bytes);
@@ -349,7 +377,7 @@ impl<'a> Loading<'a> {
     /// Moves `heldout_fraction` of the training rows to an empty held-out set, leaving at least one of each.
     fn set_aside(&self, train: Vec<u32>, heldout: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
         let Job { data, seed, .. } = *self.job;
-        if !data.heldout.is_empty() || data.heldout_fraction <= 0.0 || train.len() < 2 {
+        if !heldout.is_empty() || !data.heldout.is_empty() || data.heldout_fraction <= 0.0 || train.len() < 2 {
             return (train, heldout);
         }
         let wanted = (train.len() as f64 * data.heldout_fraction).round() as usize;
@@ -463,17 +491,4 @@ fn starts(sizes: &[usize]) -> Vec<usize> {
         sum
     });
     std::iter::once(0).chain(ends).collect()
-}
-
-fn reasons(dropped: &[Dropped]) -> String {
-    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for d in dropped {
-        let name = match d.reason {
-            Reason::OverLong { .. } => "over-long".to_string(),
-            other => other.to_string(),
-        };
-        counts.entry(name).or_insert((0, d.line)).0 += 1;
-    }
-    let parts: Vec<_> = counts.iter().map(|(name, (n, line))| format!("{n} {name} (first: line {line})")).collect();
-    if parts.is_empty() { "the files have no rows".into() } else { parts.join(", ") }
 }

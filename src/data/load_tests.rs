@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::tiny::{CHATML, bpe, chatml, with_file};
 use super::*;
-use crate::recipe::{Data, OverLong, Source, Template, TemplateKind};
+use crate::recipe::{Data, Source, Template, TemplateKind};
 
 fn renderer() -> Renderer {
     Renderer::new(chatml(), &Template::default()).unwrap()
@@ -17,7 +17,7 @@ fn rows(n: usize) -> String {
 fn loaded(text: &str, limit: Option<usize>, heldout_fraction: f64, seed: u64) -> Loaded {
     with_file("a.jsonl", text, |path| {
         let source = Source { path: path.to_path_buf(), limit, ..Source::default() };
-        let data = Data { train: vec![source], heldout: vec![], heldout_fraction, over_long: OverLong::Drop };
+        let data = Data { heldout_fraction, ..Data::of(vec![source]) };
         load(&data, &renderer(), 100, seed).unwrap()
     })
 }
@@ -113,4 +113,53 @@ fn fixed_templates() {
     assert_eq!(text(TemplateKind::Instruction, &chat), expected);
     let alpaca = Renderer::new(chatml(), &Template { kind: TemplateKind::Alpaca, ..Template::default() }).unwrap();
     assert!(alpaca.example(&chat).unwrap_err().to_string().contains("have one turn"));
+}
+
+/// Two tasks of three rows each, of which `heldout_tasks` may hold out one, and general text.
+fn tasks_and_text(change: impl Fn(&mut Data)) -> crate::error::Result<Loaded> {
+    let dir = tempfile::tempdir().unwrap();
+    let source = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        Source { path: dir.path().join(name), ..Source::default() }
+    };
+    let task = |name: &str, cluster: &str| {
+        let head =
+            format!("name = \"{name}\"\ncluster = \"{cluster}\"\nrows = [{{ q = \"1\" }}, {{ q = \"2\" }}, {{ q = \"3\" }}]\n");
+        let template =
+            |inputs: &str, more: &str| format!("[[templates]]\ninputs = \"{inputs} {{q}}\"\ntargets = \"{{q}}\"\n{more}");
+        format!("{head}{}{}", template("say", ""), template("guess", "invert = true\n"))
+    };
+    let text = source("general.txt", "some general text\n");
+    let mut data =
+        Data::of(vec![source("a.toml", &task("add_two", "arithmetic")), source("b.toml", &task("capitals", "geography"))]);
+    data.replay = Some(crate::recipe::Replay { sources: vec![text], fraction: 0.25 });
+    change(&mut data);
+    load(&data, &renderer(), 100, 1)
+}
+
+#[test]
+fn whole_tasks_are_held_out_by_name_or_cluster_and_never_asked_the_other_way_round() {
+    for name in ["add_two", "arithmetic", "arith*"] {
+        let loaded = tasks_and_text(|data| data.heldout_tasks = vec![name.into()]).unwrap();
+        assert_eq!((loaded.heldout.len(), loaded.heldout_prompts.len()), (3, 3));
+        assert!(loaded.heldout_prompts.iter().all(|p| p.task.as_deref() == Some("add_two")));
+        let asked = |ids: &[u32]| chatml().decode(ids, false).unwrap();
+        assert!(loaded.heldout.iter().all(|e| asked(e.ids).contains("say")), "an inverted phrasing is held out");
+        assert!(loaded.train.iter().all(|e| e.source != 0));
+        assert_eq!(loaded.report.sources[0].split, Split::Heldout);
+    }
+    let error = tasks_and_text(|data| data.heldout_tasks = vec!["geografy".into()]).unwrap_err().to_string();
+    assert!(error.contains("geografy") && error.contains("did you mean \"geography\"?"), "{error}");
+}
+
+#[test]
+fn replay_is_trained_along_and_never_set_aside() {
+    let loaded = tasks_and_text(|data| data.heldout_fraction = 0.5).unwrap();
+    assert_eq!((loaded.train.len(), loaded.heldout.len()), (4, 3));
+    assert_eq!((0..4).filter(|i| loaded.train.source(*i) == 2).count(), 1, "the text is trained on");
+    let planned = loaded.mixture.planned();
+    let replay = planned.iter().find(|share| share.replay).unwrap();
+    assert!((replay.of_tokens - 0.25).abs() < 1e-9, "{planned:?}");
+    let none = tasks_and_text(|data| data.replay = None).unwrap();
+    assert!(none.mixture.is_plain());
 }

@@ -39,6 +39,12 @@ impl Rows {
         self.ends.is_empty()
     }
 
+    /// The same rows of other examples: what was example k is `examples[k]`.
+    pub fn of(mut self, examples: &[usize]) -> Rows {
+        self.examples.iter_mut().for_each(|k| *k = examples[*k as usize] as u32);
+        self
+    }
+
     /// One example a row, in the order given.
     pub fn single(order: Vec<usize>) -> Rows {
         let ends = (1..=order.len() as u32).collect();

@@ -21,7 +21,7 @@ fn trained(renderer: &Renderer, example: &Example) -> Vec<String> {
 
 fn data(path: &std::path::Path, over_long: OverLong) -> Data {
     let source = Source { path: path.to_path_buf(), ..Source::default() };
-    Data { train: vec![source], heldout: vec![], heldout_fraction: 0.0, over_long }
+    Data { over_long, ..Data::of(vec![source]) }
 }
 
 const TWO_TURNS: [(&str, &str); 4] = [("user", "hi"), ("assistant", "hello."), ("user", "bye"), ("assistant", "so long")];

@@ -2,12 +2,12 @@
 
 use super::tiny::{chatml, with_file};
 use super::*;
-use crate::recipe::{Data, OverLong, Source, Template};
+use crate::recipe::{Data, Source, Template};
 
 fn load_file(text: &str, source: &Source, heldout_fraction: f64) -> crate::error::Result<Loaded> {
     with_file("a.jsonl", text, |path| {
         let source = Source { path: path.to_path_buf(), ..source.clone() };
-        let data = Data { train: vec![source], heldout: vec![], heldout_fraction, over_long: OverLong::Drop };
+        let data = Data { heldout_fraction, ..Data::of(vec![source]) };
         load(&data, &Renderer::new(chatml(), &Template::default()).unwrap(), 100, 7)
     })
 }

@@ -2,13 +2,13 @@
 //!
 //! Refuses to know where the rows came from.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
 use super::column::Lists;
 use super::examples::Rows;
-use super::report::Counts;
+use super::report::{Counts, Dropped, Reason};
 
 /// How many of the longest rows a [`super::Report`] names.
 const LONGEST: usize = 10;
@@ -48,4 +48,18 @@ pub(super) fn count(rows: &Rows, tallies: &Lists<u32>, roles: &[String], some: &
     let used = roles.iter().zip(by_role).filter(|(_, tokens)| *tokens > 0);
     counts.roles = used.map(|(role, tokens)| (role.clone(), tokens)).collect();
     counts
+}
+
+/// Why rows were dropped, with how many by reason and the first line of each.
+pub(super) fn reasons(dropped: &[Dropped]) -> String {
+    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for d in dropped {
+        let name = match d.reason {
+            Reason::OverLong { .. } => "over-long".to_string(),
+            other => other.to_string(),
+        };
+        counts.entry(name).or_insert((0, d.line)).0 += 1;
+    }
+    let parts: Vec<_> = counts.iter().map(|(name, (n, line))| format!("{n} {name} (first: line {line})")).collect();
+    if parts.is_empty() { "the files have no rows".into() } else { parts.join(", ") }
 }

@@ -109,12 +109,12 @@ fn row(renderer: &Renderer, path: &std::path::Path, line: usize, side: Option<&'
 mod tests {
     use super::*;
     use crate::data::tiny::{chatml, with_file};
-    use crate::recipe::{OverLong, Take, Template};
+    use crate::recipe::{Take, Template};
 
     fn shown(text: &str, take: Option<Take>) -> Vec<Shown> {
         with_file("rows.jsonl", text, |path| {
             let source = Source { path: path.to_path_buf(), take, ..Source::default() };
-            let data = Data { train: vec![source], heldout: vec![], heldout_fraction: 0.0, over_long: OverLong::Drop };
+            let data = Data { heldout_fraction: 0.0, ..Data::of(vec![source]) };
             turns(&data, &Renderer::new(chatml(), &Template::default()).unwrap(), 0, 1).unwrap()
         })
     }

@@ -38,7 +38,7 @@ impl Work {
     /// # Errors
     /// When there is nothing to train on.
     pub fn of(run: &Job) -> Result<Work> {
-        let order = Order::new(run.settings, run.examples)?;
+        let order = Order::new(run.settings, run.mixture, run.examples)?;
         let mut work = Work {
             steps: order.steps,
             micro_batches: 0,

@@ -13,7 +13,8 @@ use super::raw::{
     RawWarmup,
 };
 use super::{
-    Base, Data, Eval, EvalSet, Output, Recipe, Source, Template, TemplateKind, Train, Warmup, sources, targeting, typed,
+    Base, Data, Eval, EvalSet, Output, Recipe, Replay, Source, Strategy, Template, TemplateKind, Train, Warmup, mixture, sources,
+    targeting, typed,
 };
 use crate::error::{Error, Result, nearest};
 
@@ -167,20 +168,31 @@ impl Check<'_> {
                 return Err(self.written.complain("data.heldout_fraction", why, "keep one of the two"));
             }
         };
-        let default = if heldout.is_some() { 0.0 } else { 0.1 };
-        Ok(Data {
-            train: self.sources("data.train", raw.train)?,
-            heldout: heldout.map(|raw| self.sources("data.heldout", raw)).transpose()?.unwrap_or_default(),
+        let tasks = raw.heldout_tasks.unwrap_or_default();
+        let default = if heldout.is_some() || !tasks.is_empty() { 0.0 } else { 0.1 };
+        let mixture = mixture::check(self.written, raw.mixture.unwrap_or_default(), &raw.train)?;
+        let replay = raw.replay.map(|replay| -> Result<Replay> {
+            let sources = self.sources("data.replay.sources", replay.sources, true)?;
+            Ok(Replay { sources, fraction: replay.fraction.unwrap_or(0.1) })
+        });
+        let data = Data {
+            train: self.sources("data.train", raw.train, mixture.strategy == Strategy::Weights)?,
+            heldout: heldout.map(|raw| self.sources("data.heldout", raw, false)).transpose()?.unwrap_or_default(),
             heldout_fraction: fraction.unwrap_or(default),
             over_long: raw.over_long.unwrap_or_default(),
-        })
+            heldout_tasks: tasks,
+            mixture,
+            replay: replay.transpose()?,
+        };
+        mixture::agree(self.written, &data)?;
+        Ok(data)
     }
 
-    fn sources(&self, key: &str, raw: RawSources) -> Result<Vec<Source>> {
+    fn sources(&self, key: &str, raw: RawSources, named: bool) -> Result<Vec<Source>> {
         match raw {
-            RawSources::One(source) => self.source(key, source),
+            RawSources::One(source) => self.source(key, source, named),
             RawSources::Many(list) => {
-                let each = |(index, source)| self.source(&format!("{key}[{index}]"), source);
+                let each = |(index, source)| self.source(&format!("{key}[{index}]"), source, named);
                 Ok(list.into_iter().enumerate().map(each).collect::<Result<Vec<_>>>()?.concat())
             }
         }
@@ -227,12 +239,14 @@ impl Check<'_> {
         Ok(kept)
     }
 
-    /// A source for each file that the path stands for.
-    fn source(&self, key: &str, raw: RawSource) -> Result<Vec<Source>> {
+    /// A source for each file that the path stands for. Several files of one entry that have a share together (`named`: they
+    /// have, even where none is written) get one name, so that they are one part of the mixture.
+    fn source(&self, key: &str, raw: RawSource, named: bool) -> Result<Vec<Source>> {
         let table = match raw {
             RawSource::Path(path) => {
-                let plain = |path| Source { path, ..Source::default() };
-                return Ok(self.files(key, &path)?.into_iter().map(plain).collect());
+                let files = self.files(key, &path)?;
+                let name = (named && files.len() > 1).then_some(path);
+                return Ok(files.into_iter().map(|path| Source { path, name: name.clone(), ..Source::default() }).collect());
             }
             RawSource::Table(table) => table,
         };
@@ -249,12 +263,18 @@ impl Check<'_> {
                 paths = self.of_tasks(&format!("{key}.{name}"), tasks, keep, paths)?;
             }
         }
+        let shared = named || table.weight.is_some() || table.rows.is_some() || table.epochs.is_some();
+        let name = table.name.or_else(|| (shared && paths.len() > 1).then(|| table.path.clone()));
         let source = Source {
             path: PathBuf::new(),
             shape: table.shape,
             columns,
             limit: table.limit,
             malformed: table.malformed.unwrap_or_default(),
+            name,
+            weight: table.weight,
+            rows: table.rows,
+            epochs: table.epochs,
             take: table.take,
             pairs: table.pairs,
             clean: table.clean,
@@ -405,7 +425,7 @@ impl Check<'_> {
             let why = format!("\"{}\" is the name of another set", raw.name);
             return Err(self.written.complain(&format!("{key}.name"), why, "give each set a name of its own"));
         }
-        Ok(EvalSet { name: raw.name, rows: self.sources(&format!("{key}.rows"), raw.rows)?, limit: raw.limit })
+        Ok(EvalSet { name: raw.name, rows: self.sources(&format!("{key}.rows"), raw.rows, false)?, limit: raw.limit })
     }
 
     fn output(&self, raw: RawOutput) -> Output {

@@ -10,6 +10,72 @@ pub struct Data {
     /// Without `heldout`: the share of the training rows that is set aside.
     pub heldout_fraction: f64,
     pub over_long: OverLong,
+    /// Tasks or clusters of `train` that are held out as a whole; `*` stands for any part of a name.
+    pub heldout_tasks: Vec<String>,
+    pub mixture: Mixture,
+    pub replay: Option<Replay>,
+}
+
+impl Data {
+    /// Every row of `train` once an epoch, none held out, over-long ones dropped.
+    pub fn of(train: Vec<Source>) -> Data {
+        Data {
+            train,
+            heldout: Vec::new(),
+            heldout_fraction: 0.0,
+            over_long: OverLong::Drop,
+            heldout_tasks: Vec::new(),
+            mixture: Mixture::default(),
+            replay: None,
+        }
+    }
+}
+
+/// `[data.mixture]`: how many rows of each source an epoch has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mixture {
+    pub strategy: Strategy,
+    /// Of `proportional`: rows of a source beyond this many do not raise its share.
+    pub cap: Option<usize>,
+    /// Of `proportional`: shares are raised to 1/temperature.
+    pub temperature: f64,
+    /// Rows of an epoch; `None`: as many as the sources have (up to `cap` of each).
+    pub rows: Option<usize>,
+    pub unit: MixtureUnit,
+}
+
+impl Default for Mixture {
+    fn default() -> Mixture {
+        Mixture { strategy: Strategy::All, cap: None, temperature: 1.0, rows: None, unit: MixtureUnit::Rows }
+    }
+}
+
+/// What the shares of sources in a mixture follow from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Every row of every source, each source `epochs` times or `rows` of it.
+    All,
+    /// Examples-proportional with a cap (FLAN: Wei et al. 2021, §2.2), softened by a temperature (T5: Raffel et al. 2020, §3.5.2).
+    Proportional,
+    /// The weights of the sources.
+    Weights,
+}
+
+/// What the shares of a mixture are shares of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MixtureUnit {
+    Rows,
+    Tokens,
+}
+
+/// `[data.replay]`: general text or instructions trained along, so that they are not forgotten.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replay {
+    pub sources: Vec<Source>,
+    /// Share of all tokens of an epoch, 0 to 1.
+    pub fraction: f64,
 }
 
 /// One file of rows.
@@ -23,6 +89,14 @@ pub struct Source {
     /// Use at most this many rows, chosen by the seed.
     pub limit: Option<usize>,
     pub malformed: Malformed,
+    /// Name in the mixture; sources of one name are one part of it.
+    pub name: Option<String>,
+    /// Share in the mixture; `None`: 1 where shares are weights.
+    pub weight: Option<f64>,
+    /// Rows of it in an epoch.
+    pub rows: Option<usize>,
+    /// Times that it is seen in an epoch.
+    pub epochs: Option<f64>,
     /// Which answer of preference rows is learnt.
     pub take: Option<Take>,
     /// Which pairs ranked replies give; `None`: the best against the worst.

@@ -13,6 +13,7 @@ mod foreign;
 mod typed;
 mod paths;
 mod sources;
+mod mixture;
 mod targeting;
 mod eval;
 mod check;
@@ -26,7 +27,9 @@ use serde_json::Value;
 
 pub use self::check::FIELDS;
 use self::check::Files;
-pub use self::data::{Clean, Data, Malformed, OverLong, Pairs, Shape, Source, Take, Templates};
+pub use self::data::{
+    Clean, Data, Malformed, Mixture, MixtureUnit, OverLong, Pairs, Replay, Shape, Source, Strategy, Take, Templates,
+};
 pub use self::eval::{Eval, EvalSet};
 use self::locate::Written;
 pub use self::schema::{KeyDoc, keys, schema};

@@ -12,7 +12,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    Checkpoint, Clean, Compute, Init, Method, OverLong, Schedule, Shape, SpecialTokensInData, Take, TrainOnEos, TrainTurns,
+    Checkpoint, Clean, Compute, Init, Method, MixtureUnit, OverLong, Schedule, Shape, SpecialTokensInData, Strategy, Take,
+    TrainOnEos, TrainTurns,
 };
 
 /// A lorakit recipe: everything that a training run depends on.
@@ -108,6 +109,45 @@ pub(super) struct RawData {
     /// What to do with a row of more than `train.max_length` tokens.
     #[schemars(example = &"drop", extend("default" = "drop"))]
     pub(super) over_long: Option<OverLong>,
+    /// Tasks (or clusters of tasks) of `train` that are held out as a whole; `*` stands for any part of a name.
+    #[schemars(length(min = 1), inner(length(min = 1)), example = ["entailment", "numbers"])]
+    pub(super) heldout_tasks: Option<Vec<String>>,
+    pub(super) mixture: Option<RawMixture>,
+    pub(super) replay: Option<RawReplay>,
+}
+
+/// How many rows of each source of `train` an epoch has.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMixture {
+    /// `all`: every row once (or `epochs` times, or `rows` of them); `proportional`: by number of rows, at most `cap` of them
+    /// counted (FLAN); `weights`: by the sources' weights. Without it: `weights` where a source has one, else `all`.
+    #[schemars(example = &"proportional")]
+    pub(super) strategy: Option<Strategy>,
+    /// Of `proportional`: rows of a source beyond this many do not raise its share.
+    #[schemars(range(min = 1), example = 3000)]
+    pub(super) cap: Option<usize>,
+    /// Of `proportional`: shares are raised to 1/temperature, so that large ones make small sources more frequent (T5).
+    #[schemars(example = 2.0, extend("default" = 1.0, "exclusiveMinimum" = 0))]
+    pub(super) temperature: Option<f64>,
+    /// Of `proportional` and `weights`: rows of an epoch; as many as the sources have (up to `cap` of each) when absent.
+    #[schemars(range(min = 1), example = 20000)]
+    pub(super) rows: Option<usize>,
+    /// What weights are shares of.
+    #[schemars(example = &"tokens", extend("default" = "rows"))]
+    pub(super) unit: Option<MixtureUnit>,
+}
+
+/// General text or instructions trained along, so that they are not forgotten.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReplay {
+    /// Written like `train`; of plain text every token is trained.
+    #[schemars(example = &"data/general.txt")]
+    pub(super) sources: RawSources,
+    /// Share of all tokens of an epoch.
+    #[schemars(example = 0.1, extend("default" = 0.1, "exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub(super) fraction: Option<f64>,
 }
 
 /// One file of rows, or several.
@@ -123,7 +163,7 @@ pub(super) enum RawSources {
 #[serde(untagged)]
 pub(super) enum RawSource {
     Path(#[schemars(length(min = 1))] String),
-    Table(RawSourceTable),
+    Table(Box<RawSourceTable>),
 }
 
 /// A file of rows with what has to be said about it.
@@ -153,6 +193,18 @@ pub(super) struct RawSourceTable {
     /// (archives, bytes that are no UTF-8, JSON that does not end) end it in any case.
     #[schemars(example = &"drop", extend("default" = "error"))]
     pub(super) malformed: Option<super::Malformed>,
+    /// Name in the mixture; sources of one name are one part of it.
+    #[schemars(length(min = 1), example = &"tickets")]
+    pub(super) name: Option<String>,
+    /// Share in the mixture, against the weights of the others (those without one: 1).
+    #[schemars(example = 2.0, extend("exclusiveMinimum" = 0))]
+    pub(super) weight: Option<f64>,
+    /// Rows of it in an epoch: as many, whatever it has.
+    #[schemars(range(min = 1), example = 500)]
+    pub(super) rows: Option<usize>,
+    /// Times that it is seen in an epoch.
+    #[schemars(example = 2.0, extend("exclusiveMinimum" = 0))]
+    pub(super) epochs: Option<f64>,
     /// Which answer is learnt of rows that have two (`chosen`, `rejected`), or a label (`desirable`: the wanted ones).
     #[schemars(example = &"chosen")]
     pub(super) take: Option<Take>,

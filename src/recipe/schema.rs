@@ -41,16 +41,22 @@ pub struct KeyDoc {
 pub fn keys() -> Vec<KeyDoc> {
     let mut keys = Vec::new();
     for (section, fields) in properties(shared()) {
-        for (name, field) in properties(fields) {
-            keys.push(KeyDoc {
-                key: format!("{section}.{name}"),
-                expects: expects(field),
-                default: field.get("default").map(toml_value),
-                doc: doc(field).to_string(),
-            });
-        }
+        describe(section, fields, &mut keys);
     }
     keys
+}
+
+/// The keys of a table, each before its own keys where it is a table and nothing else.
+fn describe(table: &str, fields: &Value, keys: &mut Vec<KeyDoc>) {
+    for (name, field) in properties(fields) {
+        let key = format!("{table}.{name}");
+        let default = field.get("default").map(toml_value);
+        keys.push(KeyDoc { key: key.clone(), expects: expects(field), default, doc: doc(field).to_string() });
+        let not_null = |branch: &&Value| branch.get("type").and_then(Value::as_str) != Some("null");
+        if let [only] = branches(field).into_iter().filter(not_null).collect::<Vec<_>>()[..] {
+            describe(&key, only, keys);
+        }
+    }
 }
 
 /// The named members of an object schema.

@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::locate::join;
 use super::raw::{
-    Pairs, RawAdapter, RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSourceTable,
-    RawSources, RawTemplate, RawTrain, RawWarmup,
+    Pairs, RawAdapter, RawBase, RawData, RawEval, RawEvalSet, RawMixture, RawNames, RawOutput, RawRecipe, RawReplay, RawSource,
+    RawSourceTable, RawSources, RawTemplate, RawTrain, RawWarmup,
 };
-use super::{Recipe, Source, Targets, TemplateKind, Warmup};
+use super::{Recipe, Source, Strategy, Targets, TemplateKind, Warmup};
 
 /// How a path of the recipe is spelled in the file.
 type Spell<'a> = &'a dyn Fn(&Path) -> String;
@@ -158,7 +158,24 @@ fn data(data: &super::Data, spell: Spell<'_>) -> RawData {
         heldout: has_heldout.then(|| sources(&data.heldout, spell)),
         heldout_fraction: (!has_heldout).then_some(data.heldout_fraction),
         over_long: Some(data.over_long),
+        heldout_tasks: (!data.heldout_tasks.is_empty()).then(|| data.heldout_tasks.clone()),
+        mixture: mixture(&data.mixture),
+        replay: data
+            .replay
+            .as_ref()
+            .map(|replay| RawReplay { sources: sources(&replay.sources, spell), fraction: Some(replay.fraction) }),
     }
+}
+
+fn mixture(mixture: &super::Mixture) -> Option<RawMixture> {
+    let proportional = mixture.strategy == Strategy::Proportional;
+    (mixture.strategy != Strategy::All).then(|| RawMixture {
+        strategy: Some(mixture.strategy),
+        cap: mixture.cap,
+        temperature: proportional.then_some(mixture.temperature),
+        rows: mixture.rows,
+        unit: (!proportional).then_some(mixture.unit),
+    })
 }
 
 fn sources(sources: &[Source], spell: Spell<'_>) -> RawSources {
@@ -174,7 +191,7 @@ fn source(source: &Source, spell: Spell<'_>) -> RawSource {
     if *source == (Source { path: source.path.clone(), ..Source::default() }) {
         return RawSource::Path(path);
     }
-    RawSource::Table(RawSourceTable {
+    RawSource::Table(Box::new(RawSourceTable {
         path,
         shape: source.shape,
         columns: (!source.columns.is_empty()).then(|| Pairs(source.columns.clone())),
@@ -183,6 +200,10 @@ fn source(source: &Source, spell: Spell<'_>) -> RawSource {
         tasks: None,
         except_tasks: None,
         malformed: (source.malformed != super::Malformed::Error).then_some(source.malformed),
+        name: source.name.clone(),
+        weight: source.weight,
+        rows: source.rows,
+        epochs: source.epochs,
         take: source.take,
         pairs: source.pairs,
         clean: source.clean,
@@ -190,7 +211,7 @@ fn source(source: &Source, spell: Spell<'_>) -> RawSource {
         positive_examples: source.positive_examples,
         negative_examples: source.negative_examples,
         templates: source.templates,
-    })
+    }))
 }
 
 fn train(train: &super::Train) -> RawTrain {

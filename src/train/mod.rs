@@ -15,6 +15,7 @@ use candle_core::Tensor;
 pub use state::{Exact, Progress, State, Within};
 
 use crate::adapter::Adapter;
+use crate::data::mixture::Mixture;
 use crate::data::{ExampleRef, Examples};
 use crate::error::{Error, Result};
 use crate::model::{Adapt, Batch, Ctx, Model, Recompute, Targets, Workspace};
@@ -28,6 +29,8 @@ pub struct Job<'a> {
     pub model: &'a Model,
     pub adapter: &'a Adapter,
     pub examples: &'a Examples,
+    /// How often an epoch has which of `examples`.
+    pub mixture: &'a Mixture,
     /// Judged by every `eval_every` steps; may be empty.
     pub heldout: &'a Examples,
     pub settings: &'a recipe::Train,
@@ -114,7 +117,7 @@ pub enum Control {
 /// [`Error::NonFinite`] when the loss or a gradient is not a number (the last good state was offered by a `Save` event
 /// before), and whatever the listener returns.
 pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<Reason> {
-    let order = Order::new(job.settings, job.examples)?;
+    let order = Order::new(job.settings, job.mixture, job.examples)?;
     let carried = match &resume {
         Some(state) => state.restore(job.adapter)?,
         None => Carried::fresh(job.adapter)?,
@@ -166,7 +169,7 @@ enum Next {
 
 struct Loop<'a> {
     job: &'a Job<'a>,
-    order: Order,
+    order: Order<'a>,
     carried: Carried,
     /// Progress of the newest state that was offered, or resumed from.
     saved: Option<Progress>,

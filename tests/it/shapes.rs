@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lorakit::data::{self, Renderer};
 use lorakit::model::text;
-use lorakit::recipe::{Data, OverLong, Recipe, Shape, Source, Take};
+use lorakit::recipe::{Data, Recipe, Shape, Source, Take};
 
 use crate::shared;
 
@@ -31,7 +31,7 @@ fn every_real_file_of_a_known_shape_loads() {
     for (place, shape, take) in FILES {
         for path in listed(&root.join(place)) {
             let source = Source { path: path.clone(), take, ..Source::default() };
-            let data = Data { train: vec![source], heldout: vec![], heldout_fraction: 0.0, over_long: OverLong::Drop };
+            let data = Data::of(vec![source]);
             let report = data::load(&data, &renderer, 100_000, 0).unwrap().report;
             let name = path.strip_prefix(&root).unwrap().display();
             println!("{name}: {:?}, {} rows used, {} dropped", report.sources[0].shape, report.rows_used(), report.dropped.len());

@@ -42,8 +42,8 @@ impl Fixture {
         resume: Option<State>,
         listen: &mut dyn FnMut(Event) -> Result<Control>,
     ) -> Result<Reason> {
-        let (examples, heldout) = (&self.rows.train, &self.rows.heldout);
-        let job = Job { model: &self.model, adapter, examples, heldout, settings: &self.recipe.train, pad: 0 };
+        let Loaded { train: examples, heldout, mixture, .. } = &self.rows;
+        let job = Job { model: &self.model, adapter, examples, mixture, heldout, settings: &self.recipe.train, pad: 0 };
         train::run(&job, resume, listen)
     }
 

@@ -6,6 +6,7 @@ mod kept;
 mod page;
 mod plots;
 mod render;
+mod shares;
 mod show;
 mod show_page;
 mod synthesize;
@@ -16,6 +17,7 @@ use crate::data::Tokenizer;
 use crate::error::Result;
 use crate::recipe::Recipe;
 
+pub(super) use shares::planned;
 pub(super) use show::fill;
 pub use show::show;
 

@@ -51,10 +51,12 @@ pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) 
     if *json {
         let mut line = as_json(&loaded, &tokenizer, *n)?;
         line["packing"] = json!(fill);
+        line["mixture"] = json!(loaded.mixture.planned());
         return write(&mut out, &format!("{line:#}\n"));
     }
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     show(&loaded, &tokenizer, *n, &mut out, colour)?;
+    write(&mut out, &super::planned(&loaded.mixture))?;
     fill.map_or(Ok(()), |fill| write(&mut out, &format!("packed: {fill}\n")))
 }
 
@@ -216,7 +218,7 @@ fn write(out: &mut dyn Write, text: &str) -> Result<()> {
 mod tests {
     use super::*;
     use crate::data::tiny::{chatml, with_file};
-    use crate::recipe::{Data, OverLong, Source, Template};
+    use crate::recipe::{Data, Source, Template};
 
     const ROWS: &str =
         "{\"prompt\": \"a\", \"completion\": \"yes <|im_end|>\", \"id\": 1}\n{\"prompt\": \"b\", \"completion\": \" \"}\n";
@@ -225,7 +227,7 @@ mod tests {
         let long = format!("{ROWS}{{\"prompt\": \"c\", \"completion\": \"{}\"}}\n", "x".repeat(200));
         with_file("rows.jsonl", &long, |path| {
             let source = Source { path: path.to_path_buf(), ..Source::default() };
-            let data = Data { train: vec![source], heldout: vec![], heldout_fraction: 0.0, over_long: OverLong::Drop };
+            let data = Data::of(vec![source]);
             let template = Template::default();
             data::load(&data, &Renderer::new(tokenizer.clone(), &template).unwrap(), 100, 0).unwrap()
         })

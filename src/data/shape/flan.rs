@@ -120,6 +120,11 @@ impl Task {
         Ok(Task { name, cluster, data, rows, options, examples, templates })
     }
 
+    /// Its name and its cluster's.
+    pub(super) fn names(&self) -> Vec<String> {
+        [Some(self.name.clone()), self.cluster.clone()].into_iter().flatten().collect()
+    }
+
     /// The rows of the task.
     ///
     /// # Errors

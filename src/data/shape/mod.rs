@@ -141,6 +141,20 @@ impl<'a> Reader<'a> {
         self.check_keys()
     }
 
+    /// The names that the task of the file goes by: its own and its cluster's; none where the shape knows no tasks.
+    pub(super) fn names(&self, rows: &[RawRow]) -> Vec<String> {
+        match (&self.task, self.shape) {
+            (Some(task), _) => task.names(),
+            (None, Shape::SuperNi) => self.task_and_category(rows),
+            (None, _) => Vec::new(),
+        }
+    }
+
+    /// From now on its rows are held-out ones.
+    pub(super) fn hold_out(&mut self) {
+        self.draw.0 = Split::Heldout;
+    }
+
     fn bare(path: &'a Path, source: &'a Source) -> Reader<'a> {
         let (shape, draw) = (source.shape.unwrap_or(Shape::Text), (Split::Train, 0));
         Reader { path, source, shape, task: None, draw, faults: Faults::new(source.malformed), ignored: BTreeSet::new() }

@@ -25,7 +25,7 @@ impl Reader<'_> {
             let found = row.fields.get("Instances").map_or("missing", kind);
             return Err(self.fail(row.line, format!("`Instances` must be an array, this is {found}"), INSTANCE_HELP));
         };
-        let task = self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let task = self.own_name();
         let cluster = first(row.fields.get("Categories"));
         let mut pieces = Vec::with_capacity(instances.len());
         for (i, instance) in instances.iter().enumerate() {
@@ -45,6 +45,16 @@ impl Reader<'_> {
             });
         }
         Ok(Converted::Rows(pieces))
+    }
+
+    /// The task's name, which is its file's, and its first category.
+    pub(super) fn task_and_category(&self, rows: &[RawRow]) -> Vec<String> {
+        let category = rows.first().and_then(|row| first(row.fields.get("Categories")));
+        self.own_name().into_iter().chain(category).collect()
+    }
+
+    fn own_name(&self) -> Option<String> {
+        self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned())
     }
 
     fn definition(&self, row: &RawRow) -> Result<String> {

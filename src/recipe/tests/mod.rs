@@ -2,6 +2,7 @@
 
 mod accepted;
 mod refused;
+mod shares;
 
 use std::path::Path;
 
@@ -43,10 +44,13 @@ modules_to_save = ["lm_head"]
 [data]
 train = [
   "train.jsonl",
-  { path = "more.jsonl", shape = "alpaca", columns = { instruction = "question", output = "the answer" }, limit = 10, malformed = "drop" },
+  { path = "more.jsonl", shape = "alpaca", columns = { instruction = "question", output = "the answer" }, limit = 10, malformed = "drop", name = "more", weight = 2.5 },
 ]
 heldout = "./heldout.jsonl"
 over_long = "truncate"
+heldout_tasks = ["arithmetic", "word_*"]
+mixture = { strategy = "weights", rows = 500, unit = "tokens" }
+replay = { sources = ["more.jsonl", { path = "train.jsonl", weight = 3 }], fraction = 0.25 }
 
 [template]
 kind = "chat.jinja"

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::recipe::Recipe;
 
 /// The complaint about `text` starts with `place` (file, line and key), goes on with `why` and offers `help`.
-fn check(text: &str, set: &[&str], place: &str, why: &str, help: &str) {
+pub(super) fn check(text: &str, set: &[&str], place: &str, why: &str, help: &str) {
     let message = message(text, set);
     let (said, advice) = message.split_once("\n  help: ").unwrap_or_else(|| panic!("no help in {message}"));
     assert!(said.starts_with(&format!("{place}: {why}")), "{text} {set:?}\n  said {said}\n  not  {place}: {why}");
@@ -13,7 +13,7 @@ fn check(text: &str, set: &[&str], place: &str, why: &str, help: &str) {
 }
 
 /// As [`check`], for lines below a good head of four lines.
-fn below(text: &str, place: &str, why: &str, help: &str) {
+pub(super) fn below(text: &str, place: &str, why: &str, help: &str) {
     check(&format!("{HEAD}{text}"), &[], place, why, help);
 }
 
