@@ -198,6 +198,10 @@ impl Line {
             let i = work.next.fetch_add(1, Ordering::SeqCst);
             let Some(body) = work.bodies.get(i) else { return };
             let Some(reply) = self.persist(body, &work.ended) else { return };
+            // Here and not only where it is heard: until then this thread would ask what nobody waits for.
+            if reply.is_err() {
+                work.ended.store(true, Ordering::SeqCst);
+            }
             if send.send((i, reply)).is_err() {
                 return;
             }
