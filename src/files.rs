@@ -13,26 +13,34 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Io`] naming the file; nothing is left behind.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic_with(path, |file| file.write_all(bytes))
+    write_atomic_with(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
 }
 
-/// As [`write_atomic`], for content that is produced piece by piece.
+/// As [`write_atomic`], for content that is produced piece by piece; gives what `fill` gave.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file; nothing is left behind.
-pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+/// [`Error::Io`] naming the file, or what `fill` failed with; nothing is left behind.
+pub fn write_atomic_with<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     let dir = parent(path);
     fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
     let mut tmp =
         tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempfile_in(&dir).map_err(Error::io("write", path))?;
-    {
+    let filled = {
         let mut out = std::io::BufWriter::with_capacity(1 << 20, tmp.as_file_mut());
-        fill(&mut out).and_then(|()| out.flush()).map_err(Error::io("write", path))?;
-    }
+        let filled = fill(&mut out)?;
+        out.flush().map_err(Error::io("write", path))?;
+        filled
+    };
     tmp.as_file().sync_all().map_err(Error::io("write", path))?;
     set_mode(tmp.as_file()).map_err(Error::io("write", path))?;
     tmp.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
-    sync_dir(&dir)
+    sync_dir(&dir)?;
+    Ok(filled)
+}
+
+/// A file's name without the ending of what it is packed with.
+pub fn unpacked_name(name: &str) -> &str {
+    name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name)
 }
 
 /// Removes the half-written files that a killed process left in `dir`; nobody else may be writing there.

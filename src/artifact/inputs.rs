@@ -161,7 +161,7 @@ fn keys(recipe: &Recipe) -> BTreeMap<String, String> {
             keys.insert(format!("{section}.{key}"), value.to_string());
         }
     }
-    let sources = recipe.data.train.iter().chain(recipe.data.replay.iter().flat_map(|r| &r.sources));
+    let sources = recipe.data.train.iter().chain(recipe.data.replayed());
     let shares: Vec<_> = sources.map(|s| (&s.name, s.weight, s.rows, s.epochs)).collect();
     if shares.iter().any(|s| *s != (&None, None, None, None)) {
         keys.insert("data.train (shares)".into(), serde_json::json!(shares).to_string());

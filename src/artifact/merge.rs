@@ -137,25 +137,14 @@ fn weights(
     path: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
-    let mut failed = None;
-    let written = files::write_atomic_with(path, |file| {
-        file.write_all(&header(entries, dtype))?;
+    files::write_atomic_with(path, |file| {
+        file.write_all(&header(entries, dtype)).map_err(Error::io("write", path))?;
         for (i, entry) in entries.iter().enumerate() {
-            match values(model, adapter, entry) {
-                Ok(values) => write_values(file, &values, dtype)?,
-                Err(e) => {
-                    failed = Some(e);
-                    return Err(std::io::Error::other("see the cause"));
-                }
-            }
+            write_values(file, &values(model, adapter, entry)?, dtype).map_err(Error::io("write", path))?;
             progress(i + 1, entries.len());
         }
         Ok(())
-    });
-    match failed {
-        Some(e) => Err(e),
-        None => written,
-    }
+    })
 }
 
 /// Length and JSON of a safetensors header, padded to eight bytes.

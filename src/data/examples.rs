@@ -155,29 +155,52 @@ impl std::fmt::Debug for Examples {
     }
 }
 
+/// Rows of one source, end to end.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) ids: Vec<u32>,
+    pub(super) lengths: Vec<u32>,
+    /// One bit a token.
+    pub(super) trained: Vec<u8>,
+    pub(super) lines: Vec<u64>,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, ids: &[u32], trained: &[bool], line: usize) {
+        let start = self.ids.len();
+        self.ids.extend_from_slice(ids);
+        self.trained.resize(self.ids.len().div_ceil(8), 0);
+        for (i, _) in trained.iter().enumerate().filter(|(_, trained)| **trained) {
+            self.trained[(start + i) / 8] |= 1 << ((start + i) % 8);
+        }
+        self.lengths.push(ids.len() as u32);
+        self.lines.push(line as u64);
+    }
+
+    /// Number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
+    }
+}
+
 impl FromIterator<Example> for Examples {
     fn from_iter<I: IntoIterator<Item = Example>>(examples: I) -> Examples {
-        let (mut ids, mut ends, mut bits) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut sources, mut lines) = (Vec::new(), Vec::new());
+        let (mut batch, mut sources) = (Batch::default(), Vec::new());
         for example in examples {
-            for (id, trained) in example.ids.into_iter().zip(example.trained) {
-                if ids.len().is_multiple_of(8) {
-                    bits.push(0u8);
-                }
-                let at = ids.len();
-                bits[at / 8] |= u8::from(trained) << (at % 8);
-                ids.push(id);
-            }
-            ends.push(ids.len() as u64);
+            batch.push(&example.ids, &example.trained, example.line);
             sources.push(example.source as u32);
-            lines.push(example.line as u64);
         }
-        let ids = Lists { values: Column::Owned(ids), ends: Column::Owned(ends) };
+        let mut end = 0;
+        let ends = batch.lengths.iter().map(|length| {
+            end += u64::from(*length);
+            end
+        });
+        let ends = Column::Owned(ends.collect());
         let rows = Rows {
-            ids,
-            trained: Column::Owned(bits),
+            ids: Lists { values: Column::Owned(batch.ids), ends },
+            trained: Column::Owned(batch.trained),
             sources: Column::Owned(sources),
-            lines: Column::Owned(lines),
+            lines: Column::Owned(batch.lines),
             folder: None,
         };
         Examples::of(Arc::new(rows), None)
@@ -280,41 +303,10 @@ impl std::fmt::Debug for Prompts {
     }
 }
 
-impl FromIterator<Prompt> for Prompts {
-    fn from_iter<I: IntoIterator<Item = Prompt>>(prompts: I) -> Prompts {
-        let (mut ids, mut id_ends, mut texts, mut text_ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut ends, mut sources, mut lines) = (Vec::new(), Vec::new(), Vec::new());
-        for prompt in prompts {
-            for text in prompt.texts() {
-                texts.extend_from_slice(text.as_bytes());
-                text_ends.push(texts.len() as u64);
-            }
-            ids.extend(prompt.ids);
-            id_ends.push(ids.len() as u64);
-            ends.push(text_ends.len() as u64);
-            sources.push(prompt.source as u32);
-            lines.push(prompt.line as u64);
-        }
-        Prompts::of(PromptRows {
-            ids: Lists { values: Column::Owned(ids), ends: Column::Owned(id_ends) },
-            texts: Lists { values: Column::Owned(texts), ends: Column::Owned(text_ends) },
-            ends: Column::Owned(ends),
-            sources: Column::Owned(sources),
-            lines: Column::Owned(lines),
-            folder: None,
-        })
-    }
-}
-
-impl From<Vec<Prompt>> for Prompts {
-    fn from(prompts: Vec<Prompt>) -> Prompts {
-        prompts.into_iter().collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::spool::PromptSpool;
 
     fn examples() -> Vec<Example> {
         let of = |n: usize| Example {
@@ -359,7 +351,10 @@ mod tests {
             line: ids.len(),
         };
         let written = vec![prompt(&[1, 2], &["é", ""], Some("")), prompt(&[], &[""], None), prompt(&[3], &["a", "b"], Some("t"))];
-        let prompts: Prompts = written.clone().into();
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = PromptSpool::new(dir.path());
+        written.iter().for_each(|prompt| spool.push(prompt).unwrap());
+        let prompts = Prompts::of(spool.finish(false).unwrap());
         assert_eq!(prompts.iter().collect::<Vec<_>>(), written);
         assert_eq!(prompts.first(1).iter().collect::<Vec<_>>(), written[..1]);
     }

@@ -78,13 +78,6 @@ pub(super) struct Job<'a> {
     pub(super) hear: &'a dyn Fn(Progress),
 }
 
-impl<'a> Job<'a> {
-    /// Sources to replay.
-    fn replay(&self) -> &'a [Source] {
-        self.data.replay.as_ref().map_or(&[], |replay| &replay.sources)
-    }
-}
-
 /// Columns and account of a load, before rows are [`Examples`].
 pub(super) struct Columns {
     pub(super) rows: Rows,
@@ -159,7 +152,7 @@ struct Loading<'a> {
     roles: Vec<String>,
     prompts: PromptSpool,
     held_out: HeldOut,
-    /// Of each source: conversations in each of its chunks.
+    /// Of each source: where among its conversations each of its chunks starts, and where the last ends.
     chunks: Vec<Vec<usize>>,
     /// Of each source: how many rows there are up to its end.
     ends: Vec<usize>,
@@ -168,7 +161,7 @@ struct Loading<'a> {
 
 impl<'a> Loading<'a> {
     fn new(job: &'a Job<'a>, folder: &Path, shapes: &'a BTreeMap<usize, Shape>) -> Result<Loading<'a>> {
-        let files = job.data.train.iter().chain(job.replay()).chain(&job.data.heldout);
+        let files = job.data.train.iter().chain(job.data.replayed()).chain(&job.data.heldout);
         let total = files.filter_map(|s| std::fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
         Ok(Loading {
             job,
@@ -190,7 +183,7 @@ impl<'a> Loading<'a> {
         let data = self.job.data;
         let (train, mut heldout) = self.split(&data.train, Split::Train)?;
         self.held_out.all_met()?;
-        let (replay, held) = self.split(self.job.replay(), Split::Train)?;
+        let (replay, held) = self.split(data.replayed(), Split::Train)?;
         heldout.extend(held);
         heldout.extend(self.split(&data.heldout, Split::Heldout)?.1);
         if self.job.judge && heldout.is_empty() {
@@ -318,7 +311,7 @@ impl<'a> Loading<'a> {
             beyond_limit: 0,
             ignored: Vec::new(),
         });
-        self.chunks.push(Vec::new());
+        self.chunks.push(vec![0]);
         let (path, mut facts, mut ignored) = (feed.path().to_path_buf(), Facts::default(), std::collections::BTreeSet::new());
         let wanted = |chunk: usize, place: usize| match &chosen {
             None => true,
@@ -346,8 +339,8 @@ impl<'a> Loading<'a> {
     fn put(&mut self, mut done: Done) -> Result<()> {
         let source = self.report.sources.len() - 1;
         let chunks = &mut self.chunks[source];
-        let start: usize = chunks.iter().sum();
-        chunks.push(done.converted);
+        let start = chunks.last().copied().unwrap_or(0);
+        chunks.push(start + done.converted);
         let places: Vec<u32> = done.places.iter().map(|place| start as u32 + place).collect();
         self.places.extend(&places)?;
         let numbers: Vec<u32> = done.tallies.roles.iter().map(|role| index_of(&mut self.roles, role)).collect();
@@ -426,7 +419,7 @@ impl<'a> Loading<'a> {
                 reader.settle(report.shape)?;
             }
             let work = self.work(&source.path, reader, index, true);
-            let (path, starts) = (feed.path().to_path_buf(), starts(&self.chunks[index]));
+            let (path, starts) = (feed.path().to_path_buf(), std::mem::take(&mut self.chunks[index]));
             in_order(
                 &mut feed,
                 |i, chunk| {

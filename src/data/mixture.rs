@@ -195,14 +195,14 @@ impl Asked {
 }
 
 fn source_of(data: &recipe::Data, index: usize) -> Option<&Source> {
-    data.train.iter().chain(data.replay.iter().flat_map(|r| &r.sources)).nth(index)
+    data.train.iter().chain(data.replayed()).nth(index)
 }
 
 /// The parts, still empty, and the part of each source.
 fn layout(data: &recipe::Data) -> (Vec<Part>, Vec<usize>) {
     let (mut parts, mut place): (Vec<Part>, Vec<usize>) = (Vec::new(), Vec::new());
     let train = data.train.iter().map(|s| (s, false));
-    for (source, replay) in train.chain(data.replay.iter().flat_map(|r| r.sources.iter().map(|s| (s, true)))) {
+    for (source, replay) in train.chain(data.replayed().iter().map(|s| (s, true))) {
         let known = source.name.as_ref().and_then(|name| parts.iter().position(|p| p.name == *name && p.replay == replay));
         place.push(known.unwrap_or(parts.len()));
         if known.is_none() {

@@ -10,7 +10,7 @@ use bytemuck::Pod;
 
 use super::Prompt;
 use super::column::{Column, Lists};
-use super::examples::{PromptRows, Rows};
+use super::examples::{Batch, PromptRows, Rows};
 use crate::error::{Error, Result};
 
 /// Bytes of a column that are held back before they are written.
@@ -143,34 +143,6 @@ pub(super) struct RowSpool {
     trained: BitSpool,
     sources: Spool<u32>,
     lines: Spool<u64>,
-}
-
-/// Rows of one source, end to end.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) ids: Vec<u32>,
-    pub(super) lengths: Vec<u32>,
-    /// One bit a token.
-    pub(super) trained: Vec<u8>,
-    pub(super) lines: Vec<u64>,
-}
-
-impl Batch {
-    pub(super) fn push(&mut self, ids: &[u32], trained: &[bool], line: usize) {
-        let start = self.ids.len();
-        self.ids.extend_from_slice(ids);
-        self.trained.resize(self.ids.len().div_ceil(8), 0);
-        for (i, _) in trained.iter().enumerate().filter(|(_, trained)| **trained) {
-            self.trained[(start + i) / 8] |= 1 << ((start + i) % 8);
-        }
-        self.lengths.push(ids.len() as u32);
-        self.lines.push(line as u64);
-    }
-
-    /// Number of rows.
-    pub(super) fn len(&self) -> usize {
-        self.lines.len()
-    }
 }
 
 impl RowSpool {

@@ -87,20 +87,11 @@ fn sides(kind: RowKind) -> Vec<(Option<&'static str>, RowKind)> {
 fn row(renderer: &Renderer, path: &std::path::Path, line: usize, side: Option<&'static str>, kind: RowKind) -> Result<Shown> {
     let (encoded, roles) = renderer.encoded_with_roles(&Row::new(0, line, kind)).map_err(|e| at_row(e, path, line))?;
     let is = |i: usize| (encoded.turn[i], encoded.trained[i]);
-    let (mut pieces, mut before, mut start) = (Vec::new(), String::new(), 0);
-    for end in 1..=encoded.ids.len() {
-        if end < encoded.ids.len() && is(end) == is(start) {
-            continue;
-        }
-        // Decoding from the beginning keeps what a decoder drops at the start of a text (a space, usually).
-        let upto = renderer.tokenizer().decode(&encoded.ids[..end], false)?;
-        let text = match upto.strip_prefix(&before) {
-            Some(text) => text.to_string(),
-            None => renderer.tokenizer().decode(&encoded.ids[start..end], false)?,
-        };
-        pieces.push(Piece { role: encoded.turn[start].map(|t| roles[t].clone()), trained: encoded.trained[start], text });
-        (before, start) = (upto, end);
-    }
+    let piece = |(start, text): (usize, String)| {
+        let role = encoded.turn[start].map(|turn| roles[turn].clone());
+        Piece { role, trained: encoded.trained[start], text }
+    };
+    let pieces = renderer.tokenizer().runs(&encoded.ids, |a, b| is(a) == is(b))?.into_iter().map(piece).collect();
     let (tokens, trained) = (encoded.ids.len(), encoded.trained.iter().filter(|t| **t).count());
     Ok(Shown { path: path.to_path_buf(), line, side, tokens, trained, pieces })
 }

@@ -8,10 +8,10 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::encode::Encoded;
+use super::examples::Batch;
 use super::report::{Dropped, Injected, Long, Reason};
 use super::shape::{Converted, Facts, Piece, Reader};
 use super::source::RawRow;
-use super::spool::Batch;
 use super::{Prompt, Renderer, Row};
 use crate::error::{Error, Result};
 use crate::recipe::OverLong;

@@ -29,6 +29,11 @@ impl Data {
             replay: None,
         }
     }
+
+    /// Sources to replay.
+    pub fn replayed(&self) -> &[Source] {
+        self.replay.as_ref().map_or(&[], |replay| &replay.sources)
+    }
 }
 
 /// `[data.mixture]`: how many rows of each source an epoch has.

@@ -40,7 +40,7 @@ pub(super) fn check(written: &Written, raw: RawMixture, train: &RawSources) -> R
 /// [`crate::Error::Recipe`] as said.
 pub(super) fn agree(written: &Written, data: &Data) -> Result<()> {
     let strategy = data.mixture.strategy;
-    let replay = data.replay.iter().flat_map(|r| r.sources.iter().map(|s| ("data.replay.sources", s)));
+    let replay = data.replayed().iter().map(|s| ("data.replay.sources", s));
     let heldout = data.heldout.iter().map(|s| ("data.heldout", s));
     for (key, source) in data.train.iter().map(|s| ("data.train", s)).chain(heldout).chain(replay) {
         let train = key == "data.train";

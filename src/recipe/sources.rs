@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::unpacked_name;
+
 /// Endings of files of rows and of tasks.
 pub(super) const ENDINGS: [&str; 8] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md", ".toml"];
 
@@ -33,7 +35,7 @@ pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, String> {
 
 fn is_data(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    let inner = lower.strip_suffix(".gz").or_else(|| lower.strip_suffix(".zst")).unwrap_or(&lower);
+    let inner = unpacked_name(&lower);
     !lower.starts_with('.')
         && !lower.starts_with("readme")
         && !lower.ends_with(".curation.json")
@@ -71,7 +73,7 @@ impl<'a> Tasks<'a> {
 /// The task that lies in a file: the file's name without its endings.
 fn task_of(path: &Path) -> String {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    let inner = unpacked_name(&name);
     ENDINGS.iter().find_map(|ending| inner.strip_suffix(ending)).unwrap_or(inner).to_string()
 }
 

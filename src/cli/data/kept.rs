@@ -39,14 +39,14 @@ impl Kept<'_> {
             stop::go_on()
         };
         if !folder {
-            return atomically(out, |file| self.all(file, &mut tick));
+            return files::write_atomic_with(out, |file| self.all(file, &mut tick));
         }
         let mut masked = 0;
         files::write_dir_atomic(out, |dir| {
             for (index, name) in names(self.settings).iter().enumerate() {
                 // A file whose rows are all gone would be refused when it is read.
                 if self.choice.kept[index].contains(&true) {
-                    masked += atomically(&dir.join(name), |file| self.source(index, file, &mut tick))?;
+                    masked += files::write_atomic_with(&dir.join(name), |file| self.source(index, file, &mut tick))?;
                 }
             }
             Ok(())
@@ -95,31 +95,12 @@ fn line(path: &Path, row: Raw) -> Value {
     Value::Object(fields)
 }
 
-/// [`files::write_atomic_with`] for what fails in our own words.
-fn atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<usize>) -> Result<usize> {
-    let (mut count, mut failed) = (0, None);
-    let written = files::write_atomic_with(path, |out| match fill(out) {
-        Ok(n) => {
-            count = n;
-            Ok(())
-        }
-        Err(e) => {
-            failed = Some(e);
-            Err(std::io::Error::other("stopped"))
-        }
-    });
-    match failed {
-        Some(e) => Err(e),
-        None => written.map(|()| count),
-    }
-}
-
 /// The names of the files in a folder, one a source.
 fn names(settings: &Settings) -> Vec<String> {
     let mut taken = HashSet::new();
     let name = |path: &PathBuf| {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+        let inner = files::unpacked_name(&name);
         let stem = inner.rsplit_once('.').map_or(inner, |(stem, _)| stem).to_string();
         let mut tries = std::iter::once(format!("{stem}.jsonl")).chain((2..).map(|i| format!("{stem}-{i}.jsonl")));
         tries.find(|name| taken.insert(name.clone())).unwrap_or_default()

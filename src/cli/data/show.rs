@@ -90,21 +90,9 @@ pub(in crate::cli) fn fill(train: &recipe::Train, examples: &Examples) -> Option
 
 /// The text of an example, cut where training begins and ends.
 fn pieces(example: &ExampleRef, tokenizer: &Tokenizer) -> Result<Vec<(String, bool)>> {
-    let (mut pieces, mut before, mut start) = (Vec::new(), String::new(), 0);
-    for end in 1..=example.ids.len() {
-        if end < example.ids.len() && example.trained.get(end) == example.trained.get(start) {
-            continue;
-        }
-        // Decoding from the beginning keeps what a decoder drops at the start of a text (a space, usually).
-        let upto = tokenizer.decode(&example.ids[..end], false)?;
-        let piece = match upto.strip_prefix(&before) {
-            Some(piece) => piece.to_string(),
-            None => tokenizer.decode(&example.ids[start..end], false)?,
-        };
-        pieces.push((piece, example.trained.get(start)));
-        (before, start) = (upto, end);
-    }
-    Ok(pieces)
+    let trained = |i: usize| example.trained.get(i);
+    let runs = tokenizer.runs(example.ids, |a, b| trained(a) == trained(b))?;
+    Ok(runs.into_iter().map(|(start, text)| (text, trained(start))).collect())
 }
 
 fn place(report: &Report, source: usize, line: usize) -> String {

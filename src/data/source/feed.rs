@@ -29,7 +29,12 @@ pub(in crate::data) struct Feed {
 
 enum From {
     Lines(Lines),
-    Whole { rows: Arc<Vec<RawRow>>, at: usize },
+    /// `size`: bytes of the file.
+    Whole {
+        rows: Arc<Vec<RawRow>>,
+        at: usize,
+        size: u64,
+    },
 }
 
 /// Some rows of a file, one after the other.
@@ -70,7 +75,8 @@ impl Feed {
 
     /// Rows that are there already.
     pub(in crate::data) fn whole(path: &Path, rows: Vec<RawRow>) -> Feed {
-        Feed { path: path.into(), from: From::Whole { rows: Arc::new(rows), at: 0 }, next: None }
+        let size = std::fs::metadata(path).map_or(0, |m| m.len());
+        Feed { path: path.into(), from: From::Whole { rows: Arc::new(rows), at: 0, size }, next: None }
     }
 
     /// The same rows from the beginning.
@@ -80,8 +86,8 @@ impl Feed {
     pub(in crate::data) fn again(&self) -> Result<Feed> {
         match &self.from {
             From::Lines(_) => Feed::open(&self.path),
-            From::Whole { rows, .. } => {
-                let from = From::Whole { rows: Arc::clone(rows), at: 0 };
+            From::Whole { rows, size, .. } => {
+                let from = From::Whole { rows: Arc::clone(rows), at: 0, size: *size };
                 Ok(Feed { path: self.path.clone(), from, next: None })
             }
         }
@@ -101,10 +107,7 @@ impl Feed {
     pub(in crate::data) fn bytes(&self) -> u64 {
         match &self.from {
             From::Lines(lines) => lines.read.load(Ordering::Relaxed),
-            From::Whole { rows, at } => {
-                let size = std::fs::metadata(&self.path).map_or(0, |m| m.len());
-                size * *at as u64 / (rows.len() as u64).max(1)
-            }
+            From::Whole { rows, at, size } => size * *at as u64 / (rows.len() as u64).max(1),
         }
     }
 
@@ -135,7 +138,7 @@ impl Feed {
         }
         match &mut self.from {
             From::Lines(lines) => lines.chunk(&self.path),
-            From::Whole { rows, at } => {
+            From::Whole { rows, at, .. } => {
                 let place = *at..(*at + ROWS).min(rows.len());
                 *at = place.end;
                 Ok((!place.is_empty()).then(|| Chunk::Rows { rows: Arc::clone(rows), place }))

@@ -18,6 +18,7 @@ pub(super) use packed::read_text;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::files::unpacked_name;
 
 /// One row as written: an object and the line (from 1) it starts on.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +41,7 @@ type Format = fn(&Path, &str, &mut Faults) -> Result<Vec<RawRow>>;
 
 /// How the text of a file is read, by its name.
 fn format(path: &Path) -> Result<Format> {
-    let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-    Ok(match inner.rsplit_once('.').map(|(_, e)| e).unwrap_or_default() {
+    Ok(match ending(path).as_str() {
         "jsonl" | "ndjson" => lines::read_lines,
         "json" => lines::read_json,
         "csv" => |path, text, faults| table::read(path, text, b',', faults),
@@ -56,9 +55,13 @@ fn format(path: &Path) -> Result<Format> {
 
 /// Whether a file has a row a line, so that it can be cut anywhere between lines.
 fn is_lines(path: &Path) -> bool {
+    matches!(ending(path).as_str(), "jsonl" | "ndjson")
+}
+
+/// What a file's name ends in, apart from what it is packed with; in lower case and without the dot.
+fn ending(path: &Path) -> String {
     let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let inner = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-    inner.ends_with(".jsonl") || inner.ends_with(".ndjson")
+    unpacked_name(&name).rsplit_once('.').map(|(_, ending)| ending.to_string()).unwrap_or_default()
 }
 
 fn no_rows(path: &Path) -> Error {

