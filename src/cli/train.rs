@@ -20,9 +20,11 @@ use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
 use crate::artifact::inputs::Inputs;
 use crate::data::Loaded;
+use crate::data::mixture::Share;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::Recipe;
+use crate::train::order::Order;
 use crate::train::{self, Job, Reason, State};
 
 /// Train an adapter, prove it against the base, and write it with its record.
@@ -79,7 +81,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             if !shares.is_empty() {
                 say(shares.trim_end());
             }
-            if let Some(fill) = super::data::fill(&recipe.train, &loaded.train) {
+            if let Some(fill) = super::data::fill(&recipe.train, loaded) {
                 say(&format!("packed {fill}"));
             }
             let made_from = || run.inputs_json();
@@ -87,7 +89,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             say(&format!("trained to step {} in {:.0} s; now the proof", record.step, started.elapsed().as_secs_f64()));
             let proof = prove::measure(recipe, opened, &renderer, (loaded, &sets), adapter).map_err(|e| run.stopped(e))?;
             let samples = proof.samples(recipe.eval.samples, opened, loaded)?;
-            run.finish(&record, &proof, &samples, started.elapsed().as_secs_f64())?;
+            let drawn = run.drawn(record.step)?;
+            run.finish(&record, &proof, &samples, &drawn, started.elapsed().as_secs_f64())?;
+            if !drawn.is_empty() {
+                say(&format!("\n{}", super::data::drawn(&loaded.mixture, &drawn).trim_end()));
+            }
             say(&format!("\n{}{}", proof.table(), prove::before_and_after(&samples)));
             proof.json()
         }
@@ -236,8 +242,17 @@ impl Run<'_> {
         self.adapter.save(self.out)
     }
 
+    /// What the first `steps` steps drew of each part of the mixture; empty where an epoch is every row once.
+    fn drawn(&self, steps: usize) -> Result<Vec<Share>> {
+        let mixture = &self.loaded.mixture;
+        if mixture.is_plain() {
+            return Ok(Vec::new());
+        }
+        Ok(Order::new(&self.recipe.train, mixture, &self.loaded.train)?.drawn(steps))
+    }
+
     /// Recipe, trace, card and curve beside the adapter.
-    fn finish(&self, record: &Record, proof: &Proof, samples: &[card::Sample], seconds: f64) -> Result<()> {
+    fn finish(&self, record: &Record, proof: &Proof, samples: &[card::Sample], drawn: &[Share], seconds: f64) -> Result<()> {
         let write = |name: &str, text: &str| files::write_atomic(&self.out.join(name), text.as_bytes());
         write("recipe.toml", &self.recipe.to_toml_in(self.out))?;
         if let Some(svg) = curve::svg(&self.recipe.output.name, &record.losses, &record.evals) {
@@ -257,16 +272,19 @@ impl Run<'_> {
             samples,
         };
         write("README.md", &card.text())?;
-        write(resume::TRACE, &format!("{:#}\n", self.trace(record, proof, seconds)?))
+        write(resume::TRACE, &format!("{:#}\n", self.trace(record, proof, drawn, seconds)?))
     }
 
     /// What went in, what it was made with, and what came out.
-    fn trace(&self, record: &Record, proof: &Proof, seconds: f64) -> Result<serde_json::Value> {
+    fn trace(&self, record: &Record, proof: &Proof, drawn: &[Share], seconds: f64) -> Result<serde_json::Value> {
+        let mixture = &self.loaded.mixture;
+        let shares = (!mixture.is_plain()).then(|| json!({"epoch": mixture.planned(), "drawn": drawn}));
         Ok(json!({
             "lorakit": env!("CARGO_PKG_VERSION"),
             "base": {"id": self.opened.resolved.id, "file": self.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
             "inputs": self.inputs_json()?,
-            "packing": super::data::fill(&self.recipe.train, &self.loaded.train),
+            "mixture": shares,
+            "packing": super::data::fill(&self.recipe.train, self.loaded),
             "steps": record.step,
             "best_step": record.best,
             "trained_tokens": record.trained,

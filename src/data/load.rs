@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::aside::{self, Parted};
 use super::column::Column;
 use super::examples::Rows;
 use super::mixture::Mixture;
@@ -147,6 +148,8 @@ struct Loading<'a> {
     rows: RowSpool,
     /// Which of its source's conversations each row is.
     places: Spool<u32>,
+    /// As [`Done::kin`].
+    kin: Spool<u8>,
     /// As [`super::work::Tallies`], with the numbers of `roles`.
     tallies: ListSpool<u32>,
     roles: Vec<String>,
@@ -169,6 +172,7 @@ impl<'a> Loading<'a> {
             report: Report::default(),
             rows: RowSpool::new(folder),
             places: Spool::new(folder, "places"),
+            kin: Spool::new(folder, "kin"),
             tallies: ListSpool::new(folder, "tallies"),
             roles: Vec::new(),
             prompts: PromptSpool::new(folder),
@@ -200,9 +204,13 @@ impl<'a> Loading<'a> {
             };
             return Err(Error::data(path, None, why, help).into());
         }
-        let (mut train, heldout) = self.set_aside(train, heldout);
-        train.extend(replay);
-        Ok(self.finish(train, heldout, keep)?)
+        let kin = std::mem::replace(&mut self.kin, Spool::new(Path::new(""), "")).finish(false)?;
+        let mut split = match heldout.is_empty() && data.heldout.is_empty() {
+            true => aside::set_aside(train, &kin, data.heldout_fraction, self.job.seed),
+            false => Parted { train, heldout, ..Parted::default() },
+        };
+        split.train.extend(replay);
+        Ok(self.finish(split, keep)?)
     }
 
     /// The rows of sources, by number: those to train on, and held-out ones, which tasks among sources of either may be.
@@ -343,6 +351,7 @@ impl<'a> Loading<'a> {
         chunks.push(start + done.converted);
         let places: Vec<u32> = done.places.iter().map(|place| start as u32 + place).collect();
         self.places.extend(&places)?;
+        self.kin.extend(&done.kin)?;
         let numbers: Vec<u32> = done.tallies.roles.iter().map(|role| index_of(&mut self.roles, role)).collect();
         let mut at = 0;
         for length in &done.tallies.lengths {
@@ -367,22 +376,8 @@ impl<'a> Loading<'a> {
         Ok(())
     }
 
-    /// Moves `heldout_fraction` of the training rows to an empty held-out set, leaving at least one of each.
-    fn set_aside(&self, train: Vec<u32>, heldout: Vec<u32>) -> (Vec<u32>, Vec<u32>) {
-        let Job { data, seed, .. } = *self.job;
-        if !heldout.is_empty() || !data.heldout.is_empty() || data.heldout_fraction <= 0.0 || train.len() < 2 {
-            return (train, heldout);
-        }
-        let wanted = (train.len() as f64 * data.heldout_fraction).round() as usize;
-        let chosen = choose(train.len(), wanted.clamp(1, train.len() - 1), seed, "heldout", 0);
-        let mut aside = vec![false; train.len()];
-        chosen.into_iter().for_each(|i| aside[i] = true);
-        let (heldout, train): (Vec<_>, Vec<_>) = train.into_iter().zip(aside).partition(|(_, aside)| *aside);
-        let bare = |rows: Vec<(u32, bool)>| rows.into_iter().map(|(row, _)| row).collect();
-        (bare(train), bare(heldout))
-    }
-
-    fn finish(mut self, train: Vec<u32>, heldout: Vec<u32>, keep: bool) -> Result<Columns> {
+    fn finish(mut self, split: Parted, keep: bool) -> Result<Columns> {
+        let Parted { train, heldout, left_out } = split;
         let places = std::mem::replace(&mut self.places, Spool::new(Path::new(""), "")).finish(keep)?;
         self.late_prompts(&heldout, &places)?;
         let Loading { mut report, rows, tallies, prompts, roles, .. } = self;
@@ -392,6 +387,9 @@ impl<'a> Loading<'a> {
             line: rows.lines[row] as usize,
             tokens: rows.ids.place(row).len(),
         };
+        let (source, line) = (|row: u32| rows.sources[row as usize] as usize, |row: u32| rows.lines[row as usize] as usize);
+        let unused = |row: u32| Dropped { source: source(row), line: line(row), reason: Reason::HeldOutElsewhere };
+        report.dropped.extend(left_out.into_iter().map(unused));
         report.repeated = repeated(&rows, &train, &heldout).into_iter().map(long).collect();
         report.longest = longest(&rows).into_iter().map(long).collect();
         report.train = count(&rows, &tallies, &roles, &train);

@@ -153,6 +153,24 @@ fn whole_tasks_are_held_out_by_name_or_cluster_and_never_asked_the_other_way_rou
 }
 
 #[test]
+fn a_row_set_aside_is_not_trained_on_in_another_phrasing() {
+    let loaded = tasks_and_text(|data| {
+        data.heldout_fraction = 0.34;
+        data.train.iter_mut().for_each(|source| source.templates = Some(crate::recipe::Templates::All));
+    })
+    .unwrap();
+    // Of six rows in two phrasings each two are set aside: in the phrasing that is not inverted.
+    assert_eq!((loaded.train.len(), loaded.heldout.len()), (8 + 1, 2));
+    assert_eq!(loaded.report.dropped.iter().filter(|d| d.reason == Reason::HeldOutElsewhere).count(), 2);
+    let asked = |ids: &[u32]| chatml().decode(ids, false).unwrap();
+    assert!(loaded.heldout.iter().all(|e| asked(e.ids).contains("say")));
+    let digit = |e: ExampleRef| (e.source, asked(e.ids).chars().find(char::is_ascii_digit));
+    let trained: Vec<_> = loaded.train.iter().map(digit).collect();
+    assert!(loaded.heldout.iter().map(digit).all(|row| row.1.is_some() && !trained.contains(&row)));
+    assert_eq!(loaded.report.rows_read(), loaded.train.len() + loaded.heldout.len() + loaded.report.dropped.len());
+}
+
+#[test]
 fn replay_is_trained_along_and_never_set_aside() {
     let loaded = tasks_and_text(|data| data.heldout_fraction = 0.5).unwrap();
     assert_eq!((loaded.train.len(), loaded.heldout.len()), (4, 3));

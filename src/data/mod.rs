@@ -34,6 +34,7 @@ mod spoken;
 mod renderer;
 mod report;
 mod work;
+mod aside;
 mod tally;
 mod load;
 mod turns;

@@ -81,6 +81,8 @@ pub enum Reason {
     Empty,
     /// No token would carry loss (after cutting, for instance).
     NoTrainedToken,
+    /// Another form of a row that is held out, which may not be held out itself (a template with `invert`).
+    HeldOutElsewhere,
     /// The label is not the one that `take` asks for.
     NotTaken,
     /// No two differing answers to prefer one of.
@@ -100,6 +102,7 @@ impl std::fmt::Display for Reason {
             Reason::Malformed => f.write_str("malformed"),
             Reason::Empty => f.write_str("empty answer"),
             Reason::NoTrainedToken => f.write_str("no trained token"),
+            Reason::HeldOutElsewhere => f.write_str("another form of a held-out row"),
             Reason::NotTaken => f.write_str("label not taken"),
             Reason::NoPair => f.write_str("no two differing answers"),
             Reason::TooShort => f.write_str("fewer than two turns left"),

@@ -37,11 +37,25 @@ pub(super) struct Work<'a> {
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) rows: Vec<Row>,
+    /// Of each of `rows`.
+    kin: Vec<Kin>,
     dropped: Vec<Dropped>,
     /// Rows that lie in others, beyond the first of each.
     held: usize,
     ignored: BTreeSet<String>,
 }
+
+/// What a row has to do with others.
+#[derive(Debug, Clone, Copy)]
+struct Kin {
+    /// Rows of one number are forms of one row.
+    unit: usize,
+    train_only: bool,
+}
+
+/// Bits of [`Done::kin`]: another form of the row before it; never held out.
+pub(super) const AGAIN: u8 = 1;
+pub(super) const TRAIN_ONLY: u8 = 2;
 
 /// What some rows became.
 #[derive(Default)]
@@ -56,6 +70,8 @@ pub(super) struct Done {
     pub(super) batch: Batch,
     /// Of each row of `batch`: which of the conversations it is.
     pub(super) places: Vec<u32>,
+    /// Of each row of `batch`: [`AGAIN`], [`TRAIN_ONLY`].
+    pub(super) kin: Vec<u8>,
     pub(super) tallies: Tallies,
     pub(super) prompts: Vec<Prompt>,
     pub(super) dropped: Vec<Dropped>,
@@ -106,6 +122,13 @@ pub(super) fn index_of(names: &mut Vec<String>, name: &str) -> u32 {
     at as u32
 }
 
+impl Rows {
+    fn push(&mut self, row: Row, kin: Kin) {
+        self.rows.push(row);
+        self.kin.push(kin);
+    }
+}
+
 /// A row that is used.
 struct Ready {
     place: usize,
@@ -122,6 +145,7 @@ impl Work<'_> {
     pub(super) fn convert(&self, raw: &[RawRow]) -> Result<Rows> {
         let (mut reader, mut out) = (self.reader.clone(), Rows::default());
         reader.faults.lines.clear();
+        let mut unit = 0;
         for row in raw {
             let converted = match reader.convert(row) {
                 Ok(converted) => converted,
@@ -131,10 +155,16 @@ impl Work<'_> {
                 }
             };
             match converted {
-                Converted::Row(kind) => out.rows.push(Row::new(self.source, row.line, kind)),
+                Converted::Row(kind) => {
+                    unit += 1;
+                    out.push(Row::new(self.source, row.line, kind), Kin { unit, train_only: false });
+                }
                 Converted::Rows(pieces) => {
                     out.held += pieces.len().saturating_sub(1);
-                    pieces.into_iter().for_each(|piece| self.piece(piece, &mut out));
+                    for piece in pieces {
+                        unit += usize::from(!piece.again);
+                        self.piece(piece, unit, &mut out);
+                    }
                 }
                 Converted::Empty => out.dropped.push(self.dropped(row.line, Reason::Empty)),
                 Converted::Dropped(reason) => out.dropped.push(self.dropped(row.line, reason)),
@@ -146,11 +176,12 @@ impl Work<'_> {
     }
 
     /// One of the rows that a row holds.
-    fn piece(&self, piece: Piece, out: &mut Rows) {
+    fn piece(&self, piece: Piece, unit: usize, out: &mut Rows) {
         match piece.became {
             Ok(kind) => {
                 let (task, cluster, references) = (piece.task, piece.cluster, piece.references);
-                out.rows.push(Row { task, cluster, references, ..Row::new(self.source, piece.line, kind) });
+                let row = Row { task, cluster, references, ..Row::new(self.source, piece.line, kind) };
+                out.push(row, Kin { unit, train_only: piece.train_only });
             }
             Err(reason) => out.dropped.push(self.dropped(piece.line, reason)),
         }
@@ -166,7 +197,7 @@ impl Work<'_> {
     /// [`Error::Data`] with the line of a row that cannot be used, or is too long where that is an error.
     pub(super) fn run(&self, raw: &[RawRow], wanted: impl Fn(usize) -> bool + Sync) -> Result<Done> {
         let facts = Facts::of(&self.reader, raw);
-        let Rows { rows, dropped, held, ignored } = self.convert(raw)?;
+        let Rows { rows, kin, dropped, held, ignored } = self.convert(raw)?;
         let (read, converted) = (raw.len() + held, rows.len());
         let mut done = Done { facts, read, converted, ignored, dropped, ..Done::default() };
         let ready: Vec<Option<Result<Ready>>> = rows
@@ -175,10 +206,16 @@ impl Work<'_> {
             .with_min_len(FEWEST)
             .map(|(place, row)| wanted(place).then(|| self.encode(place, row)))
             .collect();
-        for (row, ready) in rows.iter().zip(ready) {
-            match ready {
-                None => done.beyond_limit += 1,
-                Some(ready) => self.admit(row, ready?, &mut done)?,
+        let mut last = None;
+        for ((row, kin), ready) in rows.iter().zip(&kin).zip(ready) {
+            let Some(ready) = ready else {
+                done.beyond_limit += 1;
+                continue;
+            };
+            if self.admit(row, ready?, &mut done)? {
+                let again = if last == Some(kin.unit) { AGAIN } else { 0 };
+                done.kin.push(again | if kin.train_only { TRAIN_ONLY } else { 0 });
+                last = Some(kin.unit);
             }
         }
         Ok(done)
@@ -198,15 +235,15 @@ impl Work<'_> {
         self.renderer.prompt(row).map_err(|e| at_row(e, self.path, row.line))
     }
 
-    /// Takes the row, cut or dropped as the recipe says about long ones.
-    fn admit(&self, row: &Row, mut ready: Ready, done: &mut Done) -> Result<()> {
+    /// Takes the row, cut as the recipe says about long ones; false when it is dropped.
+    fn admit(&self, row: &Row, mut ready: Ready, done: &mut Done) -> Result<bool> {
         let (source, line, tokens) = (row.source, row.line, ready.encoded.ids.len());
         let mut cut = false;
         if tokens > self.max_length {
             match self.over_long {
                 OverLong::Drop => {
                     done.dropped.push(self.dropped(line, Reason::OverLong { tokens }));
-                    return Ok(());
+                    return Ok(false);
                 }
                 OverLong::Error => {
                     let why = format!("the row has {tokens} tokens, `train.max_length` is {}", self.max_length);
@@ -223,7 +260,7 @@ impl Work<'_> {
         }
         if !ready.encoded.trained.contains(&true) {
             done.dropped.push(self.dropped(line, Reason::NoTrainedToken));
-            return Ok(());
+            return Ok(false);
         }
         if cut {
             done.truncated.push(Long { source, line, tokens });
@@ -234,7 +271,7 @@ impl Work<'_> {
         done.prompts.extend(ready.prompt);
         done.open_answers += ready.encoded.open_answers;
         done.injected.extend(injected(source, line, &ready.encoded));
-        Ok(())
+        Ok(true)
     }
 }
 

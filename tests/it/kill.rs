@@ -26,6 +26,17 @@ const DROPOUT: &[&str] = &[
 ];
 /// The same with gradients from autograd, which a module that is trained whole needs.
 const AUTOGRAD: &[&str] = &[r#"adapter.modules_to_save=["lm_head"]"#];
+/// Sources drawn by weight, one of them several times over, and replay.
+const MIXTURE: &[&str] = &[
+    concat!(
+        r#"data.train=[{path=""#,
+        env!("CARGO_MANIFEST_DIR"),
+        r#"/tests/data/tiny/train.jsonl", weight=1}, {path=""#,
+        env!("CARGO_MANIFEST_DIR"),
+        r#"/tests/data/tiny/heldout.jsonl", name="few", weight=1.5}]"#
+    ),
+    concat!(r#"data.replay={sources=[""#, env!("CARGO_MANIFEST_DIR"), r#"/tests/data/tiny/train.jsonl"], fraction=0.3}"#),
+];
 
 /// A folder for runs of one recipe.
 struct Runs {
@@ -86,7 +97,13 @@ impl Ended {
             adapter: sha256_file(&weights(out.into())).unwrap(),
             last: sha256_file(&weights(out.join("last"))).ok(),
             losses: losses.collect(),
-            results: serde_json::json!([trace["results"], trace["final_loss"], trace["steps"], trace["best_step"]]),
+            results: serde_json::json!([
+                trace["mixture"],
+                trace["results"],
+                trace["final_loss"],
+                trace["steps"],
+                trace["best_step"]
+            ]),
         }
     }
 }
@@ -178,6 +195,22 @@ fn killed_at_any_moment_a_run_ends_in_the_same_bytes() {
 #[test]
 fn killed_at_any_moment_a_run_with_gradients_from_autograd_ends_in_the_same_bytes() {
     killed(&[DROPOUT, AUTOGRAD]);
+}
+
+#[test]
+fn killed_at_any_moment_a_run_of_a_mixture_draws_what_an_undisturbed_one_draws() {
+    killed(&[DROPOUT, MIXTURE]);
+    let runs = Runs::new(&[DROPOUT, MIXTURE]);
+    runs.finished("whole", &[]);
+    let mixture = &shared::json(&runs.path("whole/trace.json"))["mixture"];
+    let of = |when: &str, part: usize, key: &str| mixture[when][part][key].as_f64().unwrap();
+    let drawn: f64 = (0..3).map(|part| of("drawn", part, "drawn")).sum();
+    for part in 0..3 {
+        // The run ends within an epoch, whose packed rows lie in no order of the parts.
+        let (planned, got) = (of("epoch", part, "of_rows") * drawn, of("drawn", part, "drawn"));
+        assert!((planned - got).abs() < 5.0, "part {part}: {planned} planned of {drawn}, {got} drawn");
+    }
+    assert!(mixture["drawn"][1]["times"].as_f64() > Some(2.0) && mixture["drawn"][2]["replay"] == true, "{mixture:#}");
 }
 
 /// Sends a signal while a step gathers its many micro-batches; gives exit code, what was said, and the micro-steps saved.

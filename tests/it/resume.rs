@@ -90,6 +90,17 @@ fn stopped_at_any_event_it_ends_the_same_with_written_out_gradients() {
 }
 
 #[test]
+fn stopped_at_any_event_a_mixture_goes_on_with_the_draws_that_were_due() {
+    let tiny = crate::training::recipe_file();
+    let path = |name: &str| tiny.with_file_name(name).display().to_string();
+    let (train, few) = (path("train.jsonl"), path("heldout.jsonl"));
+    let weights = format!(r#"data.train=[{{path="{train}", weight=1}}, {{path="{few}", name="few", weight=2}}]"#);
+    let f = fixture(&[&weights, "data.mixture.rows=17", "adapter.dropout=0.1"]);
+    assert!(!f.rows.mixture.is_plain());
+    stopped_everywhere(&f);
+}
+
+#[test]
 fn an_early_stop_that_was_due_is_due_after_resuming() {
     let f = fixture(&["train.steps=400", "train.accumulate=1", "train.lr=0.3", "train.early_stop=2", "train.schedule=constant"]);
     let (want, saved, _) = run(&f, None, usize::MAX, Control::Go);

@@ -17,7 +17,7 @@ use crate::data::Tokenizer;
 use crate::error::Result;
 use crate::recipe::Recipe;
 
-pub(super) use shares::planned;
+pub(super) use shares::{drawn, planned};
 pub(super) use show::fill;
 pub use show::show;
 

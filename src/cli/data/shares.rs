@@ -11,8 +11,34 @@ pub(in crate::cli) fn planned(mixture: &Mixture) -> String {
     format!("mixture, in an epoch:\n{lines}")
 }
 
+/// A line for each part: what was planned of it and what came of that; nothing where an epoch is every row once.
+pub(in crate::cli) fn drawn(mixture: &Mixture, drawn: &[Share]) -> String {
+    if mixture.is_plain() {
+        return String::new();
+    }
+    let line = |(planned, drawn): (&Share, &Share)| {
+        format!(
+            "  {}{}: planned {:.2} % of rows, {:.2} % of tokens; drawn {} rows, {:.2} %, and {:.2} %; each row {:.2} times\n",
+            drawn.name,
+            replayed(drawn),
+            100.0 * planned.of_rows,
+            100.0 * planned.of_tokens,
+            drawn.drawn,
+            100.0 * drawn.of_rows,
+            100.0 * drawn.of_tokens,
+            drawn.times
+        )
+    };
+    let lines: String = mixture.planned().iter().zip(drawn).map(line).collect();
+    format!("mixture, planned and drawn:\n{lines}")
+}
+
+fn replayed(share: &Share) -> &'static str {
+    if share.replay { " (replay)" } else { "" }
+}
+
 fn line(share: &Share) -> String {
-    let replay = if share.replay { " (replay)" } else { "" };
+    let replay = replayed(share);
     let repeated =
         if share.times > 1.0 { format!(": upsampled, each row is seen {:.2} times", share.times) } else { String::new() };
     format!(
@@ -44,6 +70,13 @@ mod tests {
                 "  b.jsonl: 1.0 of 1 rows, 16.7 % of rows, 50.0 % of tokens",
             ]
         );
-        assert_eq!(planned(&Mixture::plain(3)), "");
+        let came = mixture.drawn([0, 1, 0, 2].into_iter(), |example| if example < 2 { 10 } else { 50 });
+        assert_eq!(
+            drawn(&mixture, &came).lines().nth(1),
+            Some(
+                "  a.jsonl: planned 83.33 % of rows, 50.00 % of tokens; drawn 3 rows, 75.00 %, and 37.50 %; each row 1.50 times"
+            )
+        );
+        assert_eq!((planned(&Mixture::plain(3)), drawn(&Mixture::plain(3), &[])), (String::new(), String::new()));
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::show_page;
 use crate::data::pack::Fill;
-use crate::data::{self, Counts, ExampleRef, Examples, Loaded, Long, Reason, Renderer, Report, Tokenizer};
+use crate::data::{self, Counts, ExampleRef, Loaded, Long, Reason, Renderer, Report, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::{self, Recipe};
@@ -47,7 +47,7 @@ pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) 
         files::write_atomic(path, show_page::page(&rows, &account(&loaded.report)).as_bytes())?;
     }
     let mut out = std::io::stdout().lock();
-    let fill = fill(&recipe.train, &loaded.train);
+    let fill = fill(&recipe.train, &loaded);
     if *json {
         let mut line = as_json(&loaded, &tokenizer, *n)?;
         line["packing"] = json!(fill);
@@ -84,8 +84,16 @@ pub fn show(loaded: &Loaded, tokenizer: &Tokenizer, n: usize, out: &mut dyn Writ
 }
 
 /// How full the packed rows of a run are; `None` when the recipe does not pack.
-pub(in crate::cli) fn fill(train: &recipe::Train, examples: &Examples) -> Option<Fill> {
-    train.packing.then(|| Fill::of(&examples.lengths(), train.max_length))
+/// Of a mixture, those of the first epoch.
+pub(in crate::cli) fn fill(train: &recipe::Train, loaded: &Loaded) -> Option<Fill> {
+    train.packing.then(|| {
+        let lengths = loaded.train.lengths();
+        let drawn = match loaded.mixture.is_plain() {
+            true => lengths,
+            false => loaded.mixture.draws(train.seed, 0).into_iter().map(|example| lengths[example]).collect(),
+        };
+        Fill::of(&drawn, train.max_length)
+    })
 }
 
 /// The text of an example, cut where training begins and ends.

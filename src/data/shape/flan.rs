@@ -146,7 +146,9 @@ impl Task {
             Templates::One => usable.get(drawn..=drawn).unwrap_or_default(),
             Templates::All => &usable[..],
         };
-        let pieces = chosen.iter().map(|(i, template)| self.piece(row, i + 1, template)).collect::<Result<_>>()?;
+        let mut pieces: Vec<Piece> =
+            chosen.iter().map(|(i, template)| self.piece(row, i + 1, template)).collect::<Result<_>>()?;
+        pieces.iter_mut().skip(1).for_each(|piece| piece.again = true);
         Ok(Converted::Rows(pieces))
     }
 
@@ -165,7 +167,8 @@ impl Task {
         let (task, cluster) = (Some(self.name.clone()), self.cluster.clone());
         let empty = completion.trim().is_empty();
         let became = if empty { Err(Reason::Empty) } else { Ok(RowKind::Completion { prompt, completion }) };
-        Ok(Piece { line: row.line, task, cluster, references: Vec::new(), became })
+        let references = Vec::new();
+        Ok(Piece { line: row.line, task, cluster, references, again: false, train_only: template.invert, became })
     }
 
     fn fill(&self, parts: &[Part], fields: &Map<String, Value>) -> std::result::Result<String, String> {

@@ -51,6 +51,10 @@ pub(super) struct Piece {
     pub(super) cluster: Option<String>,
     /// All accepted answers; may be empty.
     pub(super) references: Vec<String>,
+    /// Another form of the piece before it: whoever knows one knows the other.
+    pub(super) again: bool,
+    /// Never among held-out rows.
+    pub(super) train_only: bool,
     pub(super) became: std::result::Result<RowKind, Reason>,
 }
 

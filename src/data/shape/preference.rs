@@ -150,7 +150,8 @@ impl Reader<'_> {
                 if asked && better.0 < worse.0 && better.1 != worse.1 {
                     let (chosen, rejected) = (vec![better.1.clone()], vec![worse.1.clone()]);
                     let pair = Preference { prompt: prompt.clone(), chosen, rejected };
-                    pieces.push(Piece::of(row.line, RowKind::Preference(pair)));
+                    let again = !pieces.is_empty();
+                    pieces.push(Piece { again, ..Piece::of(row.line, RowKind::Preference(pair)) });
                 }
             }
         }
@@ -192,7 +193,7 @@ impl Reader<'_> {
 impl Piece {
     /// A row at `line` that belongs to no task.
     fn of(line: usize, kind: RowKind) -> Piece {
-        Piece { line, task: None, cluster: None, references: Vec::new(), became: Ok(kind) }
+        Piece { line, task: None, cluster: None, references: Vec::new(), again: false, train_only: false, became: Ok(kind) }
     }
 }
 

@@ -41,6 +41,8 @@ impl Reader<'_> {
                 task: task.clone(),
                 cluster: cluster.clone(),
                 references: outputs,
+                again: false,
+                train_only: false,
                 became: if answer.trim().is_empty() { Err(Reason::Empty) } else { Ok(kind) },
             });
         }
