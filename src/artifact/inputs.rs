@@ -14,7 +14,7 @@ use crate::model::resolve::{self, Places};
 use crate::recipe::{Recipe, TemplateKind};
 
 /// Keys of a recipe that change no number of a run.
-const FREE: [&str; 1] = ["train.save_every"];
+const FREE: [&str; 2] = ["train.save_every", "data.cache"];
 
 /// Everything that the numbers of a run depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ impl Inputs {
         let places = Places::from_env();
         let base = weights(base)?.iter().map(|path| Ok((name(path), resolve::sha256(&places, path)?))).collect::<Result<_>>()?;
         let sources = loaded.report.sources.iter().map(|s| {
-            let (split, file, rows, sha256) = (s.split, name(&s.path), s.rows, files::sha256_file(&s.path)?);
+            let (split, file, rows, sha256) = (s.split, name(&s.path), s.rows, resolve::sha256(&places, &s.path)?);
             Ok(Source { split, file, rows, sha256 })
         });
         let data = Data {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::base;
 use crate::adapter::Adapter;
-use crate::data::{self, ExampleRef, Renderer};
+use crate::data::{ExampleRef, Renderer};
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::files;
@@ -101,7 +101,7 @@ fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
     let recipe = Recipe::load(recipe, set)?;
     let opened = base::open(&recipe.base, false)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
+    let loaded = super::rows::load(&recipe, &renderer)?;
     opened.covers(&loaded)?;
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)?;
     let s = &recipe.train;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{base, prove};
 use crate::adapter::Adapter;
-use crate::data::{self, Renderer};
+use crate::data::Renderer;
 use crate::error::Result;
 use crate::recipe::Recipe;
 
@@ -34,7 +34,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let opened = base::open(&recipe.base, args.json)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
     let adapter = Adapter::load(&args.adapter, &opened.model)?;
-    let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
+    let loaded = super::rows::load(&recipe, &renderer)?;
     opened.covers(&loaded)?;
     let sets = prove::sets(&recipe, &opened, &renderer)?;
     let proof = prove::measure(&recipe, &opened, &renderer, (&loaded, &sets), &adapter)?;

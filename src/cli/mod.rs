@@ -25,6 +25,7 @@ mod prove;
 pub mod recipe;
 mod record;
 mod resume;
+mod rows;
 mod said;
 mod stop;
 mod talk;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::base::{self, Opened};
 use super::prove::{self, Set};
 use crate::adapter::Adapter;
-use crate::data::{self, Loaded, Renderer};
+use crate::data::{Loaded, Renderer};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 
@@ -49,7 +49,7 @@ pub(super) fn prepare(recipe: &Recipe, quiet: bool) -> Result<Prepared> {
     let opened = base::open(&recipe.base, quiet)?;
     lap("base");
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
+    let loaded = super::rows::load(recipe, &renderer)?;
     opened.covers(&loaded)?;
     let sets = prove::sets(recipe, &opened, &renderer)?;
     lap("data");

@@ -57,6 +57,11 @@ impl Progress {
         }
     }
 
+    /// Seconds since the beginning, never 0.
+    pub(super) fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64().max(1e-3)
+    }
+
     fn line(&self, done: u64, note: &str) -> String {
         let show = |n: u64| match self.unit {
             Unit::Items => n.to_string(),

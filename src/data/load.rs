@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::Renderer;
 use super::aside::{self, Parted};
 use super::column::Column;
-use super::examples::Rows;
-use super::mixture::Mixture;
+use super::job::{Columns, Job, Loaded, Progress};
 use super::order::choose;
 use super::report::{Dropped, Long, Reason, Report, SourceReport, Split};
 use super::shape::{Facts, Reader, Stream};
@@ -21,34 +21,11 @@ use super::spool::{ListSpool, PromptSpool, RowSpool, Spool};
 use super::tally::{count, longest, reasons, repeated};
 use super::tasks::HeldOut;
 use super::work::{Done, Work, index_of};
-use super::{Examples, Prompts, Renderer};
 use crate::error::{Error, Result};
 use crate::recipe::{Data, Shape, Source};
 
 /// Chunks in work at a time, for each thread.
 const AHEAD: usize = 8;
-
-/// The data of a run.
-#[derive(Debug, Clone, Default)]
-pub struct Loaded {
-    pub train: Examples,
-    pub heldout: Examples,
-    /// One for each held-out example that has a prompt, in the same order.
-    pub heldout_prompts: Prompts,
-    /// How often an epoch has which of `train`.
-    pub mixture: Mixture,
-    pub report: Report,
-}
-
-/// How far a [`load`] is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes read of all files, and how many there are.
-    pub bytes: u64,
-    pub total: u64,
-    pub rows: usize,
-    pub tokens: u64,
-}
 
 /// Reads, renders and tokenises all rows. Without held-out files, `heldout_fraction` of the rows are set aside.
 ///
@@ -66,39 +43,6 @@ pub fn load(data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> R
 pub fn load_set(rows: &[Source], data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> Result<Loaded> {
     let data = &Data { train: Vec::new(), heldout: rows.to_vec(), heldout_tasks: Vec::new(), replay: None, ..data.clone() };
     in_memory(&Job { data, renderer, max_length, seed, judge: true, hear: &|_| {} })
-}
-
-/// What is to be loaded.
-pub(super) struct Job<'a> {
-    pub(super) data: &'a Data,
-    pub(super) renderer: &'a Renderer,
-    pub(super) max_length: usize,
-    pub(super) seed: u64,
-    /// There are held-out rows alone.
-    pub(super) judge: bool,
-    pub(super) hear: &'a dyn Fn(Progress),
-}
-
-/// Columns and account of a load, before rows are [`Examples`].
-pub(super) struct Columns {
-    pub(super) rows: Rows,
-    pub(super) train: Column<u32>,
-    pub(super) heldout: Column<u32>,
-    pub(super) prompts: super::examples::PromptRows,
-    pub(super) report: Report,
-}
-
-impl Columns {
-    /// # Errors
-    /// As [`Mixture::plan`].
-    pub(super) fn loaded(self, data: &Data) -> Result<Loaded> {
-        let rows = Arc::new(self.rows);
-        let train = Examples::of(Arc::clone(&rows), Some(self.train));
-        // Sources of held-out rows lie behind those of training rows, or have none of these.
-        let mixture = Mixture::plan(data, (0..train.len()).map(|i| (train.source(i), train.length(i))))?;
-        let (heldout, heldout_prompts) = (Examples::of(rows, Some(self.heldout)), Prompts::of(self.prompts));
-        Ok(Loaded { train, heldout, heldout_prompts, mixture, report: self.report })
-    }
 }
 
 /// With what does not fit into memory in a folder that goes with the last of the rows.
@@ -164,8 +108,7 @@ struct Loading<'a> {
 
 impl<'a> Loading<'a> {
     fn new(job: &'a Job<'a>, folder: &Path, shapes: &'a BTreeMap<usize, Shape>) -> Result<Loading<'a>> {
-        let files = job.data.train.iter().chain(job.data.replayed()).chain(&job.data.heldout);
-        let total = files.filter_map(|s| std::fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
+        let total = job.sources().filter_map(|s| std::fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
         Ok(Loading {
             job,
             shapes,

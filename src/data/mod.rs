@@ -36,21 +36,27 @@ mod report;
 mod work;
 mod aside;
 mod tally;
+mod job;
 mod load;
 mod turns;
+mod cache;
 pub mod curate;
 #[cfg(test)]
 mod pitfalls;
 #[cfg(test)]
 mod load_tests;
 #[cfg(test)]
+mod cache_tests;
+#[cfg(test)]
 mod stream_tests;
 #[cfg(test)]
 pub(crate) mod tiny;
 
+pub use cache::{Cache, Options, load_with};
 pub use context::{Rendered, render_context};
 pub use examples::{ExampleRef, Examples, Mask, Prompts};
-pub use load::{Loaded, Progress, load, load_set};
+pub use job::{Loaded, Progress};
+pub use load::{load, load_set};
 pub use renderer::Renderer;
 pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
 pub use row::{Conversation, Loss, Message, Preference, Row, RowKind};

@@ -26,6 +26,8 @@ pub struct Renderer {
     /// Special tokens in rows are read as such.
     allow: bool,
     stop_ids: Vec<u32>,
+    /// All that it was made from but the tokenizer.
+    made_of: String,
 }
 
 #[derive(Clone)]
@@ -51,6 +53,10 @@ impl Renderer {
     /// As [`Renderer::new`].
     pub fn at(tokenizer: Tokenizer, template: &Template, clock: Clock) -> Result<Renderer> {
         let fixed = |style| Rules::Fixed(Fixed { style, eos: tokenizer.special().eos.clone().unwrap_or_default() });
+        let source = match &template.kind {
+            TemplateKind::File(path) => files::read_text(path)?,
+            _ => tokenizer.chat_template().unwrap_or_default().to_string(),
+        };
         let mut reads = Reads::default();
         let mut jinja = |name: &str, source: &str| {
             reads = Reads::of(source);
@@ -61,17 +67,26 @@ impl Renderer {
         let rules = match &template.kind {
             TemplateKind::Alpaca => fixed(Style::Alpaca),
             TemplateKind::Instruction => fixed(Style::Instruction),
-            TemplateKind::File(path) => jinja(&path.display().to_string(), &files::read_text(path)?)?,
+            TemplateKind::File(path) => jinja(&path.display().to_string(), &source)?,
             TemplateKind::Model => match tokenizer.chat_template() {
-                Some(source) => jinja("of the model", source)?,
+                Some(_) => jinja("of the model", &source)?,
                 None => Rules::Plain,
             },
         };
+        let made_of = format!("{template:?} {clock:?} {source}");
         let (system, choice) = (template.system.clone(), Choice::of(template));
         let allow = template.special_tokens_in_data == SpecialTokensInData::Allow;
-        let mut renderer = Renderer { tokenizer, rules, system, reads, choice, allow, stop_ids: Vec::new() };
+        let mut renderer = Renderer { tokenizer, rules, system, reads, choice, allow, stop_ids: Vec::new(), made_of };
         renderer.stop_ids = renderer.find_stop_ids();
         Ok(renderer)
+    }
+
+    /// Hash of all that a rendering follows from besides the row: tokenizer, template, and what the recipe says of it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the tokenizer cannot be written out.
+    pub(super) fn fingerprint(&self) -> Result<String> {
+        Ok(files::sha256(format!("{}\0{}", self.tokenizer.written()?, self.made_of).as_bytes()))
     }
 
     /// The tokenizer that it renders for.

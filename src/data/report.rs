@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Account of a [`super::load`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Training files first, then held-out ones; `source` of rows and examples counts here.
     pub sources: Vec<SourceReport>,
@@ -29,7 +29,7 @@ pub struct Report {
 }
 
 /// A file.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceReport {
     pub path: PathBuf,
     pub split: Split,
@@ -51,7 +51,7 @@ pub enum Split {
 }
 
 /// Numbers of a split.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     pub examples: usize,
     pub tokens: usize,
@@ -62,7 +62,7 @@ pub struct Counts {
 }
 
 /// A row that is not used.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dropped {
     pub source: usize,
     pub line: usize,
@@ -70,7 +70,7 @@ pub struct Dropped {
 }
 
 /// Why a row is not used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// More tokens than `train.max_length`.
@@ -113,7 +113,7 @@ impl std::fmt::Display for Reason {
 }
 
 /// A row and its length.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Long {
     pub source: usize,
     pub line: usize,
@@ -121,7 +121,7 @@ pub struct Long {
 }
 
 /// A special token written inside a row.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Injected {
     pub source: usize,
     pub line: usize,

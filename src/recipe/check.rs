@@ -13,8 +13,8 @@ use super::raw::{
     RawWarmup,
 };
 use super::{
-    Base, Data, Eval, EvalSet, Output, Recipe, Replay, Source, Strategy, Template, TemplateKind, Train, Warmup, mixture, sources,
-    targeting, typed,
+    Base, Data, Eval, EvalSet, Keep, Output, Recipe, Replay, Source, Strategy, Template, TemplateKind, Train, Warmup, mixture,
+    sources, targeting, typed,
 };
 use crate::error::{Error, Result, nearest};
 
@@ -183,9 +183,29 @@ impl Check<'_> {
             heldout_tasks: tasks,
             mixture,
             replay: replay.transpose()?,
+            cache: self.keep(raw.cache)?,
         };
         mixture::agree(self.written, &data)?;
         Ok(data)
+    }
+
+    fn keep(&self, raw: Option<String>) -> Result<Keep> {
+        match raw.as_deref() {
+            None => Ok(Keep::Default),
+            Some("off") => Ok(Keep::Off),
+            Some(folder) if folder.starts_with('~') => {
+                let why = format!("{folder:?} begins with `~`, which is the shell's");
+                Err(self.written.complain("data.cache", why, "write the home folder out"))
+            }
+            Some(folder) => {
+                let path = self.path("data.cache", folder);
+                if path.is_file() {
+                    let why = format!("{} is a file, not a folder", path.display());
+                    return Err(self.written.complain("data.cache", why, "name a folder, or write \"off\""));
+                }
+                Ok(Keep::In(path))
+            }
+        }
     }
 
     fn sources(&self, key: &str, raw: RawSources, named: bool) -> Result<Vec<Source>> {

@@ -14,6 +14,7 @@ pub struct Data {
     pub heldout_tasks: Vec<String>,
     pub mixture: Mixture,
     pub replay: Option<Replay>,
+    pub cache: Keep,
 }
 
 impl Data {
@@ -27,6 +28,7 @@ impl Data {
             heldout_tasks: Vec::new(),
             mixture: Mixture::default(),
             replay: None,
+            cache: Keep::Default,
         }
     }
 
@@ -81,6 +83,16 @@ pub struct Replay {
     pub sources: Vec<Source>,
     /// Share of all tokens of an epoch, 0 to 1.
     pub fraction: f64,
+}
+
+/// Where the tokens of rows are kept between runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Keep {
+    /// Those of large files, in the user's cache.
+    #[default]
+    Default,
+    Off,
+    In(PathBuf),
 }
 
 /// One file of rows.

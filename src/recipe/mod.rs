@@ -28,7 +28,7 @@ use serde_json::Value;
 pub use self::check::FIELDS;
 use self::check::Files;
 pub use self::data::{
-    Clean, Data, Malformed, Mixture, MixtureUnit, OverLong, Pairs, Replay, Shape, Source, Strategy, Take, Templates,
+    Clean, Data, Keep, Malformed, Mixture, MixtureUnit, OverLong, Pairs, Replay, Shape, Source, Strategy, Take, Templates,
 };
 pub use self::eval::{Eval, EvalSet};
 use self::locate::Written;

@@ -114,6 +114,11 @@ pub(super) struct RawData {
     pub(super) heldout_tasks: Option<Vec<String>>,
     pub(super) mixture: Option<RawMixture>,
     pub(super) replay: Option<RawReplay>,
+    /// Where the tokens of the rows are kept, so that the next start need not make them: a folder, or `off`. When absent,
+    /// those of large files lie in the user's cache. They are found by the content of all that they follow from, and may be
+    /// deleted at any time.
+    #[schemars(length(min = 1), example = &"cache")]
+    pub(super) cache: Option<String>,
 }
 
 /// How many rows of each source of `train` an epoch has.

@@ -164,6 +164,11 @@ fn data(data: &super::Data, spell: Spell<'_>) -> RawData {
             .replay
             .as_ref()
             .map(|replay| RawReplay { sources: sources(&replay.sources, spell), fraction: Some(replay.fraction) }),
+        cache: match &data.cache {
+            super::Keep::Default => None,
+            super::Keep::Off => Some("off".into()),
+            super::Keep::In(folder) => Some(spell(folder)),
+        },
     }
 }
 

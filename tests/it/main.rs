@@ -18,6 +18,7 @@ mod jinja;
 #[cfg(unix)]
 mod kill;
 mod packing;
+mod prepared;
 mod real_checkpoint;
 mod real_generate;
 mod real_model;

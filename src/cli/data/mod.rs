@@ -5,6 +5,7 @@ mod curate;
 mod kept;
 mod page;
 mod plots;
+mod prepare;
 mod render;
 mod shares;
 mod show;
@@ -32,6 +33,8 @@ pub struct DataArgs {
 enum Verb {
     /// Print rendered examples with their trained tokens marked, and what became of every row
     Show(show::ShowArgs),
+    /// Read, tokenise and pack all rows now and keep the tokens, so that `train` starts at once; say what it would use
+    Prepare(prepare::PrepareArgs),
     /// Render contexts with a chat template and say which bytes are trained
     Render(render::RenderArgs),
     /// Find copies, leaks, refusals, garbage, personal data; languages, lengths, spread, quality
@@ -49,6 +52,7 @@ enum Verb {
 pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
     match &args.verb {
         Verb::Show(args) => show::run(args, open),
+        Verb::Prepare(args) => prepare::run(args, open),
         Verb::Render(args) => render::run(args, open),
         Verb::Check(args) => check::run(args),
         Verb::Curate(args) => curate::run(args),

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::show_page;
+use crate::cli::rows;
 use crate::data::pack::Fill;
 use crate::data::{self, Counts, ExampleRef, Loaded, Long, Reason, Renderer, Report, Tokenizer};
 use crate::error::{Error, Result};
@@ -41,10 +42,10 @@ pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) 
     let recipe = Recipe::load(recipe, set)?;
     let tokenizer = open(&recipe)?;
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
-    let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?;
+    let loaded = rows::load(&recipe, &renderer)?;
     if let Some(path) = html {
-        let rows = data::turns(&recipe.data, &renderer, recipe.train.seed, *n)?;
-        files::write_atomic(path, show_page::page(&rows, &account(&loaded.report)).as_bytes())?;
+        let turns = data::turns(&recipe.data, &renderer, recipe.train.seed, *n)?;
+        files::write_atomic(path, show_page::page(&turns, &account(&loaded.report)).as_bytes())?;
     }
     let mut out = std::io::stdout().lock();
     let fill = fill(&recipe.train, &loaded);
@@ -107,7 +108,8 @@ fn place(report: &Report, source: usize, line: usize) -> String {
     report.sources.get(source).map_or_else(|| format!("line {line}"), |s| format!("{}:{line}", s.path.display()))
 }
 
-fn account(report: &Report) -> String {
+/// What became of every row.
+pub(super) fn account(report: &Report) -> String {
     let mut out = String::new();
     for source in &report.sources {
         let split = format!("{:?}", source.split).to_lowercase();

@@ -60,7 +60,7 @@ pub(super) struct Task {
     name: String,
     cluster: Option<String>,
     /// Where its rows lie: the file of rows, or the task's own.
-    data: PathBuf,
+    pub(super) data: PathBuf,
     rows: Option<Vec<RawRow>>,
     options: Option<Vec<String>>,
     examples: Vec<Map<String, Value>>,

@@ -17,7 +17,7 @@ mod tests;
 mod kinds_tests;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -134,6 +134,16 @@ impl<'a> Reader<'a> {
         }
         let reader = Reader { draw: (split, seed), ..Reader::bare(path, source) };
         Ok(Stream { reader, feed: Feed::open(path)?, sure: false })
+    }
+
+    /// The files that a source's rows come from: its own, and the one that a task names.
+    ///
+    /// # Errors
+    /// What is wrong with a task's file.
+    pub(super) fn files(source: &Source) -> Result<Vec<PathBuf>> {
+        let own = source.path.clone();
+        let named = if Task::is_at(&own) { Task::read(&own)?.data } else { own.clone() };
+        Ok(if named == own { vec![own] } else { vec![own, named] })
     }
 
     /// Reads the rows as `shape` from here on.

@@ -208,6 +208,15 @@ impl Tokenizer {
         &self.shared.special
     }
 
+    /// All that its tokens follow from, as text.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it cannot be written out.
+    pub(super) fn written(&self) -> Result<String> {
+        let Shared { inner, special, pad_id, eos_ids, controls, .. } = &*self.shared;
+        Ok(format!("{} {special:?} {pad_id} {eos_ids:?} {controls:?}", inner.to_string(false).map_err(failed)?))
+    }
+
     /// The tokenizer itself.
     pub fn inner(&self) -> &tokenizers::Tokenizer {
         &self.shared.inner

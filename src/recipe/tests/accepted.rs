@@ -44,6 +44,8 @@ fn every_key_is_read() {
     assert_eq!(recipe.data.heldout_fraction, 0.0);
     assert_eq!((second.name.as_deref(), second.weight), (Some("more"), Some(2.5)));
     assert_eq!(recipe.data.heldout_tasks, ["arithmetic", "word_*"]);
+    assert_eq!(recipe.data.cache, Keep::In(root.join("kept")));
+    assert_eq!((good("", &[]).data.cache, good("", &["data.cache=off"]).data.cache), (Keep::Default, Keep::Off));
     let mixture = Mixture { strategy: Strategy::Weights, rows: Some(500), unit: MixtureUnit::Tokens, ..Mixture::default() };
     assert_eq!(recipe.data.mixture, mixture);
     let replay = recipe.data.replay.as_ref().unwrap();

@@ -51,6 +51,7 @@ over_long = "truncate"
 heldout_tasks = ["arithmetic", "word_*"]
 mixture = { strategy = "weights", rows = 500, unit = "tokens" }
 replay = { sources = ["more.jsonl", { path = "train.jsonl", weight = 3 }], fraction = 0.25 }
+cache = "kept"
 
 [template]
 kind = "chat.jinja"

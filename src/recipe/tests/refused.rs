@@ -421,6 +421,9 @@ fn files_that_are_not_there() {
     );
     check(&train("'~/x.jsonl'"), &[], "r.toml:4: `data.train`", "there is no file", "write the home folder out");
     check(&train("'/dev'"), &[], "r.toml:4: `data.train`", "/dev holds no file of data", "files of data end in");
+    below("cache = 'train.jsonl'\n", "r.toml:5: `data.cache`", "train.jsonl is a file, not a folder", "or write \"off\"");
+    below("cache = '~/kept'\n", "r.toml:5: `data.cache`", "\"~/kept\" begins with `~`", "write the home folder out");
+    below("cache = ''\n", "r.toml:5: `data.cache`", "is an empty text", "`cache = \"cache\"`");
     below("heldout = 'no.jsonl'\n", "r.toml:5: `data.heldout`", "there is no file no.jsonl", "correct the path");
     below("[template]\nkind = 'no.jinja'\n", "r.toml:6: `template.kind`", "there is no file no.jinja", "correct the path");
     set("data.train=no/where.jsonl", "data.train", "there is no file", "in --set starts at the current directory");
