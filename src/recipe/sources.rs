@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::files::unpacked_name;
 
 /// Endings of files of rows and of tasks.
-pub(super) const ENDINGS: [&str; 8] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md", ".toml"];
+pub(super) const ENDINGS: [&str; 9] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet", ".toml"];
 
 /// The files that a pattern matches, by name.
 ///

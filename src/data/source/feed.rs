@@ -1,4 +1,5 @@
-//! The rows of a file, some at a time: JSON Lines are read as they are needed, rows of other formats are there already.
+//! The rows of a file, some at a time: JSON Lines and Parquet are read as they are needed, rows of other formats are there
+//! already.
 //!
 //! Refuses to know the columns of rows.
 
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::columnar::Table;
 use super::packed::{self, Packing};
-use super::{Faults, RawRow, is_lines, lines, no_rows};
+use super::{Faults, RawRow, is_lines, is_parquet, lines, no_rows};
 use crate::error::{Error, Result};
 
 /// Bytes of lines in a chunk; a longer line is a chunk of its own.
@@ -29,6 +31,11 @@ pub(in crate::data) struct Feed {
 
 enum From {
     Lines(Lines),
+    /// `size`: bytes of the file.
+    Table {
+        table: Table,
+        size: u64,
+    },
     /// `size`: bytes of the file.
     Whole {
         rows: Arc<Vec<RawRow>>,
@@ -62,20 +69,24 @@ impl Chunk {
 impl Feed {
     /// Whether a file can be read a part at a time.
     pub(in crate::data) fn is_of(path: &Path) -> bool {
-        is_lines(path)
+        is_lines(path) || is_parquet(path)
     }
 
-    /// The rows of a file of JSON Lines.
+    /// The rows of a file of JSON Lines, or of Parquet.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Data`] when it is not packed as its name says.
+    /// [`Error::Io`], or [`Error::Data`] when it is not what its name says.
     pub(in crate::data) fn open(path: &Path) -> Result<Feed> {
-        Ok(Feed { path: path.into(), from: From::Lines(Lines::open(path)?), next: None })
+        let from = match is_parquet(path) {
+            true => From::Table { table: Table::open(path)?, size: size_of_file(path) },
+            false => From::Lines(Lines::open(path)?),
+        };
+        Ok(Feed { path: path.into(), from, next: None })
     }
 
     /// Rows that are there already.
     pub(in crate::data) fn whole(path: &Path, rows: Vec<RawRow>) -> Feed {
-        let size = std::fs::metadata(path).map_or(0, |m| m.len());
+        let size = size_of_file(path);
         Feed { path: path.into(), from: From::Whole { rows: Arc::new(rows), at: 0, size }, next: None }
     }
 
@@ -85,7 +96,7 @@ impl Feed {
     /// As [`Feed::open`].
     pub(in crate::data) fn again(&self) -> Result<Feed> {
         match &self.from {
-            From::Lines(_) => Feed::open(&self.path),
+            From::Lines(_) | From::Table { .. } => Feed::open(&self.path),
             From::Whole { rows, size, .. } => {
                 let from = From::Whole { rows: Arc::clone(rows), at: 0, size: *size };
                 Ok(Feed { path: self.path.clone(), from, next: None })
@@ -107,6 +118,7 @@ impl Feed {
     pub(in crate::data) fn bytes(&self) -> u64 {
         match &self.from {
             From::Lines(lines) => lines.read.load(Ordering::Relaxed),
+            From::Table { table, size } => size * table.read as u64 / (table.all as u64).max(1),
             From::Whole { rows, at, size } => size * *at as u64 / (rows.len() as u64).max(1),
         }
     }
@@ -138,6 +150,11 @@ impl Feed {
         }
         match &mut self.from {
             From::Lines(lines) => lines.chunk(&self.path),
+            From::Table { table, .. } => {
+                let rows = table.next(&self.path, ROWS)?;
+                let place = 0..rows.len();
+                Ok((!place.is_empty()).then(|| Chunk::Rows { rows: Arc::new(rows), place }))
+            }
             From::Whole { rows, at, .. } => {
                 let place = *at..(*at + ROWS).min(rows.len());
                 *at = place.end;
@@ -145,6 +162,10 @@ impl Feed {
             }
         }
     }
+}
+
+fn size_of_file(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |m| m.len())
 }
 
 /// The lines of a file.

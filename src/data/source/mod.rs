@@ -1,8 +1,9 @@
-//! Reading a file of rows: JSON Lines or one JSON value, CSV or TSV, plain text; gzip or Zstandard around any of these. Each row
-//! comes with the line it starts on.
+//! Reading a file of rows: JSON Lines or one JSON value, CSV or TSV, plain text, with gzip or Zstandard around any of these; Parquet.
+//! Each row comes with the line it starts on (of Parquet: with its number).
 //!
 //! Refuses to know what the columns of a row mean.
 
+mod columnar;
 mod faults;
 mod feed;
 mod lines;
@@ -32,6 +33,11 @@ pub(super) struct RawRow {
 /// # Errors
 /// [`Error::Io`] when it cannot be read, [`Error::Data`] with the line when it is not rows of its format or has none.
 pub(super) fn read(path: &Path, faults: &mut Faults) -> Result<Vec<RawRow>> {
+    if is_parquet(path) {
+        let mut table = columnar::Table::open(path)?;
+        let rows = table.next(path, usize::MAX)?;
+        return if rows.is_empty() { Err(no_rows(path)) } else { Ok(rows) };
+    }
     let text = read_text(path)?;
     let rows = format(path)?(path, text.strip_prefix('\u{feff}').unwrap_or(&text), faults)?;
     if rows.is_empty() && faults.lines.is_empty() { Err(no_rows(path)) } else { Ok(rows) }
@@ -58,6 +64,10 @@ fn is_lines(path: &Path) -> bool {
     matches!(ending(path).as_str(), "jsonl" | "ndjson")
 }
 
+fn is_parquet(path: &Path) -> bool {
+    ending(path) == "parquet"
+}
+
 /// What a file's name ends in, apart from what it is packed with; in lower case and without the dot.
 fn ending(path: &Path) -> String {
     let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
@@ -68,8 +78,8 @@ fn no_rows(path: &Path) -> Error {
     Error::data(path, None, "the file has no rows", "put at least one row into it, or remove it from the recipe")
 }
 
-const FORMATS_HELP: &str = "convert it to JSON Lines (`.jsonl`, one object a line); also read: .json, .csv, .tsv, .txt, .md, and \
-    .gz or .zst of these";
+const FORMATS_HELP: &str = "convert it to JSON Lines (`.jsonl`, one object a line); also read: .json, .csv, .tsv, .txt, .md, \
+    .gz or .zst of these, and .parquet";
 
 /// The name of a JSON type, with its article.
 pub(super) fn kind(value: &Value) -> &'static str {
