@@ -1,12 +1,14 @@
 //! From a recipe's `[base]` to an open model, each step said aloud on standard error.
 
+use std::path::Path;
+
 use super::progress::{Progress, Unit};
 use crate::data::{ExampleRef, Loaded, Tokenizer};
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::resolve::{Note, Resolved, resolve};
+use crate::model::resolve::{Note, Places, Resolved, fetch_dataset, resolve};
 use crate::model::{Model, text};
-use crate::recipe::Base;
+use crate::recipe::{Base, Recipe};
 
 /// A base model with its tokenizer, ready to use.
 pub(super) struct Opened {
@@ -49,20 +51,37 @@ pub(super) fn open(base: &Base, quiet: bool) -> Result<Opened> {
     Ok(Opened { model: model?, tokenizer: tokenizer?, resolved })
 }
 
+/// Reads a recipe after fetching what it names of the hub's data sets.
+///
+/// # Errors
+/// As [`Recipe::load`]; when a data set is not to be had.
+pub(super) fn recipe(path: &Path, set: &[String]) -> Result<Recipe> {
+    for dataset in Recipe::datasets(path, set)? {
+        fetch_dataset(&Places::from_env(), &dataset, &mut heard("data", false))?;
+    }
+    Recipe::load(path, set)
+}
+
 /// Finds a base model without opening it.
 ///
 /// # Errors
 /// When it is not found.
 pub(super) fn find(base: &Base, quiet: bool) -> Result<Resolved> {
+    resolve(base, &mut heard("base", quiet))
+}
+
+/// Says on standard error what is looked for.
+fn heard(what: &'static str, quiet: bool) -> impl FnMut(Note) {
     let mut bar: Option<Progress> = None;
-    resolve(base, &mut |note| match note {
+    let name = what;
+    move |note| match note {
         Note::Progress { done, total, what } => {
             let total = total.unwrap_or(0);
             bar.get_or_insert_with(|| Progress::new(&what, total, Unit::Bytes)).set(done, "");
         }
-        Note::Trying(what) if !quiet => eprintln!("base: trying {what}"),
-        Note::Found(what) if !quiet => eprintln!("base: found {what}"),
-        Note::Failed(what) if !quiet => eprintln!("base: {what}"),
+        Note::Trying(what) if !quiet => eprintln!("{name}: trying {what}"),
+        Note::Found(what) if !quiet => eprintln!("{name}: found {what}"),
+        Note::Failed(what) if !quiet => eprintln!("{name}: {what}"),
         _ => {}
-    })
+    }
 }

@@ -11,7 +11,7 @@ use crate::bench::gemm::{self, Gemm, Rate, Shape};
 use crate::bench::{self, Report, Work};
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::recipe::{self, Base, Recipe};
+use crate::recipe::{self, Base};
 
 /// Time training steps, on made-up rows or a recipe's, or the matrix products alone.
 #[derive(Debug, Args)]
@@ -163,7 +163,7 @@ fn train(args: &TrainArgs) -> Result<()> {
 
 /// Steps of a recipe: its rows in its order, its batches, its adapter.
 fn of_recipe(args: &TrainArgs, path: &Path) -> Result<Report> {
-    let recipe = Recipe::load(path, &args.set)?;
+    let recipe = base::recipe(path, &args.set)?;
     let Prepared { opened, loaded, adapter, .. } = prepare::prepare(&recipe, args.json)?;
     bench::train(&Work {
         model: &opened.model,

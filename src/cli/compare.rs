@@ -14,7 +14,7 @@ use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Adapt, Batch, Ctx};
-use crate::recipe::{Base, Recipe};
+use crate::recipe::Base;
 use crate::train::order::Order;
 use crate::train::schedule;
 
@@ -98,7 +98,7 @@ fn logits(model: &str, adapter: Option<&Path>, prompts: &Path, out: &Path) -> Re
 }
 
 fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
-    let recipe = Recipe::load(recipe, set)?;
+    let recipe = base::recipe(recipe, set)?;
     let opened = base::open(&recipe.base, false)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
     let loaded = super::rows::load(&recipe, &renderer)?;

@@ -35,7 +35,7 @@ pub struct EstimateArgs {
 /// # Errors
 /// Whatever is wrong with the recipe, base or data.
 pub fn run(args: &EstimateArgs) -> Result<()> {
-    let recipe = Recipe::load(&args.recipe, &args.set)?;
+    let recipe = super::base::recipe(&args.recipe, &args.set)?;
     let prepared = prepare::prepare(&recipe, args.json)?;
     let told = Told::of(&recipe, &prepared, args.memory)?;
     print(&if args.json { format!("{}\n", told.json()) } else { told.text(&recipe) })

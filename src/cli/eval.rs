@@ -8,7 +8,6 @@ use super::{base, prove};
 use crate::adapter::Adapter;
 use crate::data::Renderer;
 use crate::error::Result;
-use crate::recipe::Recipe;
 
 /// Held-out loss, perplexity, exact match and ROUGE-L of the base and of an adapter, by task and with intervals
 #[derive(Debug, Args)]
@@ -30,7 +29,7 @@ pub struct EvalArgs {
 /// # Errors
 /// Whatever is wrong with the recipe, base, adapter or data.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    let recipe = Recipe::load(&args.recipe, &args.set)?;
+    let recipe = base::recipe(&args.recipe, &args.set)?;
     let opened = base::open(&recipe.base, args.json)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
     let adapter = Adapter::load(&args.adapter, &opened.model)?;

@@ -58,7 +58,7 @@ pub struct TrainArgs {
 /// everything saved.
 pub fn run(args: &TrainArgs) -> Result<()> {
     stop::listen();
-    let recipe = Recipe::load(&args.recipe, &args.set)?;
+    let recipe = super::base::recipe(&args.recipe, &args.set)?;
     let out = args.out.clone().unwrap_or_else(|| recipe.output.dir.clone());
     claim(&out, args)?;
     let prepared = prepare::prepare(&recipe, args.json && args.dry_run)?;

@@ -17,6 +17,7 @@ use super::{
     sources, targeting, typed,
 };
 use crate::error::{Error, Result, nearest};
+use crate::hub::{Dataset, Places};
 
 /// Roles that a turn may have.
 const ROLES: [&str; 4] = ["assistant", "user", "system", "tool"];
@@ -105,6 +106,9 @@ impl Check<'_> {
 
     /// The files of data that a path stands for: itself, those of a folder, those that a pattern matches; by name.
     fn files(&self, key: &str, given: &str) -> Result<Vec<PathBuf>> {
+        if Dataset::is_meant(given) {
+            return self.on_hub(key, given);
+        }
         let path = self.path(key, given);
         let files = match given.contains(['*', '?', '[']) && !path.exists() {
             true => sources::matching(&path),
@@ -122,6 +126,19 @@ impl Check<'_> {
             }
             Ok(files) => Ok(files),
             Err(why) => Err(self.written.complain(key, why, "in a pattern `*` stands for any letters, `**` for any folders")),
+        }
+    }
+
+    /// The files of a data set of the hub that are on this machine.
+    fn on_hub(&self, key: &str, given: &str) -> Result<Vec<PathBuf>> {
+        let dataset = Dataset::parse(given).map_err(|why| self.written.complain(key, why, Dataset::FORM))?;
+        let kept = Places::from_env().hub_cache.map(|cache| dataset.kept(&cache)).unwrap_or_default();
+        match kept.is_empty() {
+            false => Ok(kept),
+            true if self.files == Files::MayBeAbsent => Ok(vec![PathBuf::from(given)]),
+            true => {
+                Err(self.written.complain(key, format!("{dataset} is not on this machine"), "`lorakit data show` fetches it"))
+            }
         }
     }
 

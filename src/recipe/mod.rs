@@ -37,6 +37,7 @@ pub use self::sources::in_folder;
 pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
 pub use crate::device::Compute;
 use crate::error::{Error, Result};
+use crate::hub::Dataset;
 
 /// A checked recipe: every value is possible, every default is filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,18 @@ impl Recipe {
     /// [`Error::Usage`] or [`Error::Io`] when there is no such file, [`Error::Recipe`] for the first thing wrong in it.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Recipe> {
         Recipe::parse(&read(path)?, path, overrides)
+    }
+
+    /// The data sets of the hub that a recipe names, in any of its keys.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`], but for what is wrong with values; also when one of them is no address.
+    pub fn datasets(path: &Path, overrides: &[String]) -> Result<Vec<Dataset>> {
+        let mut written = Written::parse(&read(path)?, path)?;
+        overrides.iter().try_for_each(|argument| written.set(argument))?;
+        let mut found = Vec::new();
+        written.tree.iter().try_for_each(|(key, value)| hub_addresses(&written, key, value, &mut found))?;
+        Ok(found)
     }
 
     /// As [`Recipe::load`], for text that was (or is to be thought) read from `path`.
@@ -99,6 +112,22 @@ fn checked(text: &str, path: &Path, overrides: &[String], files: Files) -> Resul
     let mut written = Written::parse(text, path)?;
     overrides.iter().try_for_each(|argument| written.set(argument))?;
     check::check(&written, files)
+}
+
+fn hub_addresses(written: &Written, key: &str, value: &Value, found: &mut Vec<Dataset>) -> Result<()> {
+    match value {
+        Value::String(text) if Dataset::is_meant(text) => {
+            found.push(Dataset::parse(text).map_err(|why| written.complain(key, why, Dataset::FORM))?);
+            Ok(())
+        }
+        Value::Array(list) => {
+            list.iter().enumerate().try_for_each(|(i, value)| hub_addresses(written, &format!("{key}[{i}]"), value, found))
+        }
+        Value::Object(map) => {
+            map.iter().try_for_each(|(name, value)| hub_addresses(written, &format!("{key}.{name}"), value, found))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read(path: &Path) -> Result<String> {

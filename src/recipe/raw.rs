@@ -175,7 +175,8 @@ pub(super) enum RawSource {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSourceTable {
-    /// A file, a folder of files, or a pattern such as `data/*.jsonl`; of several files, by name, `limit` counts for each.
+    /// A file, a folder of files, or a pattern such as `data/*.jsonl`; of several files, by name, `limit` counts for each. Files
+    /// of a data set on the hub: `hf://datasets/OWNER/NAME@REVISION/FILE`, where the file may be a pattern.
     #[schemars(length(min = 1), example = &"data/train.jsonl")]
     pub(super) path: String,
     /// Shape of the rows; detected over the whole file when absent.

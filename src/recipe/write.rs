@@ -192,7 +192,8 @@ fn sources(sources: &[Source], spell: Spell<'_>) -> RawSources {
 }
 
 fn source(source: &Source, spell: Spell<'_>) -> RawSource {
-    let path = spell(&source.path);
+    // What came from the hub is found there again, whatever the machine.
+    let path = crate::hub::address_of(&source.path).unwrap_or_else(|| spell(&source.path));
     if *source == (Source { path: source.path.clone(), ..Source::default() }) {
         return RawSource::Path(path);
     }

@@ -16,6 +16,7 @@ mod judging;
 mod injected;
 mod jinja;
 #[cfg(unix)]
+mod hub;
 mod kill;
 mod packing;
 mod prepared;

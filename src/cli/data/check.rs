@@ -10,7 +10,7 @@ use crate::cli::stop;
 use crate::data::curate::{self, Flaw, Low, Place, Scan, Settings, Summary};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::recipe::{Malformed, Recipe, Source, in_folder};
+use crate::recipe::{Malformed, Source, in_folder};
 
 /// Find copies, leaks of held-out rows, refusals, garbage, personal data; languages, lengths, spread, quality.
 #[derive(Debug, Args)]
@@ -71,7 +71,7 @@ impl RowsArgs {
         let (mut settings, against) = (Settings { ngram: self.ngram.into(), ..Settings::default() }, &self.against);
         match self.what.as_slice() {
             [one] if is_recipe(one) => {
-                let recipe = Recipe::load(one, &[])?;
+                let recipe = crate::cli::base::recipe(one, &[])?;
                 (settings.sources, settings.heldout) = (recipe.data.train, recipe.data.heldout);
             }
             named => {

