@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::column::{Column, Lists, bit};
+use super::parts::{packed, unpacked};
 use super::{Example, Prompt};
 
 /// The tokens of rows and what is known of each.
@@ -14,9 +15,17 @@ pub(super) struct Rows {
     /// One bit a token of `ids.values`: it carries loss.
     pub(super) trained: Column<u8>,
     pub(super) sources: Column<u32>,
+    /// Line and part of each, packed.
     pub(super) lines: Column<u64>,
     /// The folder of the columns' files, where it is to go with them (after them: it comes last).
     pub(super) folder: Option<Arc<tempfile::TempDir>>,
+}
+
+impl Rows {
+    /// Line of row `i` in its file, and which part of that line's row it is.
+    pub(super) fn line(&self, i: usize) -> (usize, usize) {
+        unpacked(self.lines[i])
+    }
 }
 
 /// Examples in their order; cheap to clone.
@@ -35,6 +44,8 @@ pub struct ExampleRef<'a> {
     pub trained: Mask<'a>,
     pub source: usize,
     pub line: usize,
+    /// Which part of the row it is, from 1, where a long row was split; 0: the row.
+    pub part: usize,
 }
 
 /// Which tokens of an example carry loss as targets, a bit each.
@@ -110,7 +121,8 @@ impl Examples {
         let place = self.rows.ids.place(row);
         let trained = Mask { bits: &self.rows.trained, start: place.start, len: place.len() };
         let ids = &self.rows.ids.values[place];
-        ExampleRef { ids, trained, source: self.rows.sources[row] as usize, line: self.rows.lines[row] as usize }
+        let (line, part) = self.rows.line(row);
+        ExampleRef { ids, trained, source: self.rows.sources[row] as usize, line, part }
     }
 
     /// Tokens of example `i`.
@@ -125,7 +137,7 @@ impl Examples {
 
     /// Line of example `i` in its file.
     pub fn line(&self, i: usize) -> usize {
-        self.rows.lines[self.row(i)] as usize
+        self.rows.line(self.row(i)).0
     }
 
     /// Tokens of example `i` that carry loss as targets.
@@ -162,11 +174,12 @@ pub(super) struct Batch {
     pub(super) lengths: Vec<u32>,
     /// One bit a token.
     pub(super) trained: Vec<u8>,
+    /// Line and part of each, packed.
     pub(super) lines: Vec<u64>,
 }
 
 impl Batch {
-    pub(super) fn push(&mut self, ids: &[u32], trained: &[bool], line: usize) {
+    pub(super) fn push(&mut self, ids: &[u32], trained: &[bool], line: usize, part: usize) {
         let start = self.ids.len();
         self.ids.extend_from_slice(ids);
         self.trained.resize(self.ids.len().div_ceil(8), 0);
@@ -174,7 +187,7 @@ impl Batch {
             self.trained[(start + i) / 8] |= 1 << ((start + i) % 8);
         }
         self.lengths.push(ids.len() as u32);
-        self.lines.push(line as u64);
+        self.lines.push(packed(line, part));
     }
 
     /// Number of rows.
@@ -187,7 +200,7 @@ impl FromIterator<Example> for Examples {
     fn from_iter<I: IntoIterator<Item = Example>>(examples: I) -> Examples {
         let (mut batch, mut sources) = (Batch::default(), Vec::new());
         for example in examples {
-            batch.push(&example.ids, &example.trained, example.line);
+            batch.push(&example.ids, &example.trained, example.line, 0);
             sources.push(example.source as u32);
         }
         let mut end = 0;

@@ -14,6 +14,7 @@ use super::aside::{self, Parted};
 use super::column::Column;
 use super::job::{Columns, Job, Loaded, Progress};
 use super::order::choose;
+use super::parts::unpacked;
 use super::report::{Dropped, Long, Reason, Report, SourceReport, Split};
 use super::shape::{Facts, Reader, Stream};
 use super::source::{Chunk, Feed};
@@ -90,8 +91,8 @@ struct Loading<'a> {
     shapes: &'a BTreeMap<usize, Shape>,
     report: Report,
     rows: RowSpool,
-    /// Which of its source's conversations each row is.
-    places: Spool<u32>,
+    /// Which of its source's conversations each row is, and which part of it, packed.
+    places: Spool<u64>,
     /// As [`Done::kin`].
     kin: Spool<u8>,
     /// As [`super::work::Tallies`], with the numbers of `roles`.
@@ -252,7 +253,7 @@ impl<'a> Loading<'a> {
             }
         };
         let unread = &work.reader.faults.lines;
-        let malformed = |line: &usize| Dropped { source: index, line: *line, reason: Reason::Malformed };
+        let malformed = |line: &usize| Dropped { source: index, line: *line, part: 0, reason: Reason::Malformed };
         self.report.dropped.extend(unread.iter().map(malformed));
         self.report.sources.push(SourceReport {
             path: source.path.clone(),
@@ -292,7 +293,7 @@ impl<'a> Loading<'a> {
         let chunks = &mut self.chunks[source];
         let start = chunks.last().copied().unwrap_or(0);
         chunks.push(start + done.converted);
-        let places: Vec<u32> = done.places.iter().map(|place| start as u32 + place).collect();
+        let places: Vec<u64> = done.places.iter().map(|place| start as u64 + place).collect();
         self.places.extend(&places)?;
         self.kin.extend(&done.kin)?;
         let numbers: Vec<u32> = done.tallies.roles.iter().map(|role| index_of(&mut self.roles, role)).collect();
@@ -312,6 +313,7 @@ impl<'a> Loading<'a> {
         report.sources[source].beyond_limit += done.beyond_limit;
         report.dropped.append(&mut done.dropped);
         report.truncated.append(&mut done.truncated);
+        report.split.append(&mut done.split);
         report.injected.append(&mut done.injected);
         report.open_answers += done.open_answers;
         self.progress.rows += done.read;
@@ -327,28 +329,28 @@ impl<'a> Loading<'a> {
         let (rows, tallies, prompts) = (rows.finish(keep)?, tallies.finish(keep)?, prompts.finish(keep)?);
         let long = |row: usize| Long {
             source: rows.sources[row] as usize,
-            line: rows.lines[row] as usize,
+            line: rows.line(row).0,
+            part: rows.line(row).1,
             tokens: rows.ids.place(row).len(),
         };
-        let (source, line) = (|row: u32| rows.sources[row as usize] as usize, |row: u32| rows.lines[row as usize] as usize);
-        let unused = |row: u32| Dropped { source: source(row), line: line(row), reason: Reason::HeldOutElsewhere };
-        report.dropped.extend(left_out.into_iter().map(unused));
+        let unused = |Long { source, line, part, .. }| Dropped { source, line, part, reason: Reason::HeldOutElsewhere };
+        report.dropped.extend(left_out.into_iter().map(|row| unused(long(row as usize))));
         report.repeated = repeated(&rows, &train, &heldout).into_iter().map(long).collect();
         report.longest = longest(&rows).into_iter().map(long).collect();
         report.train = count(&rows, &tallies, &roles, &train);
         report.heldout = count(&rows, &tallies, &roles, &heldout);
-        report.dropped.sort_by_key(|d| (d.source, d.line));
+        report.dropped.sort_by_key(|d| (d.source, d.line, d.part));
         report.injected.sort_by_key(|i| (i.source, i.line));
         Ok(Columns { rows, train: Column::Owned(train), heldout: Column::Owned(heldout), prompts, report })
     }
 
     /// Prompts of held-out rows that lie in training files: these are read once more.
-    fn late_prompts(&mut self, heldout: &[u32], places: &[u32]) -> Result<()> {
+    fn late_prompts(&mut self, heldout: &[u32], places: &[u64]) -> Result<()> {
         let mut rows = heldout.iter().map(|row| *row as usize).peekable();
         for (index, source) in self.job.data.train.iter().enumerate() {
             let end = self.ends[index];
-            let wanted: Vec<usize> =
-                std::iter::from_fn(|| rows.next_if(|row| *row < end)).map(|row| places[row] as usize).collect();
+            let wanted: Vec<(usize, usize)> =
+                std::iter::from_fn(|| rows.next_if(|row| *row < end)).map(|row| unpacked(places[row])).collect();
             let report = &self.report.sources[index];
             if wanted.is_empty() || report.split == Split::Heldout {
                 continue;
@@ -365,10 +367,11 @@ impl<'a> Loading<'a> {
                 &mut feed,
                 |i, chunk| {
                     let (start, end) = (starts.get(i).copied().unwrap_or(usize::MAX), starts.get(i + 1).copied().unwrap_or(0));
-                    let places = &wanted[wanted.partition_point(|w| *w < start)..];
-                    let places = &places[..places.partition_point(|w| *w < end)];
+                    let places = &wanted[wanted.partition_point(|w| w.0 < start)..];
+                    let places = &places[..places.partition_point(|w| w.0 < end)];
                     let rows = if places.is_empty() { Vec::new() } else { work.convert(&chunk.rows(&path)?)?.rows };
-                    let prompts = places.par_iter().filter_map(|place| rows.get(place - start)).map(|row| work.prompt(row));
+                    let found = places.par_iter().filter_map(|(place, part)| Some((rows.get(place - start)?, *part)));
+                    let prompts = found.map(|(row, part)| work.prompt_of(row, part));
                     prompts.collect::<Result<Vec<_>>>()
                 },
                 |_, prompts| prompts.iter().flatten().try_for_each(|prompt| self.prompts.push(prompt)),

@@ -33,6 +33,7 @@ mod encode;
 mod spoken;
 mod renderer;
 mod report;
+mod parts;
 mod work;
 mod aside;
 mod tally;
@@ -50,6 +51,8 @@ mod cache_tests;
 #[cfg(test)]
 mod stream_tests;
 #[cfg(test)]
+mod split_tests;
+#[cfg(test)]
 pub(crate) mod tiny;
 
 pub use cache::{Cache, Options, load_with};
@@ -58,7 +61,7 @@ pub use examples::{ExampleRef, Examples, Mask, Prompts};
 pub use job::{Loaded, Progress};
 pub use load::{load, load_set};
 pub use renderer::Renderer;
-pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split};
+pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, Split, SplitRow};
 pub use row::{Conversation, Loss, Message, Preference, Row, RowKind};
 pub use template::{Clock, Jinja};
 pub use tokenizer::{Special, Tokenizer, Tokens};

@@ -60,7 +60,7 @@ fn pitfall_3_truncation_never_leaves_a_row_without_trained_tokens() {
     let loaded = with_file("a.jsonl", &rows, |path| load(&data(path, OverLong::Truncate), &renderer(chatml()), 60, 0).unwrap());
     assert_eq!(loaded.train.len(), 1);
     assert!(loaded.train.length(0) == 60 && loaded.train.get(0).trained.get(59));
-    assert_eq!(loaded.report.dropped, [Dropped { source: 0, line: 1, reason: Reason::NoTrainedToken }]);
+    assert_eq!(loaded.report.dropped, [Dropped { source: 0, line: 1, part: 0, reason: Reason::NoTrainedToken }]);
     assert_eq!((loaded.report.truncated[0].line, loaded.report.truncated[0].tokens), (2, 122));
     let error =
         with_file("a.jsonl", &long, |path| load(&data(path, OverLong::Truncate), &renderer(chatml()), 60, 0).unwrap_err());

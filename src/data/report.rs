@@ -18,6 +18,8 @@ pub struct Report {
     pub dropped: Vec<Dropped>,
     /// Rows cut at the longest length; `tokens` as they were.
     pub truncated: Vec<Long>,
+    /// Rows split at turns, in file order.
+    pub split: Vec<SplitRow>,
     /// Special tokens written inside messages; they were kept as text.
     pub injected: Vec<Injected>,
     /// The longest rows in use, longest first.
@@ -66,6 +68,9 @@ pub struct Counts {
 pub struct Dropped {
     pub source: usize,
     pub line: usize,
+    /// Which part of a split row it is, from 1; 0: the row.
+    #[serde(default, skip_serializing_if = "is_whole")]
+    pub part: usize,
     pub reason: Reason,
 }
 
@@ -117,7 +122,25 @@ impl std::fmt::Display for Reason {
 pub struct Long {
     pub source: usize,
     pub line: usize,
+    /// As [`Dropped::part`].
+    #[serde(default, skip_serializing_if = "is_whole")]
+    pub part: usize,
     pub tokens: usize,
+}
+
+fn is_whole(part: &usize) -> bool {
+    *part == 0
+}
+
+/// A row that was too long and became several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SplitRow {
+    pub source: usize,
+    pub line: usize,
+    /// Tokens as it was.
+    pub tokens: usize,
+    /// What it became, used or dropped.
+    pub parts: usize,
 }
 
 /// A special token written inside a row.
@@ -142,7 +165,12 @@ impl Report {
         self.sources.iter().map(|s| s.rows).sum()
     }
 
-    /// Rows in use.
+    /// Rows beyond those read, that splitting made: rows read and these = used + dropped + beyond limits.
+    pub fn rows_added(&self) -> usize {
+        self.split.iter().map(|row| row.parts - 1).sum()
+    }
+
+    /// Examples: rows in use, a part of a split row counting as one.
     pub fn rows_used(&self) -> usize {
         self.train.examples + self.heldout.examples
     }

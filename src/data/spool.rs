@@ -235,7 +235,7 @@ mod tests {
                 let mut spool = RowSpool::new(dir.path());
                 for i in 0..rows {
                     let (mut batch, example) = (Batch::default(), example(i));
-                    batch.push(&example.ids, &example.trained, i);
+                    batch.push(&example.ids, &example.trained, i, 0);
                     spool.extend(example.source, &batch).unwrap();
                 }
                 let written = spool.finish(keep).unwrap();

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use super::encode::Encoded;
 use super::examples::Batch;
-use super::report::{Dropped, Injected, Long, Reason};
+use super::parts::{Exchanges, packed};
+use super::report::{Dropped, Injected, Long, Reason, SplitRow};
 use super::shape::{Converted, Facts, Piece, Reader};
 use super::source::RawRow;
-use super::{Prompt, Renderer, Row};
+use super::{Conversation, Prompt, Renderer, Row, RowKind};
 use crate::error::{Error, Result};
 use crate::recipe::OverLong;
 
@@ -68,14 +69,15 @@ pub(super) struct Done {
     pub(super) beyond_limit: usize,
     pub(super) ignored: BTreeSet<String>,
     pub(super) batch: Batch,
-    /// Of each row of `batch`: which of the conversations it is.
-    pub(super) places: Vec<u32>,
+    /// Of each row of `batch`: which of the conversations it is, and which part of it, packed.
+    pub(super) places: Vec<u64>,
     /// Of each row of `batch`: [`AGAIN`], [`TRAIN_ONLY`].
     pub(super) kin: Vec<u8>,
     pub(super) tallies: Tallies,
     pub(super) prompts: Vec<Prompt>,
     pub(super) dropped: Vec<Dropped>,
     pub(super) truncated: Vec<Long>,
+    pub(super) split: Vec<SplitRow>,
     pub(super) injected: Vec<Injected>,
     pub(super) open_answers: usize,
 }
@@ -129,9 +131,21 @@ impl Rows {
     }
 }
 
-/// A row that is used.
+/// Tokens, and the roles of their turns.
+type Voiced = (Encoded, Vec<String>);
+
+/// A row or its parts as tokens.
+struct Parts {
+    /// Of the row.
+    tokens: usize,
+    ready: Vec<Ready>,
+}
+
+/// A row, or a part of it, as tokens.
 struct Ready {
     place: usize,
+    /// As [`Dropped::part`].
+    part: usize,
     encoded: Encoded,
     roles: Vec<String>,
     prompt: Option<Prompt>,
@@ -188,7 +202,7 @@ impl Work<'_> {
     }
 
     fn dropped(&self, line: usize, reason: Reason) -> Dropped {
-        Dropped { source: self.source, line, reason }
+        Dropped { source: self.source, line, part: 0, reason }
     }
 
     /// The tokens of rows in their order, whatever the number of threads; of those rows alone that `wanted` says.
@@ -200,7 +214,7 @@ impl Work<'_> {
         let Rows { rows, kin, dropped, held, ignored } = self.convert(raw)?;
         let (read, converted) = (raw.len() + held, rows.len());
         let mut done = Done { facts, read, converted, ignored, dropped, ..Done::default() };
-        let ready: Vec<Option<Result<Ready>>> = rows
+        let ready: Vec<Option<Result<Parts>>> = rows
             .par_iter()
             .enumerate()
             .with_min_len(FEWEST)
@@ -212,19 +226,76 @@ impl Work<'_> {
                 done.beyond_limit += 1;
                 continue;
             };
-            if self.admit(row, ready?, &mut done)? {
-                let again = if last == Some(kin.unit) { AGAIN } else { 0 };
-                done.kin.push(again | if kin.train_only { TRAIN_ONLY } else { 0 });
-                last = Some(kin.unit);
+            let Parts { tokens, ready } = ready?;
+            if ready.len() > 1 {
+                done.split.push(SplitRow { source: row.source, line: row.line, tokens, parts: ready.len() });
+            }
+            for ready in ready {
+                if self.admit(row, ready, &mut done)? {
+                    let again = if last == Some(kin.unit) { AGAIN } else { 0 };
+                    done.kin.push(again | if kin.train_only { TRAIN_ONLY } else { 0 });
+                    last = Some(kin.unit);
+                }
             }
         }
         Ok(done)
     }
 
-    fn encode(&self, place: usize, row: &Row) -> Result<Ready> {
-        let (encoded, roles) = self.renderer.encoded_with_roles(row).map_err(|e| at_row(e, self.path, row.line))?;
-        let prompt = if self.prompts { self.prompt(row)? } else { None };
-        Ok(Ready { place, encoded, roles, prompt })
+    /// The row as tokens; of a conversation that is to be split, its parts.
+    fn encode(&self, place: usize, row: &Row) -> Result<Parts> {
+        let (encoded, roles) = self.tokens(row)?;
+        let tokens = encoded.ids.len();
+        let ready = |row: &Row, part, (encoded, roles)| {
+            let prompt = if self.prompts { self.prompt(row)? } else { None };
+            Ok(Ready { place, part, encoded, roles, prompt })
+        };
+        let ready = match self.exchanges(row, tokens) {
+            None => vec![ready(row, 0, (encoded, roles))?],
+            Some(exchanges) => {
+                let parts = self.parts(&exchanges, tokens)?.into_iter().enumerate();
+                parts.map(|(i, (row, tokens))| ready(&row, i + 1, tokens)).collect::<Result<_>>()?
+            }
+        };
+        Ok(Parts { tokens, ready })
+    }
+
+    fn tokens(&self, row: &Row) -> Result<Voiced> {
+        self.renderer.encoded_with_roles(row).map_err(|e| at_row(e, self.path, row.line))
+    }
+
+    /// The exchanges of a row of so many tokens if it is to be split.
+    fn exchanges<'r>(&self, row: &'r Row, tokens: usize) -> Option<Exchanges<'r>> {
+        let RowKind::Chat(chat) = &row.kind else { return None };
+        if self.over_long != OverLong::Split || tokens <= self.max_length || self.is_told_once(chat) {
+            return None;
+        }
+        Some(Exchanges::of(row, chat)).filter(|exchanges| exchanges.len() > 1)
+    }
+
+    /// Whether parts after the first would lack the instruction that they follow.
+    fn is_told_once(&self, chat: &Conversation) -> bool {
+        self.reader.tells_once() && chat.messages.first().is_none_or(|m| m.role != "system")
+    }
+
+    fn parts(&self, exchanges: &Exchanges, tokens: usize) -> Result<Vec<(Row, Voiced)>> {
+        exchanges.cut(tokens, self.max_length, |row| {
+            let tokens = self.tokens(row)?;
+            Ok((tokens.0.ids.len() <= self.max_length, tokens))
+        })
+    }
+
+    /// As [`Work::prompt`], of a part of the row (0: of the row).
+    ///
+    /// # Errors
+    /// As [`Work::prompt`].
+    pub(super) fn prompt_of(&self, row: &Row, part: usize) -> Result<Option<Prompt>> {
+        if part == 0 {
+            return self.prompt(row);
+        }
+        let tokens = self.tokens(row)?.0.ids.len();
+        let Some(exchanges) = self.exchanges(row, tokens) else { return Ok(None) };
+        let parts = self.parts(&exchanges, tokens)?;
+        parts.get(part - 1).map_or(Ok(None), |(row, _)| self.prompt(row))
     }
 
     /// What to generate from for a row; `None` for plain text.
@@ -237,17 +308,17 @@ impl Work<'_> {
 
     /// Takes the row, cut as the recipe says about long ones; false when it is dropped.
     fn admit(&self, row: &Row, mut ready: Ready, done: &mut Done) -> Result<bool> {
-        let (source, line, tokens) = (row.source, row.line, ready.encoded.ids.len());
+        let (source, line, part, tokens) = (row.source, row.line, ready.part, ready.encoded.ids.len());
         let mut cut = false;
         if tokens > self.max_length {
             match self.over_long {
-                OverLong::Drop => {
-                    done.dropped.push(self.dropped(line, Reason::OverLong { tokens }));
+                OverLong::Drop | OverLong::Split => {
+                    done.dropped.push(Dropped { part, ..self.dropped(line, Reason::OverLong { tokens }) });
                     return Ok(false);
                 }
                 OverLong::Error => {
                     let why = format!("the row has {tokens} tokens, `train.max_length` is {}", self.max_length);
-                    let help = "shorten it, raise `train.max_length`, or set `data.over_long = \"drop\"`";
+                    let help = "shorten it, raise `train.max_length`, or set `data.over_long = \"split\"` or `\"drop\"`";
                     return Err(Error::data(self.path, Some(line), why, help));
                 }
                 OverLong::Truncate => {
@@ -259,14 +330,14 @@ impl Work<'_> {
             }
         }
         if !ready.encoded.trained.contains(&true) {
-            done.dropped.push(self.dropped(line, Reason::NoTrainedToken));
+            done.dropped.push(Dropped { part, ..self.dropped(line, Reason::NoTrainedToken) });
             return Ok(false);
         }
         if cut {
-            done.truncated.push(Long { source, line, tokens });
+            done.truncated.push(Long { source, line, part, tokens });
         }
-        done.batch.push(&ready.encoded.ids, &ready.encoded.trained, line);
-        done.places.push(ready.place as u32);
+        done.batch.push(&ready.encoded.ids, &ready.encoded.trained, line, part);
+        done.places.push(packed(ready.place, part));
         done.tallies.push(&ready.encoded, &ready.roles);
         done.prompts.extend(ready.prompt);
         done.open_answers += ready.encoded.open_answers;

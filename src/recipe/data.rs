@@ -206,6 +206,9 @@ pub enum OverLong {
     /// Leave it out, count it and name its line.
     #[default]
     Drop,
+    /// Make of a conversation several, cut between an answer and the user's next turn, each with the system message and as long as
+    /// fits. An exchange that does not fit alone is dropped, and so is any other row: it has no turns.
+    Split,
     /// Cut it at `max_length`; a row left without trained tokens is dropped.
     Truncate,
     /// Stop.

@@ -106,7 +106,8 @@ pub(super) struct RawData {
     /// Without `heldout`: the share of the training rows that is set aside.
     #[schemars(example = 0.1, extend("default" = 0.1, "exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub(super) heldout_fraction: Option<f64>,
-    /// What to do with a row of more than `train.max_length` tokens.
+    /// What to do with a row of more than `train.max_length` tokens; `split`: cut conversations between turns, the system message
+    /// being repeated, and drop what does not fit even so.
     #[schemars(example = &"drop", extend("default" = "drop"))]
     pub(super) over_long: Option<OverLong>,
     /// Tasks (or clusters of tasks) of `train` that are held out as a whole; `*` stands for any part of a name.

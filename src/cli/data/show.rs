@@ -72,7 +72,7 @@ pub fn show(loaded: &Loaded, tokenizer: &Tokenizer, n: usize, out: &mut dyn Writ
         let trained = example.trained.count();
         text += &format!(
             "── {}: {} tokens, {trained} trained\n",
-            place(&loaded.report, example.source, example.line),
+            place(&loaded.report, example.source, example.line, example.part),
             example.ids.len()
         );
         for (piece, trained) in pieces(&example, tokenizer)? {
@@ -104,7 +104,13 @@ fn pieces(example: &ExampleRef, tokenizer: &Tokenizer) -> Result<Vec<(String, bo
     Ok(runs.into_iter().map(|(start, text)| (text, trained(start))).collect())
 }
 
-fn place(report: &Report, source: usize, line: usize) -> String {
+/// A line, or a part of what stands in it.
+fn numbered(line: usize, part: usize) -> String {
+    if part == 0 { line.to_string() } else { format!("{line} part {part}") }
+}
+
+fn place(report: &Report, source: usize, line: usize, part: usize) -> String {
+    let line = numbered(line, part);
     report.sources.get(source).map_or_else(|| format!("line {line}"), |s| format!("{}:{line}", s.path.display()))
 }
 
@@ -127,14 +133,26 @@ pub(super) fn account(report: &Report) -> String {
         }
         out.push('\n');
     }
-    out += &format!("{} of {} rows are used\n", report.rows_used(), report.rows_read());
+    out += &used(report);
     out += &counts("train", &report.train);
     out += &counts("held out", &report.heldout);
     out += &dropped(report);
     out += &warnings(report);
-    let longest: Vec<_> =
-        report.longest.iter().map(|l| format!("  {:>6} tokens  {}\n", l.tokens, place(report, l.source, l.line))).collect();
+    let longest: Vec<_> = report
+        .longest
+        .iter()
+        .map(|l| format!("  {:>6} tokens  {}\n", l.tokens, place(report, l.source, l.line, l.part)))
+        .collect();
     out + "longest rows\n" + &longest.concat()
+}
+
+fn used(report: &Report) -> String {
+    let (used, read) = (report.rows_used(), report.rows_read());
+    if report.split.is_empty() {
+        return format!("{used} of {read} rows are used\n");
+    }
+    let (split, added) = (report.split.len(), report.rows_added());
+    format!("{split} of {read} rows are split into {} parts: {used} of {} examples are used\n", split + added, read + added)
 }
 
 fn counts(name: &str, counts: &Counts) -> String {
@@ -156,9 +174,10 @@ fn counts(name: &str, counts: &Counts) -> String {
 fn dropped(report: &Report) -> String {
     let mut groups: BTreeMap<(String, usize), Vec<String>> = BTreeMap::new();
     for d in &report.dropped {
+        let place = numbered(d.line, d.part);
         let (reason, line) = match d.reason {
-            Reason::OverLong { tokens } => ("over-long".to_string(), format!("{} ({tokens} tokens)", d.line)),
-            other => (other.to_string(), d.line.to_string()),
+            Reason::OverLong { tokens } => ("over-long".to_string(), format!("{place} ({tokens} tokens)")),
+            other => (other.to_string(), place),
         };
         groups.entry((reason, d.source)).or_default().push(line);
     }
@@ -167,6 +186,14 @@ fn dropped(report: &Report) -> String {
     };
     let mut out: String = groups.into_iter().map(line).collect();
     out += &rows("cut at the longest length", report, &report.truncated);
+    let split: Vec<_> = report
+        .split
+        .iter()
+        .map(|r| format!("{} ({} tokens, {} parts)", place(report, r.source, r.line, 0), r.tokens, r.parts))
+        .collect();
+    if !split.is_empty() {
+        out += &format!("split at turns: {} rows: {}\n", split.len(), split.join(", "));
+    }
     out
 }
 
@@ -178,14 +205,16 @@ fn rows(what: &str, report: &Report, rows: &[Long]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let places: Vec<_> = rows.iter().map(|r| format!("{} ({} tokens)", place(report, r.source, r.line), r.tokens)).collect();
+    let places: Vec<_> =
+        rows.iter().map(|r| format!("{} ({} tokens)", place(report, r.source, r.line, r.part), r.tokens)).collect();
     format!("{what}: {} rows: {}\n", rows.len(), places.join(", "))
 }
 
 fn warnings(report: &Report) -> String {
     let mut out = String::new();
     for i in &report.injected {
-        out += &format!("kept as text: special token {} written {}× at {}\n", i.token, i.times, place(report, i.source, i.line));
+        out +=
+            &format!("kept as text: special token {} written {}× at {}\n", i.token, i.times, place(report, i.source, i.line, 0));
     }
     if report.open_answers > 0 {
         out += &format!(
@@ -200,7 +229,7 @@ fn as_json(loaded: &Loaded, tokenizer: &Tokenizer, n: usize) -> Result<Value> {
     let example = |e: ExampleRef| {
         let pieces: Vec<_> =
             pieces(&e, tokenizer)?.into_iter().map(|(text, trained)| json!({"text": text, "trained": trained})).collect();
-        Ok(json!({"source": e.source, "line": e.line, "tokens": e.ids.len(), "pieces": pieces}))
+        Ok(json!({"source": e.source, "line": e.line, "part": e.part, "tokens": e.ids.len(), "pieces": pieces}))
     };
     let examples: Vec<Value> = loaded.train.iter().take(n).map(example).collect::<Result<_>>()?;
     Ok(
@@ -216,7 +245,7 @@ fn write(out: &mut dyn Write, text: &str) -> Result<()> {
 mod tests {
     use super::*;
     use crate::data::tiny::{chatml, with_file};
-    use crate::recipe::{Data, Source, Template};
+    use crate::recipe::{Data, OverLong, Source, Template};
 
     const ROWS: &str =
         "{\"prompt\": \"a\", \"completion\": \"yes <|im_end|>\", \"id\": 1}\n{\"prompt\": \"b\", \"completion\": \" \"}\n";
@@ -256,6 +285,29 @@ mod tests {
         let mut out = Vec::new();
         show(&loaded, &tokenizer, 5, &mut out, true).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("assistant\n\x1b[32myes <|im_end|><|im_end|>\x1b[0m\n"));
+    }
+
+    #[test]
+    fn split_rows_and_their_parts_are_accounted_for() {
+        let turn = |role: &str, n: usize| json!({"role": role, "content": "x".repeat(n)});
+        let pairs: Vec<Value> = [30, 20, 120].iter().flat_map(|n| [turn("user", *n), turn("assistant", 9)]).collect();
+        let text = format!("{}\n{}\n", json!({"messages": pairs}), json!({"messages": pairs[..2]}));
+        let loaded = with_file("rows.jsonl", &text, |path| {
+            let source = Source { path: path.to_path_buf(), ..Source::default() };
+            let data = Data { over_long: OverLong::Split, ..Data::of(vec![source]) };
+            data::load(&data, &Renderer::new(chatml(), &Template::default()).unwrap(), 100, 0).unwrap()
+        });
+        let out = account(&loaded.report);
+        for piece in [
+            "1 of 2 rows are split into 3 parts: 3 of 4 examples are used\n",
+            "rows.jsonl: lines 1 part 3 (",
+            "split at turns: 1 rows: ",
+            "rows.jsonl:1 (",
+            " tokens, 3 parts)\n",
+            "rows.jsonl:1 part 2\n",
+        ] {
+            assert!(out.contains(piece), "{piece:?} is not in\n{out}");
+        }
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl<'a> Reader<'a> {
         self.draw.0 = Split::Heldout;
     }
 
+    /// Whether its dialogues say an instruction once, at their beginning, that all of their answers follow.
+    pub(super) fn tells_once(&self) -> bool {
+        self.source.ghost_attention
+    }
+
     fn bare(path: &'a Path, source: &'a Source) -> Reader<'a> {
         let (shape, draw) = (source.shape.unwrap_or(Shape::Text), (Split::Train, 0));
         Reader { path, source, shape, task: None, draw, faults: Faults::new(source.malformed), ignored: BTreeSet::new() }

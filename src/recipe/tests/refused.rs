@@ -275,7 +275,12 @@ fn words_that_are_not_a_choice() {
         "\"skip\" is not",
         "choices: \"error\", \"drop\"",
     );
-    below("over_long = 'cut'\n", "r.toml:5: `data.over_long`", "\"cut\" is not", "choices: \"drop\", \"truncate\", \"error\"");
+    below(
+        "over_long = 'cut'\n",
+        "r.toml:5: `data.over_long`",
+        "\"cut\" is not",
+        "choices: \"drop\", \"split\", \"truncate\", \"error\"",
+    );
     below(
         "[template]\nkind = 'alpacca'\n",
         "r.toml:6: `template.kind`",
