@@ -65,7 +65,7 @@ pub use report::{Counts, Dropped, Injected, Long, Reason, Report, SourceReport, 
 pub use row::{Conversation, Loss, Message, Preference, Row, RowKind};
 pub use template::{Clock, Jinja};
 pub use tokenizer::{Special, Tokenizer, Tokens};
-pub use turns::{Piece, Shown, turns};
+pub use turns::{Piece, Shown, turns, turns_of};
 
 /// A row as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,12 @@
 
 use std::path::PathBuf;
 
+use super::encode::Encoded;
+use super::parts::Exchanges;
 use super::shape::{Converted, Reader};
+use super::source::RawRow;
 use super::work::at_row;
-use super::{Renderer, Row, RowKind, Split};
+use super::{ExampleRef, Examples, Renderer, Row, RowKind, Split};
 use crate::error::Result;
 use crate::recipe::{Data, Source};
 
@@ -47,16 +50,7 @@ pub fn turns(data: &Data, renderer: &Renderer, seed: u64, n: usize) -> Result<Ve
             if left == 0 {
                 break;
             }
-            let kinds: Vec<(usize, RowKind)> = match reader.convert(raw) {
-                Ok(Converted::Row(kind)) => vec![(raw.line, kind)],
-                Ok(Converted::Rows(pieces)) => pieces.into_iter().filter_map(|p| Some((p.line, p.became.ok()?))).collect(),
-                Ok(Converted::Empty | Converted::Dropped(_)) => continue,
-                Err(error) => {
-                    reader.faults.put(error)?;
-                    continue;
-                }
-            };
-            for (line, kind) in kinds.into_iter().take(left) {
+            for (line, kind) in kinds(&mut reader, raw)?.into_iter().take(left) {
                 left -= 1;
                 for (side, kind) in sides(kind) {
                     shown.push(row(renderer, &source.path, line, side, kind)?);
@@ -65,6 +59,72 @@ pub fn turns(data: &Data, renderer: &Renderer, seed: u64, n: usize) -> Result<Ve
         }
     }
     Ok(shown)
+}
+
+/// The first `n` examples as pieces, as they are trained: their rows are read again. `None` for one that is not found again.
+///
+/// # Errors
+/// As [`turns`].
+pub fn turns_of(
+    examples: &Examples,
+    n: usize,
+    data: &Data,
+    renderer: &Renderer,
+    max_length: usize,
+    seed: u64,
+) -> Result<Vec<Option<Vec<Piece>>>> {
+    let mut found = vec![None; n.min(examples.len())];
+    for (index, source) in data.train.iter().chain(data.replayed()).enumerate() {
+        let mut wanted: Vec<usize> = (0..found.len()).filter(|i| examples.source(*i) == index).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let (mut reader, rows) = Reader::open(source, Split::Train, seed)?;
+        for raw in &rows {
+            for (line, kind) in kinds(&mut reader, raw)? {
+                let row = Row::new(0, line, kind);
+                for i in wanted.clone().into_iter().filter(|i| examples.line(*i) == line) {
+                    found[i] = again(renderer, &row, &examples.get(i), max_length).map_err(|e| at_row(e, &source.path, line))?;
+                    wanted.retain(|other| *other != i || found[i].is_none());
+                }
+            }
+            if wanted.is_empty() {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The rows in a row of a file; none where it is not used.
+fn kinds(reader: &mut Reader, raw: &RawRow) -> Result<Vec<(usize, RowKind)>> {
+    Ok(match reader.convert(raw) {
+        Ok(Converted::Row(kind)) => vec![(raw.line, kind)],
+        Ok(Converted::Rows(pieces)) => pieces.into_iter().filter_map(|p| Some((p.line, p.became.ok()?))).collect(),
+        Ok(Converted::Empty | Converted::Dropped(_)) => Vec::new(),
+        Err(error) => {
+            reader.faults.put(error)?;
+            Vec::new()
+        }
+    })
+}
+
+/// The pieces of `example` if it was made of `row`.
+fn again(renderer: &Renderer, row: &Row, example: &ExampleRef, max_length: usize) -> Result<Option<Vec<Piece>>> {
+    let (mut encoded, mut roles) = renderer.encoded_with_roles(row)?;
+    if let (RowKind::Chat(chat), 1..) = (&row.kind, example.part) {
+        let parts = Exchanges::of(row, chat).cut(encoded.ids.len(), max_length, |part| {
+            let tokens = renderer.encoded_with_roles(part)?;
+            Ok((tokens.0.ids.len() <= max_length, tokens))
+        })?;
+        match parts.into_iter().nth(example.part - 1) {
+            Some((_, part)) => (encoded, roles) = part,
+            None => return Ok(None),
+        }
+    }
+    // A long row may have been cut.
+    encoded.ids.truncate(example.ids.len());
+    if encoded.ids == example.ids { pieces(renderer, &encoded, &roles).map(Some) } else { Ok(None) }
 }
 
 fn sides(kind: RowKind) -> Vec<(Option<&'static str>, RowKind)> {
@@ -86,14 +146,18 @@ fn sides(kind: RowKind) -> Vec<(Option<&'static str>, RowKind)> {
 
 fn row(renderer: &Renderer, path: &std::path::Path, line: usize, side: Option<&'static str>, kind: RowKind) -> Result<Shown> {
     let (encoded, roles) = renderer.encoded_with_roles(&Row::new(0, line, kind)).map_err(|e| at_row(e, path, line))?;
+    let pieces = pieces(renderer, &encoded, &roles)?;
+    let (tokens, trained) = (encoded.ids.len(), encoded.trained.iter().filter(|t| **t).count());
+    Ok(Shown { path: path.to_path_buf(), line, side, tokens, trained, pieces })
+}
+
+fn pieces(renderer: &Renderer, encoded: &Encoded, roles: &[String]) -> Result<Vec<Piece>> {
     let is = |i: usize| (encoded.turn[i], encoded.trained[i]);
     let piece = |(start, text): (usize, String)| {
         let role = encoded.turn[start].map(|turn| roles[turn].clone());
         Piece { role, trained: encoded.trained[start], text }
     };
-    let pieces = renderer.tokenizer().runs(&encoded.ids, |a, b| is(a) == is(b))?.into_iter().map(piece).collect();
-    let (tokens, trained) = (encoded.ids.len(), encoded.trained.iter().filter(|t| **t).count());
-    Ok(Shown { path: path.to_path_buf(), line, side, tokens, trained, pieces })
+    Ok(renderer.tokenizer().runs(&encoded.ids, |a, b| is(a) == is(b))?.into_iter().map(piece).collect())
 }
 
 #[cfg(test)]
@@ -124,6 +188,34 @@ mod tests {
         assert_eq!(all, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n");
         let trained: String = rows[0].pieces.iter().filter(|p| p.trained).map(|p| p.text.as_str()).collect();
         assert_eq!(trained, "yes<|im_end|>");
+    }
+
+    /// Instances of a task, a row cut and one split among them: each example is found again, with who speaks in it.
+    #[test]
+    fn examples_are_found_again_as_they_are_trained() {
+        let turn = |role: &str, n: usize| format!("{{\"role\": \"{role}\", \"content\": \"{}\"}}", "y".repeat(n));
+        let row = |sizes: &[usize]| {
+            let pairs: Vec<_> = sizes.iter().flat_map(|n| [turn("user", *n), turn("assistant", 9)]).collect();
+            format!("{{\"messages\": [{}]}}\n", pairs.join(", "))
+        };
+        for over_long in [crate::recipe::OverLong::Split, crate::recipe::OverLong::Truncate] {
+            let text = row(&[3]) + &row(&[30, 20, 10, 40]) + &row(&[5]);
+            with_file("rows.jsonl", &text, |path| {
+                let source = Source { path: path.to_path_buf(), ..Source::default() };
+                let data = Data { heldout_fraction: 0.0, over_long, ..Data::of(vec![source]) };
+                let renderer = Renderer::new(chatml(), &Template::default()).unwrap();
+                let loaded = crate::data::load(&data, &renderer, 100, 0).unwrap();
+                let found = turns_of(&loaded.train, 9, &data, &renderer, 100, 0).unwrap();
+                assert!(found.len() == loaded.train.len() && found.len() >= 3);
+                for (example, pieces) in loaded.train.iter().zip(&found) {
+                    let pieces = pieces.as_ref().unwrap();
+                    let text: String = pieces.iter().map(|p| p.text.as_str()).collect();
+                    assert_eq!(text, chatml().decode(example.ids, false).unwrap());
+                    assert!(pieces.iter().all(|p| !p.trained || p.role.as_deref() == Some("assistant")));
+                    assert!(["user", "assistant"].iter().all(|role| pieces.iter().any(|p| p.role.as_deref() == Some(role))));
+                }
+            });
+        }
     }
 
     trait Text {

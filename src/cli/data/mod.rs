@@ -4,6 +4,7 @@ mod check;
 mod curate;
 mod kept;
 mod page;
+mod paint;
 mod plots;
 mod prepare;
 mod render;

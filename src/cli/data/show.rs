@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::show_page;
+use super::{paint, show_page};
 use crate::cli::rows;
 use crate::data::pack::Fill;
-use crate::data::{self, Counts, ExampleRef, Loaded, Long, Reason, Renderer, Report, Tokenizer};
+use crate::data::{self, Counts, ExampleRef, Loaded, Long, Piece, Reason, Renderer, Report, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::{self, Recipe};
@@ -56,28 +56,42 @@ pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) 
         return write(&mut out, &format!("{line:#}\n"));
     }
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    show(&loaded, &tokenizer, *n, &mut out, colour)?;
+    let said = match colour {
+        true => Some(data::turns_of(&loaded.train, *n, &recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?),
+        false => None,
+    };
+    show(&loaded, &tokenizer, *n, &mut out, said.as_deref())?;
     write(&mut out, &super::planned(&loaded.mixture))?;
     fill.map_or(Ok(()), |fill| write(&mut out, &format!("packed: {fill}\n")))
 }
 
-/// Prints the first `n` examples with what is trained in green (or between ⟦ and ⟧), then the account of all rows.
+/// Prints the first `n` examples with what is trained between ⟦ and ⟧, then the account of all rows. With `said`, who speaks in the
+/// examples, in colours, what is trained underlined.
 ///
 /// # Errors
 /// [`Error::Io`] when writing fails, [`Error::Usage`] when ids cannot be decoded.
-pub fn show(loaded: &Loaded, tokenizer: &Tokenizer, n: usize, out: &mut dyn Write, colour: bool) -> Result<()> {
-    let (open, close) = if colour { ("\x1b[32m", "\x1b[0m") } else { ("⟦", "⟧") };
-    let mut text = String::new();
-    for example in loaded.train.iter().take(n) {
+pub fn show(
+    loaded: &Loaded,
+    tokenizer: &Tokenizer,
+    n: usize,
+    out: &mut dyn Write,
+    said: Option<&[Option<Vec<Piece>>]>,
+) -> Result<()> {
+    let mut text = said.map(|_| paint::legend()).unwrap_or_default();
+    for (i, example) in loaded.train.iter().take(n).enumerate() {
         let trained = example.trained.count();
         text += &format!(
             "── {}: {} tokens, {trained} trained\n",
             place(&loaded.report, example.source, example.line, example.part),
             example.ids.len()
         );
-        for (piece, trained) in pieces(&example, tokenizer)? {
-            text += &if trained { format!("{open}{piece}{close}") } else { piece };
-        }
+        let found = said.and_then(|said| said.get(i)).and_then(Option::as_ref);
+        let bare = || {
+            let piece = |(text, trained)| Piece { role: None, trained, text };
+            Ok::<Vec<_>, Error>(pieces(&example, tokenizer)?.into_iter().map(piece).collect())
+        };
+        let pieces = found.map_or_else(bare, |pieces| Ok(pieces.clone()))?;
+        pieces.iter().for_each(|piece| text += &paint::painted(piece, said.is_some()));
         text += if text.ends_with('\n') { "\n" } else { "\n\n" };
     }
     write(out, &text)?;
@@ -265,7 +279,7 @@ mod tests {
         let tokenizer = chatml();
         let loaded = loaded(&tokenizer);
         let mut out = Vec::new();
-        show(&loaded, &tokenizer, 5, &mut out, false).unwrap();
+        show(&loaded, &tokenizer, 5, &mut out, None).unwrap();
         let out = String::from_utf8(out).unwrap();
         let expected = [
             "rows.jsonl:1: 36 tokens, 15 trained\n",
@@ -283,8 +297,11 @@ mod tests {
             assert!(out.contains(piece), "{piece:?} is not in\n{out}");
         }
         let mut out = Vec::new();
-        show(&loaded, &tokenizer, 5, &mut out, true).unwrap();
-        assert!(String::from_utf8(out).unwrap().contains("assistant\n\x1b[32myes <|im_end|><|im_end|>\x1b[0m\n"));
+        let piece =
+            |role: Option<&str>, text: &str| Piece { role: role.map(str::to_string), trained: role.is_some(), text: text.into() };
+        let said = [Some(vec![piece(None, "assistant\n"), piece(Some("assistant"), "yes")])];
+        show(&loaded, &tokenizer, 5, &mut out, Some(&said)).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains(" trained\n\x1b[2massistant\n\x1b[0m\x1b[32;1;4myes\x1b[0m\n\n"));
     }
 
     #[test]
