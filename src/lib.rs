@@ -12,7 +12,7 @@
 //!
 //! | # | module | knows |
 //! |---|---|---|
-//! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`], [`rouge`], [`hub`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory; how alike two texts are; the hub's cache |
+//! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`], [`rouge`], [`hub`], [`piped`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory; how alike two texts are; the hub's cache; standard input |
 //! | 1 | [`recipe`] | the TOML file, checked |
 //! | 2 | [`data`] | sources, shapes, templates, tokens and loss mask |
 //! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
@@ -38,6 +38,7 @@ pub mod random;
 pub mod machine;
 pub mod rouge;
 pub mod hub;
+pub mod piped;
 pub mod recipe;
 pub mod data;
 pub mod kernels;

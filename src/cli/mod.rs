@@ -95,7 +95,9 @@ pub enum Outcome {
 pub fn main() -> ExitCode {
     prepare::start();
     crate::kernels::cpu::quiet_candle_pool();
-    match run(&Cli::parse()) {
+    let outcome = run(&Cli::parse());
+    crate::piped::forget();
+    match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         Err(error) => {

@@ -17,7 +17,6 @@ use super::{
     sources, targeting, typed,
 };
 use crate::error::{Error, Result, nearest};
-use crate::hub::{Dataset, Places};
 
 /// Roles that a turn may have.
 const ROLES: [&str; 4] = ["assistant", "user", "system", "tool"];
@@ -72,21 +71,21 @@ pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
     })
 }
 
-struct Check<'a> {
-    written: &'a Written,
+pub(super) struct Check<'a> {
+    pub(super) written: &'a Written,
     /// Where relative paths of the file start.
     folder: PathBuf,
-    files: Files,
+    pub(super) files: Files,
 }
 
 impl Check<'_> {
     /// A path of the file starts at the recipe's folder, one of the command line at the current directory.
-    fn path(&self, key: &str, given: &str) -> PathBuf {
+    pub(super) fn path(&self, key: &str, given: &str) -> PathBuf {
         let start = if self.written.was_set(key) { Path::new(".") } else { &self.folder };
         absolute(start, Path::new(given))
     }
 
-    fn file(&self, key: &str, given: &str) -> Result<PathBuf> {
+    pub(super) fn file(&self, key: &str, given: &str) -> Result<PathBuf> {
         let path = self.path(key, given);
         if path.is_file() || self.files == Files::MayBeAbsent {
             return Ok(path);
@@ -102,44 +101,6 @@ impl Check<'_> {
             () => "a relative path starts at the recipe's folder; correct the path, or put the file there",
         };
         Err(self.written.complain(key, why, help))
-    }
-
-    /// The files of data that a path stands for: itself, those of a folder, those that a pattern matches; by name.
-    fn files(&self, key: &str, given: &str) -> Result<Vec<PathBuf>> {
-        if Dataset::is_meant(given) {
-            return self.on_hub(key, given);
-        }
-        let path = self.path(key, given);
-        let files = match given.contains(['*', '?', '[']) && !path.exists() {
-            true => sources::matching(&path),
-            false if path.is_dir() => sources::in_folder(&path),
-            false => return Ok(vec![self.file(key, given)?]),
-        };
-        match files {
-            Ok(files) if files.is_empty() && self.files == Files::MustExist => {
-                let why = format!("{} holds no file of data", path.display());
-                Err(self.written.complain(
-                    key,
-                    why,
-                    format!("files of data end in {}, or these and .gz or .zst", sources::ENDINGS.join(", ")),
-                ))
-            }
-            Ok(files) => Ok(files),
-            Err(why) => Err(self.written.complain(key, why, "in a pattern `*` stands for any letters, `**` for any folders")),
-        }
-    }
-
-    /// The files of a data set of the hub that are on this machine.
-    fn on_hub(&self, key: &str, given: &str) -> Result<Vec<PathBuf>> {
-        let dataset = Dataset::parse(given).map_err(|why| self.written.complain(key, why, Dataset::FORM))?;
-        let kept = Places::from_env().hub_cache.map(|cache| dataset.kept(&cache)).unwrap_or_default();
-        match kept.is_empty() {
-            false => Ok(kept),
-            true if self.files == Files::MayBeAbsent => Ok(vec![PathBuf::from(given)]),
-            true => {
-                Err(self.written.complain(key, format!("{dataset} is not on this machine"), "`lorakit data show` fetches it"))
-            }
-        }
     }
 
     fn base(&self, raw: RawBase) -> Result<Base> {

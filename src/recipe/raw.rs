@@ -177,7 +177,8 @@ pub(super) enum RawSource {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSourceTable {
     /// A file, a folder of files, or a pattern such as `data/*.jsonl`; of several files, by name, `limit` counts for each. Files
-    /// of a data set on the hub: `hf://datasets/OWNER/NAME@REVISION/FILE`, where the file may be a pattern.
+    /// of a data set on the hub: `hf://datasets/OWNER/NAME@REVISION/FILE`, where the file may be a pattern. `-`
+    /// is standard input, as JSON Lines or one JSON array.
     #[schemars(length(min = 1), example = &"data/train.jsonl")]
     pub(super) path: String,
     /// Shape of the rows; detected over the whole file when absent.

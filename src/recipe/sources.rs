@@ -2,10 +2,57 @@
 
 use std::path::{Path, PathBuf};
 
+use super::check::{Check, Files};
+use crate::error::Result as Checked;
 use crate::files::unpacked_name;
+use crate::hub::{Dataset, Places};
+use crate::piped;
 
 /// Endings of files of rows and of tasks.
 pub(super) const ENDINGS: [&str; 9] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet", ".toml"];
+
+impl Check<'_> {
+    /// The files of data that a path stands for: itself, those of a folder, those that a pattern matches; by name.
+    pub(super) fn files(&self, key: &str, given: &str) -> Checked<Vec<PathBuf>> {
+        if Dataset::is_meant(given) {
+            return self.on_hub(key, given);
+        }
+        if given == piped::PATH && self.files == Files::MustExist {
+            return Ok(vec![piped::file()?]);
+        }
+        let path = self.path(key, given);
+        let files = match given.contains(['*', '?', '[']) && !path.exists() {
+            true => matching(&path),
+            false if path.is_dir() => in_folder(&path),
+            false => return Ok(vec![self.file(key, given)?]),
+        };
+        match files {
+            Ok(files) if files.is_empty() && self.files == Files::MustExist => {
+                let why = format!("{} holds no file of data", path.display());
+                Err(self.written.complain(
+                    key,
+                    why,
+                    format!("files of data end in {}, or these and .gz or .zst", ENDINGS.join(", ")),
+                ))
+            }
+            Ok(files) => Ok(files),
+            Err(why) => Err(self.written.complain(key, why, "in a pattern `*` stands for any letters, `**` for any folders")),
+        }
+    }
+
+    /// The files of a data set of the hub that are on this machine.
+    fn on_hub(&self, key: &str, given: &str) -> Checked<Vec<PathBuf>> {
+        let dataset = Dataset::parse(given).map_err(|why| self.written.complain(key, why, Dataset::FORM))?;
+        let kept = Places::from_env().hub_cache.map(|cache| dataset.kept(&cache)).unwrap_or_default();
+        match kept.is_empty() {
+            false => Ok(kept),
+            true if self.files == Files::MayBeAbsent => Ok(vec![PathBuf::from(given)]),
+            true => {
+                Err(self.written.complain(key, format!("{dataset} is not on this machine"), "`lorakit data show` fetches it"))
+            }
+        }
+    }
+}
 
 /// The files that a pattern matches, by name.
 ///

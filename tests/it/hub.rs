@@ -1,7 +1,9 @@
-//! Data sets of the hub in a recipe: found in the cache, written back with their commit, refused where they are not to be had.
+//! Rows that are not files of the recipe's folder: data sets of the hub, found in the cache and written back with their commit,
+//! and standard input.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::training::recipe_file;
 
@@ -49,5 +51,37 @@ fn a_data_set_of_the_hub_is_read_from_the_cache_and_pinned() {
             let said = text(&output.stderr);
             assert!(output.status.code() == Some(2) && said.contains(says) && said.matches("error:").count() == 1, "{said}");
         }
+    }
+}
+
+/// What a verb says of rows that are piped in, and how many temporary files it leaves.
+fn piped(rows: &str, verb: &[&str]) -> (Output, usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lorakit"));
+    command.current_dir(dir.path()).args(verb).arg(recipe_file()).args(["--set", "data.train=\"-\""]);
+    command.env("TMPDIR", dir.path()).env("LORAKIT_CACHE", dir.path().join("own"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(rows.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let left = std::fs::read_dir(dir.path()).unwrap().flatten().filter(|e| e.file_name() != "own").count();
+    (output, left)
+}
+
+#[test]
+fn rows_are_read_from_standard_input_and_the_recipe_says_so() {
+    let rows = std::fs::read_to_string(recipe_file().with_file_name("train.jsonl")).unwrap();
+    let array = format!("[{}]", rows.trim().replace('\n', ",\n"));
+    for rows in [rows, array] {
+        let (output, left) = piped(&rows, &["data", "show", "--json"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&said["report"]["sources"][0]["rows"], left), (&36.into(), 0), "{said:#}");
+    }
+    let shown = text(&piped("{}", &["recipe", "show"]).0.stdout);
+    assert!(shown.contains("train = \"-\""), "{shown}");
+    for (rows, says) in [("", "the file has no rows"), ("{\"text\": \"a\"}\n{\n", "stdin.jsonl:2: ")] {
+        let (output, left) = piped(rows, &["data", "show", "--json"]);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && left == 0 && said.contains(says), "{left}: {said}");
     }
 }
