@@ -1,11 +1,12 @@
 //! From a recipe's `[base]` to an open model, each step said aloud on standard error.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::progress::{Progress, Unit};
 use crate::data::{ExampleRef, Loaded, Tokenizer};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::hub::Dataset;
 use crate::model::resolve::{Note, Places, Resolved, fetch_dataset, resolve};
 use crate::model::{Model, text};
 use crate::recipe::{Base, Recipe};
@@ -60,6 +61,17 @@ pub(super) fn recipe(path: &Path, set: &[String]) -> Result<Recipe> {
         fetch_dataset(&Places::from_env(), &dataset, &mut heard("data", false))?;
     }
     Recipe::load(path, set)
+}
+
+/// The files of a data set of the hub, fetched where they are not there yet.
+///
+/// # Errors
+/// When the address is none; when the data set is not to be had.
+pub(super) fn dataset(address: &str) -> Result<Vec<PathBuf>> {
+    let dataset = Dataset::parse(address).map_err(|why| Error::usage(address, why, Dataset::FORM))?;
+    let places = Places::from_env();
+    fetch_dataset(&places, &dataset, &mut heard("data", false))?;
+    Ok(places.hub_cache.map(|cache| dataset.kept(&cache)).unwrap_or_default())
 }
 
 /// Finds a base model without opening it.

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Outcome;
 use crate::conform::{self, Case};
-use crate::device::Compute;
+use crate::device::{self, Compute};
 use crate::error::Result;
 
 /// Check golden cases: one line a check, exit code 1 if any fails.
@@ -29,9 +29,9 @@ pub struct ConformArgs {
 /// When a case's files are missing or damaged.
 pub fn run(args: &ConformArgs) -> Result<Outcome> {
     let compute = if args.dtype == "bf16" { Compute::Bf16 } else { Compute::F32 };
-    let mut cases = Vec::new();
+    let (mut cases, device) = (Vec::new(), device::best()?);
     for dir in conform::find(&args.dirs)? {
-        let case = conform::run(&dir, compute)?;
+        let case = conform::run(&dir, compute, &device)?;
         if !args.json {
             print(&case);
         }

@@ -13,11 +13,11 @@ use crate::model::{Batch, Ctx, Model, Recompute, Site, Targets, Workspace};
 use crate::recipe::{Schedule, Train, Warmup};
 use crate::train::{optim, schedule};
 
-pub(super) fn run(dir: &Path, compute: Compute) -> Result<Vec<Check>> {
+pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<Check>> {
     let expected = Expected::open(dir)?;
     let config = peft::read_config(dir)?;
     let base = dir.join(config.base_model_name_or_path.unwrap_or_default());
-    let model = Model::open(&base, compute, &Device::Cpu)?;
+    let model = Model::open(&base, compute, device)?;
     let adapter = Adapter::load(dir, &model)?;
     let (batch, targets) = expected.batch()?;
     let logits = flat(&model.forward(&mut Ctx::new(&adapter.frozen()), &batch)?)?;
@@ -48,7 +48,7 @@ fn merged(model: &Model, adapter: &Adapter, base: &Path, expected: &Expected, ba
     let dir = tempfile::tempdir().map_err(Error::io("create", base))?;
     let out = dir.path().join("merged");
     artifact::merge::write(model, adapter, base, &out, artifact::merge::Dtype::F32, &mut |_, _| ())?;
-    let merged = Model::open(&out, Compute::F32, &Device::Cpu)?;
+    let merged = Model::open(&out, Compute::F32, &model.device)?;
     let logits = flat(&merged.forward(&mut Ctx::new(&()), batch)?)?;
     let want = if expected.has("merged_logits") { "merged_logits" } else { "logits" };
     Ok(vec![

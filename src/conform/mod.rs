@@ -9,6 +9,7 @@ mod model_case;
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 pub use compare::Check;
 
 use crate::device::Compute;
@@ -63,14 +64,14 @@ fn collect(dir: &Path, cases: &mut Vec<PathBuf>) -> Result<()> {
     below.iter().try_for_each(|d| collect(d, cases))
 }
 
-/// Runs one case in `f32` or `bf16`.
+/// Runs one case in `f32` or `bf16` on `device`.
 ///
 /// # Errors
 /// When files of the case are missing or damaged; a feature that is not there yet is not an error but `unsupported`.
-pub fn run(dir: &Path, compute: Compute) -> Result<Case> {
+pub fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Case> {
     let checks = match dir.join("adapter_config.json").is_file() {
-        true => adapter_case::run(dir, compute),
-        false => model_case::run(dir, compute),
+        true => adapter_case::run(dir, compute, device),
+        false => model_case::run(dir, compute, device),
     };
     match checks {
         Ok(checks) => Ok(Case { dir: dir.to_path_buf(), checks, unsupported: None }),

@@ -9,9 +9,9 @@ use crate::device::Compute;
 use crate::error::Result;
 use crate::model::{Batch, Cache, Ctx, Model};
 
-pub(super) fn run(dir: &Path, compute: Compute) -> Result<Vec<Check>> {
+pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<Check>> {
     let expected = Expected::open(dir)?;
-    let model = Model::open(dir, compute, &Device::Cpu)?;
+    let model = Model::open(dir, compute, device)?;
     let (batch, targets) = expected.batch()?;
     let logits = flat(&model.forward(&mut Ctx::new(&()), &batch)?)?;
     let want = expected.floats("logits")?;

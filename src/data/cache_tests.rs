@@ -7,7 +7,7 @@ use super::cache::Cache;
 use super::tiny::{chatml, llama};
 use super::*;
 use crate::files;
-use crate::recipe::{Data, OverLong, Replay, Source, Strategy, Template, TemplateKind};
+use crate::recipe::{Data, Mixture, OverLong, Replay, Source, Strategy, Template, TemplateKind};
 
 struct Place {
     dir: tempfile::TempDir,
@@ -108,6 +108,9 @@ fn what_is_replayed_is_in_the_key_and_the_plan_of_the_mixture_is_not() {
     place.data.mixture.strategy = Strategy::Proportional;
     place.data.mixture.rows = Some(500);
     let drawn = |l: &Loaded| l.mixture.planned().iter().map(|share| share.drawn).sum::<f64>();
+    assert!(drawn(&place.load()) > drawn(&more) && place.kept().len() == 1);
+    place.data.mixture = Mixture::default();
+    place.data.train[0].epochs = Some(3.0);
     assert!(drawn(&place.load()) > drawn(&more) && place.kept().len() == 1);
     std::fs::write(&general, "Some text.\n\nMere text.\n").unwrap();
     place.load();

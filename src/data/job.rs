@@ -59,6 +59,10 @@ impl Job<'_> {
     pub(super) fn settings(&self) -> String {
         let mut data = Data { cache: Keep::Default, mixture: recipe::Mixture::default(), ..self.data.clone() };
         data.replay.iter_mut().for_each(|replay| replay.fraction = 0.0);
+        let replayed = data.replay.iter_mut().flat_map(|replay| &mut replay.sources);
+        for source in data.train.iter_mut().chain(replayed) {
+            (source.weight, source.rows, source.epochs) = (None, None, None);
+        }
         format!("{data:?} {} {} {}", self.max_length, self.seed, self.judge)
     }
 }

@@ -149,9 +149,10 @@ impl Check<'_> {
         let tasks = raw.heldout_tasks.unwrap_or_default();
         let default = if heldout.is_some() || !tasks.is_empty() { 0.0 } else { 0.1 };
         let mixture = mixture::check(self.written, raw.mixture.unwrap_or_default(), &raw.train)?;
-        let replay = raw.replay.map(|replay| -> Result<Replay> {
+        let replay = raw.replay.map(|replay| -> Result<Option<Replay>> {
             let sources = self.sources("data.replay.sources", replay.sources, true)?;
-            Ok(Replay { sources, fraction: replay.fraction.unwrap_or(0.1) })
+            let fraction = replay.fraction.unwrap_or(0.1);
+            Ok((fraction > 0.0).then_some(Replay { sources, fraction }))
         });
         let data = Data {
             train: self.sources("data.train", raw.train, mixture.strategy == Strategy::Weights)?,
@@ -160,7 +161,7 @@ impl Check<'_> {
             over_long: raw.over_long.unwrap_or_default(),
             heldout_tasks: tasks,
             mixture,
-            replay: replay.transpose()?,
+            replay: replay.transpose()?.flatten(),
             cache: self.keep(raw.cache)?,
         };
         mixture::agree(self.written, &data)?;
@@ -212,9 +213,8 @@ impl Check<'_> {
             Ok(names) => names,
             Err(why) => return complain(why, "in a name `*` stands for any letters"),
         };
-        let found: Vec<&str> = paths.iter().filter_map(|path| names.of(path)).collect();
         // A list in a file is of all tasks that there are, of which only some may lie here.
-        match (&file, names.missing(&found)) {
+        match (&file, names.missing(&paths)) {
             (None, Some(missing)) => {
                 let guess = sources::nearest_task(missing, &paths).map(|task| format!("; the nearest is \"{task}\""));
                 return complain(
@@ -222,7 +222,7 @@ impl Check<'_> {
                     "a task's name is the name of its file without the ending",
                 );
             }
-            (Some(file), _) if found.is_empty() => {
+            (Some(file), _) if !paths.iter().any(|path| names.name(path)) => {
                 return complain(
                     format!("none of the tasks in {} has a file there", file.display()),
                     "name another folder or list",
@@ -230,7 +230,7 @@ impl Check<'_> {
             }
             _ => {}
         }
-        let kept: Vec<PathBuf> = paths.iter().filter(|path| names.of(path).is_some() == keep).cloned().collect();
+        let kept: Vec<PathBuf> = paths.iter().filter(|path| names.name(path) == keep).cloned().collect();
         if kept.is_empty() {
             return complain("leaves no file".to_string(), "name fewer tasks here");
         }

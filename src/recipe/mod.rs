@@ -33,7 +33,7 @@ pub use self::data::{
 pub use self::eval::{Eval, EvalSet};
 use self::locate::Written;
 pub use self::schema::{KeyDoc, keys, schema};
-pub use self::sources::in_folder;
+pub use self::sources::{in_folder, is_pattern, matching, origin};
 pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
 pub use crate::device::Compute;
 use crate::error::{Error, Result};

@@ -151,8 +151,8 @@ pub(super) struct RawReplay {
     /// Written like `train`; of plain text every token is trained.
     #[schemars(example = &"data/general.txt")]
     pub(super) sources: RawSources,
-    /// Share of all tokens of an epoch.
-    #[schemars(example = 0.1, extend("default" = 0.1, "exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    /// Share of all tokens of an epoch; 0 is no replay, for the run to compare with.
+    #[schemars(range(min = 0), example = 0.1, extend("default" = 0.1, "exclusiveMaximum" = 1))]
     pub(super) fraction: Option<f64>,
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::check::{Check, Files};
 use crate::error::Result as Checked;
 use crate::files::unpacked_name;
-use crate::hub::{Dataset, Places};
+use crate::hub::{Dataset, Places, address_of};
 use crate::piped;
 
 /// Endings of files of rows and of tasks.
@@ -21,7 +21,7 @@ impl Check<'_> {
             return Ok(vec![piped::file()?]);
         }
         let path = self.path(key, given);
-        let files = match given.contains(['*', '?', '[']) && !path.exists() {
+        let files = match is_pattern(&path) {
             true => matching(&path),
             false if path.is_dir() => in_folder(&path),
             false => return Ok(vec![self.file(key, given)?]),
@@ -54,11 +54,22 @@ impl Check<'_> {
     }
 }
 
+/// How a file is written that is no file of the user's: `-` where it came from standard input, its address and commit where it is one
+/// of a data set of the hub.
+pub fn origin(path: &Path) -> Option<String> {
+    if piped::is_it(path) { Some(piped::PATH.to_string()) } else { address_of(path) }
+}
+
+/// Whether a path is a pattern of paths.
+pub fn is_pattern(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?', '[']) && !path.exists()
+}
+
 /// The files that a pattern matches, by name.
 ///
 /// # Errors
 /// Why it is no pattern, or what cannot be read.
-pub(super) fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
+pub fn matching(pattern: &Path) -> Result<Vec<PathBuf>, String> {
     let paths = glob::glob(&pattern.to_string_lossy()).map_err(|e| format!("not a pattern: {e}"))?;
     let mut files = paths.collect::<Result<Vec<_>, _>>().map_err(|e| format!("cannot look for files: {e}"))?;
     files.retain(|path| path.is_file());
@@ -105,15 +116,17 @@ impl<'a> Tasks<'a> {
         Ok(Tasks { names: names.iter().map(pattern).collect::<Result<_, _>>()? })
     }
 
-    /// The name among these that the task of a file answers to.
-    pub(super) fn of(&self, path: &Path) -> Option<&'a str> {
+    /// Whether the task of a file goes by one of these names.
+    pub(super) fn name(&self, path: &Path) -> bool {
         let task = task_of(path);
-        self.names.iter().find(|(_, pattern)| pattern.matches(&task)).map(|(name, _)| *name)
+        self.names.iter().any(|(_, pattern)| pattern.matches(&task))
     }
 
-    /// The first name that is not among those `found`.
-    pub(super) fn missing(&self, found: &[&str]) -> Option<&'a str> {
-        self.names.iter().map(|(name, _)| *name).find(|name| !found.contains(name))
+    /// The first name that is that of no file's task.
+    pub(super) fn missing(&self, paths: &[PathBuf]) -> Option<&'a str> {
+        let tasks: Vec<String> = paths.iter().map(|path| task_of(path)).collect();
+        let missing = |(_, pattern): &&(&str, glob::Pattern)| !tasks.iter().any(|task| pattern.matches(task));
+        self.names.iter().find(missing).map(|(name, _)| *name)
     }
 }
 

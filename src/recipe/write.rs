@@ -193,10 +193,7 @@ fn sources(sources: &[Source], spell: Spell<'_>) -> RawSources {
 
 fn source(source: &Source, spell: Spell<'_>) -> RawSource {
     // What came from the hub is found there again, whatever the machine.
-    let path = match crate::piped::is_it(&source.path) {
-        true => crate::piped::PATH.to_string(),
-        false => crate::hub::address_of(&source.path).unwrap_or_else(|| spell(&source.path)),
-    };
+    let path = super::origin(&source.path).unwrap_or_else(|| spell(&source.path));
     if *source == (Source { path: source.path.clone(), ..Source::default() }) {
         return RawSource::Path(path);
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use lorakit::conform;
 use lorakit::device::Compute;
 
@@ -17,7 +18,7 @@ fn every_case_passes_in_f32() {
     let dirs = conform::find(&[golden()]).unwrap();
     assert_eq!(dirs.len(), CASES);
     for dir in dirs {
-        let case = conform::run(&dir, Compute::F32).unwrap();
+        let case = conform::run(&dir, Compute::F32, &Device::Cpu).unwrap();
         assert!(case.passes(), "{case:#?}");
         assert!(case.checks.len() >= 6, "{case:#?}");
     }
@@ -31,7 +32,7 @@ fn the_older_spelling_of_a_config_gives_the_same_model() {
             let as_name = if as_name.is_empty() { file } else { as_name };
             std::fs::copy(from.join(file), to.path().join(as_name)).unwrap();
         }
-        let case = conform::run(to.path(), Compute::F32).unwrap();
+        let case = conform::run(to.path(), Compute::F32, &Device::Cpu).unwrap();
         assert!(case.passes(), "{case:#?}");
     }
 }
@@ -43,5 +44,5 @@ fn a_case_whose_model_is_another_one_fails() {
         std::fs::copy(from.join("llama").join(file), to.path().join(file)).unwrap();
     }
     std::fs::copy(from.join("qwen2/expected.safetensors"), to.path().join("expected.safetensors")).unwrap();
-    assert!(!conform::run(to.path(), Compute::F32).unwrap().passes());
+    assert!(!conform::run(to.path(), Compute::F32, &Device::Cpu).unwrap().passes());
 }

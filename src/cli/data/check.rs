@@ -10,7 +10,9 @@ use crate::cli::stop;
 use crate::data::curate::{self, Flaw, Low, Place, Scan, Settings, Summary};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::recipe::{Malformed, Source, in_folder};
+use crate::hub::Dataset;
+use crate::piped;
+use crate::recipe::{Malformed, Source, in_folder, is_pattern, matching};
 
 /// Find copies, leaks of held-out rows, refusals, garbage, personal data; languages, lengths, spread, quality.
 #[derive(Debug, Args)]
@@ -28,7 +30,7 @@ pub(super) struct CheckArgs {
 /// Which rows, and how they are looked at.
 #[derive(Debug, Args)]
 pub(super) struct RowsArgs {
-    /// A recipe, or files of rows (or folders of them)
+    /// A recipe, or files of rows: paths, folders, patterns, data sets of the hub (hf://datasets/…), - for standard input
     #[arg(required = true, value_name = "RECIPE|FILE")]
     what: Vec<PathBuf>,
     /// Rows of this similarity or more are near copies (0 to 1: the weight of the words that both have)
@@ -100,19 +102,23 @@ impl RowsArgs {
     }
 }
 
-/// The files named, and those in the folders named.
+/// The files named, those in the folders named, those that patterns match, those of the hub's data sets, and standard input.
 fn files_of(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in named {
-        if !path.is_dir() {
-            all.push(path.clone());
-            continue;
+        let given = path.to_string_lossy();
+        let found = match () {
+            () if Dataset::is_meant(&given) => Ok(crate::cli::base::dataset(&given)?),
+            () if given == piped::PATH => Ok(vec![piped::file()?]),
+            () if path.is_dir() => in_folder(path),
+            () if is_pattern(path) => matching(path),
+            () => Ok(vec![path.clone()]),
+        };
+        let found = found.map_err(|why| Error::usage(&*given, why, "name files instead"))?;
+        if found.is_empty() {
+            return Err(Error::usage(given, "no file of rows is there", "name another, or files"));
         }
-        let inside = in_folder(path).map_err(|why| Error::usage(path.display().to_string(), why, "name files instead"))?;
-        if inside.is_empty() {
-            return Err(Error::usage(path.display().to_string(), "no file of rows is in this folder", "name another, or files"));
-        }
-        all.extend(inside);
+        all.extend(found);
     }
     Ok(all)
 }

@@ -14,9 +14,13 @@ use crate::data::Split;
 use crate::data::curate::{self, Choice, File, Raw, Settings};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::recipe::origin;
 
 /// The column that says where a kept row comes from.
 pub(super) const FROM: &str = "curated_from";
+
+/// Where it goes: the name of the file, and the file.
+type To<'a> = (&'a Path, &'a mut dyn Write);
 
 /// What is written.
 pub(super) struct Kept<'a> {
@@ -39,14 +43,15 @@ impl Kept<'_> {
             stop::go_on()
         };
         if !folder {
-            return files::write_atomic_with(out, |file| self.all(file, &mut tick));
+            return files::write_atomic_with(out, |file| self.all((out, file), &mut tick));
         }
         let mut masked = 0;
         files::write_dir_atomic(out, |dir| {
             for (index, name) in names(self.settings).iter().enumerate() {
                 // A file whose rows are all gone would be refused when it is read.
                 if self.choice.kept[index].contains(&true) {
-                    masked += files::write_atomic_with(&dir.join(name), |file| self.source(index, file, &mut tick))?;
+                    let path = dir.join(name);
+                    masked += files::write_atomic_with(&path, |file| self.source(index, (&path, file), &mut tick))?;
                 }
             }
             Ok(())
@@ -54,11 +59,11 @@ impl Kept<'_> {
         Ok(masked)
     }
 
-    fn all(&self, out: &mut dyn Write, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
-        (0..self.settings.sources.len()).map(|index| self.source(index, out, tick)).sum()
+    fn all(&self, (path, out): To<'_>, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
+        (0..self.settings.sources.len()).map(|index| self.source(index, (path, &mut *out), tick)).sum()
     }
 
-    fn source(&self, index: usize, out: &mut dyn Write, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
+    fn source(&self, index: usize, (path, out): To<'_>, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
         let (source, kept) = (&self.settings.sources[index], &self.choice.kept[index]);
         let (mut seen, mut masked, mut written) = (0, 0, 0);
         let keep = |i: usize| {
@@ -69,7 +74,7 @@ impl Kept<'_> {
             if self.mask {
                 masked += curate::mask_row(&mut row);
             }
-            writeln!(out, "{}", line(&source.path, row)).map_err(Error::io("write", &source.path))?;
+            writeln!(out, "{}", line(&source.path, row)).map_err(Error::io("write", path))?;
             written += 1;
             if written % 1024 == 0 { tick(written) } else { Ok(()) }
         })?;
@@ -84,7 +89,8 @@ impl Kept<'_> {
 /// The row with where it comes from; where a row that was curated before came from stays inside.
 fn line(path: &Path, row: Raw) -> Value {
     let mut fields = row.fields;
-    let mut from = json!({ "file": path, "line": row.line });
+    let file = origin(path).map_or_else(|| json!(path), Value::String);
+    let mut from = json!({ "file": file, "line": row.line });
     if let Some(instances) = row.instances {
         from["instances"] = instances.into();
     }

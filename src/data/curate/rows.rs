@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Place;
 use crate::data::report::Reason;
 use crate::data::shape::{Converted, Reader};
-use crate::data::source::{Faults, RawRow};
+use crate::data::source::{self, Faults, Feed, RawRow};
 use crate::data::{Message, RowKind, Split};
 use crate::error::{Error, Result};
 use crate::recipe::{Shape, Source};
@@ -65,14 +65,16 @@ pub(super) struct Opened {
 /// # Errors
 /// [`Error::Data`] with file and line for what cannot be read or has no known shape; what `take` returns.
 pub(super) fn open(source: &Source, index: u32, split: Split, mut take: impl FnMut(Vec<Unit>) -> Result<()>) -> Result<Opened> {
-    let (mut reader, rows) = Reader::open(source, split, 0)?;
+    let (mut reader, mut feed) = Reader::stream(source, split, 0)?.settled()?;
     let shape = reader.shape;
     let unread = std::mem::take(&mut reader.faults.lines);
     let mut group = Vec::with_capacity(GROUP);
-    for row in &rows {
-        units(&mut reader, shape, index, row, &mut group)?;
-        if group.len() >= GROUP {
-            take(std::mem::take(&mut group))?;
+    while let Some(chunk) = feed.chunk()? {
+        for row in &*chunk.rows(feed.path())? {
+            units(&mut reader, shape, index, row, &mut group)?;
+            if group.len() >= GROUP {
+                take(std::mem::take(&mut group))?;
+            }
         }
     }
     // Last, so that the others keep the numbers that `raw_rows` counts them by.
@@ -179,7 +181,7 @@ pub fn raw_rows(
     mut keep: impl FnMut(usize) -> bool,
     mut take: impl FnMut(Raw) -> Result<()>,
 ) -> Result<()> {
-    let (reader, rows) = Reader::open(source, split, 0)?;
+    let (reader, mut feed) = Reader::stream(source, split, 0)?.settled()?;
     let shape = reader.shape;
     refuse_tasks(&source.path, shape)?;
     let mut number = 0;
@@ -187,7 +189,7 @@ pub fn raw_rows(
         number += 1;
         keep(number - 1)
     };
-    for row in rows {
+    let mut each = |row: RawRow| -> Result<()> {
         let mut fields = row.fields;
         let mut left = None;
         let kept = match fields.get_mut("Instances") {
@@ -200,9 +202,10 @@ pub fn raw_rows(
             }
             _ => asked(),
         };
-        if kept {
-            take(Raw { line: row.line as u32, instances: left, fields })?;
-        }
+        if kept { take(Raw { line: row.line as u32, instances: left, fields }) } else { Ok(()) }
+    };
+    while let Some(chunk) = feed.chunk()? {
+        chunk.rows(feed.path())?.into_owned().into_iter().try_for_each(&mut each)?;
     }
     // [`open`] counts what could not be read last.
     reader.faults.lines.iter().for_each(|_| _ = asked());
@@ -217,13 +220,21 @@ fn refuse_tasks(path: &Path, shape: Shape) -> Result<()> {
     Err(Error::data(path, None, why, "curate the file of rows that the task names, then name the new file in the task"))
 }
 
-/// Every text in the rows of a file, whatever their shape, with the line.
+/// Calls `take` with every text in the rows of a file, whatever their shape, a row at a time and with its line.
 ///
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] for what cannot be read.
-pub(super) fn texts(path: &Path) -> Result<Vec<(u32, Vec<String>)>> {
-    let rows = crate::data::source::read(path, &mut Faults::default())?;
-    Ok(rows.into_iter().map(|row| (row.line as u32, leaves(Value::Object(row.fields)))).collect())
+pub(super) fn texts(path: &Path, mut take: impl FnMut(u32, Vec<String>)) -> Result<()> {
+    let mut feed = match Feed::is_of(path) {
+        true => Feed::open(path)?,
+        false => Feed::whole(path, source::read(path, &mut Faults::default())?),
+    };
+    feed.first()?;
+    while let Some(chunk) = feed.chunk()? {
+        let rows = chunk.rows(path)?.into_owned().into_iter();
+        rows.for_each(|row| take(row.line as u32, leaves(Value::Object(row.fields))));
+    }
+    Ok(())
 }
 
 fn leaves(value: Value) -> Vec<String> {

@@ -3,7 +3,7 @@
 //! A row's facts take 48 bytes. Refuses to know which rows are kept.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -16,7 +16,7 @@ use super::words::{self, Word};
 use super::{Flaw, Pii, Place, flaw, language, pii, quality};
 use crate::data::{Reason, Split};
 use crate::error::Result;
-use crate::recipe::{Shape, Source};
+use crate::recipe::{Shape, Source, origin};
 
 /// What is looked at.
 #[derive(Debug, Clone, Default)]
@@ -113,7 +113,7 @@ pub fn scan(settings: &Settings, tick: &mut dyn FnMut(usize) -> Result<()>) -> R
             }
             tick(gathered.facts.len())
         })?;
-        files.push(File { path: source.path.clone(), shape: opened.shape, rows: mine.len() });
+        files.push(File { path: named(&source.path), shape: opened.shape, rows: mine.len() });
         usable.push(mine);
     }
     let leaks = held.leaks(&gathered.shared);
@@ -142,16 +142,21 @@ fn held(settings: &Settings, tick: &mut dyn FnMut(usize) -> Result<()>) -> Resul
             units.iter().filter_map(|u| Some((u.place, u.parts.as_ref().ok()?))).for_each(|(p, parts)| held.add(p, parts));
             tick(0)
         })?;
-        files.push(source.path.clone());
+        files.push(named(&source.path));
     }
     for path in &settings.against {
-        for (line, texts) in rows::texts(path)? {
+        rows::texts(path, |line, texts| {
             let parts: Vec<Part> = texts.into_iter().map(|t| Part::new(Speaker::User, t)).collect();
             held.add(Place { source: files.len() as u32, line }, &parts);
-        }
-        files.push(path.clone());
+        })?;
+        files.push(named(path));
     }
     Ok((held, files))
+}
+
+/// A file as the report names it: where it came from, if it is none of the user's.
+fn named(path: &Path) -> PathBuf {
+    origin(path).map_or_else(|| path.to_path_buf(), PathBuf::from)
 }
 
 #[derive(Default)]

@@ -81,6 +81,25 @@ pub(super) struct Stream<'a> {
     pub(super) sure: bool,
 }
 
+impl<'a> Stream<'a> {
+    /// With the shape that all rows say; where it is not decided, the file is read once for it.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub(super) fn settled(self) -> Result<(Reader<'a>, Feed)> {
+        let Stream { mut reader, mut feed, sure } = self;
+        if !sure {
+            feed.first()?;
+            let (mut facts, mut all) = (Facts::default(), feed.again()?);
+            while let Some(chunk) = all.chunk()? {
+                facts.and(Facts::of(&reader, &chunk.rows(feed.path())?));
+            }
+            reader.settle(reader.shape_of(&facts)?)?;
+        }
+        Ok((reader, feed))
+    }
+}
+
 impl<'a> Reader<'a> {
     /// The rows of a source's file and how they are read; `split` and `seed` decide what is drawn for a row.
     ///

@@ -154,6 +154,7 @@ fn tasks_choose_among_the_files_of_a_folder() {
     assert_eq!(paths("tasks = 'test.txt'"), ["task3_c"]);
     assert_eq!(paths("except_tasks = 'test.txt'"), ["fi_task1_a", "task1_a", "task2_b"]);
     assert_eq!(paths("tasks = ['task*'], except_tasks = ['task3_c']"), ["task1_a", "task2_b"]);
+    assert_eq!(paths("tasks = ['task*', 'task1_a']"), ["task1_a", "task2_b", "task3_c"]);
     for (keys, why) in [
         ("tasks = ['task1']", "no file of the task \"task1\"; the nearest is \"task1_a\""),
         ("tasks = ['task[']", "\"task[\" is no name of tasks"),

@@ -55,4 +55,23 @@ fn shares_that_do_not_go_together() {
         "is 1.0, but must be below 1",
         "",
     );
+    below(
+        "[data.replay]\nsources = 'more.jsonl'\nfraction = -0.1\n",
+        "r.toml:7: `data.replay.fraction`",
+        "is -0.1, but must be at least 0",
+        "",
+    );
+}
+
+/// The run without replay is the same recipe with `--set data.replay.fraction=0`.
+#[test]
+fn a_replay_of_nothing_is_none() {
+    let dir = folder();
+    let text = format!("{HEAD}[data.replay]\nsources = 'more.jsonl'\nfraction = 0.5\n");
+    let with = parse_in(dir.path(), &text, &[]).unwrap();
+    assert_eq!(with.data.replay.map(|replay| replay.fraction), Some(0.5));
+    let without = parse_in(dir.path(), &text, &["data.replay.fraction=0"]).unwrap();
+    assert_eq!(without, parse_in(dir.path(), HEAD, &[]).unwrap());
+    let missing = text.replace("more.jsonl", "none.jsonl").replace("0.5", "0");
+    assert!(parse_in(dir.path(), &missing, &[]).unwrap_err().to_string().contains("none.jsonl"));
 }

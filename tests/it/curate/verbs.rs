@@ -242,3 +242,22 @@ fn what_cannot_be_done_is_refused_and_nothing_is_written() {
     }
     assert_eq!(std::fs::read_to_string(dir.path().join("taken.jsonl")).unwrap(), "x");
 }
+
+#[test]
+fn rows_may_be_piped_in_or_found_by_a_pattern() {
+    let dir = faulty();
+    let by_name = done(dir.path(), &["check", "a.jsonl", "b.jsonl", "--json"]);
+    assert_eq!(done(dir.path(), &["check", "[ab].jsonl", "--json"]), by_name);
+    let (code, _, said) = run(dir.path(), &["check", "*.none"]);
+    assert!(code == Some(2) && said.contains("*.none: no file of rows is there"), "{said}");
+    let (code, _, said) = run(dir.path(), &["check", "hf://datasets/a"]);
+    assert!(code == Some(2) && said.contains("is not of the form hf://datasets/"), "{said}");
+
+    let rows = std::fs::File::open(dir.path().join("a.jsonl")).unwrap();
+    let piped = command(dir.path(), &["curate", "-", "--out", "kept.jsonl", "--json"]).stdin(rows).output().unwrap();
+    assert!(piped.status.success(), "{}", String::from_utf8_lossy(&piped.stderr));
+    let account: Value = serde_json::from_slice(&piped.stdout).unwrap();
+    assert_eq!((&account["files"][0]["file"], &account["read"]), (&json!("-"), &json!(7)));
+    let kept = read(&dir.path().join("kept.jsonl"));
+    assert!(!kept.is_empty() && kept.iter().all(|row| row["curated_from"]["file"] == "-"), "{kept:?}");
+}

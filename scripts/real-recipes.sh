@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Two recipes on real data, which lies beside the repository in ../shared: what docs/decisions.md says of them comes from here.
+#
+# usage: scripts/real-recipes.sh super-ni     28 training tasks, judged on tasks of the official test split (half an hour)
+#        scripts/real-recipes.sh replay       a domain without and with replay: what is forgotten, what is kept (half an hour)
+#
+# Results and adapters go to runs/real. Needs python3 for the lists and the closing table. Further arguments go to `train`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+lorakit="${LORAKIT:-${CARGO_TARGET_DIR:-target}/release/lorakit}"
+data="$(realpath ../shared/data)"
+out="$PWD/runs/real"
+mkdir -p "$out"
+
+# train NAME ARGUMENTS...: the JSON of a run in $out/NAME.json, its adapter in $out/NAME.
+train() {
+  local name="$1"
+  shift
+  "$lorakit" train "$@" --set "output.dir='$out/run-$name'" --out "$out/$name" --overwrite --json >"$out/$name.json.part"
+  mv "$out/$name.json.part" "$out/$name.json"
+}
+
+# The tasks of index.json that the role and the official split say: training tasks are of other categories than any test task.
+tasks() {
+  python3 - "$data/superni/index.json" <<'PY'
+import json, sys
+from pathlib import Path
+index = json.load(open(sys.argv[1], encoding="utf-8"))
+train = [t["task"] for t in index if t["role"] == "train"]
+test = [t["task"] for t in index if t["official_test"] and not t["task"].startswith("fi_")]
+Path("runs/real/train_tasks.txt").write_text("\n".join(train) + "\n")
+Path("runs/real/test_tasks.txt").write_text("\n".join(test) + "\n")
+print(len(train), "training tasks,", len(test), "test tasks")
+PY
+}
+
+super_ni() {
+  tasks
+  local source="{ path = '$data/superni/tasks', shape = 'superni'"
+  train super-ni recipes/super-ni.toml --set "data.train=$source, tasks = '$out/train_tasks.txt' }" \
+    --set "data.heldout=$source, tasks = '$out/test_tasks.txt' }" --set train.epochs=1 --set train.eval_every=0 "$@"
+}
+
+replay() {
+  local common=(
+    --set "data.train={ path = '$data/customer_service/bitext_intents_train.jsonl', columns = { prompt = 'text', completion = 'intent' } }"
+    --set data.heldout_fraction=0.12 --set train.epochs=3 --set train.max_length=512
+    --set "data.replay.sources=[{ path = '$data/text/c4_docs.jsonl' }, { path = '$data/alpaca/gpteacher_roleplay.jsonl' }]"
+    --set "eval.sets=[{ name = 'general text', rows = { path = '$data/text/wikitext2_valid.txt', shape = 'text' }, limit = 120 }, { name = 'instructions', rows = '$data/alpaca/alpaca_gpt4_en.jsonl', limit = 60 }]"
+  )
+  train without recipes/replay.toml "${common[@]}" --set data.replay.fraction=0 "$@"
+  train with recipes/replay.toml "${common[@]}" --set data.replay.fraction=0.5 "$@"
+}
+
+case "${1:-}" in
+super-ni) super_ni "${@:2}" ;;
+replay) replay "${@:2}" ;;
+*) sed -n '2,8p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
+esac
