@@ -8,13 +8,15 @@
 //! ```
 //!
 //! # Layout
-//! Modules in reading order; a module uses only modules with a smaller number (a test enforces it).
+//! Modules in reading order; a module uses only modules with a smaller number (a test enforces it). What stands below the
+//! models changes less often than what stands on them, so it is compiled apart: number 0 is the crate `lorakit-base`
+//! (`crates/base`), 1 and 2 are `lorakit-data`, 3 is `lorakit-kernels`, all under the names that they have here.
 //!
 //! | # | module | knows |
 //! |---|---|---|
 //! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`], [`rouge`], [`hub`], [`piped`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory; how alike two texts are; the hub's cache; standard input |
 //! | 1 | [`recipe`] | the TOML file, checked |
-//! | 2 | [`data`] | sources, shapes, templates, tokens and loss mask |
+//! | 2 | [`tokenizer`], [`data`], [`curate`] | sources, shapes, templates, tokens and loss mask; what rows are worth |
 //! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
 //! | 4 | [`model`] | checkpoints, the one decoder, `FrozenLinear`, `Site`, `Adapt` |
 //! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
@@ -31,17 +33,10 @@
 //! 5. Files are written atomically; adapters are PEFT directories.
 //! 6. `train` and `forward` print nothing and write nothing.
 
-pub mod error;
-pub mod device;
-pub mod files;
-pub mod random;
-pub mod machine;
-pub mod rouge;
-pub mod hub;
-pub mod piped;
-pub mod recipe;
-pub mod data;
-pub mod kernels;
+pub use lorakit_base::{device, error, files, hub, machine, piped, random, rouge};
+pub use lorakit_data::{curate, data, recipe, tokenizer};
+pub use lorakit_kernels as kernels;
+
 pub mod model;
 pub mod adapter;
 pub mod generate;

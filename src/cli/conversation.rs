@@ -149,10 +149,11 @@ impl<'a> Conversation<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Renderer, tiny as text};
+    use crate::data::Renderer;
     use crate::generate::tiny;
     use crate::model::resolve::{How, Resolved};
     use crate::recipe::Template;
+    use crate::tokenizer::byte_level as text;
 
     fn opened() -> Opened {
         let resolved = Resolved { path: "tiny".into(), id: None, how: How::Path };

@@ -4,6 +4,7 @@
 //! examples and the step only, so a run that is stopped and resumed does what an undisturbed one does.
 
 pub mod optim;
+pub mod pack;
 pub mod order;
 pub mod schedule;
 pub mod state;

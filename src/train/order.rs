@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use crate::data::Examples;
 use crate::data::mixture::{Mixture, Share};
-use crate::data::pack::{self, Rows};
 use crate::error::{Error, Result};
 use crate::recipe;
+use crate::train::pack::{self, Rows};
 
 /// Rows of a micro-batch; each is the indices of its examples: one, or several that are packed together.
 pub type Micro = Vec<Vec<usize>>;

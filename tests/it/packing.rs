@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 use lorakit::adapter::Adapter;
-use lorakit::data::pack;
 use lorakit::model::{Batch, Ctx, Model, Recompute, Targets, Workspace};
+use lorakit::train::pack;
 use lorakit::{random, recipe};
 
 use crate::tiny_models;

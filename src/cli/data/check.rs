@@ -7,7 +7,7 @@ use clap::Args;
 use super::page;
 use crate::cli::progress::{Progress, Unit};
 use crate::cli::stop;
-use crate::data::curate::{self, Flaw, Low, Place, Scan, Settings, Summary};
+use crate::curate::{self, Flaw, Low, Place, Scan, Settings, Summary};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::Dataset;

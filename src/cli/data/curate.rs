@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::check::{RowsArgs, flaw, searching};
 use super::kept::{Kept, one_shape};
-use crate::data::curate::{self, Choice, Flaw, Place, Removed, Scan, Settings, Wishes};
+use crate::curate::{self, Choice, Flaw, Place, Removed, Scan, Settings, Wishes};
 use crate::error::{Error, Result};
 use crate::files;
 

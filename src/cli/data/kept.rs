@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::cli::progress::{Progress, Unit};
 use crate::cli::stop;
+use crate::curate::{self, Choice, File, Raw, Settings};
 use crate::data::Split;
-use crate::data::curate::{self, Choice, File, Raw, Settings};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::origin;

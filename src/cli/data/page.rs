@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::check::place;
 use super::plots::{Slice, bars, columns, escape, rings};
-use crate::data::curate::{Distribution, Place, Summary};
+use crate::curate::{Distribution, Place, Summary};
 
 /// Rows named in a table.
 const NAMED: usize = 50;
@@ -71,9 +71,8 @@ fn files(s: &Summary) -> String {
     let mut out = format!("<p>{} rows, {} usable", s.rows, s.usable);
     s.unusable.iter().for_each(|(reason, n)| out += &format!(", {n} {}", escape(reason)));
     out += ".</p>\n";
-    let row = |f: &crate::data::curate::File| {
-        vec![f.path.display().to_string(), f.rows.to_string(), format!("{:?}", f.shape).to_lowercase()]
-    };
+    let row =
+        |f: &crate::curate::File| vec![f.path.display().to_string(), f.rows.to_string(), format!("{:?}", f.shape).to_lowercase()];
     out + &table(&["file", "rows", "shape"], s.files.iter().map(row))
 }
 
@@ -93,7 +92,7 @@ fn copies(s: &Summary) -> String {
     c.rows.iter().for_each(|r| counts[bin(r.similarity).saturating_sub(least)] += 1);
     let named = |(i, n): (usize, usize)| (format!("{:.2}", (i + least) as f32 / 20.0), n);
     out += &columns("copies by similarity", &counts.into_iter().enumerate().map(named).collect::<Vec<_>>());
-    let row = |c: &crate::data::curate::CopyOf| vec![format!("{:.2}", c.similarity), at(s, c.row), at(s, c.of)];
+    let row = |c: &crate::curate::CopyOf| vec![format!("{:.2}", c.similarity), at(s, c.row), at(s, c.of)];
     out += &table(&["similarity", "row", "copy of"], c.rows.iter().filter(|c| !c.exact).take(NAMED).map(row));
     out + &more(c.near)
 }
@@ -113,7 +112,7 @@ fn leaks(s: &Summary) -> String {
     if l.rows.is_empty() {
         return out;
     }
-    let row = |l: &crate::data::curate::Leak| {
+    let row = |l: &crate::curate::Leak| {
         let share = if l.whole { "whole".to_string() } else { format!("{:.0} %", 100.0 * l.overlap) };
         vec![share, at(s, l.row), place(&s.held_files, l.of)]
     };
@@ -168,7 +167,7 @@ fn spread(s: &Summary) -> String {
             d.orders, d.questions, d.neither, d.pairs, d.effective_pairs
         );
     let orders = d.verbs.iter().filter(|v| !v.verb.ends_with('?')).take(VERBS);
-    let slice = |v: &crate::data::curate::VerbCount| Slice {
+    let slice = |v: &crate::curate::VerbCount| Slice {
         name: v.verb.clone(),
         n: v.rows,
         parts: v.objects.iter().take(OBJECTS).cloned().collect(),
@@ -192,7 +191,7 @@ fn quality(s: &Summary) -> String {
     let mut out = heading("Quality")
         + &format!("<p>Mean {:.2} of 1. The lowest, with what was added to and taken from 0.7:</p>\n", s.quality.mean);
     out += &columns("rows by score", &items);
-    let row = |l: &crate::data::curate::Low| {
+    let row = |l: &crate::curate::Low| {
         let reasons: Vec<String> = l.quality.reasons.iter().map(|(r, x)| format!("{} {x:+.2}", r.replace('_', " "))).collect();
         vec![format!("{:.2}", l.quality.score), at(s, l.row), reasons.join(", ")]
     };

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::{paint, show_page};
 use crate::cli::rows;
-use crate::data::pack::Fill;
 use crate::data::{self, Counts, ExampleRef, Loaded, Long, Piece, Reason, Renderer, Report, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::{self, Recipe};
+use crate::train::pack::Fill;
 
 /// Print rendered examples with their trained tokens marked, and what became of every row.
 #[derive(Debug, Args)]
@@ -258,8 +258,8 @@ fn write(out: &mut dyn Write, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::tiny::{chatml, with_file};
     use crate::recipe::{Data, OverLong, Source, Template};
+    use crate::tokenizer::byte_level::{chatml, with_file};
 
     const ROWS: &str =
         "{\"prompt\": \"a\", \"completion\": \"yes <|im_end|>\", \"id\": 1}\n{\"prompt\": \"b\", \"completion\": \" \"}\n";

@@ -1,0 +1,40 @@
+//! From files of rows to tokens with a loss mask.
+//!
+//! ```text
+//! read ─────────────► render ──────────────────────────────► set
+//! source ─► shape      template ─► spans ─► encode             load: dropped, counted, split,
+//! files     rows       text        where    tokens + mask      in memory and on disk
+//!                                  messages lie
+//! ```
+//! Refuses to know models and adapters.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 1 | [`read`] | files → rows |
+//! | 2 | [`render`] | rows → tokens and mask |
+//! | 3 | [`set`] | all rows of a recipe as tokens, in memory and on disk |
+//! | 4 | [`preview`] | the first rows, for a person to look at |
+
+pub(crate) mod read;
+pub(crate) mod render;
+pub(crate) mod set;
+mod preview;
+#[cfg(test)]
+mod tests;
+
+pub use preview::{Piece, Shown, turns, turns_of};
+pub use read::Split;
+pub use read::reason::Reason;
+pub use read::row::{Conversation, Loss, Message, Preference, Row, RowKind};
+pub use render::context::{Rendered, render_context};
+pub use render::example::{Example, Prompt};
+pub use render::renderer::Renderer;
+pub use render::template::{Clock, Jinja};
+pub use set::cache::{Cache, Options, load_with};
+pub use set::examples::{ExampleRef, Examples, Mask, Prompts};
+pub use set::job::{Loaded, Progress};
+pub use set::load::{load, load_set};
+pub use set::mixture;
+pub use set::report::{Counts, Dropped, Injected, Long, Report, SourceReport, SplitRow};
+
+pub use crate::tokenizer::{Special, Tokenizer, Tokens};

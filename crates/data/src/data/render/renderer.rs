@@ -1,0 +1,293 @@
+//! A tokenizer and a template: rows to examples, conversations to prompts.
+//!
+//! Training, evaluation and `lorakit chat` all render through here, so that they cannot differ.
+
+use std::collections::HashSet;
+
+use super::encode::{Encoded, encode};
+use super::example::{Example, Prompt};
+use super::foreign;
+use super::loss_mask::Choice;
+use super::spans::Spans;
+use super::spoken::Reads;
+use super::template::{Chat, ChatMessage, Clock, Fixed, Jinja, Rendering, Style, Turn, from_json, join};
+use crate::data::read::row::{Message, Row, RowKind};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::recipe::{SpecialTokensInData, Template, TemplateKind};
+use crate::tokenizer::Tokenizer;
+
+/// How rows become text and tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Renderer {
+    tokenizer: Tokenizer,
+    rules: Rules,
+    system: Option<String>,
+    /// What the template reads besides role and content.
+    reads: Reads,
+    choice: Choice,
+    /// Special tokens in rows are read as such.
+    allow: bool,
+    stop_ids: Vec<u32>,
+    /// All that it was made from but the tokenizer.
+    made_of: String,
+}
+
+#[derive(Clone)]
+enum Rules {
+    Jinja(Spans),
+    Fixed(Fixed),
+    /// The model's own template is asked for and it has none: prompts and completions as they are.
+    Plain,
+}
+
+impl Renderer {
+    /// The rules of `template` with the tokens of `tokenizer`.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when a template does not parse, [`Error::Io`] when its file cannot be read.
+    pub fn new(tokenizer: Tokenizer, template: &Template) -> Result<Renderer> {
+        Renderer::at(tokenizer, template, Clock::default())
+    }
+
+    /// As [`Renderer::new`], with the date that a template is told when it asks for today's.
+    ///
+    /// # Errors
+    /// As [`Renderer::new`].
+    pub fn at(tokenizer: Tokenizer, template: &Template, clock: Clock) -> Result<Renderer> {
+        let fixed = |style| Rules::Fixed(Fixed { style, eos: tokenizer.special().eos.clone().unwrap_or_default() });
+        let source = match &template.kind {
+            TemplateKind::File(path) => files::read_text(path)?,
+            _ => tokenizer.chat_template().unwrap_or_default().to_string(),
+        };
+        let mut reads = Reads::default();
+        let mut jinja = |name: &str, source: &str| {
+            reads = Reads::of(source);
+            let jinja = Jinja::new(name, source, tokenizer.special(), clock)?;
+            let base = jinja.defaults();
+            Ok::<_, Error>(Rules::Jinja(Spans::new(jinja, base)))
+        };
+        let rules = match &template.kind {
+            TemplateKind::Alpaca => fixed(Style::Alpaca),
+            TemplateKind::Instruction => fixed(Style::Instruction),
+            TemplateKind::File(path) => jinja(&path.display().to_string(), &source)?,
+            TemplateKind::Model => match tokenizer.chat_template() {
+                Some(_) => jinja("of the model", &source)?,
+                None => Rules::Plain,
+            },
+        };
+        let made_of = format!("{template:?} {clock:?} {source}");
+        let (system, choice) = (template.system.clone(), Choice::of(template));
+        let allow = template.special_tokens_in_data == SpecialTokensInData::Allow;
+        let mut renderer = Renderer { tokenizer, rules, system, reads, choice, allow, stop_ids: Vec::new(), made_of };
+        renderer.stop_ids = renderer.find_stop_ids();
+        Ok(renderer)
+    }
+
+    /// Hash of all that a rendering follows from besides the row: tokenizer, template, and what the recipe says of it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the tokenizer cannot be written out.
+    pub(crate) fn fingerprint(&self) -> Result<String> {
+        Ok(files::sha256(format!("{}\0{}", self.tokenizer.written()?, self.made_of).as_bytes()))
+    }
+
+    /// The tokenizer that it renders for.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Ids that end an answer: the tokenizer's, and what this template puts after one.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        self.stop_ids.clone()
+    }
+
+    /// Tokens and loss mask of a row.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the row or its answers cannot be found in the rendering.
+    pub fn example(&self, row: &Row) -> Result<Example> {
+        let encoded = self.encoded(row)?;
+        Ok(Example { ids: encoded.ids, trained: encoded.trained, source: row.source, line: row.line })
+    }
+
+    /// Everything before the last answer of a row, to generate from; `None` for plain text.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the conversation.
+    pub fn prompt(&self, row: &Row) -> Result<Option<Prompt>> {
+        let (rendering, reference) = match &row.kind {
+            RowKind::Text(_) => return Ok(None),
+            RowKind::Chat(chat) => {
+                let chat = self.reads.spoken(chat);
+                let Some(last) = chat.messages.iter().rposition(|m| m.role == "assistant") else { return Ok(None) };
+                let before = self.with_system(&chat.messages[..last]);
+                (self.conversation(&before, chat.tools.as_ref(), true)?, chat.messages[last].content.clone())
+            }
+            RowKind::Alpaca { instruction, input, output, system } => {
+                (self.alpaca(system, instruction, input, None)?, output.clone())
+            }
+            RowKind::Completion { prompt, completion } => (self.completion(prompt, None)?, completion.clone()),
+            RowKind::Preference(_) | RowKind::Labelled { .. } => return Err(not_supervised()),
+        };
+        let ids = self.tokens(&rendering)?.ids;
+        let references = if row.references.is_empty() { vec![reference.clone()] } else { row.references.clone() };
+        let (task, cluster) = (row.task.clone(), row.cluster.clone());
+        Ok(Some(Prompt { ids, reference, references, task, cluster, source: row.source, line: row.line }))
+    }
+
+    /// Tokens of a conversation; special tokens written in its messages stay text.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the conversation.
+    pub fn chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
+        Ok(self.tokens(&self.conversation(&self.with_system(messages), None, add_generation_prompt)?)?.ids)
+    }
+
+    /// The text of a conversation.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the conversation.
+    pub fn chat_text(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        match &self.rules {
+            Rules::Jinja(spans) => spans.text(&chat(&self.with_system(messages), None), add_generation_prompt),
+            _ => Ok(self.conversation(&self.with_system(messages), None, add_generation_prompt)?.text),
+        }
+    }
+
+    pub(crate) fn encoded(&self, row: &Row) -> Result<Encoded> {
+        self.tokens(&self.rendering(row)?)
+    }
+
+    /// The role of each turn of a row's rendering, in the order that [`Encoded::turn`] counts.
+    pub(crate) fn encoded_with_roles(&self, row: &Row) -> Result<(Encoded, Vec<String>)> {
+        let rendering = self.rendering(row)?;
+        let encoded = self.tokens(&rendering)?;
+        Ok((encoded, rendering.turns.into_iter().map(|t| t.role).collect()))
+    }
+
+    fn tokens(&self, rendering: &Rendering) -> Result<Encoded> {
+        encode(&self.tokenizer, rendering, self.tokenizer.special().add_bos, self.allow)
+    }
+
+    /// The text of a row, and what of it carries loss.
+    fn rendering(&self, row: &Row) -> Result<Rendering> {
+        let (mut rendering, messages) = match &row.kind {
+            RowKind::Text(text) => (self.plain("", text, "text"), Vec::new()),
+            RowKind::Chat(chat) => {
+                let chat = self.reads.spoken(chat);
+                let messages = self.with_system(&chat.messages);
+                (self.conversation(&messages, chat.tools.as_ref(), false)?, messages)
+            }
+            RowKind::Alpaca { instruction, input, output, system } => {
+                (self.alpaca(system, instruction, input, Some(output))?, Vec::new())
+            }
+            RowKind::Completion { prompt, completion } => (self.completion(prompt, Some(completion))?, Vec::new()),
+            RowKind::Preference(_) | RowKind::Labelled { .. } => return Err(not_supervised()),
+        };
+        self.choice.apply(&mut rendering, &messages)?;
+        Ok(rendering)
+    }
+
+    /// A conversation as it is, the recipe's system message being in it.
+    fn conversation(&self, messages: &[Message], tools: Option<&serde_json::Value>, prompt: bool) -> Result<Rendering> {
+        match &self.rules {
+            Rules::Jinja(spans) => {
+                let chat = chat(messages, tools);
+                let mut rendering = spans.render(&chat, prompt)?;
+                foreign::find(spans, &chat, prompt, &self.tokenizer, &mut rendering)?;
+                Ok(rendering)
+            }
+            Rules::Fixed(fixed) => fixed.chat(messages, prompt),
+            Rules::Plain => Err(Error::Template {
+                name: "of the model".into(),
+                line: None,
+                why: "the model has no chat template".into(),
+                help: "set `template.kind = \"instruction\"` (or \"alpaca\"), or give a Jinja file".into(),
+            }),
+        }
+    }
+
+    fn alpaca(&self, system: &Option<String>, instruction: &str, input: &str, answer: Option<&str>) -> Result<Rendering> {
+        if let Rules::Fixed(fixed) = &self.rules {
+            let system = system.as_deref().or(self.system.as_deref());
+            return Ok(fixed.alpaca(system, instruction, input, answer));
+        }
+        let mut messages: Vec<Message> = system.iter().map(|s| Message::new("system", s)).collect();
+        messages.push(Message::new("user", join(instruction, input)));
+        messages.extend(answer.map(|a| Message::new("assistant", a)));
+        self.conversation(&self.with_system(&messages), None, answer.is_none())
+    }
+
+    /// A prompt and its completion: one turn of the template, or as they are where there is none.
+    fn completion(&self, prompt: &str, completion: Option<&str>) -> Result<Rendering> {
+        if matches!(self.rules, Rules::Plain) {
+            return Ok(match completion {
+                Some(completion) => self.plain(prompt, completion, "assistant"),
+                None => Rendering { text: prompt.into(), turns: vec![turn("user", 0..prompt.len())], ..Rendering::default() },
+            });
+        }
+        let mut messages = vec![Message::new("user", prompt)];
+        messages.extend(completion.map(|c| Message::new("assistant", c)));
+        self.conversation(&self.with_system(&messages), None, completion.is_none())
+    }
+
+    /// `before` and then `text`, which is trained together with the EOS token after it.
+    fn plain(&self, before: &str, text: &str, role: &str) -> Rendering {
+        let end = self.tokenizer.special().eos.as_deref().unwrap_or_default();
+        let span = before.len()..before.len() + text.len();
+        let place = Some(span.end..span.end + end.len()).filter(|place| !place.is_empty());
+        let mut turns = Vec::new();
+        if !before.is_empty() {
+            turns.push(turn("user", 0..before.len()));
+        }
+        turns.push(Turn { answer: vec![span.clone()], end: place, ..turn(role, span) });
+        Rendering { text: format!("{before}{text}{end}"), turns, ..Rendering::default() }
+    }
+
+    fn with_system(&self, messages: &[Message]) -> Vec<Message> {
+        let mut all = Vec::with_capacity(messages.len() + 1);
+        if let Some(system) = self.system.as_ref().filter(|_| messages.first().is_none_or(|m| m.role != "system")) {
+            all.push(Message::new("system", system));
+        }
+        all.extend_from_slice(messages);
+        all
+    }
+
+    /// The ends of turn that the template itself writes, found by rendering a conversation of two answers.
+    fn find_stop_ids(&self) -> Vec<u32> {
+        let probe: Vec<Message> = ["user", "assistant", "user", "assistant"]
+            .iter()
+            .zip(["1", "2", "3", "4"])
+            .map(|(r, c)| Message::new(*r, c))
+            .collect();
+        let mut ids = self.tokenizer.eos_ids().to_vec();
+        for turns in [&probe[..], &probe[..2]] {
+            let row = Row::new(0, 0, RowKind::Chat(turns.to_vec().into()));
+            let answers = Renderer { choice: Choice::of(&Template::default()), ..self.clone() };
+            let Ok(encoded) = answers.encoded(&row) else { continue };
+            let last = |t: &usize| encoded.trained[*t] && !encoded.trained.get(t + 1).is_some_and(|next| *next);
+            let ends = (0..encoded.ids.len()).filter(last).map(|t| encoded.ids[t]);
+            ids.extend(ends.filter(|id| self.tokenizer.is_control(*id)));
+        }
+        let mut known = HashSet::new();
+        ids.retain(|id| known.insert(*id));
+        ids
+    }
+}
+
+fn not_supervised() -> Error {
+    Error::usage(
+        "supervised training",
+        "the row holds preferred and unwanted answers, and this training learns one answer a row",
+        "say which in the recipe's source: `take = \"chosen\"`, `\"rejected\"`, or `\"desirable\"` for labelled rows",
+    )
+}
+
+fn turn(role: &str, place: std::ops::Range<usize>) -> Turn {
+    Turn { role: role.into(), content: vec![place], ..Turn::default() }
+}
+
+fn chat(messages: &[Message], tools: Option<&serde_json::Value>) -> Chat {
+    Chat { messages: messages.iter().map(ChatMessage::of).collect(), tools: tools.map(from_json) }
+}

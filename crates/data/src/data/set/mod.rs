@@ -1,0 +1,31 @@
+//! A set of rows as tokens, in memory and on disk, with an account of every row.
+//!
+//! Refuses to know models, and the order in which rows are trained on.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 1 | [`column`] | numbers end to end, in memory or in a mapped file |
+//! | 1 | [`draw`] | draws by seed |
+//! | 2 | [`report`] | what became of every row |
+//! | 2 | [`mixture`] | how often an epoch has which rows |
+//! | 2 | [`examples`] | rows as tokens |
+//! | 3 | [`spool`] | columns as they are filled |
+//! | 3 | [`tally`] | numbers over rows |
+//! | 4 | [`job`] | what is to be loaded, and what comes of it |
+//! | 4 | [`work`] | some rows of a file to tokens |
+//! | 5 | [`split`] | which rows are held out |
+//! | 6 | [`load`] | all of it |
+//! | 7 | [`cache`] | tokens kept for the next start |
+
+pub(crate) mod column;
+pub(crate) mod draw;
+pub(crate) mod report;
+pub mod mixture;
+pub(crate) mod examples;
+pub(crate) mod spool;
+pub(crate) mod tally;
+pub(crate) mod job;
+pub(crate) mod work;
+pub(crate) mod split;
+pub(crate) mod load;
+pub(crate) mod cache;

@@ -1,0 +1,7 @@
+//! The rooms together: from files to examples.
+
+mod cache;
+mod common_mistakes;
+mod load;
+mod over_long;
+mod stream;

@@ -1,0 +1,100 @@
+//! The files beside `tokenizer.json`: names of the special tokens, ends of a turn, the chat template.
+//!
+//! Refuses to know how text becomes tokens.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The special tokens of a model and when they are added.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Special {
+    pub bos: Option<String>,
+    pub eos: Option<String>,
+    pub pad: Option<String>,
+    pub unk: Option<String>,
+    /// Plain text begins with `bos`.
+    pub add_bos: bool,
+    /// Plain text ends with `eos`.
+    pub add_eos: bool,
+    /// Further ends of a turn (`eos_token_id` of `generation_config.json`).
+    pub eos_ids: Vec<u32>,
+}
+
+/// The parts of a [`super::Tokenizer`] as a model directory holds them.
+pub(crate) fn read_dir(dir: &Path) -> Result<(tokenizers::Tokenizer, Special, Option<String>)> {
+    let path = dir.join("tokenizer.json");
+    if !path.is_file() {
+        let help = "fetch the model's `tokenizer.json`; a model that has only `tokenizer.model` must be converted (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…))";
+        return Err(Error::model(dir, "tokenizer.json", "the file is missing", help));
+    }
+    let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| {
+        Error::model(dir, "tokenizer.json", e.to_string(), "fetch the file again; it must be a `tokenizers` file")
+    })?;
+    let config = read_json(dir, "tokenizer_config.json")?.unwrap_or(Value::Null);
+    let map = read_json(dir, "special_tokens_map.json")?.unwrap_or(Value::Null);
+    let generation = read_json(dir, "generation_config.json")?.unwrap_or(Value::Null);
+    let named = |key: &str| token(&config[key]).or_else(|| token(&map[key]));
+    let (adds_bos, adds_eos) = post_processor_adds(&inner, named("bos_token"), named("eos_token"));
+    let special = Special {
+        bos: named("bos_token"),
+        eos: named("eos_token"),
+        pad: named("pad_token").filter(|t| inner.token_to_id(t).is_some()),
+        unk: named("unk_token"),
+        add_bos: config["add_bos_token"].as_bool().unwrap_or(adds_bos),
+        add_eos: config["add_eos_token"].as_bool().unwrap_or(adds_eos),
+        eos_ids: ids(&generation["eos_token_id"]),
+    };
+    let jinja = dir.join("chat_template.jinja");
+    let template = if jinja.is_file() { Some(files::read_text(&jinja)?) } else { template(&config["chat_template"]) };
+    Ok((inner, special, template))
+}
+
+fn read_json(dir: &Path, name: &str) -> Result<Option<Value>> {
+    let path = dir.join(name);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = files::read_text(&path)?;
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|e| Error::model(dir, name, e.to_string(), "fetch the file again; it must be JSON"))
+}
+
+/// A token written as a string or as `{"content": …}`.
+fn token(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value["content"].as_str()).filter(|t| !t.is_empty()).map(str::to_string)
+}
+
+/// One id or a list of them.
+fn ids(value: &Value) -> Vec<u32> {
+    let one = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(list) => list.iter().filter_map(one).collect(),
+        other => one(other).into_iter().collect(),
+    }
+}
+
+/// A template written as a string, or the one called `default` (or else the first) of a list of named ones.
+fn template(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(list) => {
+            let chosen = list.iter().find(|t| t["name"] == "default").or(list.first())?;
+            chosen["template"].as_str().map(str::to_string)
+        }
+        _ => None,
+    }
+}
+
+/// Whether the post-processor puts BOS before and EOS after a text, found by encoding one both ways.
+fn post_processor_adds(inner: &tokenizers::Tokenizer, bos: Option<String>, eos: Option<String>) -> (bool, bool) {
+    let id = |t: Option<String>| t.and_then(|t| inner.token_to_id(&t));
+    let (Ok(with), Ok(without)) = (inner.encode("a", true), inner.encode("a", false)) else { return (false, false) };
+    let longer = with.len() > without.len();
+    let is = |found: Option<&u32>, token: Option<u32>| longer && token.is_some() && found.copied() == token;
+    (is(with.get_ids().first(), id(bos)), is(with.get_ids().last(), id(eos)))
+}

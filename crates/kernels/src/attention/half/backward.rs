@@ -1,0 +1,165 @@
+//! The way back: each (text, head) is a task that recomputes its weights from the normalisers.
+//!
+//! With p the weights and g the gradient of the output: dv = pᵀ·g; dp = g·vᵀ; δ = Σ g∘out; ds = scale · p∘(dp − δ);
+//! dq = ds·k; dk = dsᵀ·q (Dao et al. 2022, algorithm 4).
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::super::super::host::Out;
+use super::super::super::tile_bf16::{Into, Operands, Output, stripe, wide};
+use super::{Head, KEYS, QUERIES, Texts, Transposed, lanes};
+
+/// What the forward pass left behind, and the gradient of its output.
+#[derive(Clone, Copy)]
+pub(crate) struct Saved<'a> {
+    pub out: &'a [bf16],
+    pub grad: &'a [bf16],
+    pub normalisers: &'a [f32],
+}
+
+/// What a task works in.
+struct Room {
+    /// Queries and gradients as columns (e/2, 48), and along the sum (24, 64) a panel.
+    query: Vec<u32>,
+    grad: Vec<u32>,
+    query_along: Vec<u32>,
+    grad_along: Vec<u32>,
+    scores: Vec<f32>,
+    dp: Vec<f32>,
+    weights: Vec<bf16>,
+    rows: Vec<bf16>,
+    pairs: Vec<u32>,
+    /// (e, queries)
+    dq: Vec<f32>,
+}
+
+impl Room {
+    fn new(e: usize) -> Room {
+        let along = e.div_ceil(64) * 64 * QUERIES / 2;
+        Room {
+            query: vec![0; e / 2 * QUERIES],
+            grad: vec![0; e / 2 * QUERIES],
+            query_along: vec![0; along],
+            grad_along: vec![0; along],
+            scores: vec![0.0; KEYS * QUERIES],
+            dp: vec![0.0; KEYS * QUERIES],
+            weights: vec![bf16::ZERO; KEYS * QUERIES],
+            rows: vec![bf16::ZERO; KEYS * QUERIES],
+            pairs: vec![0; KEYS / 2 * QUERIES],
+            dq: vec![0.0; e.next_multiple_of(16) * QUERIES],
+        }
+    }
+}
+
+/// Gradients of q (n, h·e), and those that each query head gives to the keys and values it reads (n, h·e), set in f32.
+pub(crate) fn backward(texts: &Texts, [q, k, v]: [&[bf16]; 3], saved: Saved, [dq, dk, dv]: [&mut [f32]; 3]) {
+    let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
+    let shapes = dq.len() == q.len() && dk.len() == q.len() && dv.len() == q.len() && saved.grad.len() == q.len();
+    assert!(shapes && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
+    let keys = Transposed::all(k, texts);
+    let to = [Out(dq.as_mut_ptr()), Out(dk.as_mut_ptr()), Out(dv.as_mut_ptr())];
+    (0..texts.spans.len() * h).into_par_iter().for_each_init(
+        || Room::new(e),
+        |room, at| {
+            let (text, head) = (at / h, at % h);
+            one_head(texts, (text, head), [q, k, v], &keys[text * g + head / texts.group()], saved, room, to);
+        },
+    );
+}
+
+fn one_head(
+    texts: &Texts,
+    (text, head): (usize, usize),
+    [q, k, v]: [&[bf16]; 3],
+    keys_turned: &Transposed,
+    saved: Saved,
+    room: &mut Room,
+    to: [Out; 3],
+) {
+    let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
+    let span = &texts.spans[text];
+    let of = |data, head, heads| Head::of(data, span.start, head, heads, e);
+    let key_head = head / texts.group();
+    let (queries, grads, outs) = (of(q, head, h), of(saved.grad, head, h), of(saved.out, head, h));
+    let (keys, values) = (of(k, key_head, g), of(v, key_head, g));
+    let [dq, dk, dv] = to.map(|to| to.0.wrapping_add(span.start * h * e + head * e));
+    for i in 0..span.len() {
+        for to in [dk, dv] {
+            // SAFETY: the rows of this head are this task's own.
+            unsafe { std::slice::from_raw_parts_mut(to.add(i * h * e), e) }.fill(0.0);
+        }
+    }
+    for first in (0..span.len()).step_by(QUERIES) {
+        let count = QUERIES.min(span.len() - first);
+        queries.columns(first, count, &mut room.query);
+        grads.columns(first, count, &mut room.grad);
+        queries.along(first, count, &mut room.query_along);
+        grads.along(first, count, &mut room.grad_along);
+        let mut columns = lanes::Columns { normaliser: [0.0; QUERIES], delta: [0.0; QUERIES] };
+        for i in 0..count {
+            columns.normaliser[i] = saved.normalisers[(span.start + first + i) * h + head];
+        }
+        lanes::deltas(|i| (grads.row(first + i), outs.row(first + i)), &mut columns.delta[..count]);
+        for k0 in (0..first + count).step_by(KEYS) {
+            let len = KEYS.min(first + count - k0);
+            block(room, [keys, values], (k0, len, first), texts.scale as f32, &columns);
+            let at = k0 * h * e;
+            // SAFETY: len rows of this head from k0 on, stride h·e, are this task's own.
+            unsafe { gradients(room, keys_turned, (k0, len, e), (dk.add(at), dv.add(at), h * e)) };
+        }
+        // SAFETY: AVX-512 BF16 was detected by the caller; count rows of this head are this task's own.
+        unsafe { lanes::rows_of(&room.dq, e, count, dq.add(first * h * e), h * e) };
+    }
+}
+
+/// Weights and slopes of a block of keys.
+fn block(
+    room: &mut Room,
+    [keys, values]: [Head; 2],
+    (k0, len, first): (usize, usize, usize),
+    scale: f32,
+    columns: &lanes::Columns,
+) {
+    let product = |rows: Head, panel: &[u32], out: &mut [f32]| {
+        let a = rows.row(k0).as_ptr().cast();
+        let operands = Operands { a, lda: rows.stride / 2, panel: panel.as_ptr(), pairs: rows.dim / 2 };
+        let output = Output { c: out.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how: Into::Set };
+        // SAFETY: AVX-512 BF16 was detected by the caller; len rows exist from k0 on, out holds KEYS rows of QUERIES.
+        unsafe { stripe(len, operands, Operands::NONE, output) };
+    };
+    product(keys, &room.query, &mut room.scores);
+    product(values, &room.grad, &mut room.dp);
+    let both = (&room.scores[..len * QUERIES], &room.dp[..len * QUERIES]);
+    let mut out = lanes::Slopes { weights: &mut room.weights, rows: &mut room.rows, pairs: &mut room.pairs };
+    lanes::slopes(both, columns, (k0, first), scale, &mut out);
+}
+
+/// Adds a block of keys' share: `dk`, `dv` (keys from k0 on, rows of e) and `room.dq` (e, queries), which the first block
+/// sets.
+///
+/// # Safety
+/// `dk` and `dv` are valid for `len` rows of `e`, `stride` apart.
+unsafe fn gradients(
+    room: &mut Room,
+    keys: &Transposed,
+    (k0, len, e): (usize, usize, usize),
+    (dk, dv, stride): (*mut f32, *mut f32, usize),
+) {
+    let pairs = QUERIES / 2;
+    for (rows, along, out) in [(&room.weights, &room.grad_along, dv), (&room.rows, &room.query_along, dk)] {
+        for (j, panel) in along.chunks_exact(pairs * 64).enumerate() {
+            let operands = Operands { a: rows.as_ptr().cast(), lda: pairs, panel: panel.as_ptr(), pairs };
+            let c = out.wrapping_add(64 * j);
+            let output = Output { c, ldc: stride, width: 64.min(e - 64 * j), how: Into::Add };
+            // SAFETY: AVX-512 BF16 was detected by the caller; len rows exist.
+            unsafe { wide(len, operands, Operands::NONE, output) };
+        }
+    }
+    let a = keys.data[k0 / 2..].as_ptr();
+    let operands = Operands { a, lda: keys.pairs, panel: room.pairs.as_ptr(), pairs: len.div_ceil(2) };
+    let how = if k0 > 0 { Into::Add } else { Into::Set };
+    let output = Output { c: room.dq.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
+    // SAFETY: as above; e rows of the turned keys, each with the pairs of these keys.
+    unsafe { stripe(e, operands, Operands::NONE, output) };
+}

@@ -1,0 +1,38 @@
+//! Attention in differentiable tensor operations, for any device. Holds the scores of all heads at once.
+
+use candle_core::{D, DType, Device, Tensor};
+
+use super::Dims;
+use crate::error::Result;
+
+/// See [`super::attention`].
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64) -> Result<Tensor> {
+    let d = Dims::of(q, k, v, starts)?;
+    let heads = |x: &Tensor| -> Result<Tensor> {
+        // (b, s, hkv, dh) -> (b, hkv, 1, s, dh) -> (b, h, s, dh)
+        let x = x.transpose(1, 2)?.unsqueeze(2)?.broadcast_as((d.b, d.hkv, d.group(), d.s, d.dh))?;
+        Ok(x.contiguous()?.reshape((d.b, d.h, d.s, d.dh))?)
+    };
+    let q = q.transpose(1, 2)?.contiguous()?; // (b, h, t, dh)
+    let (hidden, alive) = masks(d, starts, q.device(), q.dtype())?;
+    let scores = (q.matmul(&heads(k)?.t()?)? * scale)?.broadcast_add(&hidden)?; // (b, h, t, s)
+    let e = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
+    let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?.broadcast_mul(&alive)?;
+    Ok(p.matmul(&heads(v)?)?.transpose(1, 2)?.contiguous()?) // (b, t, h, dh)
+}
+
+/// What is added to the scores, (b, 1, t, s): 0 or a number that no score outweighs; and 1 for every query that sees
+/// a key, (b, 1, t, 1).
+fn masks(d: Dims, starts: &[u32], device: &Device, dtype: DType) -> Result<(Tensor, Tensor)> {
+    let mut hidden = vec![-1e30f32; d.b * d.t * d.s];
+    let mut alive = vec![1f32; d.b * d.t];
+    for (at, (row, alive)) in hidden.chunks_exact_mut(d.s).zip(&mut alive).enumerate() {
+        let keys = d.visible(starts, at / d.t, at % d.t);
+        *alive = if keys.is_empty() { 0.0 } else { 1.0 };
+        row[keys].fill(0.0);
+    }
+    let place = |x: Vec<f32>, last: usize| -> Result<Tensor> {
+        Ok(Tensor::from_vec(x, (d.b, 1, d.t, last), &Device::Cpu)?.to_device(device)?.to_dtype(dtype)?)
+    };
+    Ok((place(hidden, d.s)?, place(alive, 1)?))
+}

@@ -1,0 +1,161 @@
+//! Every type of weight, number of rows and level of the processor against the definition.
+
+use std::io::Write;
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::blocks::tests::KINDS;
+use crate::cpu::{Level, level};
+use crate::files::Mapped;
+
+fn numbers(seed: usize, n: usize) -> Vec<f32> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed as u64);
+    (0..n).map(|_| rng.random_range(-2.0..3.0)).collect()
+}
+
+fn mapped(bytes: &[u8], dtype: WeightType, (rows, cols): (usize, usize), order: RowOrder) -> Weight {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    Weight { data: Mapped::open(file.path()).unwrap(), dtype, rows, cols, order }
+}
+
+fn plain(rows: usize, cols: usize, dtype: WeightType) -> Weight {
+    let values = numbers(rows * 31 + cols, rows * cols);
+    let bytes: Vec<u8> = match dtype {
+        WeightType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        WeightType::BF16 => values.iter().flat_map(|v| ::half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|v| ::half::f16::from_f32(*v).to_le_bytes()).collect(),
+    };
+    mapped(&bytes, dtype, (rows, cols), RowOrder::Plain)
+}
+
+fn quantised(rows: usize, cols: usize, (dtype, theirs): (WeightType, GgmlDType), order: RowOrder) -> Weight {
+    let values = Tensor::from_vec(numbers(rows + cols, rows * cols), (rows, cols), &Device::Cpu).unwrap();
+    let tensor = QTensor::quantize(&values, theirs).unwrap();
+    mapped(&tensor.data().unwrap(), dtype, (rows, cols), order)
+}
+
+/// Matrices of every type: odd shapes where the type has no blocks, rows that fill no whole run, one of each order.
+fn matrices() -> Vec<Weight> {
+    let mut all = Vec::new();
+    for (rows, cols) in [(1, 1), (3, 31), (9, 33), (17, 130), (101, 576)] {
+        all.extend([WeightType::F32, WeightType::F16, WeightType::BF16].map(|dtype| plain(rows, cols, dtype)));
+    }
+    for kind in KINDS {
+        let block = kind.0.block();
+        for (rows, blocks) in [(1, 1), (11, 3), (23, 18)] {
+            all.push(quantised(rows, blocks * block, kind, RowOrder::Plain));
+        }
+        all.push(quantised(24, 2 * block, kind, RowOrder::Interleaved { heads: 3 }));
+    }
+    all
+}
+
+/// `x·Wᵀ` in f64, and the sum of the sizes of its parts.
+fn definition(x: &[f32], w: &[f32], k: usize) -> Vec<(f64, f64)> {
+    let dot = |x: &[f32], w: &[f32]| {
+        let parts = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+        parts.fold((0.0, 0.0), |(sum, size), part| (sum + part, size + part.abs()))
+    };
+    x.chunks_exact(k).flat_map(|x| w.chunks_exact(k).map(move |w| dot(x, w))).collect()
+}
+
+fn check(got: &[f32], want: &[(f64, f64)], tolerance: f64, what: &str) {
+    for (i, (got, (want, size))) in got.iter().zip(want).enumerate() {
+        assert!((f64::from(*got) - want).abs() <= tolerance * size, "{what}, element {i}: {got}, want {want}");
+    }
+}
+
+fn name(w: &Weight, m: usize) -> String {
+    format!("{m} rows times {:?} of {}×{}, {:?}", w.dtype, w.rows, w.cols, w.order)
+}
+
+#[test]
+fn every_type_and_number_of_rows_agrees_with_the_definition_at_every_level() {
+    for w in matrices() {
+        let values = w.to_f32();
+        for m in 1..=MOST {
+            let x = numbers(m, m * w.cols);
+            let want = definition(&x, &values, w.cols);
+            for lanes in Lanes::available() {
+                let mut y = vec![f32::NAN; m * w.rows];
+                with_lanes(lanes, &x, &Put { out: Out(y.as_mut_ptr()), m, w: &w, add: false });
+                check(&y, &want, 2e-6, &format!("{}, {}", name(&w, m), lanes.name()));
+            }
+        }
+    }
+}
+
+/// With x that bf16 holds exactly, only the sums are rounded: nothing of W may be.
+#[test]
+fn bf16_products_round_x_and_nothing_else() {
+    if level() < Level::Avx512Bf16 {
+        return;
+    }
+    for w in matrices() {
+        let values = w.to_f32();
+        for m in 1..=MOST {
+            let x: Vec<f32> = numbers(m, m * w.cols).iter().map(|v| ::half::bf16::from_f32(*v).to_f32()).collect();
+            let mut y = vec![f32::NAN; m * w.rows];
+            product(&x, m, &w, true, &mut y, false);
+            check(&y, &definition(&x, &values, w.cols), 2e-6, &name(&w, m));
+        }
+    }
+}
+
+#[test]
+fn neither_threads_nor_other_rows_change_a_bit() {
+    for w in matrices() {
+        for bf16 in [false, level() == Level::Avx512Bf16] {
+            let x = numbers(5, MOST * w.cols);
+            let run = |threads: usize, m: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut y = vec![0f32; m * w.rows];
+                pool.install(|| product(&x[..m * w.cols], m, &w, bf16, &mut y, false));
+                y
+            };
+            let all = run(1, MOST);
+            for m in 1..=MOST {
+                assert!(run(3, m) == all[..m * w.rows], "{}, bf16 {bf16}", name(&w, m));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_is_added_to_what_is_there() {
+    for w in matrices() {
+        for bf16 in [false, level() == Level::Avx512Bf16] {
+            let x = numbers(6, 3 * w.cols);
+            let (mut set, mut added) = (vec![f32::NAN; 3 * w.rows], vec![1.5f32; 3 * w.rows]);
+            product(&x, 3, &w, bf16, &mut set, false);
+            product(&x, 3, &w, bf16, &mut added, true);
+            assert!(set.iter().zip(&added).all(|(set, added)| 1.5 + set == *added), "{}, bf16 {bf16}", name(&w, 3));
+        }
+    }
+}
+
+#[test]
+fn the_low_rank_share_agrees_with_the_definition_and_nothing_else_changes_it() {
+    for (i, o, r) in [(1, 1, 1), (40, 9, 3), (33, 600, 4), (130, 1100, 17)] {
+        let (x, a, b) = (numbers(1, MOST * i), numbers(2, r * i), numbers(3, o * r));
+        let run = |threads: usize, m: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut y = vec![1f32; m * o];
+            let h = narrow(&x[..m * i], i, &a, 0.5);
+            pool.install(|| widen(&h, r, &b, &mut y));
+            (h, y)
+        };
+        let (h, y) = run(1, MOST);
+        let halves: Vec<f32> = a.iter().map(|v| v * 0.5).collect();
+        check(&h, &definition(&x, &halves, i), 2e-6, "h");
+        let want: Vec<(f64, f64)> = definition(&h, &b, r).iter().map(|(sum, size)| (1.0 + sum, 1.0 + size)).collect();
+        check(&y, &want, 2e-6, "y");
+        for m in 1..=MOST {
+            assert!(run(3, m) == (h[..m * r].to_vec(), y[..m * o].to_vec()), "{m} rows of {i} → {o}, rank {r}");
+        }
+    }
+}

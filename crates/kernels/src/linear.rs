@@ -1,0 +1,256 @@
+//! The product with a frozen matrix as one differentiable operation: the matrix is invisible to autograd.
+//!
+//! candle's own `matmul` computes and keeps the gradient of both operands (`backprop.rs`); here the matrix belongs to
+//! the operation, so only the gradient of the input exists. Off the CPU the matrix is copied to the device once and
+//! multiplied there.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, MetalStorage, Shape, Storage, Tensor};
+
+use super::cpu::{Level, level};
+use super::few_rows;
+use super::gemm_f32;
+use super::weight::Weight;
+use crate::device::Compute;
+use crate::error::Result;
+
+/// A frozen matrix with the precision its products are computed in.
+#[derive(Debug)]
+pub struct Frozen {
+    pub weight: Weight,
+    bf16: bool,
+    /// The copy on an accelerator, made at first use.
+    on_device: OnceLock<Tensor>,
+}
+
+impl Frozen {
+    /// `compute = auto` means bf16 where the CPU multiplies it natively, else f32; an explicit `bf16` on a CPU without
+    /// such instructions also computes in f32 (more exact, not faster).
+    pub fn new(weight: Weight, compute: Compute) -> Arc<Frozen> {
+        let bf16 = compute != Compute::F32 && level() == Level::Avx512Bf16;
+        Arc::new(Frozen { weight, bf16, on_device: OnceLock::new() })
+    }
+
+    /// Whether products with it are made in bf16.
+    pub fn is_bf16(&self) -> bool {
+        self.bf16
+    }
+
+    fn tensor(&self, device: &Device) -> candle_core::Result<&Tensor> {
+        if self.on_device.get().is_none() {
+            let w = &self.weight;
+            let tensor = Tensor::from_vec(w.to_f32(), (w.rows, w.cols), device)?;
+            // Another thread may have been faster; its copy is the same.
+            let _ = self.on_device.set(tensor);
+        }
+        Ok(self.on_device.get().unwrap_or_else(|| unreachable!("set just above")))
+    }
+}
+
+/// Which of the two products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// `x · Wᵀ`: the last dimension goes from `cols` to `rows`.
+    Transposed,
+    /// `x · W`: the last dimension goes from `rows` to `cols`.
+    Plain,
+}
+
+impl Side {
+    /// The side that the gradient takes.
+    pub const fn other(self) -> Side {
+        match self {
+            Side::Transposed => Side::Plain,
+            Side::Plain => Side::Transposed,
+        }
+    }
+}
+
+/// `x · Wᵀ` or `x · W` over the last dimension of `x` (f32, any leading dimensions). The gradient of `x` is the other
+/// product with the incoming gradient; there is none for `W`.
+///
+/// # Errors
+/// When the last dimension of `x` does not fit.
+pub fn product(x: &Tensor, w: &Arc<Frozen>, side: Side) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op1(Product { w: w.clone(), side })?)
+}
+
+/// As [`product`], on slices: `m` rows in, `m` rows out.
+pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32]) {
+    product_into(x, m, w, side, y, false);
+}
+
+/// As [`product_slice`]; with `add`, the product is added to what `y` holds.
+pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
+    if side == Side::Transposed && few_rows::takes(m) {
+        return few_rows::product(x, m, &w.weight, w.bf16, y, add);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if w.bf16 {
+        return super::gemm_bf16::product(x, m, &w.weight, side == Side::Transposed, y, add);
+    }
+    match side {
+        Side::Transposed => gemm_f32::nt(x, m, &w.weight, y, add),
+        Side::Plain => gemm_f32::nn(x, m, &w.weight, y, add),
+    }
+}
+
+struct Product {
+    w: Arc<Frozen>,
+    side: Side,
+}
+
+impl Product {
+    /// (rows of x, output shape).
+    fn shapes(&self, layout: &Layout) -> candle_core::Result<(usize, Shape)> {
+        let (inner, outer) = match self.side {
+            Side::Transposed => (self.w.weight.cols, self.w.weight.rows),
+            Side::Plain => (self.w.weight.rows, self.w.weight.cols),
+        };
+        let mut dims = layout.dims().to_vec();
+        match dims.last_mut() {
+            Some(last) if *last == inner => *last = outer,
+            _ => candle_core::bail!("frozen product: input {:?} does not end in {inner}", layout.dims()),
+        }
+        Ok((layout.shape().elem_count() / inner.max(1), Shape::from(dims)))
+    }
+
+    fn on_accelerator<S: BackendStorage>(
+        &self,
+        x: &S,
+        layout: &Layout,
+        pick: impl Fn(&Storage) -> Option<&S>,
+        device: &Device,
+    ) -> candle_core::Result<(S, Shape)> {
+        let (m, shape) = self.shapes(layout)?;
+        let w = self.w.tensor(device)?;
+        let w = if self.side == Side::Transposed { w.t()? } else { w.clone() };
+        let (storage, w_layout) = w.storage_and_layout();
+        let Some(w_storage) = pick(&storage) else { candle_core::bail!("frozen product: the weight is on another device") };
+        let (k, n) = (w_layout.dims()[0], w_layout.dims()[1]);
+        let flat = Layout::contiguous_with_offset((m, k), layout.start_offset());
+        Ok((x.matmul(w_storage, (1, m, n, k), &flat, w_layout)?, shape))
+    }
+}
+
+impl CustomOp1 for Product {
+    fn name(&self) -> &'static str {
+        "frozen-product"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (m, shape) = self.shapes(layout)?;
+        let x = match layout.contiguous_offsets() {
+            Some((start, end)) => &storage.as_slice::<f32>()?[start..end],
+            None => candle_core::bail!("frozen product: the input must be contiguous"),
+        };
+        let mut y = vec![0f32; shape.elem_count()];
+        product_slice(x, m, &self.w, self.side, &mut y);
+        Ok((CpuStorage::F32(y), shape))
+    }
+
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let device = Device::Cuda(storage.device().clone());
+        self.on_accelerator(storage, layout, |s| if let Storage::Cuda(s) = s { Some(s) } else { None }, &device)
+    }
+
+    fn metal_fwd(&self, storage: &MetalStorage, layout: &Layout) -> candle_core::Result<(MetalStorage, Shape)> {
+        let device = Device::Metal(storage.device().clone());
+        self.on_accelerator(storage, layout, |s| if let Storage::Metal(s) = s { Some(s) } else { None }, &device)
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let grad = grad.to_dtype(DType::F32)?.contiguous()?;
+        Ok(Some(grad.apply_op1_no_bwd(&Product { w: self.w.clone(), side: self.side.other() })?))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::weight::{RowOrder, WeightType};
+    use rand::{Rng, SeedableRng};
+
+    /// A matrix stored in a real mapped file, and its values.
+    pub(crate) fn matrix(rows: usize, cols: usize, dtype: WeightType) -> (Weight, Vec<f32>) {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64((rows * 31 + cols) as u64);
+        let values: Vec<f32> = (0..rows * cols).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let bytes: Vec<u8> = match dtype {
+            WeightType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            WeightType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let data = crate::files::Mapped::open(file.path()).unwrap();
+        let weight = Weight { data, dtype, rows, cols, order: RowOrder::Plain };
+        let values = weight.to_f32();
+        (weight, values)
+    }
+
+    fn check(rows: usize, cols: usize, m: usize, dtype: WeightType, compute: Compute, tolerance: f32) {
+        let (weight, values) = matrix(rows, cols, dtype);
+        let frozen = Frozen::new(weight, compute);
+        let x = candle_core::Var::from_tensor(&super::super::trial::numbers(7, &[m, cols])).unwrap();
+        let w = Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap();
+        let y = product(&x, &frozen, Side::Transposed).unwrap();
+        let want = x.matmul(&w.t().unwrap()).unwrap();
+        let scale = (cols as f32).sqrt();
+        assert!(largest(&y, &want) < tolerance * scale, "x·Wᵀ {rows}x{cols} m={m} {dtype:?} {compute:?}: {}", largest(&y, &want));
+        let seed = super::super::trial::numbers(8, &[m, rows]);
+        let got = (&y * &seed).unwrap().sum_all().unwrap().backward().unwrap();
+        let want = seed.matmul(&w).unwrap();
+        let got = got.get(&x).unwrap();
+        let scale = (rows as f32).sqrt();
+        assert!(
+            largest(got, &want) < tolerance * scale,
+            "dy·W {rows}x{cols} m={m} {dtype:?} {compute:?}: {}",
+            largest(got, &want)
+        );
+    }
+
+    fn largest(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap()
+    }
+
+    #[test]
+    fn both_products_agree_with_candle_for_every_shape_and_type() {
+        for (rows, cols) in [(5, 7), (48, 64), (49, 33), (320, 112), (2100, 50), (130, 576)] {
+            for m in [1, 2, 3, 5, 8, 17] {
+                for dtype in [WeightType::F32, WeightType::BF16, WeightType::F16] {
+                    check(rows, cols, m, dtype, Compute::F32, 2e-6);
+                    check(rows, cols, m, dtype, Compute::Bf16, 2e-2);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_a_bit() {
+        let (weight, _) = matrix(300, 200, WeightType::BF16);
+        let x: Vec<f32> = (0..9 * 200).map(|i| (i as f32).sin()).collect();
+        for compute in [Compute::F32, Compute::Bf16] {
+            let frozen = Frozen::new(weight.clone(), compute);
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut y = vec![0f32; 9 * 300];
+                pool.install(|| product_slice(&x, 9, &frozen, Side::Transposed, &mut y));
+                y
+            };
+            assert_eq!(run(1), run(2));
+        }
+    }
+
+    #[test]
+    fn backward_keeps_no_gradient_of_the_frozen_matrix() {
+        let (weight, _) = matrix(64, 64, WeightType::F32);
+        let frozen = Frozen::new(weight, Compute::F32);
+        let x = candle_core::Var::from_tensor(&Tensor::ones((2, 64), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let y = product(&x, &frozen, Side::Transposed).unwrap();
+        let grads = y.sum_all().unwrap().backward().unwrap();
+        let bytes: usize = grads.get_ids().filter_map(|id| grads.get_id(*id)).map(|t| t.elem_count() * 4).sum();
+        assert!(bytes <= 2 * 2 * 64 * 4, "{bytes} bytes of gradients for an input of {} bytes", 2 * 64 * 4);
+    }
+}

@@ -1,0 +1,383 @@
+//! Root-mean-square norm (Zhang & Sennrich 2019, eq. 4) and layer norm (Ba et al. 2016, eq. 4).
+//!
+//! Their weights are frozen: no gradient of them is ever computed. Refuses to know: where a norm stands in a model.
+//! Legend: `n` rows, `d` elements of a row.
+
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Tensor};
+
+use rayon::prelude::*;
+
+use super::element::{Element, convert_here};
+use super::host;
+use super::simd::{Lanes, Simd, multiversion};
+use crate::error::Result;
+
+/// `x / √(mean(x²) + eps) · weight` along the last dimension.
+///
+/// `x` is (.., d), `weight` (d); the result has the shape of `x`. Errors when the widths disagree.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    check("rms_norm", x, &[weight])?;
+    if !host::fused(x) || !host::fused(weight) {
+        return portable::rms_norm(x, weight, eps);
+    }
+    Ok(x.contiguous()?.apply_op1(RmsNorm { weight: weight.detach().contiguous()?, eps: eps as f32, lanes: Lanes::in_force() })?)
+}
+
+/// `(x − mean) / √(var + eps) · weight + bias` along the last dimension, with the biased variance.
+///
+/// `x` is (.., d), `weight` and `bias` (d); the result has the shape of `x`. Errors when the widths disagree.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    check("layer_norm", x, &[weight, bias])?;
+    if !host::fused(x) || !host::fused(weight) || !host::fused(bias) {
+        return portable::layer_norm(x, weight, bias, eps);
+    }
+    let (weight, bias) = (weight.detach().contiguous()?, bias.detach().contiguous()?);
+    Ok(x.contiguous()?.apply_op1(LayerNorm { weight, bias, eps: eps as f32, lanes: Lanes::in_force() })?)
+}
+
+fn check(op: &str, x: &Tensor, parameters: &[&Tensor]) -> Result<()> {
+    let d = x.dim(D::Minus1)?;
+    for parameter in parameters {
+        if parameter.dims() != [d] {
+            Err(candle_core::Error::Msg(format!("{op}: rows have {d} elements, a parameter has shape {:?}", parameter.dims())))?;
+        }
+    }
+    Ok(())
+}
+
+/// The same functions in differentiable tensor operations, for any device.
+pub mod portable {
+    use super::*;
+
+    /// See [`super::rms_norm`].
+    pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+        let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?; // (.., 1)
+        let normed = x.broadcast_div(&(mean_square + eps)?.sqrt()?)?;
+        Ok(normed.broadcast_mul(&weight.detach())?)
+    }
+
+    /// See [`super::layer_norm`].
+    pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?; // (.., 1)
+        let normed = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
+        Ok(normed.broadcast_mul(&weight.detach())?.broadcast_add(&bias.detach())?)
+    }
+}
+
+/// [`rms_norm`] on slices, with `w.len()` columns.
+pub fn rms_forward<X: Element, T: Element>(x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
+    rms_forward_at(Lanes::in_force(), x, w, eps, out);
+}
+
+fn rms_forward_at<X: Element, T: Element>(lanes: Lanes, x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
+    host::for_rows(out, w.len(), |row, out| rms_rows(lanes, &x[row * w.len()..][..out.len()], w, eps, out));
+}
+
+/// [`rms_forward`], with a copy of `x`.
+pub fn rms_keep<T: Element>(x: &[f32], w: &[f32], eps: f32, out: &mut [T], kept: &mut [T]) {
+    let (lanes, rows) = (Lanes::in_force(), host::rows_per_task(w.len()) * w.len());
+    let tasks = out.par_chunks_mut(rows).zip(kept.par_chunks_mut(rows)).zip(x.par_chunks(rows));
+    tasks.for_each(|((out, kept), x)| {
+        rms_rows(lanes, x, w, eps, out);
+        convert_here(lanes, x, kept);
+    });
+}
+
+/// Adds the gradient of [`rms_forward`] with respect to `x` to `dx`, given that of its result, and copies the sum to
+/// `copy`.
+pub fn rms_backward_add<T: Element>(x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T]) {
+    let (lanes, rows) = (Lanes::in_force(), host::rows_per_task(w.len()) * w.len());
+    let tasks = dx.par_chunks_mut(rows).zip(copy.par_chunks_mut(rows)).zip(x.par_chunks(rows).zip(g.par_chunks(rows)));
+    tasks.for_each(|((dx, copy), (x, g))| rms_rows_back_add(lanes, x, g, w, eps, dx, copy));
+}
+
+/// The gradient of [`rms_forward`] with respect to `x`, given that of its result.
+pub fn rms_backward(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
+    rms_backward_at(Lanes::in_force(), x, g, w, eps, dx);
+}
+
+fn rms_backward_at(lanes: Lanes, x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
+    host::for_rows(dx, w.len(), |row, dx| {
+        let run = row * w.len()..row * w.len() + dx.len();
+        rms_rows_back(lanes, &x[run.clone()], &g[run], w, eps, dx);
+    });
+}
+
+struct RmsNorm {
+    weight: Tensor,
+    eps: f32,
+    lanes: Lanes,
+}
+
+impl CustomOp1 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms_norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let x = host::slice(storage, layout)?;
+        let mut out = vec![0.0; x.len()];
+        host::read(&self.weight, |w| {
+            rms_forward_at(self.lanes, x, w, self.eps, &mut out);
+            Ok(())
+        })?;
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let mut out = vec![0.0; x.elem_count()];
+        host::read(x, |x| {
+            host::read(&grad, |g| {
+                host::read(&self.weight, |w| {
+                    rms_backward_at(self.lanes, x, g, w, self.eps, &mut out);
+                    Ok(())
+                })
+            })
+        })?;
+        Ok(Some(host::tensor(out, x.shape())?))
+    }
+}
+
+struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f32,
+    lanes: Lanes,
+}
+
+impl CustomOp1 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let x = host::slice(storage, layout)?;
+        let mut out = vec![0.0; x.len()];
+        host::read(&self.weight, |w| {
+            host::read(&self.bias, |b| {
+                host::for_rows(&mut out, w.len(), |row, out| {
+                    layer_rows(self.lanes, &x[row * w.len()..][..out.len()], w, b, self.eps, out);
+                });
+                Ok(())
+            })
+        })?;
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let mut out = vec![0.0; x.elem_count()];
+        host::read(x, |x| {
+            host::read(&grad, |g| {
+                host::read(&self.weight, |w| {
+                    host::for_rows(&mut out, w.len(), |row, out| {
+                        let run = row * w.len()..row * w.len() + out.len();
+                        layer_rows_back(self.lanes, &x[run.clone()], &g[run], w, self.eps, out);
+                    });
+                    Ok(())
+                })
+            })
+        })?;
+        Ok(Some(host::tensor(out, x.shape())?))
+    }
+}
+
+multiversion! { fn rms_rows<X: Element, T: Element>(x: &[X], w: &[f32], eps: f32, out: &mut [T]) = rms_rows_body; }
+multiversion! {
+    fn rms_rows_back_add<T: Element>(x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T])
+        = rms_rows_back_add_body;
+}
+multiversion! { fn rms_rows_back(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) = rms_rows_back_body; }
+multiversion! { fn layer_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) = layer_rows_body; }
+multiversion! { fn layer_rows_back(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) = layer_rows_back_body; }
+
+#[inline(always)]
+fn rms_rows_body<S: Simd, X: Element, T: Element>(s: S, x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
+    for (x, out) in x.chunks_exact(w.len()).zip(out.chunks_exact_mut(w.len())) {
+        let inv = s.splat(inverse_rms(s, x, eps));
+        for ((x, w), out) in x.chunks(S::LANES).zip(w.chunks(S::LANES)).zip(out.chunks_mut(S::LANES)) {
+            T::store(s, s.mul(s.mul(X::load(s, x), inv), s.load(w)), out);
+        }
+    }
+}
+
+#[inline(always)]
+fn inverse_rms<S: Simd, X: Element>(s: S, x: &[X], eps: f32) -> f32 {
+    let mut squares = s.splat(0.0);
+    for x in x.chunks(S::LANES) {
+        let x = X::load(s, x);
+        squares = s.mul_add(x, x, squares);
+    }
+    1.0 / (s.sum(squares) / x.len() as f32 + eps).sqrt()
+}
+
+/// As [`rms_rows_back_body`], added to `dx`, with a copy of the sum.
+#[inline(always)]
+fn rms_rows_back_add_body<S: Simd, T: Element>(s: S, x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T]) {
+    let d = w.len();
+    let rows = x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).zip(copy.chunks_exact_mut(d));
+    for (((x, g), dx), copy) in rows {
+        let inv = inverse_rms(s, x, eps);
+        let mut dot = s.splat(0.0);
+        for ((x, g), w) in x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
+            dot = s.mul_add(s.mul(s.load(g), s.load(w)), T::load(s, x), dot);
+        }
+        let pull = s.splat(-inv * inv * inv * s.sum(dot) / d as f32);
+        let inv = s.splat(inv);
+        let inputs = x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES));
+        for (((x, g), w), (dx, copy)) in inputs.zip(dx.chunks_mut(S::LANES).zip(copy.chunks_mut(S::LANES))) {
+            let direct = s.mul(s.mul(s.load(g), s.load(w)), inv);
+            let sum = s.add(s.load(dx), s.mul_add(T::load(s, x), pull, direct));
+            s.store(sum, dx);
+            T::store(s, sum, copy);
+        }
+    }
+}
+
+/// With r = 1/√(mean(x²)+eps) and u = g·w: dx = r·u − x·r³·mean(u·x).
+#[inline(always)]
+fn rms_rows_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
+    let d = w.len();
+    for ((x, g), dx) in x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
+        let inv = inverse_rms(s, x, eps);
+        let mut dot = s.splat(0.0);
+        for ((x, g), w) in x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
+            dot = s.mul_add(s.mul(s.load(g), s.load(w)), s.load(x), dot);
+        }
+        let pull = s.splat(-inv * inv * inv * s.sum(dot) / d as f32);
+        let inv = s.splat(inv);
+        let rows = x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)).zip(dx.chunks_mut(S::LANES));
+        for (((x, g), w), dx) in rows {
+            let direct = s.mul(s.mul(s.load(g), s.load(w)), inv);
+            s.store(s.mul_add(s.load(x), pull, direct), dx);
+        }
+    }
+}
+
+/// Mean and 1/√(var + eps) of one row, in two passes.
+#[inline(always)]
+fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
+    let mut sum = s.splat(0.0);
+    for x in x.chunks(S::LANES) {
+        sum = s.add(sum, s.load(x));
+    }
+    let mean = s.sum(sum) / x.len() as f32;
+    let mut squares = s.splat(0.0);
+    for x in x.chunks(S::LANES) {
+        let centred = s.first(s.sub(s.load(x), s.splat(mean)), x.len());
+        squares = s.mul_add(centred, centred, squares);
+    }
+    (mean, 1.0 / (s.sum(squares) / x.len() as f32 + eps).sqrt())
+}
+
+#[inline(always)]
+fn layer_rows_body<S: Simd>(s: S, x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) {
+    let d = w.len();
+    for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
+        let (mean, inv) = moments(s, x, eps);
+        let (mean, inv) = (s.splat(mean), s.splat(inv));
+        let rows = x.chunks(S::LANES).zip(w.chunks(S::LANES)).zip(b.chunks(S::LANES)).zip(out.chunks_mut(S::LANES));
+        for (((x, w), b), out) in rows {
+            let normed = s.mul(s.sub(s.load(x), mean), inv);
+            s.store(s.mul_add(normed, s.load(w), s.load(b)), out);
+        }
+    }
+}
+
+/// With z the normed row, r = 1/√(var+eps) and u = g·w: dx = r·(u − mean(u) − z·mean(u·z)).
+#[inline(always)]
+fn layer_rows_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
+    let d = w.len();
+    for ((x, g), dx) in x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
+        let (mean, inv) = moments(s, x, eps);
+        let (mean_v, inv_v) = (s.splat(mean), s.splat(inv));
+        let (mut sum, mut dot) = (s.splat(0.0), s.splat(0.0));
+        for ((x, g), w) in x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
+            let u = s.mul(s.load(g), s.load(w));
+            sum = s.add(sum, u);
+            dot = s.mul_add(u, s.mul(s.sub(s.load(x), mean_v), inv_v), dot);
+        }
+        let shift = s.splat(s.sum(sum) / d as f32);
+        let pull = s.splat(-s.sum(dot) / d as f32);
+        let rows = x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)).zip(dx.chunks_mut(S::LANES));
+        for (((x, g), w), dx) in rows {
+            let u = s.sub(s.mul(s.load(g), s.load(w)), shift);
+            let normed = s.mul(s.sub(s.load(x), mean_v), inv_v);
+            s.store(s.mul(s.mul_add(normed, pull, u), inv_v), dx);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::{self, Tolerance};
+    use super::*;
+
+    const SHAPES: [&[usize]; 5] = [&[1, 1, 576], &[3, 5, 7], &[2, 16], &[40, 613], &[1, 33]];
+
+    #[test]
+    fn rms_norm_agrees_with_its_twin() {
+        for shape in SHAPES {
+            let x = trial::numbers(1, shape);
+            let weight = trial::numbers(2, &shape[shape.len() - 1..]);
+            let want = trial::run(&[trial::double(&x)], |x| portable::rms_norm(&x[0], &trial::double(&weight), 1e-5));
+            for lanes in Lanes::available() {
+                let op = || RmsNorm { weight: weight.clone(), eps: 1e-5, lanes };
+                let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
+                trial::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", lanes.name()));
+            }
+            let got = trial::run(&[x], |x| rms_norm(&x[0], &weight, 1e-5));
+            trial::same(&got, &want, Tolerance::default(), "dispatched");
+        }
+    }
+
+    #[test]
+    fn layer_norm_agrees_with_its_twin() {
+        for shape in SHAPES {
+            let d = &shape[shape.len() - 1..];
+            let (x, weight, bias) = (trial::numbers(1, shape), trial::numbers(2, d), trial::numbers(3, d));
+            let (weight64, bias64) = (trial::double(&weight), trial::double(&bias));
+            let want = trial::run(&[trial::double(&x)], |x| portable::layer_norm(&x[0], &weight64, &bias64, 1e-5));
+            for lanes in Lanes::available() {
+                let op = || LayerNorm { weight: weight.clone(), bias: bias.clone(), eps: 1e-5, lanes };
+                let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
+                trial::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", lanes.name()));
+            }
+            let got = trial::run(&[x], |x| layer_norm(&x[0], &weight, &bias, 1e-5));
+            trial::same(&got, &want, Tolerance::default(), "dispatched");
+        }
+    }
+
+    #[test]
+    fn twins_agree_with_finite_differences() {
+        let x = trial::double(&trial::numbers(4, &[3, 9]));
+        let (w, b) = (trial::double(&trial::numbers(5, &[9])), trial::double(&trial::numbers(6, &[9])));
+        trial::finite_differences(std::slice::from_ref(&x), |x| portable::rms_norm(&x[0], &w, 1e-5));
+        trial::finite_differences(&[x], |x| portable::layer_norm(&x[0], &w, &b, 1e-5));
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let (x, w) = (trial::numbers(7, &[301, 576]), trial::numbers(8, &[576]));
+        trial::threads_agree(std::slice::from_ref(&x), |x| rms_norm(&x[0], &w, 1e-5));
+        trial::threads_agree(&[x], |x| layer_norm(&x[0], &w, &w, 1e-5));
+    }
+
+    #[test]
+    fn views_and_wrong_widths() {
+        let x = trial::numbers(9, &[6, 4]).t().unwrap();
+        let w = trial::numbers(10, &[6]);
+        let dense = rms_norm(&x.contiguous().unwrap(), &w, 1e-5).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(rms_norm(&x, &w, 1e-5).unwrap().to_vec2::<f32>().unwrap(), dense);
+        let message = rms_norm(&trial::numbers(9, &[2, 4]), &w, 1e-5).unwrap_err().to_string();
+        assert!(message.contains("rows have 4 elements"), "{message}");
+    }
+
+    #[test]
+    fn nothing_is_tracked_without_a_variable() {
+        let (x, w) = (trial::numbers(11, &[2, 8]), trial::numbers(12, &[8]));
+        assert!(!rms_norm(&x, &w, 1e-5).unwrap().track_op());
+    }
+}
