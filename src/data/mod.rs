@@ -12,7 +12,6 @@
 //! Refuses to know models and adapters.
 
 mod tokenizer;
-mod special;
 mod order;
 mod column;
 mod examples;

@@ -6,6 +6,7 @@
 mod classes;
 mod fast;
 mod memo;
+mod special;
 mod words;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 use tokenizers::AddedToken;
 
 use self::fast::Fast;
-use super::special;
 use crate::error::{Error, Result};
 
 /// The special tokens of a model and when they are added.

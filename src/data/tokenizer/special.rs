@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::tokenizer::Special;
+use super::Special;
 use crate::error::{Error, Result};
 use crate::files;
 
