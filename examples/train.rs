@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lorakit::adapter::Adapter;
 use lorakit::data::{self, Renderer};
-use lorakit::model::{Adapt, Model, resolve::resolve, text};
+use lorakit::model::{Adapt, Marked, Model, resolve::resolve, text};
 use lorakit::recipe::Recipe;
 use lorakit::train::{self, Control, Event, Job};
 use lorakit::{Result, device};
@@ -25,7 +25,9 @@ pub(crate) fn run(base: &str, out: &Path) -> Result<(f64, f64)> {
     let adapter = Adapter::new(&recipe.adapter, found.id, &model, recipe.train.seed)?;
 
     let pad = renderer.tokenizer().pad_id();
-    let heldout = |adapt: &dyn Adapt| Ok::<_, lorakit::Error>(model.score(adapt, &rows.heldout, 8, pad, &mut |_| Ok(()))?.loss());
+    let ids: Vec<&[u32]> = rows.heldout.iter().map(|e| e.ids).collect();
+    let texts = Marked { ids: &ids, trained: &|text, i| rows.heldout.get(text).trained.get(i) };
+    let heldout = |adapt: &dyn Adapt| Ok::<_, lorakit::Error>(model.score(adapt, texts, 8, pad, &mut |_| Ok(()))?.loss());
     let job = Job {
         model: &model,
         adapter: &adapter,

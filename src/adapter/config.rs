@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Result};
 use crate::recipe;
 
+/// PEFT's shorthand for every linear layer but the head.
+pub const ALL_LINEAR: &str = "all-linear";
+
 /// A list of names or one regular expression, as in PEFT's `target_modules` and `exclude_modules`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -93,7 +96,7 @@ impl PeftConfig {
             recipe::Targets::Attention => Modules::Names(attention.iter().map(ToString::to_string).collect()),
             recipe::Targets::Names(names) => Modules::Names(names.clone()),
             recipe::Targets::Regex(pattern) => Modules::Pattern(pattern.clone()),
-            recipe::Targets::AllLinear => Modules::Pattern(super::target::ALL_LINEAR.to_string()),
+            recipe::Targets::AllLinear => Modules::Pattern(ALL_LINEAR.to_string()),
         };
         let pattern = |p: Vec<(String, Value)>| p.into_iter().collect::<Map<_, _>>();
         PeftConfig {
@@ -172,7 +175,7 @@ impl PeftConfig {
     /// (as PEFT does when it saves).
     pub fn to_json(&self, all_linear: &[String]) -> String {
         let targets = match &self.target_modules {
-            Some(Modules::Pattern(p)) if p == super::target::ALL_LINEAR => json!(all_linear),
+            Some(Modules::Pattern(p)) if p == ALL_LINEAR => json!(all_linear),
             other => json!(other),
         };
         let mut map = defaults();

@@ -2,6 +2,13 @@
 //!
 //! An [`Adapter`] is a value beside the model, handed to `forward` as an argument. Refuses to know: optimisers, data,
 //! HTTP.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `config`, `init`, `merge` | `adapter_config.json`; first values; what is added to a weight |
+//! | 1 | `target` | which sites, with which rank and alpha |
+//! | 2 | `peft` | PEFT's files, read and written |
+//! | 3 | `inspect` | what a directory holds, without its base |
 
 pub mod config;
 pub mod target;

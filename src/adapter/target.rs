@@ -6,12 +6,9 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::config::{Modules, PeftConfig};
+use super::config::{ALL_LINEAR, Modules, PeftConfig};
 use crate::error::{Error, Result, nearest};
 use crate::model::{Site, SiteInfo, SiteKind};
-
-/// PEFT's shorthand for every linear layer but the head.
-pub const ALL_LINEAR: &str = "all-linear";
 
 /// One adapted site.
 #[derive(Debug, Clone, PartialEq)]

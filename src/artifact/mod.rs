@@ -1,5 +1,9 @@
 //! Files that others can read: merged models, cards, traces, loss curves, checkpoints. Refuses to know: how training
 //! works, HTTP.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `card`, `checkpoints`, `inputs`, `curve`, `merge` | each its own file or folder; none uses another |
 
 pub mod card;
 pub mod checkpoints;

@@ -1,6 +1,11 @@
 //! How fast this machine trains: tokens a second, memory, and the share of the machine's own limit.
 //!
 //! Weights and code are real; rows are a recipe's, or made up. Refuses to know: recipes as files, printing.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `gemm`, `memory` | products against the machine's limits; what the process occupies |
+//! | 1 | `train` | steps, timed |
 
 pub mod gemm;
 mod memory;

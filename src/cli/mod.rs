@@ -2,6 +2,16 @@
 //!
 //! The only module that writes to the terminal. Errors a user can fix end in exit code 2, an interrupt in 130, a
 //! termination (SIGTERM) in 75, a failed check in 1.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `progress`, `said`, `stop`, `machine`, `resume` | drawing; an answer as it comes; signals; what this machine has; where a run stands |
+//! | 1 | `base`, `rows` | an open model; a recipe's rows |
+//! | 2 | `prove`, `talk` | base beside adapter; ready to talk |
+//! | 3 | `prepare`, `conversation` | all before the first step; what `chat` does with a line |
+//! | 4 | `record` | what a run writes |
+//! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe` | a verb each; none uses another |
+//! | 6 | `train` | the main job, which says what `data` and `estimate` say |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
 

@@ -2,6 +2,11 @@
 //!
 //! A case is a directory with `expected.safetensors` beside a model (`config.json`) or an adapter
 //! (`adapter_config.json`, whose `base_model_name_or_path` is relative to it).
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `compare` | the expected tensors |
+//! | 1 | `model_case`, `adapter_case` | what is computed of a model and of an adapter |
 
 mod adapter_case;
 mod compare;

@@ -2,6 +2,11 @@
 //!
 //! Memory comes from sizes alone: nothing is run for it. Time is that of a few real steps. Refuses to know: recipes as
 //! files, printing.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `memory`, `time` | memory by part; time from a few steps |
+//! | 1 | `fit` | the setting that fits |
 
 pub mod memory;
 mod time;

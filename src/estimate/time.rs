@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Work;
 use crate::data::Examples;
 use crate::error::Result;
+use crate::model::Marked;
 use crate::recipe;
 use crate::train::{self, Control, Event, Job};
 
@@ -63,6 +64,8 @@ fn judging(run: &Job) -> Result<f64> {
         return Ok(0.0);
     }
     let started = Instant::now();
-    run.model.score(&run.adapter.frozen(), some, run.settings.batch_size, run.pad, &mut |_| Ok(()))?;
+    let ids: Vec<&[u32]> = some.iter().map(|e| e.ids).collect();
+    let texts = Marked { ids: &ids, trained: &|text, i| some.get(text).trained.get(i) };
+    run.model.score(&run.adapter.frozen(), texts, run.settings.batch_size, run.pad, &mut |_| Ok(()))?;
     Ok(started.elapsed().as_secs_f64() * tokens(run.heldout) / tokens(some))
 }

@@ -13,7 +13,7 @@ pub use self::normal::normalised;
 use crate::data::{ExampleRef, Examples, Prompt, Prompts, Tokenizer};
 use crate::error::Result;
 use crate::generate::{self, Limits, Sampling};
-use crate::model::{Adapt, Model};
+use crate::model::{Adapt, Marked, Model};
 use crate::{recipe, rouge};
 
 /// Held-out rows and how to judge them.
@@ -103,8 +103,10 @@ pub fn measure(
 ) -> Result<Measure> {
     let judged = rows.judged();
     let examples: Vec<ExampleRef> = judged.iter().map(|(i, _)| rows.examples.get(*i)).collect();
+    let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids).collect();
+    let texts = Marked { ids: &ids, trained: &|text, i| examples[text].trained.get(i) };
     let (size, pad, all) = (rows.settings.batch_size, rows.tokenizer.pad_id(), examples.len());
-    let scores = model.score_each(adapt, &examples, size, pad, &mut |done| progress("loss", done, all))?;
+    let scores = model.score_each(adapt, texts, size, pad, &mut |done| progress("loss", done, all))?;
     let mut each: Vec<RowScore> =
         scores.iter().map(|s| RowScore { nats: s.sum, tokens: s.tokens, ..RowScore::default() }).collect();
     let mut answers = Vec::new();

@@ -2,6 +2,11 @@
 //!
 //! Every answer is a function of model, adapter, prompt, [`Sampling`] and the prompt's place in the list; what else was
 //! in the batch does not matter. Refuses to know: templates, HTTP, the terminal.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `sample`, `stream` | the next token from its logits; text as its tokens come |
+//! | 1 | `batch`, `session` | many prompts; one conversation |
 
 mod sample;
 mod batch;

@@ -1,7 +1,17 @@
 //! The frozen base: checkpoints, one decoder with a configuration of variations, and the seam for adapters.
 //!
-//! A [`Model`] is immutable, holds no trainable variable, and can be shared between threads. Refuses to know: how an
-//! adapter was trained, tokenizers in use, files of data.
+//! A [`Model`] is immutable, holds no trainable variable, and can be shared between threads. Of data it knows
+//! [`crate::data::Tokenizer`] alone, which [`text`] makes of a checkpoint's text side; of recipes where the base comes from
+//! ([`resolve`]). Refuses to know: how an adapter was trained, rows and files of data.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `site`, `batch`, `family`, `linear`, `checkpoint`, `resolve` | where adapters act; rows of ids; families' names; a frozen layer; files of a base; where it is |
+//! | 1 | `config`, `text` | `config.json`; the tokenizer of a base |
+//! | 2 | `cache` | keys and values of tokens seen |
+//! | 3 | `decoder` | the one decoder |
+//! | 4 | `build`, `loss` | from checkpoint to model; cross-entropy where it is asked for |
+//! | 5 | `score`, `direct` | losses of texts; gradients without a tape |
 
 pub mod batch;
 mod build;
@@ -28,7 +38,7 @@ pub use config::Config;
 pub use decoder::Ctx;
 pub use direct::{Direct, Memory, Recompute, Workspace};
 pub use loss::Targets;
-pub use score::Score;
+pub use score::{Marked, Score};
 pub use site::{Adapt, Pair, Site, SiteInfo, SiteKind};
 
 use crate::device::Compute;

@@ -10,6 +10,14 @@
 //! ```
 //! A run is a function of its seeds, settings and replies: one that was killed reads the replies it has and goes on.
 //! Refuses to know the terminal, recipes and training.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `seeds`, `pool` | tasks written by people; instructions so far, and the most similar |
+//! | 1 | `ask`, `filter` | what is asked; what is not kept |
+//! | 2 | `generator`, `parse` | who answers; what an answer says |
+//! | 3 | `http`, `local`, `store` | behind an address; on this machine; the folder of a run |
+//! | 4 | `run` | the loop |
 
 mod ask;
 mod filter;

@@ -2,6 +2,11 @@
 //!
 //! Prints nothing and writes nothing; whoever listens to the events does. Every number depends on the settings, the
 //! examples and the step only, so a run that is stopped and resumed does what an undisturbed one does.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `optim`, `order`, `schedule` | AdamW; which examples a step sees; the learning rate |
+//! | 1 | `state` | a run between two micro-steps, as bytes |
 
 pub mod optim;
 pub mod pack;
@@ -19,7 +24,7 @@ use crate::adapter::Adapter;
 use crate::data::mixture::Mixture;
 use crate::data::{ExampleRef, Examples};
 use crate::error::{Error, Result};
-use crate::model::{Adapt, Batch, Ctx, Model, Recompute, Targets, Workspace};
+use crate::model::{Adapt, Batch, Ctx, Marked, Model, Recompute, Targets, Workspace};
 use crate::recipe;
 use order::{Micro, Order};
 use state::Carried;
@@ -269,7 +274,9 @@ impl Loop<'_> {
     fn judge(&mut self) -> Result<()> {
         let (job, step, all) = (self.job, self.carried.progress.step, self.job.heldout.len());
         let adapt = job.adapter.frozen();
-        let score = job.model.score(&adapt, job.heldout, job.settings.batch_size, job.pad, &mut |done| {
+        let ids: Vec<&[u32]> = job.heldout.iter().map(|e| e.ids).collect();
+        let texts = Marked { ids: &ids, trained: &|text, i| job.heldout.get(text).trained.get(i) };
+        let score = job.model.score(&adapt, texts, job.settings.batch_size, job.pad, &mut |done| {
             self.tell(Event::Judging { step, done, all })?;
             match self.asked {
                 Control::Stop if done < all => Err(Error::Interrupted { what: format!("the evaluation of step {step}") }),

@@ -8,7 +8,7 @@ use half::f16;
 
 #[cfg(target_arch = "x86_64")]
 use super::cpu::{Level, level};
-use super::weight::WeightType;
+use super::weight_type::{WeightType, floats};
 
 /// Runs `$block` over pairs of `$b` packed bytes and `$n` numbers. A macro and an index, because a function handed over as
 /// a value, or an iterator, is compiled without the features of the caller and not inlined.
@@ -63,7 +63,7 @@ fn decode_blocks(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
         WeightType::Q4K => each!(bytes, out, 144, 256, q4_k),
         WeightType::Q5K => each!(bytes, out, 176, 256, q5_k),
         WeightType::Q6K => each!(bytes, out, 210, 256, q6_k),
-        WeightType::F32 | WeightType::F16 | WeightType::BF16 => super::weight::decode(dtype, bytes, out),
+        WeightType::F32 | WeightType::F16 | WeightType::BF16 => _ = floats(dtype, bytes, out),
     }
 }
 

@@ -4,6 +4,11 @@
 //! Work is split by rows of `W` in pieces whose size depends on `W` alone, and every result is summed in one order
 //! whatever else is in the call: the number of threads changes nothing, and neither does the number of rows of x (up
 //! to 16). Refuses to know: tensors, models.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `lanes`, `expand` | rows of f32; GGUF blocks as whole numbers in bf16 |
+//! | 1 | `pair`, `bf16` | the low-rank share; rows of bf16 |
 
 mod lanes;
 mod pair;

@@ -2,11 +2,23 @@
 //!
 //! Reading order: [`weight`] (a frozen matrix where it lies), [`blocks`] (GGUF block formats), then the operations.
 //! Refuses to know: model families, names of tensors, adapters.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `cpu`, `host`, `weight_type`, `dense` | the level of the processor; slices of tensors over threads; element types; small f32 products |
+//! | 1 | `simd`, `blocks`, `bias` | vectors of f32; GGUF blocks as f32; adding a bias |
+//! | 2 | `weight`, `element`, `tile`, `tile_bf16`, `cross_entropy` | a matrix where it lies; f32 or bf16 activations; the inner loops of products; the loss of logits |
+//! | 3 | `panel`, `gemm_f32`, `few_rows`, `norm`, `rope`, `glu`, `dropout`, `peak` | packing for products; f32 products; products of a few rows; operations on rows; the machine's limits |
+//! | 4 | `gemm_bf16`, `pair_bf16`, `attention` | bf16 products, of frozen matrices and of low-rank pairs; attention |
+//! | 5 | `linear`, `head_loss_bf16` | the product with a frozen matrix, whichever way is best; head and loss in bf16 |
+//! | 6 | `adapted`, `head_loss` | a frozen product with its low-rank share; head and loss in f32 |
+//! | 7 | `engine` | what a block of the decoder is computed with, in either precision |
 
 use lorakit_base::{device, error, files, random};
 
-pub mod weight;
+mod weight_type;
 pub mod blocks;
+pub mod weight;
 pub mod cpu;
 mod gemm_f32;
 #[cfg(target_arch = "x86_64")]

@@ -1,74 +1,9 @@
 //! A frozen matrix exactly as it lies in a mapped file, readable a piece of a row at a time.
 
-use half::{bf16, f16};
-
 use super::blocks;
+pub use super::weight_type::WeightType;
+use super::weight_type::floats;
 use crate::files::Mapped;
-
-/// Element type of a stored tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WeightType {
-    F32,
-    F16,
-    BF16,
-    Q8_0,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q4K,
-    Q5K,
-    Q6K,
-}
-
-impl WeightType {
-    /// Elements of one block (1 for plain floats).
-    pub const fn block(self) -> usize {
-        match self {
-            WeightType::F32 | WeightType::F16 | WeightType::BF16 => 1,
-            WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q5_0 | WeightType::Q5_1 => 32,
-            WeightType::Q4K | WeightType::Q5K | WeightType::Q6K => 256,
-        }
-    }
-
-    /// Bytes of one block (ggml's `block_q*` structs).
-    pub const fn block_bytes(self) -> usize {
-        match self {
-            WeightType::F32 => 4,
-            WeightType::F16 | WeightType::BF16 => 2,
-            WeightType::Q8_0 => 34,
-            WeightType::Q4_0 => 18,
-            WeightType::Q4_1 => 20,
-            WeightType::Q5_0 => 22,
-            WeightType::Q5_1 => 24,
-            WeightType::Q4K => 144,
-            WeightType::Q5K => 176,
-            WeightType::Q6K => 210,
-        }
-    }
-
-    /// Name as the formats spell it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "F32",
-            WeightType::F16 => "F16",
-            WeightType::BF16 => "BF16",
-            WeightType::Q8_0 => "Q8_0",
-            WeightType::Q4_0 => "Q4_0",
-            WeightType::Q4_1 => "Q4_1",
-            WeightType::Q5_0 => "Q5_0",
-            WeightType::Q5_1 => "Q5_1",
-            WeightType::Q4K => "Q4_K",
-            WeightType::Q5K => "Q5_K",
-            WeightType::Q6K => "Q6_K",
-        }
-    }
-
-    /// Bytes of `n` elements, `None` on overflow or when `n` is not whole blocks.
-    pub fn bytes(self, n: usize) -> Option<usize> {
-        n.is_multiple_of(self.block()).then_some(n / self.block())?.checked_mul(self.block_bytes())
-    }
-}
 
 /// Order of the rows in the file against the Hugging Face order that this crate (and every adapter) uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,22 +82,7 @@ impl Weight {
 
 /// Decodes whole blocks of `dtype` into f32.
 pub fn decode(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
-    match dtype {
-        WeightType::F32 => {
-            for (b, o) in bytes.chunks_exact(4).zip(out) {
-                *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            }
-        }
-        WeightType::F16 => {
-            for (b, o) in bytes.chunks_exact(2).zip(out) {
-                *o = f16::from_le_bytes([b[0], b[1]]).to_f32();
-            }
-        }
-        WeightType::BF16 => {
-            for (b, o) in bytes.chunks_exact(2).zip(out) {
-                *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
-            }
-        }
-        quantised => blocks::decode(quantised, bytes, out),
+    if !floats(dtype, bytes, out) {
+        blocks::decode(dtype, bytes, out);
     }
 }

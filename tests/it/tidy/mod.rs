@@ -2,6 +2,7 @@
 //! on the repository and on something made up that breaks it.
 
 mod order;
+mod paths;
 mod recipes;
 mod source;
 mod verbs;

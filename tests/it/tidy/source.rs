@@ -15,7 +15,7 @@ pub(crate) fn sources() -> Vec<File> {
 }
 
 /// Blanks comments, cuts test modules, and leaves out the files that only tests use.
-fn shipped(files: Vec<File>) -> Vec<File> {
+pub(crate) fn shipped(files: Vec<File>) -> Vec<File> {
     let files: Vec<File> = files.into_iter().filter(|f| f.path.ends_with(".rs")).collect();
     let tests: BTreeSet<String> = files.iter().flat_map(test_modules).collect();
     let only_tests = |path: &str| tests.iter().any(|t| path == format!("{t}.rs") || path.starts_with(&format!("{t}/")));

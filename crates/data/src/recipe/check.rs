@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::checking::{Check, Files};
 use super::locate::Written;
-use super::paths::{absolute, folder_of};
+use super::paths::folder_of;
 use super::raw::{
     RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain,
     RawWarmup,
@@ -43,13 +44,6 @@ pub const FIELDS: &[&str] = &[
     "value",
 ];
 
-/// Whether the files that a recipe names must be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Files {
-    MustExist,
-    MayBeAbsent,
-}
-
 /// Checks everything that can be known without opening models or rows.
 ///
 /// # Errors
@@ -71,38 +65,7 @@ pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
     })
 }
 
-pub(super) struct Check<'a> {
-    pub(super) written: &'a Written,
-    /// Where relative paths of the file start.
-    folder: PathBuf,
-    pub(super) files: Files,
-}
-
 impl Check<'_> {
-    /// A path of the file starts at the recipe's folder, one of the command line at the current directory.
-    pub(super) fn path(&self, key: &str, given: &str) -> PathBuf {
-        let start = if self.written.was_set(key) { Path::new(".") } else { &self.folder };
-        absolute(start, Path::new(given))
-    }
-
-    pub(super) fn file(&self, key: &str, given: &str) -> Result<PathBuf> {
-        let path = self.path(key, given);
-        if path.is_file() || self.files == Files::MayBeAbsent {
-            return Ok(path);
-        }
-        let why = match path.is_dir() {
-            true => format!("{} is a folder, not a file", path.display()),
-            false => format!("there is no file {}", path.display()),
-        };
-        let help = match () {
-            () if given.starts_with('~') => "write the home folder out; `~` is the shell's",
-            () if self.written.was_set(key) => "a relative path in --set starts at the current directory; correct the path",
-            () if path.is_dir() => "name a file in it",
-            () => "a relative path starts at the recipe's folder; correct the path, or put the file there",
-        };
-        Err(self.written.complain(key, why, help))
-    }
-
     fn base(&self, raw: RawBase) -> Result<Base> {
         if let Some(fallback) = raw.fallback.as_deref().filter(|text| !is_pypi(text)) {
             let why = format!("\"{fallback}\" is not of the form pypi:PACKAGE==VERSION#PATH/IN/WHEEL");
@@ -366,15 +329,6 @@ impl Check<'_> {
                 )),
             },
             (steps, epochs) => Ok((steps, epochs.unwrap_or(1.0))),
-        }
-    }
-
-    /// Of two keys that exclude each other, the one that alone comes from the command line.
-    fn later<'k>(&self, one: &'k str, other: &'k str) -> Option<&'k str> {
-        match (self.written.was_set(one), self.written.was_set(other)) {
-            (true, false) => Some(one),
-            (false, true) => Some(other),
-            _ => None,
         }
     }
 

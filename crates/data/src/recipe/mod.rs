@@ -2,6 +2,16 @@
 //!
 //! `raw` is the file as written (serde), `check` turns it into the types below and complains with key, line and
 //! remedy. Nothing outside this module sees the raw form. Refuses to know: tensors, models, files of data.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `data`, `template`, `locate`, `paths`, `foreign` | checked `[data]` and `[template]`; the tree as written; paths; other tools' names of keys |
+//! | 1 | `eval`, `raw`, `overrides`, `checking` | checked `[eval]`; the file as written; `--set`; a recipe while it is checked |
+//! | 2 | `sources`, `mixture`, `targeting` | which files a path stands for; shares; what is adapted |
+//! | 3 | `write` | back to TOML |
+//! | 4 | `schema` | the JSON Schema and the list of keys |
+//! | 5 | `typed` | the tree against the schema |
+//! | 6 | `check` | from raw to checked |
 
 mod data;
 mod template;
@@ -12,6 +22,7 @@ mod overrides;
 mod foreign;
 mod typed;
 mod paths;
+mod checking;
 mod sources;
 mod mixture;
 mod targeting;
@@ -26,7 +37,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use self::check::FIELDS;
-use self::check::Files;
+use self::checking::Files;
 pub use self::data::{
     Clean, Data, Keep, Malformed, Mixture, MixtureUnit, OverLong, Pairs, Replay, Shape, Source, Strategy, Take, Templates,
 };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::check::{Check, Files};
+use super::checking::{Check, Files};
 use crate::error::Result as Checked;
 use crate::files::unpacked_name;
 use crate::hub::{Dataset, Places, address_of};

@@ -4,6 +4,12 @@
 //! probabilities from it (Dao et al. 2022, "FlashAttention", algorithm 4). Refuses to know: caches, masks other than
 //! a first visible key, model families.
 //! Legend: `b` batch, `t` queries, `s` keys, `h` heads, `hkv` key heads, `dh` head size.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `rows`, `portable`, `half` | one row of scores; any device; whole texts in bf16 |
+//! | 1 | `block`, `decode` | a block of queries; a few queries over a cache |
+//! | 2 | `forward`, `backward` | all blocks, there and back |
 
 use std::ops::Range;
 use std::sync::OnceLock;

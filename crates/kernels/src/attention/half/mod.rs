@@ -4,6 +4,11 @@
 //! columns without a horizontal step, and every product is the tile of `tile_bf16`. Texts lie one after another; a query
 //! sees its own text up to itself (Dao et al. 2022, algorithms 1 and 4, with keys in blocks).
 //! Legend: n tokens of all texts, h heads, g key heads, e head size (even).
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `lanes` | what happens between the products |
+//! | 1 | `forward`, `backward` | all blocks, there and back |
 #![cfg(target_arch = "x86_64")]
 
 mod backward;

@@ -1,27 +1,10 @@
 //! Which shape a file has, from the columns of its rows.
 
-use serde_json::{Map, Value};
-
 use super::facts::Facts;
+use super::keys::SHAPES;
 use super::{RawRow, Reader};
 use crate::error::{Error, Result, nearest};
 use crate::recipe::{Clean, FIELDS, Shape, Take};
-
-/// The shapes, the most telling first: a file whose rows all fit several has the first of them. Each with the sets of
-/// columns of which one must be there whole.
-pub(super) const SHAPES: [(Shape, &[&[&str]]); 8] = [
-    (Shape::SuperNi, &[&["Definition", "Instances"]]),
-    (Shape::Preference, &[&["chosen", "rejected"], &["messages", "replies"], &["prompt", "replies"]]),
-    (
-        Shape::Labelled,
-        &[&["messages", "label"], &["messages", "kto_tag"], &["conversations", "kto_tag"], &["prompt", "completion", "label"]],
-    ),
-    (Shape::Messages, &[&["messages"]]),
-    (Shape::ShareGpt, &[&["conversations"]]),
-    (Shape::Alpaca, &[&["instruction", "output"]]),
-    (Shape::Completion, &[&["prompt", "completion"]]),
-    (Shape::Text, &[&["text"]]),
-];
 
 pub(super) const KNOWN: &str = "known shapes: `messages`; `conversations`; `instruction` (`input`) `output`; `prompt` \
     `completion`; `text`; `chosen` `rejected` (`prompt`); `messages` `replies`; `messages` `label`; `Definition` `Instances`. \
@@ -155,10 +138,6 @@ impl Reader<'_> {
         let why = format!("`{}` is for {}, and these rows have the shape `{}`", wrong.0, wrong.1, label(shape));
         Err(Error::data(self.path, None, why, "remove the key from the recipe's source, or name the shape that is meant"))
     }
-}
-
-pub(super) fn keys(fields: &Map<String, Value>) -> String {
-    fields.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn sets(shape: Shape) -> &'static [&'static [&'static str]] {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::detect::{SHAPES, keys};
+use super::keys::{SHAPES, keys};
 use super::{RawRow, Reader};
 use crate::recipe::Shape;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::detect::keys;
+use super::keys::keys;
 use super::{Converted, Message, RawRow, Reader, RowKind, calls, ghost, kind, loss, vicuna};
 use crate::data::read::row::Conversation;
 use crate::error::{Result, nearest};

@@ -2,8 +2,9 @@
 //!
 //! The shape is decided over the whole file. Refuses to know files, templates and tokens.
 
-mod detect;
+mod keys;
 mod facts;
+mod detect;
 mod message;
 mod calls;
 mod preference;
