@@ -3,10 +3,12 @@
 //! Weights and code are real; rows are a recipe's, or made up. Refuses to know: recipes as files, printing.
 
 pub mod gemm;
+mod made_up;
 mod memory;
 mod train;
 
-pub use train::{Report, Work, made_up_rows, train};
+pub use made_up::MadeUp;
+pub use train::{Report, Work, train};
 
 use crate::error::{Error, Result};
 use crate::files::{self, Mapped};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::column::Column;
 use super::examples::{PromptRows, Rows};
 use super::mixture::Mixture;
+use super::pack::Fill;
 use super::report::Report;
 use super::{Examples, Prompts, Renderer};
 use crate::error::Result;
@@ -25,6 +26,20 @@ pub struct Loaded {
     pub report: Report,
     /// Where the tokens are kept for the next time.
     pub kept: Option<PathBuf>,
+}
+
+impl Loaded {
+    /// How full the packed rows of a run are; `None` when the recipe does not pack. Of a mixture, those of the first epoch.
+    pub fn fill(&self, train: &recipe::Train) -> Option<Fill> {
+        train.packing.then(|| {
+            let lengths = self.train.lengths();
+            let drawn = match self.mixture.is_plain() {
+                true => lengths,
+                false => self.mixture.draws(train.seed, 0).into_iter().map(|example| lengths[example]).collect(),
+            };
+            Fill::of(&drawn, train.max_length)
+        })
+    }
 }
 
 /// How far a [`load`] is.
