@@ -111,6 +111,25 @@ pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// An adapter's directory, and what it holds or why it cannot be used.
+#[derive(Debug)]
+pub struct Found {
+    pub dir: PathBuf,
+    pub inspection: Result<Inspection>,
+}
+
+/// Every adapter that [`find`] finds, looked into.
+///
+/// # Errors
+/// [`Error::Usage`] when there is no such folder; as [`find`].
+pub fn all(dir: &Path) -> Result<Vec<Found>> {
+    if !dir.is_dir() {
+        let help = "name a folder of adapters: `lorakit adapter ls DIR`";
+        return Err(Error::usage(dir.display().to_string(), "there is no such folder", help));
+    }
+    Ok(find(dir)?.into_iter().map(|dir| Found { inspection: inspect(&dir), dir }).collect())
+}
+
 /// Takes every A with its B out of `tensors`: (path, A, B).
 fn pairs(tensors: &mut BTreeMap<String, Tensor>, dir: &Path) -> Result<Vec<(String, Tensor, Tensor)>> {
     let keys: Vec<String> = tensors.keys().filter(|key| key.contains(".lora_")).cloned().collect();

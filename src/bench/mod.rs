@@ -8,10 +8,12 @@
 //! | 1 | `train` | steps, timed |
 
 pub mod gemm;
+mod made_up;
 mod memory;
 mod train;
 
-pub use train::{Report, Work, made_up_rows, train};
+pub use made_up::MadeUp;
+pub use train::{Report, Work, train};
 
 use crate::error::{Error, Result};
 use crate::files::{self, Mapped};

@@ -4,13 +4,13 @@ use super::memory::Sampler;
 use super::{gemm, median};
 use crate::adapter::Adapter;
 use crate::data::mixture::Mixture;
-use crate::data::{Example, ExampleRef, Examples};
+use crate::data::{ExampleRef, Examples};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::model::{Model, Site, SiteKind};
 use crate::train::order::Order;
 use crate::train::{self, Control, Event, Job, Parts};
-use crate::{machine, random, recipe};
+use crate::{machine, recipe};
 
 /// What is trained for a benchmark.
 pub struct Work<'a> {
@@ -53,24 +53,6 @@ struct Timed {
     seconds: f64,
     parts: Parts,
     flops: f64,
-}
-
-/// `batch` rows of `seq` random ids, the last `trained` of each (a share) carrying loss, and the settings that train all
-/// of them in every step.
-pub fn made_up_rows(batch: usize, seq: usize, trained: f64, vocab: usize) -> (Examples, recipe::Train) {
-    let first = (((1.0 - trained) * seq as f64).round() as usize).max(1);
-    let ids = |row: u64| (0..seq as u64).map(|i| (random::indexed(row, i) % vocab as u64) as u32).collect();
-    let example =
-        |row: u64| Example { ids: ids(row), trained: (0..seq).map(|i| i >= first).collect(), source: 0, line: row as usize + 1 };
-    let settings = recipe::Train {
-        batch_size: batch,
-        max_length: seq,
-        lr: 1e-4,
-        schedule: recipe::Schedule::Constant,
-        warmup: recipe::Warmup::Steps(0),
-        ..recipe::Train::default()
-    };
-    ((0..batch as u64).map(example).collect(), settings)
 }
 
 /// Times steps of training.

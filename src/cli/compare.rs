@@ -4,19 +4,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use super::base;
+use super::{base, rows};
 use crate::adapter::Adapter;
-use crate::data::{ExampleRef, Renderer};
+use crate::conform::exchange::{Prompts, Steps};
+use crate::data::Renderer;
 use crate::device::Compute;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::model::{Adapt, Batch, Ctx};
+use crate::error::Result;
+use crate::model::Adapt;
 use crate::recipe::Base;
-use crate::train::order::Order;
-use crate::train::schedule;
 
 /// Write what it takes to compare another implementation with this one.
 #[derive(Debug, Args)]
@@ -65,35 +61,15 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Prompts {
-    prompts: Vec<Prompt>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Prompt {
-    ids: Vec<u32>,
-    #[serde(default)]
-    last_logits: Vec<f32>,
-}
-
 fn logits(model: &str, adapter: Option<&Path>, prompts: &Path, out: &Path) -> Result<()> {
-    let mut file: Prompts = serde_json::from_str(&files::read_text(prompts)?)
-        .map_err(|e| Error::data(prompts, Some(e.line()), e.to_string(), "write {\"prompts\": [{\"ids\": [1, 2]}]}"))?;
-    if file.prompts.iter().any(|p| p.ids.is_empty()) {
-        return Err(Error::data(prompts, None, "a prompt has no ids", "give each prompt at least one id"));
-    }
+    let mut prompts = Prompts::read(prompts)?;
     let base = Base { model: model.into(), fallback: None, revision: "main".into(), compute: Compute::F32 };
     let opened = base::open(&base, false)?;
     let adapter = adapter.map(|dir| Adapter::load(dir, &opened.model)).transpose()?.map(|a| a.frozen());
     let adapt: &dyn Adapt = adapter.as_ref().map_or(&(), |a| a);
-    for prompt in &mut file.prompts {
-        let batch = Batch::right_padded(&[&prompt.ids], 0);
-        let last = opened.model.forward_last(&mut Ctx::new(adapt), &batch)?; // (1, vocabulary)
-        prompt.last_logits = last.flatten_all()?.to_vec1()?;
-    }
-    files::write_atomic(out, json!(file).to_string().as_bytes())?;
-    eprintln!("logits of {} prompts in {}", file.prompts.len(), out.display());
+    prompts.answer(&opened.model, adapt)?;
+    prompts.write(out)?;
+    eprintln!("logits of {} prompts in {}", prompts.len(), out.display());
     Ok(())
 }
 
@@ -101,36 +77,12 @@ fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
     let recipe = base::recipe(recipe, set)?;
     let opened = base::open(&recipe.base, false)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let loaded = super::rows::load(&recipe, &renderer)?;
+    let loaded = rows::load(&recipe, &renderer)?;
     opened.covers(&loaded)?;
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)?;
-    let s = &recipe.train;
-    let order = Order::new(s, &loaded.mixture, &loaded.train)?;
-    let rate = |step| s.lr * schedule::factor(s.schedule, s.warmup, step, order.steps);
-    let rates: Vec<f64> = (0..order.steps).map(rate).collect();
-    let batches: Vec<_> = (0..order.steps)
-        .map(|step| {
-            let rows: Vec<ExampleRef> =
-                order.micro_batches(step).iter().flatten().flatten().map(|i| loaded.train.get(*i)).collect();
-            padded(&rows, opened.tokenizer.pad_id())
-        })
-        .collect();
+    let steps = Steps::of(&recipe.train, &loaded, opened.tokenizer.pad_id())?;
     adapter.save(&out.join("adapter"))?;
-    files::write_atomic(&out.join("batches.json"), json!({"lrs": rates, "batches": batches}).to_string().as_bytes())?;
-    eprintln!("{} steps and the untrained adapter in {}", order.steps, out.display());
+    steps.write(&out.join("batches.json"))?;
+    eprintln!("{} steps and the untrained adapter in {}", steps.len(), out.display());
     Ok(())
-}
-
-/// The rows of a step as one batch, padded on the right; label -100 carries no loss.
-fn padded(rows: &[ExampleRef], pad: u32) -> serde_json::Value {
-    let len = rows.iter().map(|r| r.ids.len()).max().unwrap_or(0);
-    let fill = |row: &ExampleRef, of: &dyn Fn(usize) -> i64, rest: i64| -> Vec<i64> {
-        (0..len).map(|i| if i < row.ids.len() { of(i) } else { rest }).collect()
-    };
-    let each = |f: &dyn Fn(&ExampleRef) -> Vec<i64>| rows.iter().map(f).collect::<Vec<_>>();
-    json!({
-        "input_ids": each(&|r| fill(r, &|i| i64::from(r.ids[i]), i64::from(pad))),
-        "labels": each(&|r| fill(r, &|i| if r.trained.get(i) { i64::from(r.ids[i]) } else { -100 }, -100)),
-        "attention_mask": each(&|r| fill(r, &|_| 1, 0)),
-    })
 }

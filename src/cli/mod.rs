@@ -16,6 +16,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
 
 pub mod adapter;
+mod adapter_lines;
 mod base;
 pub mod chat;
 pub mod compare;
@@ -33,6 +34,7 @@ mod prepare;
 mod progress;
 mod prove;
 pub mod recipe;
+mod recipe_lines;
 mod record;
 mod resume;
 mod rows;

@@ -1,15 +1,17 @@
 //! Golden cases: what PyTorch and PEFT computed, against what is computed here.
 //!
 //! A case is a directory with `expected.safetensors` beside a model (`config.json`) or an adapter
-//! (`adapter_config.json`, whose `base_model_name_or_path` is relative to it).
+//! (`adapter_config.json`, whose `base_model_name_or_path` is relative to it). [`exchange`] writes what such an
+//! implementation needs to be compared on a whole run.
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `compare` | the expected tensors |
+//! | 0 | `compare`, `exchange` | the expected tensors; what another implementation needs for a whole run |
 //! | 1 | `model_case`, `adapter_case` | what is computed of a model and of an adapter |
 
 mod adapter_case;
 mod compare;
+pub mod exchange;
 mod model_case;
 
 use std::path::{Path, PathBuf};

@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::Variant;
 use super::seeds::Instance;
+use super::settings::Variant;
 
 /// Fewer or more words in an instruction are too few or too many.
 const WORDS: std::ops::RangeInclusive<usize> = 4..=150;

@@ -1,9 +1,14 @@
 //! Who answers: a model on this machine, or one behind an address.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::ask::Request;
+use crate::data::Tokenizer;
 use crate::error::Result;
+use crate::files;
+use crate::model::resolve::{self, Places};
 
 /// An answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +29,13 @@ pub enum Style {
     Completion,
 }
 
+impl Style {
+    /// A message where the model has a chat template.
+    pub fn own(tokenizer: &Tokenizer) -> Style {
+        if tokenizer.chat_template().is_some() { Style::Chat } else { Style::Completion }
+    }
+}
+
 /// Who answered, for the provenance of every row. Holds no key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -38,6 +50,21 @@ pub struct Identity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     pub style: Style,
+}
+
+impl Identity {
+    /// Of a model on this machine: its name, the file or folder of its weights, and the folder of an adapter on it.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when weights cannot be read.
+    pub fn of_files(model: String, weights: &Path, adapter: Option<&Path>, style: Style) -> Result<Identity> {
+        // One file, or the index that names the shards.
+        let places = [weights.to_path_buf(), weights.join("model.safetensors"), weights.join("model.safetensors.index.json")];
+        let weights = places.into_iter().find(|path| path.is_file());
+        let base_sha256 = weights.map(|path| resolve::sha256(&Places::from_env(), &path)).transpose()?;
+        let adapter = adapter.map(|dir| files::sha256_file(&dir.join("adapter_model.safetensors")));
+        Ok(Identity { model, base_sha256, adapter_sha256: adapter.transpose()?, url: None, style })
+    }
 }
 
 /// Whether to go on; its error ends the work.

@@ -28,11 +28,10 @@ mod parse;
 mod pool;
 mod run;
 mod seeds;
+mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
-
-use serde::{Deserialize, Serialize};
 
 pub use ask::{Choice, Request};
 pub use filter::Reason;
@@ -40,47 +39,7 @@ pub use generator::{Generator, GoOn, Identity, Reply, Style};
 pub use http::{Endpoint, Http};
 pub use local::Local;
 pub use pool::{Pool, Similar};
-pub use run::{Ended, Goal, Progress, Summary, run};
+pub use run::{Ended, Progress, Summary, run};
 pub use seeds::{Instance, SeedTask, Seeds};
+pub use settings::{Goal, Settings, Variant};
 pub use store::{Stage, Store};
-
-/// Which way rows are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Variant {
-    SelfInstruct,
-    Alpaca,
-}
-
-/// What the rows of a run depend on, beside the seeds and the generator.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    pub variant: Variant,
-    pub seed: u64,
-    /// Requests for instructions (or tasks) before what came is judged and may be shown itself.
-    pub per_round: usize,
-    /// Instances kept of one instruction.
-    pub instances: usize,
-    /// ROUGE-L from which an instruction is too similar to another: 0.7.
-    pub threshold: f64,
-    /// Requests that a local model works on at once, which decides the last bits of its sums.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<usize>,
-    /// For instructions, and for whole tasks.
-    pub tasks: Choice,
-    /// For instances.
-    pub answers: Choice,
-}
-
-impl Settings {
-    /// The papers' settings, with `max_new_tokens` of their scripts.
-    pub fn of(variant: Variant) -> Settings {
-        let choice = |temperature, top_p, max_new_tokens| Choice { temperature, top_p, repetition_penalty: 1.0, max_new_tokens };
-        let tasks = match variant {
-            Variant::SelfInstruct => choice(0.7, 0.5, 1024),
-            Variant::Alpaca => choice(1.0, 1.0, 3072),
-        };
-        let answers = choice(0.0, 1.0, 350);
-        Settings { variant, seed: 0, per_round: 8, instances: 5, threshold: 0.7, batch: None, tasks, answers }
-    }
-}

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use super::ask::{self, Choice, Request};
 use super::filter::{self, Reason};
 use super::generator::{Generator, GoOn};
+use super::parse;
 use super::pool::{Pool, Similar};
 use super::seeds::{Instance, SeedTask, Seeds};
+use super::settings::{Goal, Settings, Variant};
 use super::store::{Kept, Key, Stage, Store};
-use super::{Settings, Variant, parse};
 use crate::error::{Error, Result};
 use crate::random;
 
@@ -27,14 +28,6 @@ const KIND: usize = 4;
 const EXAMPLES: usize = 4;
 /// Tokens for a yes or no.
 const YES: usize = 8;
-
-/// When to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Goal {
-    pub rows: usize,
-    /// Rounds in a row that may bring no row.
-    pub patience: u64,
-}
 
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

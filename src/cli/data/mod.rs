@@ -1,27 +1,39 @@
 //! `lorakit data`: one file a verb.
 
+mod account;
 mod check;
+mod context_lines;
 mod curate;
-mod kept;
+mod curate_values;
+mod curated;
+mod draw_args;
+mod examples;
+mod generator_args;
+mod html;
+mod looking;
+mod making;
 mod page;
 mod paint;
+mod phrases;
 mod plots;
 mod prepare;
 mod render;
+mod report_text;
+mod rows_args;
 mod shares;
 mod show;
 mod show_page;
 mod synthesize;
+mod synthesized;
 
 use clap::{Args, Subcommand};
 
-use crate::data::Tokenizer;
+use crate::data::{Loaded, Tokenizer};
 use crate::error::Result;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Train};
+use crate::train::pack::Fill;
 
 pub(super) use shares::{drawn, planned};
-pub(super) use show::fill;
-pub use show::show;
 
 /// Look at training data as the model will see it, and make some.
 #[derive(Debug, Args)]
@@ -59,4 +71,16 @@ pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Resu
         Verb::Curate(args) => curate::run(args),
         Verb::Synthesize(args) => synthesize::run(args),
     }
+}
+
+/// As [`Loaded::fill`].
+pub(super) fn fill(train: &Train, loaded: &Loaded) -> Option<Fill> {
+    train.packing.then(|| {
+        let lengths = loaded.train.lengths();
+        let drawn = match loaded.mixture.is_plain() {
+            true => lengths,
+            false => loaded.mixture.draws(train.seed, 0).into_iter().map(|example| lengths[example]).collect(),
+        };
+        Fill::of(&drawn, train.max_length)
+    })
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::show::{account, fill};
+use super::account::account;
+use super::shares::planned;
 use crate::cli::rows;
 use crate::data::{Renderer, Tokenizer};
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ pub(super) fn run(args: &PrepareArgs, open: impl Fn(&Recipe) -> Result<Tokenizer
     let renderer = Renderer::new(open(&recipe)?, &recipe.template)?;
     let started = Instant::now();
     let loaded = rows::load(&recipe, &renderer)?;
-    let packed = fill(&recipe.train, &loaded);
+    let packed = super::fill(&recipe.train, &loaded);
     let steps = Order::new(&recipe.train, &loaded.mixture, &loaded.train)?.steps;
     let (seconds, report) = (started.elapsed().as_secs_f64(), &loaded.report);
     let (kept, tokens) = (&loaded.kept, report.train.tokens + report.heldout.tokens);
@@ -61,7 +62,7 @@ pub(super) fn run(args: &PrepareArgs, open: impl Fn(&Recipe) -> Result<Tokenizer
         format!(
             "{}{}{packed}{steps} steps\n{} rows, {tokens} tokens in {seconds:.1} s; {kept}\n",
             account(report),
-            super::planned(&loaded.mixture),
+            planned(&loaded.mixture),
             report.rows_read()
         )
     };

@@ -2,51 +2,42 @@
 //!
 //! Refuses to know how rows are read.
 
-use std::fmt::Write;
+use minijinja::context;
+use minijinja::value::Value;
 
-use super::plots::escape;
+use super::html;
 use crate::data::{Piece, Shown};
-
-const STYLE: &str = "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
-    pre{white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.5 ui-monospace,monospace}article{border:1px solid #8886;border-radius:6px;\
-    padding:.2rem .9rem;margin:1rem 0}article.rejected,article.undesirable{border-left:5px solid #c55}article.chosen,article.desirable{border-left:5px \
-    solid #5a5}.template{opacity:.55}.system{background:#a8a8}.user{background:#58c4}.assistant{background:#5a54}.tool{background:#d924}\
-    .other{background:#8884}mark{background:none;color:inherit;text-decoration:underline 2px #2a2;font-weight:600}</style>";
+use crate::error::Result;
 
 /// The page; `account` is what became of all rows.
-pub(super) fn page(rows: &[Shown], account: &str) -> String {
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Rows as the model sees them</title>{STYLE}</head><body>\n\
-         <h1>Rows as the model sees them</h1>\n<p>Said by <span class=\"system\">system</span>, <span class=\"user\">user</span>, \
-         <span class=\"assistant\">assistant</span>, <span class=\"tool\">tool</span>, <span class=\"other\">others</span>; \
-         <span class=\"template\">the template's own</span>; <mark>what is learnt</mark>.</p>\n"
-    );
-    for row in rows {
-        let side = row.side.unwrap_or_default();
-        let name = if side.is_empty() { String::new() } else { format!(", {side}") };
-        let path = escape(&row.path.display().to_string());
-        let _ = writeln!(
-            out,
-            "<article class=\"{side}\"><p>{path}:{}{name}: {} tokens, {} learnt</p><pre>{}</pre></article>",
-            row.line,
-            row.tokens,
-            row.trained,
-            row.pieces.iter().map(piece).collect::<String>()
-        );
-    }
-    format!("{out}<h2>All rows</h2><pre>{}</pre></body></html>\n", escape(account))
+///
+/// # Errors
+/// As [`html::page`].
+pub(super) fn page(rows: &[Shown], account: &str) -> Result<String> {
+    let rows: Vec<Value> = rows.iter().map(row).collect();
+    html::page(include_str!("show_page.html"), &context! { rows, account })
 }
 
-fn piece(piece: &Piece) -> String {
-    let (text, role) = (escape(&piece.text), piece.role.as_deref().unwrap_or("template"));
+fn row(row: &Shown) -> Value {
+    context! {
+        side => row.side.unwrap_or_default(),
+        path => row.path.display().to_string(),
+        line => row.line,
+        tokens => row.tokens,
+        trained => row.trained,
+        pieces => row.pieces.iter().map(piece).collect::<Vec<_>>(),
+    }
+}
+
+fn piece(piece: &Piece) -> Value {
+    let role = piece.role.as_deref().unwrap_or("template");
     let class = match role {
         "template" | "system" | "user" | "assistant" | "tool" => role,
         // Plain text is learnt as an answer is.
         "text" => "assistant",
         _ => "other",
     };
-    let text = if piece.trained { format!("<mark>{text}</mark>") } else { text };
-    format!("<span class=\"{class}\" title=\"{}\">{text}</span>", escape(role))
+    context! { class, role, trained => piece.trained, text => &piece.text }
 }
 
 #[cfg(test)]
@@ -63,7 +54,7 @@ mod tests {
             piece(Some("narrator\""), false, "x"),
         ];
         let row = Shown { path: "a.jsonl".into(), line: 3, side: Some("rejected"), tokens: 5, trained: 2, pieces };
-        let page = page(&[row], "1 of 1 rows <are> used");
+        let page = page(&[row], "1 of 1 rows <are> used").unwrap();
         for part in [
             "<article class=\"rejected\"><p>a.jsonl:3, rejected: 5 tokens, 2 learnt</p>",
             "<span class=\"template\" title=\"template\">&lt;|im_start|&gt;</span>",

@@ -9,6 +9,7 @@
 //! small (facts and a band of hashes, about 200 bytes a row); words go to a temporary file.
 //! Refuses to know templates, tokenizers and models, and how a report is shown (`cli::data`).
 
+mod named;
 mod rows;
 mod words;
 mod spill;
@@ -24,10 +25,17 @@ mod scan;
 mod best;
 mod choose;
 mod report;
+mod account;
+mod out;
+mod kept;
 
+pub use account::account;
 pub use choose::{Choice, Removed, Why, Wishes, choose};
 pub use flaw::Flaw;
+pub use kept::Kept;
 pub use leaks::Leak;
+pub use named::{files_of, is_recipe};
+pub use out::Out;
 pub use pii::{Pii, mask};
 pub use quality::Quality;
 pub use report::{Copies, CopyOf, Distribution, Findings, Leaks, Low, Scores, Spread, Summary, VerbCount, summary};

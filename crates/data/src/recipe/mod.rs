@@ -27,6 +27,7 @@ mod sources;
 mod mixture;
 mod targeting;
 mod eval;
+mod list;
 mod check;
 mod write;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use self::data::{
     Clean, Data, Keep, Malformed, Mixture, MixtureUnit, OverLong, Pairs, Replay, Shape, Source, Strategy, Take, Templates,
 };
 pub use self::eval::{Eval, EvalSet};
+pub use self::list::{Listed, list};
 use self::locate::Written;
 pub use self::schema::{KeyDoc, keys, schema};
 pub use self::sources::{in_folder, is_pattern, matching, origin};

@@ -8,50 +8,52 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::cli::progress::{Progress, Unit};
-use crate::cli::stop;
-use crate::curate::{self, Choice, File, Raw, Settings};
+use super::{Choice, Out, Raw, Settings, mask_row, raw_rows};
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::origin;
 
 /// The column that says where a kept row comes from.
-pub(super) const FROM: &str = "curated_from";
+const FROM: &str = "curated_from";
 
-/// Where it goes: the name of the file, and the file.
-type To<'a> = (&'a Path, &'a mut dyn Write);
+/// Where rows go, and who hears how many of a source are written; its error ends the work.
+struct Sink<'a> {
+    path: &'a Path,
+    file: &'a mut dyn Write,
+    tick: &'a mut dyn FnMut(usize) -> Result<()>,
+}
 
 /// What is written.
-pub(super) struct Kept<'a> {
-    pub(super) settings: &'a Settings,
-    pub(super) choice: &'a Choice,
+pub struct Kept<'a> {
+    pub settings: &'a Settings,
+    pub choice: &'a Choice,
     /// Whether personal data is masked.
-    pub(super) mask: bool,
+    pub mask: bool,
 }
 
 impl Kept<'_> {
     /// Writes all rows into one file, or a file a source into a folder, and says how many places were masked. A crash or a stop
-    /// leaves what was there before.
+    /// leaves what was there before. `tick` hears how many rows of a source are written.
     ///
     /// # Errors
-    /// A source has changed since it was looked at; writing failed; the user asked to stop.
-    pub(super) fn write(&self, out: &Path, folder: bool) -> Result<usize> {
-        let mut progress = Progress::new("writing", self.choice.rows_kept() as u64, Unit::Items);
-        let mut tick = |rows: usize| {
-            progress.set(rows as u64, "");
-            stop::go_on()
-        };
-        if !folder {
-            return files::write_atomic_with(out, |file| self.all((out, file), &mut tick));
+    /// No row is left; a source has changed since it was looked at; writing failed; what `tick` returns.
+    pub fn write(&self, out: &Out, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
+        self.some(&out.path)?;
+        let path = &out.path;
+        if !out.folder() {
+            return files::write_atomic_with(path, |file| {
+                let mut sink = Sink { path, file, tick };
+                (0..self.settings.sources.len()).map(|index| self.source(index, &mut sink)).sum()
+            });
         }
         let mut masked = 0;
-        files::write_dir_atomic(out, |dir| {
+        files::write_dir_atomic(path, |dir| {
             for (index, name) in names(self.settings).iter().enumerate() {
                 // A file whose rows are all gone would be refused when it is read.
                 if self.choice.kept[index].contains(&true) {
-                    let path = dir.join(name);
-                    masked += files::write_atomic_with(&path, |file| self.source(index, (&path, file), &mut tick))?;
+                    let path = &dir.join(name);
+                    masked += files::write_atomic_with(path, |file| self.source(index, &mut Sink { path, file, tick }))?;
                 }
             }
             Ok(())
@@ -59,24 +61,29 @@ impl Kept<'_> {
         Ok(masked)
     }
 
-    fn all(&self, (path, out): To<'_>, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
-        (0..self.settings.sources.len()).map(|index| self.source(index, (path, &mut *out), tick)).sum()
+    fn some(&self, out: &Path) -> Result<()> {
+        if self.choice.rows_kept() > 0 {
+            return Ok(());
+        }
+        let counts: Vec<_> = self.choice.by_reason().into_iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        let why = format!("no row would be left: {}", counts.join(", "));
+        Err(Error::usage(out.display().to_string(), why, "ask for less to be dropped"))
     }
 
-    fn source(&self, index: usize, (path, out): To<'_>, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
+    fn source(&self, index: usize, sink: &mut Sink<'_>) -> Result<usize> {
         let (source, kept) = (&self.settings.sources[index], &self.choice.kept[index]);
         let (mut seen, mut masked, mut written) = (0, 0, 0);
         let keep = |i: usize| {
             seen = seen.max(i + 1);
             kept.get(i).copied().unwrap_or(false)
         };
-        curate::raw_rows(source, Split::Train, keep, |mut row| {
+        raw_rows(source, Split::Train, keep, |mut row| {
             if self.mask {
-                masked += curate::mask_row(&mut row);
+                masked += mask_row(&mut row);
             }
-            writeln!(out, "{}", line(&source.path, row)).map_err(Error::io("write", path))?;
+            writeln!(sink.file, "{}", line(&source.path, row)).map_err(Error::io("write", sink.path))?;
             written += 1;
-            if written % 1024 == 0 { tick(written) } else { Ok(()) }
+            if written % 1024 == 0 { (sink.tick)(written) } else { Ok(()) }
         })?;
         if seen != kept.len() {
             let why = format!("the file had {} rows at first and has {seen} now", kept.len());
@@ -112,27 +119,6 @@ fn names(settings: &Settings) -> Vec<String> {
         tries.find(|name| taken.insert(name.clone())).unwrap_or_default()
     };
     settings.sources.iter().map(|s| &s.path).map(name).collect()
-}
-
-/// Rows of differing shapes do not go into one file: it would not be read again.
-///
-/// # Errors
-/// Two sources that differ, named.
-pub(super) fn one_shape(out: &Path, files: &[File], settings: &Settings) -> Result<()> {
-    let Some((first, source)) = files.first().zip(settings.sources.first()) else { return Ok(()) };
-    let differs = |(file, s): &(&File, &crate::recipe::Source)| file.shape != first.shape || s.columns != source.columns;
-    match files.iter().zip(&settings.sources).find(differs) {
-        None => Ok(()),
-        Some((other, _)) => {
-            let (a, b) = (first.path.display(), other.path.display());
-            let why = format!("{a} and {b} have differing shapes or columns and cannot be one file");
-            Err(Error::usage(
-                out.display().to_string(),
-                why,
-                "name a folder with --out (a name without an ending): it gets a file each",
-            ))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,36 @@
+//! `lorakit bench train | gemm`: how fast this machine trains, and its limit. One file a verb.
+
+mod gemm;
+mod tables;
+mod train;
+mod values;
+
+use clap::{Args, Subcommand};
+
+use crate::error::Result;
+
+/// Time training steps, on made-up rows or a recipe's, or the matrix products alone.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Steps of training: tokens a second, memory, share of the machine's limit
+    Train(train::TrainArgs),
+    /// The machine's limit for products with frozen matrices, and what a model's own reach of it
+    Gemm(gemm::GemmArgs),
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Whatever is wrong with the model or the arguments.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    match &args.verb {
+        Verb::Train(args) => train::run(args),
+        Verb::Gemm(args) => gemm::run(args),
+    }
+}

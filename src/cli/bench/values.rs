@@ -1,0 +1,25 @@
+//! Values of the arguments: a precision, targets.
+
+use std::convert::Infallible;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::device::Compute;
+use crate::recipe::Targets;
+
+/// A precision by its name.
+pub(super) fn precision() -> impl TypedValueParser<Value = Compute> {
+    PossibleValuesParser::new(["auto", "f32", "bf16"]).map(|name| match name.as_str() {
+        "f32" => Compute::F32,
+        "bf16" => Compute::Bf16,
+        _ => Compute::Auto,
+    })
+}
+
+/// Names separated by commas, or all-linear.
+pub(super) fn targets(text: &str) -> Result<Targets, Infallible> {
+    Ok(match text {
+        "all-linear" => Targets::AllLinear,
+        _ => Targets::Names(text.split(',').map(|t| t.trim().to_string()).collect()),
+    })
+}

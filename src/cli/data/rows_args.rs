@@ -1,0 +1,70 @@
+//! The arguments that name rows: a recipe, or files, and how they are looked at.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::base;
+use crate::curate::{Settings, files_of, is_recipe};
+use crate::error::Result;
+use crate::recipe::{Malformed, Source};
+
+/// Which rows, and how they are looked at.
+#[derive(Debug, Args)]
+pub(super) struct RowsArgs {
+    /// A recipe, or files of rows: paths, folders, patterns, data sets of the hub (hf://datasets/…), - for standard input
+    #[arg(required = true, value_name = "RECIPE|FILE")]
+    what: Vec<PathBuf>,
+    /// Rows of this similarity or more are near copies (0 to 1: the weight of the words that both have)
+    #[arg(long, value_name = "S", default_value_t = 0.7, value_parser = share)]
+    pub(super) near: f32,
+    /// Files of rows to be judged by (any shape), besides the recipe's held-out ones
+    #[arg(long, value_name = "FILE", num_args = 1)]
+    against: Vec<PathBuf>,
+    /// Words of a run that makes a row a leak
+    #[arg(long, value_name = "N", default_value_t = 13, value_parser = clap::value_parser!(u16).range(3..=100))]
+    ngram: u16,
+    /// Leave out rows that cannot be read, and count them, in place of ending with the first (a recipe says it with `malformed`)
+    #[arg(long)]
+    skip_malformed: bool,
+    /// The file's name of a column, e.g. --column instruction=question
+    #[arg(long = "column", value_name = "OURS=THEIRS", value_parser = column)]
+    columns: Vec<(String, String)>,
+}
+
+fn share(text: &str) -> std::result::Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(x) if x > 0.0 && x <= 1.0 => Ok(x),
+        _ => Err("must be a number above 0 and at most 1, e.g. 0.7".into()),
+    }
+}
+
+fn column(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((ours, theirs)) if !ours.is_empty() && !theirs.is_empty() => Ok((ours.into(), theirs.into())),
+        _ => Err("write our field, =, the file's column, e.g. instruction=question".into()),
+    }
+}
+
+impl RowsArgs {
+    /// What the arguments name.
+    ///
+    /// # Errors
+    /// What is wrong with the recipe; no rows are where they were named.
+    pub(super) fn settings(&self) -> Result<Settings> {
+        let (mut settings, against) = (Settings { ngram: self.ngram.into(), ..Settings::default() }, &self.against);
+        match self.what.as_slice() {
+            [one] if is_recipe(one) => {
+                let recipe = base::recipe(one, &[])?;
+                (settings.sources, settings.heldout) = (recipe.data.train, recipe.data.heldout);
+            }
+            named => {
+                let malformed = if self.skip_malformed { Malformed::Drop } else { Malformed::Error };
+                let source = |path: PathBuf| Source { path, columns: self.columns.clone(), malformed, ..Source::default() };
+                settings.sources = files_of(named, base::dataset)?.into_iter().map(source).collect();
+            }
+        }
+        settings.against = files_of(against, base::dataset)?;
+        Ok(settings)
+    }
+}

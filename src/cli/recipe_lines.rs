@@ -1,0 +1,57 @@
+//! Recipes in lines: a folder of them, the verdict on one, and every key.
+//!
+//! Refuses to know how recipes are read.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::recipe::{KeyDoc, Listed, Method, Recipe};
+
+/// The recipes of a folder, each with what it is about.
+pub(super) fn listed(dir: &Path, recipes: &[Listed]) -> String {
+    if recipes.is_empty() {
+        return format!("no .toml file in {}\n", dir.display());
+    }
+    let width = recipes.iter().map(|r| r.path.display().to_string().len()).max().unwrap_or(0);
+    let line = |r: &Listed| format!("{:width$}  {}", r.path.display().to_string(), r.about).trim_end().to_string() + "\n";
+    recipes.iter().map(line).collect()
+}
+
+/// The same as a JSON list.
+pub(super) fn listed_json(recipes: &[Listed]) -> String {
+    let list: Vec<_> = recipes.iter().map(|r| json!({"recipe": r.path, "about": r.about})).collect();
+    pretty(&list.into())
+}
+
+/// A recipe that is fine, in a line.
+pub(super) fn verdict(recipe: &Recipe) -> String {
+    let method = match recipe.adapter.method {
+        Method::Lora => "LoRA",
+        Method::RsLora => "rsLoRA",
+    };
+    let length = match recipe.train.steps {
+        Some(steps) => format!("{steps} steps"),
+        None if recipe.train.epochs == 1.0 => "1 epoch".to_string(),
+        None => format!("{} epochs", recipe.train.epochs),
+    };
+    format!(
+        "OK {}: {method} of rank {} on {}, {length} over {} file(s), adapter to {}\n",
+        recipe.path.display(),
+        recipe.adapter.rank,
+        recipe.base.model,
+        recipe.data.train.len(),
+        recipe.output.dir.display(),
+    )
+}
+
+/// A key, what may be written, its default and its meaning.
+pub(super) fn key_line(key: &KeyDoc) -> String {
+    let default = key.default.as_ref().map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    format!("{}: {}{default}\n    {}\n", key.key, key.expects, key.doc)
+}
+
+/// JSON for people to read.
+pub(super) fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
