@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::prepare::{self, Prepared};
 use super::{base, print};
 use crate::adapter::Adapter;
 use crate::bench::gemm::{self, Gemm, Rate, Shape};
 use crate::bench::{self, Report, Work};
 use crate::device::Compute;
 use crate::error::{Error, Result};
+use crate::job::Prepared;
 use crate::recipe::{self, Base};
 
 /// Time training steps, on made-up rows or a recipe's, or the matrix products alone.
@@ -164,7 +164,7 @@ fn train(args: &TrainArgs) -> Result<()> {
 /// Steps of a recipe: its rows in its order, its batches, its adapter.
 fn of_recipe(args: &TrainArgs, path: &Path) -> Result<Report> {
     let recipe = base::recipe(path, &args.set)?;
-    let Prepared { opened, loaded, adapter, .. } = prepare::prepare(&recipe, args.json)?;
+    let Prepared { opened, loaded, adapter, .. } = base::prepare(&recipe, args.json)?;
     bench::train(&Work {
         model: &opened.model,
         adapter: &adapter,

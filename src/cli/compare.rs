@@ -101,7 +101,7 @@ fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
     let recipe = base::recipe(recipe, set)?;
     let opened = base::open(&recipe.base, false)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let loaded = super::rows::load(&recipe, &renderer)?;
+    let loaded = base::rows(&recipe, &renderer)?;
     opened.covers(&loaded)?;
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)?;
     let s = &recipe.train;

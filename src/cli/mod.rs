@@ -8,25 +8,22 @@
 pub mod adapter;
 mod base;
 pub mod chat;
+mod commands;
 pub mod compare;
 pub mod bench;
 pub mod conform;
-mod conversation;
 pub mod data;
 pub mod doctor;
 pub mod estimate;
 pub mod eval;
+mod forecast;
 pub mod generate;
+mod lines;
 mod machine;
 pub mod merge;
-mod prepare;
 mod progress;
-mod prove;
 pub mod recipe;
-mod record;
-mod resume;
-mod rows;
-mod said;
+mod screen;
 mod stop;
 mod talk;
 pub mod train;
@@ -93,7 +90,7 @@ pub enum Outcome {
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
-    prepare::start();
+    base::started();
     crate::kernels::cpu::quiet_candle_pool();
     let outcome = run(&Cli::parse());
     crate::piped::forget();

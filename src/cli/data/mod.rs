@@ -20,7 +20,6 @@ use crate::error::Result;
 use crate::recipe::Recipe;
 
 pub(super) use shares::{drawn, planned};
-pub(super) use show::fill;
 pub use show::show;
 
 /// Look at training data as the model will see it, and make some.

@@ -8,11 +8,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{paint, show_page};
-use crate::cli::rows;
-use crate::data::pack::Fill;
+use crate::cli::base;
 use crate::data::{self, Counts, ExampleRef, Loaded, Long, Piece, Reason, Renderer, Report, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::job::packing;
 use crate::recipe::{self, Recipe};
 
 /// Print rendered examples with their trained tokens marked, and what became of every row.
@@ -39,16 +39,16 @@ pub(super) struct ShowArgs {
 /// What is wrong with the recipe, the tokenizer or the data; writing to standard output failed.
 pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
     let ShowArgs { recipe, n, json, html, set } = args;
-    let recipe = crate::cli::base::recipe(recipe, set)?;
+    let recipe = base::recipe(recipe, set)?;
     let tokenizer = open(&recipe)?;
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
-    let loaded = rows::load(&recipe, &renderer)?;
+    let loaded = base::rows(&recipe, &renderer)?;
     if let Some(path) = html {
         let turns = data::turns(&recipe.data, &renderer, recipe.train.seed, *n)?;
         files::write_atomic(path, show_page::page(&turns, &account(&loaded.report)).as_bytes())?;
     }
     let mut out = std::io::stdout().lock();
-    let fill = fill(&recipe.train, &loaded);
+    let fill = packing(&recipe.train, &loaded);
     if *json {
         let mut line = as_json(&loaded, &tokenizer, *n)?;
         line["packing"] = json!(fill);
@@ -96,19 +96,6 @@ pub fn show(
     }
     write(out, &text)?;
     write(out, &account(&loaded.report))
-}
-
-/// How full the packed rows of a run are; `None` when the recipe does not pack.
-/// Of a mixture, those of the first epoch.
-pub(in crate::cli) fn fill(train: &recipe::Train, loaded: &Loaded) -> Option<Fill> {
-    train.packing.then(|| {
-        let lengths = loaded.train.lengths();
-        let drawn = match loaded.mixture.is_plain() {
-            true => lengths,
-            false => loaded.mixture.draws(train.seed, 0).into_iter().map(|example| lengths[example]).collect(),
-        };
-        Fill::of(&drawn, train.max_length)
-    })
 }
 
 /// The text of an example, cut where training begins and ends.
