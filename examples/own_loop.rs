@@ -1,16 +1,16 @@
-//! A training loop of one's own: batches, loss, gradients and optimiser are plain calls.
+//! A training loop of one's own: loss with gradients, and the optimiser, are plain calls.
 //!
 //! `cargo run --release --example own_loop [BASE]`; without a base, a tiny random one of this repository.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::path::Path;
 
-use lorakit::Result;
 use lorakit::adapter::Adapter;
 use lorakit::device::{self, Compute};
-use lorakit::model::{Batch, Ctx, Model, Targets, text};
+use lorakit::model::{Model, Recompute, Workspace, text};
 use lorakit::recipe::Recipe;
 use lorakit::train::optim::{AdamW, Settings, norm};
+use lorakit::{Error, Result};
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/models/llama");
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/recipe.toml");
@@ -25,18 +25,24 @@ pub(crate) fn run(base: &Path, steps: usize) -> Result<Vec<f32>> {
     let mut optim = AdamW::new(adapter.params())?;
 
     let rows = TEXTS.iter().map(|t| tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
-    let batch = Batch::right_padded(&rows, tokenizer.pad_id());
-    let targets = Targets::shifted(&batch, |row, i| i < rows[row].len()); // everything but the padding
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let predicted: usize = rows.iter().map(|row| row.len() - 1).sum();
+    let mut room = Workspace::new(Recompute::Never); // memory that steps share
 
     let mut losses = Vec::new();
     for step in 0..steps {
         let adapt = adapter.training(1, step as u64, 0); // with dropout, if the recipe says so
-        let loss = (model.loss_sum(&mut Ctx::new(&adapt), &batch, &targets)? / targets.len() as f64)?;
-        let grads = loss.backward()?;
-        let grads: Vec<_> = adapter.params().iter().map(|p| grads.get(&p.var).cloned()).collect();
+        let found = model.direct_gradients(&mut room, &adapt, &rows, &|row, i| i < rows[row].len(), 1.0 / predicted as f64)?;
+        let found = found.ok_or_else(|| Error::usage("own_loop", "the base is not covered", "use `Model::loss_sum` there"))?;
+        let mut grads = vec![None; adapter.params().len()];
+        for (site, a, b) in found.pairs {
+            if let Some((at_a, at_b)) = adapter.param_indices(site) {
+                (grads[at_a], grads[at_b]) = (Some(a), Some(b));
+            }
+        }
         let settings = Settings::new(&recipe.train, 5e-3, norm(&grads)?); // clips as the recipe says
         optim.step(adapter.params(), &grads, &settings)?;
-        losses.push(loss.to_scalar()?);
+        losses.push(found.loss as f32);
     }
     Ok(losses)
 }

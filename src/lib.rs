@@ -23,7 +23,8 @@
 //! | 6 | [`generate`] | KV cache, sampling, batches |
 //! | 7 | [`train`], [`eval`], [`artifact`], [`synth`] | each its own job; none uses another |
 //! | 8 | [`conform`], [`bench`], [`estimate`] | golden cases; how fast this machine trains; what a run will take |
-//! | 9 | [`cli`] | one file a verb |
+//! | 9 | [`job`] | whole jobs with their events: train, evaluate, merge, estimate, answer |
+//! | 10 | [`cli`] | one file a verb |
 //!
 //! # Invariants
 //! 1. The adapter is an argument of `forward`, never surgery on the model; a `Model` holds no trainable variable.
@@ -47,6 +48,7 @@ pub mod synth;
 pub mod conform;
 pub mod bench;
 pub mod estimate;
+pub mod job;
 pub mod cli;
 
 pub use error::{Error, Result};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{base, rows};
+use super::base;
 use crate::adapter::Adapter;
 use crate::conform::exchange::{Prompts, Steps};
 use crate::data::Renderer;
@@ -77,7 +77,7 @@ fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
     let recipe = base::recipe(recipe, set)?;
     let opened = base::open(&recipe.base, false)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let loaded = rows::load(&recipe, &renderer)?;
+    let loaded = base::rows(&recipe, &renderer)?;
     opened.covers(&loaded)?;
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)?;
     let steps = Steps::of(&recipe.train, &loaded, opened.tokenizer.pad_id())?;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{base, prove};
-use crate::adapter::Adapter;
-use crate::data::Renderer;
+use super::base;
+use super::screen::Screen;
 use crate::error::Result;
+use crate::job;
 
 /// Held-out loss, perplexity, exact match and ROUGE-L of the base and of an adapter, by task and with intervals
 #[derive(Debug, Args)]
@@ -30,20 +30,14 @@ pub struct EvalArgs {
 /// Whatever is wrong with the recipe, base, adapter or data.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let recipe = base::recipe(&args.recipe, &args.set)?;
-    let opened = base::open(&recipe.base, args.json)?;
-    let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let adapter = Adapter::load(&args.adapter, &opened.model)?;
-    let loaded = super::rows::load(&recipe, &renderer)?;
-    opened.covers(&loaded)?;
-    let sets = prove::sets(&recipe, &opened, &renderer)?;
-    let proof = prove::measure(&recipe, &opened, &renderer, (&loaded, &sets), &adapter)?;
+    let done = job::evaluate(&recipe, &args.adapter, &mut Screen::new(args.json).listener())?;
     if args.json {
-        let mut line = proof.json();
+        let mut line = done.evaluation.json();
         line["adapter_dir"] = serde_json::json!(args.adapter);
         println!("{line}");
         return Ok(());
     }
-    println!("{}", proof.table());
-    println!("{}", prove::before_and_after(&proof.samples(recipe.eval.samples, &opened, &loaded)?));
+    println!("{}", done.evaluation.table());
+    println!("{}", job::before_and_after(&done.samples(recipe.eval.samples)?));
     Ok(())
 }

@@ -1,16 +1,13 @@
 //! `lorakit generate`: one answer, streamed to standard output.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
-use super::said::Said;
-use super::talk::{self, AnswerArgs, BaseArgs, Speaker};
-use crate::data::{Message, Tokenizer};
+use super::talk::{self, AnswerArgs, BaseArgs};
 use crate::error::Result;
-use crate::generate::{Limits, Session, TextStream};
+use crate::job::{self, Control, JobEvent, Question};
 
 /// Continue a text or answer a message.
 #[derive(Debug, Args)]
@@ -46,41 +43,24 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let adapters: Vec<(String, PathBuf)> = args.adapter.iter().map(|dir| ("adapter".to_string(), dir.clone())).collect();
     let (opened, speakers) = talk::open(&args.base, &adapters, args.json)?;
     let Some(speaker) = speakers.last() else { unreachable!("the base is always among the speakers") };
-    let ids = args.ids(speaker, &opened.tokenizer)?;
-    // The text of a chat's answer begins anew; a continued one begins where the prompt ends.
-    let before = if args.prompt.is_some() { ids.as_slice() } else { &[] };
-    let stop = if args.prompt.is_some() { opened.tokenizer.eos_ids().to_vec() } else { speaker.renderer.stop_ids() };
-    let limits = Limits { max_new_tokens: args.answer.max_new_tokens, stop };
-    let room = talk::room(&opened.model, ids.len(), limits.max_new_tokens);
+    let question = match &args.chat {
+        Some(message) => Question::Chat { system: args.system.as_deref(), message },
+        None => Question::Continue(args.prompt.as_deref().unwrap_or_default()),
+    };
     let mut stdout = std::io::stdout().lock();
-    let out: Option<&mut dyn Write> = if args.json { None } else { Some(&mut stdout) };
-    let mut said = Said::new(TextStream::new(opened.tokenizer.clone(), before), out);
-    let mut session = Session::new(&opened.model, room)?;
-    let answer = session.generate(speaker.adapt(), &speaker.name, &ids, &sampling, &limits, &mut |id| said.token(id))?;
-    let text = said.finish()?;
-    if args.json {
-        let whole = answer.len() < limits.max_new_tokens && ids.len() + answer.len() <= room;
-        let line = json!({
-            "text": text, "ids": answer, "finish_reason": if whole { "stop" } else { "length" },
-            "prompt_tokens": ids.len(), "completion_tokens": answer.len(),
-            "base": opened.resolved.id.clone().unwrap_or_else(|| opened.resolved.path.display().to_string()),
-            "adapter": args.adapter,
-        });
-        return super::print(&format!("{line}\n"));
+    let mut listener = |event: JobEvent<'_>| match event {
+        JobEvent::Text(piece) if !args.json => talk::show(&mut stdout, piece),
+        _ => Ok(Control::Go),
+    };
+    let answer = job::answer(&opened, speaker, question, (&sampling, args.answer.max_new_tokens), &mut listener)?;
+    if !args.json {
+        return super::print("\n");
     }
-    super::print("\n")
-}
-
-impl GenerateArgs {
-    fn ids(&self, speaker: &Speaker, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-        let Some(message) = &self.chat else {
-            let bos = tokenizer.bos_id().filter(|_| tokenizer.special().add_bos);
-            let text = tokenizer.encode(self.prompt.as_deref().unwrap_or_default())?;
-            // A prompt that writes its own BOS does not get a second one.
-            return Ok(bos.into_iter().filter(|bos| text.first() != Some(bos)).chain(text.iter().copied()).collect());
-        };
-        let mut messages: Vec<Message> = self.system.iter().map(|s| Message::new("system", s)).collect();
-        messages.push(Message::new("user", message));
-        speaker.renderer.chat(&messages, true)
-    }
+    let line = json!({
+        "text": answer.text, "ids": answer.ids, "finish_reason": if answer.whole { "stop" } else { "length" },
+        "prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.ids.len(),
+        "base": opened.resolved.id.clone().unwrap_or_else(|| opened.resolved.path.display().to_string()),
+        "adapter": args.adapter,
+    });
+    super::print(&format!("{line}\n"))
 }

@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::base;
-use super::progress::{Progress, Unit};
-use crate::adapter::Adapter;
-use crate::artifact::merge::{self, Dtype};
+use super::screen::Screen;
+use crate::artifact::merge::Dtype;
 use crate::device::Compute;
 use crate::error::Result;
-use crate::model::{Adapt, Batch, Ctx, Model};
+use crate::job::{self, LogitDifference, MergeJob};
 use crate::recipe::Base;
 
 /// Merge an adapter into its base: a complete Hugging Face directory.
@@ -46,46 +44,21 @@ pub struct MergeArgs {
 pub fn run(args: &MergeArgs) -> Result<()> {
     let base =
         Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute: Compute::F32 };
-    let opened = base::open(&base, args.json)?;
-    let adapter = Adapter::load(&args.adapter, &opened.model)?.frozen();
-    {
-        let mut bar = Progress::new("merging", 0, Unit::Items);
-        merge::write(&opened.model, &adapter, &opened.resolved.path, &args.out, args.dtype, &mut |done, all| {
-            bar.set(done as u64, &format!("{done} of {all} tensors"));
-        })?;
-    }
-    let difference = match args.verify {
-        true => Some(verify(&opened.model, &adapter, args)?),
-        false => None,
-    };
+    let job = MergeJob { base: &base, adapter: &args.adapter, out: &args.out, dtype: args.dtype, verify: args.verify };
+    let difference = job::merge(&job, &mut Screen::new(args.json).listener())?;
     if args.json {
         println!(
             "{}",
-            serde_json::json!({"merged_dir": args.out, "largest_logit_difference": difference.map(|d| d.0), "argmax_agreement": difference.map(|d| d.1)})
+            serde_json::json!({"merged_dir": args.out, "largest_logit_difference": difference.map(|d| d.largest), "argmax_agreement": difference.map(|d| d.argmax_agreement)})
         );
         return Ok(());
     }
     println!("merged model  {}", args.out.display());
-    if let Some((largest, agreement)) = difference {
+    if let Some(LogitDifference { largest, argmax_agreement }) = difference {
         println!(
             "largest difference of a logit against base + adapter: {largest:.3e}; best token agrees at {:.1} % of positions",
-            agreement * 100.0
+            argmax_agreement * 100.0
         );
     }
     Ok(())
-}
-
-/// Largest difference of a logit, and how often the best token is the same, over a fixed sweep through the vocabulary.
-fn verify(model: &Model, adapter: &dyn Adapt, args: &MergeArgs) -> Result<(f32, f64)> {
-    let merged = Model::open(&args.out, Compute::F32, &model.device)?;
-    let vocab = model.config.vocab as u64;
-    let rows: Vec<Vec<u32>> =
-        (0..4u64).map(|r| (0..32u64).map(|i| (crate::random::indexed(r, i) % vocab) as u32).collect()).collect();
-    let batch = Batch::right_padded(&rows, 0);
-    let want = model.forward(&mut Ctx::new(adapter), &batch)?;
-    let got = merged.forward(&mut Ctx::new(&()), &batch)?;
-    let largest = (&want - &got)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-    let (a, b) = (want.argmax(2)?.flatten_all()?.to_vec1::<u32>()?, got.argmax(2)?.flatten_all()?.to_vec1::<u32>()?);
-    let same = a.iter().zip(&b).filter(|(a, b)| a == b).count();
-    Ok((largest, same as f64 / a.len() as f64))
 }

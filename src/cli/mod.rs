@@ -19,26 +19,23 @@ pub mod adapter;
 mod adapter_lines;
 mod base;
 pub mod chat;
+mod commands;
 pub mod compare;
 pub mod bench;
 pub mod conform;
-mod conversation;
 pub mod data;
 pub mod doctor;
 pub mod estimate;
 pub mod eval;
+mod forecast;
 pub mod generate;
+mod lines;
 mod machine;
 pub mod merge;
-mod prepare;
 mod progress;
-mod prove;
 pub mod recipe;
 mod recipe_lines;
-mod record;
-mod resume;
-mod rows;
-mod said;
+mod screen;
 mod stop;
 mod talk;
 pub mod train;
@@ -105,7 +102,7 @@ pub enum Outcome {
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
-    prepare::start();
+    base::started();
     crate::kernels::cpu::quiet_candle_pool();
     let outcome = run(&Cli::parse());
     crate::piped::forget();

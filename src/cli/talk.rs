@@ -1,18 +1,16 @@
-//! A base and adapters that are ready to talk, and how they shall answer: what `generate` and `chat` share.
+//! Which base and adapters talk, and how they shall answer: the arguments that `generate` and `chat` share.
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::base::{self, Opened};
-use crate::adapter::Adapter;
-use crate::adapter::inspect::RECIPE;
-use crate::data::{Renderer, Tokenizer};
+use super::screen::Screen;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::generate::Sampling;
-use crate::model::{Adapt, Model};
-use crate::recipe::{Base, Recipe, Template};
+use crate::job::{self, Control, Opened, Speaker};
+use crate::recipe::{Base, Recipe};
 
 /// Which base model.
 #[derive(Debug, Clone, Args)]
@@ -36,7 +34,7 @@ impl BaseArgs {
     ///
     /// # Errors
     /// [`Error::Usage`] when neither names one.
-    pub(super) fn base(&self, recipe: Option<&Recipe>) -> Result<Base> {
+    fn base(&self, recipe: Option<&Recipe>) -> Result<Base> {
         let compute = match self.compute.as_str() {
             "f32" => Compute::F32,
             "bf16" => Compute::Bf16,
@@ -95,72 +93,60 @@ impl AnswerArgs {
     }
 }
 
-/// The base alone or an adapter on it, with the template it is spoken to in.
-pub(super) struct Speaker {
-    pub(super) name: String,
-    pub(super) adapter: Option<Adapter>,
-    pub(super) renderer: Renderer,
-}
-
-impl Speaker {
-    /// The base with its own chat template.
-    ///
-    /// # Errors
-    /// When the template does not parse.
-    pub(super) fn base(tokenizer: &Tokenizer) -> Result<Speaker> {
-        let renderer = Renderer::new(tokenizer.clone(), &Template::default())?;
-        Ok(Speaker { name: "base".into(), adapter: None, renderer })
-    }
-
-    /// The adapter in `dir`, spoken to as it was trained: with the template and system message of its recipe.
-    ///
-    /// # Errors
-    /// When the adapter does not belong to the base or its files are not usable.
-    pub(super) fn adapter(name: &str, dir: &Path, recipe: Option<&Recipe>, opened: &Opened) -> Result<Speaker> {
-        let adapter = Adapter::load(dir, &opened.model)?.frozen();
-        let (said, used) = (&adapter.config.base_model_name_or_path, &opened.resolved.id);
-        if let (Some(said), Some(used)) = (said, used)
-            && said != used
-        {
-            eprintln!("note: adapter {name} says that its base is {said}, this one is {used}");
-        }
-        let own = Template::default();
-        let renderer = Renderer::new(opened.tokenizer.clone(), recipe.map_or(&own, |r| &r.template))?;
-        Ok(Speaker { name: name.into(), adapter: Some(adapter), renderer })
-    }
-
-    pub(super) fn adapt(&self) -> &dyn Adapt {
-        match &self.adapter {
-            Some(adapter) => adapter,
-            None => &(),
-        }
-    }
-}
-
-/// The recipe saved beside an adapter, if there is one.
-///
-/// # Errors
-/// When it is there and cannot be read.
-pub(super) fn saved_recipe(dir: &Path) -> Result<Option<Recipe>> {
-    let path = dir.join(RECIPE);
-    if path.is_file() { Recipe::load_saved(&path).map(Some) } else { Ok(None) }
-}
-
 /// Opens the base that the arguments (or the first adapter's recipe) name, then every adapter; the base speaks first.
 ///
 /// # Errors
 /// Whatever is wrong with the base or an adapter.
 pub(super) fn open(args: &BaseArgs, adapters: &[(String, PathBuf)], quiet: bool) -> Result<(Opened, Vec<Speaker>)> {
-    let recipes = adapters.iter().map(|(_, dir)| saved_recipe(dir)).collect::<Result<Vec<_>>>()?;
-    let opened = base::open(&args.base(recipes.iter().flatten().next())?, quiet)?;
-    let mut speakers = vec![Speaker::base(&opened.tokenizer)?];
-    for ((name, dir), recipe) in adapters.iter().zip(&recipes) {
-        speakers.push(Speaker::adapter(name, dir, recipe.as_ref(), &opened)?);
-    }
-    Ok((opened, speakers))
+    job::speakers(adapters, &|recipe| args.base(recipe), &mut Screen::new(quiet).listener())
 }
 
-/// The most tokens that a prompt and its answer may have.
-pub(super) fn room(model: &Model, prompt: usize, max_new_tokens: usize) -> usize {
-    prompt.saturating_add(max_new_tokens).min(model.config.max_positions)
+/// Shows a piece of an answer; [`Control::Stop`] when the reader went away, which is not an error.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn show(out: &mut dyn Write, piece: &str) -> Result<Control> {
+    match out.write_all(piece.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Control::Stop),
+        outcome => outcome.map(|()| Control::Go).map_err(Error::io("write", Path::new("standard output"))),
+    }
+}
+
+/// `NAME=DIR`, or `DIR` alone, which is called by its last part.
+///
+/// # Errors
+/// [`Error::Usage`] for one that has no name, or another's.
+pub(super) fn names(adapters: &[String]) -> Result<Vec<(String, PathBuf)>> {
+    let mut named: Vec<(String, PathBuf)> = Vec::new();
+    for given in adapters {
+        let last = |dir: &Path| dir.file_name().map(|n| n.to_string_lossy().into_owned());
+        let (name, dir) = match given.split_once('=') {
+            Some((name, dir)) if !Path::new(given).exists() => (Some(name.to_string()), PathBuf::from(dir)),
+            _ => (last(Path::new(given)), PathBuf::from(given)),
+        };
+        let fail = |why: String| Err(Error::usage(format!("--adapter {given}"), why, "write it as --adapter NAME=DIR"));
+        match name.filter(|n| !n.is_empty() && !n.contains(char::is_whitespace)) {
+            None => return fail("it has no name".into()),
+            Some(name) if name == "base" => return fail("`base` is the name of the base itself".into()),
+            Some(name) if named.iter().any(|(n, _)| *n == name) => return fail(format!("there are two adapters named `{name}`")),
+            Some(name) => named.push((name, dir)),
+        }
+    }
+    Ok(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_are_named_or_called_by_their_folder() {
+        let given = ["x=runs/a".to_string(), "runs/quickstart".to_string()];
+        let expected = [("x".to_string(), "runs/a".into()), ("quickstart".to_string(), "runs/quickstart".into())];
+        assert_eq!(names(&given).unwrap(), expected);
+        for bad in [&["base=a"][..], &["x=a", "x=b"], &["a b=c"], &["=c"], &["/"]] {
+            let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
+            assert_eq!(names(&bad).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod gradients;
 mod judging;
 mod injected;
 mod jinja;
+mod job;
 #[cfg(unix)]
 mod hub;
 mod kill;

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::tables::figures;
 use super::values::{precision, targets};
 use crate::bench::{self, MadeUp, Report, Work};
-use crate::cli::prepare::{self, Prepared};
 use crate::cli::{base, print};
 use crate::device::Compute;
 use crate::error::{Error, Result};
+use crate::job::Prepared;
 use crate::recipe::{Base, Targets};
 
 #[derive(Debug, Args)]
@@ -77,7 +77,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
 /// Steps of a recipe: its rows in its order, its batches, its adapter.
 fn of_recipe(args: &TrainArgs, path: &Path) -> Result<Report> {
     let recipe = base::recipe(path, &args.set)?;
-    let Prepared { opened, loaded, adapter, .. } = prepare::prepare(&recipe, args.json)?;
+    let Prepared { opened, loaded, adapter, .. } = base::prepare(&recipe, args.json)?;
     let (settings, compute, steps) = (&recipe.train, recipe.base.compute, args.steps.into());
     let (model, examples, pad) = (&opened.model, &loaded.train, opened.tokenizer.pad_id());
     bench::train(&Work { model, adapter: &adapter, examples, settings, compute, steps, pad })

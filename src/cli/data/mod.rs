@@ -28,10 +28,9 @@ mod synthesized;
 
 use clap::{Args, Subcommand};
 
-use crate::data::{Loaded, Tokenizer};
+use crate::data::Tokenizer;
 use crate::error::Result;
-use crate::recipe::{Recipe, Train};
-use crate::train::pack::Fill;
+use crate::recipe::Recipe;
 
 pub(super) use shares::{drawn, planned};
 
@@ -71,16 +70,4 @@ pub fn run(args: &DataArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Resu
         Verb::Curate(args) => curate::run(args),
         Verb::Synthesize(args) => synthesize::run(args),
     }
-}
-
-/// As [`Loaded::fill`].
-pub(super) fn fill(train: &Train, loaded: &Loaded) -> Option<Fill> {
-    train.packing.then(|| {
-        let lengths = loaded.train.lengths();
-        let drawn = match loaded.mixture.is_plain() {
-            true => lengths,
-            false => loaded.mixture.draws(train.seed, 0).into_iter().map(|example| lengths[example]).collect(),
-        };
-        Fill::of(&drawn, train.max_length)
-    })
 }

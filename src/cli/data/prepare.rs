@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::account::account;
 use super::shares::planned;
-use crate::cli::rows;
+use crate::cli::base;
 use crate::data::{Renderer, Tokenizer};
 use crate::error::{Error, Result};
+use crate::job::packing;
 use crate::recipe::Recipe;
 use crate::train::order::Order;
 
@@ -32,11 +33,11 @@ pub(super) struct PrepareArgs {
 /// # Errors
 /// What is wrong with the recipe, the tokenizer or the data; writing to standard output failed.
 pub(super) fn run(args: &PrepareArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
-    let recipe = crate::cli::base::recipe(&args.recipe, &args.set)?;
+    let recipe = base::recipe(&args.recipe, &args.set)?;
     let renderer = Renderer::new(open(&recipe)?, &recipe.template)?;
     let started = Instant::now();
-    let loaded = rows::load(&recipe, &renderer)?;
-    let packed = super::fill(&recipe.train, &loaded);
+    let loaded = base::rows(&recipe, &renderer)?;
+    let packed = packing(&recipe.train, &loaded);
     let steps = Order::new(&recipe.train, &loaded.mixture, &loaded.train)?.steps;
     let (seconds, report) = (started.elapsed().as_secs_f64(), &loaded.report);
     let (kept, tokens) = (&loaded.kept, report.train.tokens + report.heldout.tokens);

@@ -10,10 +10,11 @@ use super::account::account;
 use super::examples::{as_json, show, write};
 use super::shares::planned;
 use super::show_page;
-use crate::cli::rows;
+use crate::cli::base;
 use crate::data::{self, Renderer, Tokenizer};
 use crate::error::Result;
 use crate::files;
+use crate::job::packing;
 use crate::recipe::Recipe;
 
 /// Print rendered examples with their trained tokens marked, and what became of every row.
@@ -40,16 +41,16 @@ pub(super) struct ShowArgs {
 /// What is wrong with the recipe, the tokenizer or the data; writing to standard output failed.
 pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<()> {
     let ShowArgs { recipe, n, json, html, set } = args;
-    let recipe = crate::cli::base::recipe(recipe, set)?;
+    let recipe = base::recipe(recipe, set)?;
     let tokenizer = open(&recipe)?;
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
-    let loaded = rows::load(&recipe, &renderer)?;
+    let loaded = base::rows(&recipe, &renderer)?;
     if let Some(path) = html {
         let turns = data::turns(&recipe.data, &renderer, recipe.train.seed, *n)?;
         files::write_atomic(path, show_page::page(&turns, &account(&loaded.report))?.as_bytes())?;
     }
     let mut out = std::io::stdout().lock();
-    let fill = super::fill(&recipe.train, &loaded);
+    let fill = packing(&recipe.train, &loaded);
     if *json {
         let mut line = as_json(&loaded, &tokenizer, *n)?;
         line["packing"] = json!(fill);

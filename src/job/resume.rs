@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::listen::{Deferred, JobEvent, Listener};
 use crate::adapter::peft::WEIGHTS;
 use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::inputs::Inputs;
@@ -36,11 +37,13 @@ pub(super) fn complete(out: &Path, inputs: &Inputs) -> Result<Option<Value>> {
 /// The newest good state of a run with these inputs.
 ///
 /// # Errors
-/// When all are damaged, or it was made from other inputs.
-pub(super) fn newest(checkpoints: &mut Checkpoints, inputs: &Inputs) -> Result<Option<State>> {
+/// When all are damaged, or it was made from other inputs; when the listener ends the job.
+pub(super) fn newest(checkpoints: &mut Checkpoints, inputs: &Inputs, listener: &mut Listener<'_>) -> Result<Option<State>> {
+    let told = Deferred::new(listener);
     let state = checkpoints.newest(State::from_bytes, &mut |path, error| {
-        eprintln!("warning: {} is skipped: {error}", path.display());
+        told.tell(JobEvent::Warning(format!("{} is skipped: {error}", path.display())));
     })?;
+    told.finish()?;
     let Some(state) = state else { return Ok(None) };
     same(inputs, &state.inputs, format!("the checkpoint of step {}", state.progress.step))?;
     Ok(Some(state))

@@ -1,19 +1,20 @@
 //! The verdict as text: a table of both with the interval of the difference, and a line a task. Refuses to know how it
 //! was measured.
 
-use super::Judged;
+use super::SideBySide;
+use crate::artifact::card::Sample;
 use crate::eval::{Compared, Measure, Metric, Over};
 
 /// One set's tables; without a name they are of the held-out rows.
-pub(super) fn of(name: Option<&str>, judged: &Judged) -> String {
-    let (base, adapter) = (&judged.base, &judged.adapter);
-    let dropped = if judged.dropped > 0 { format!(" ({} dropped)", judged.dropped) } else { String::new() };
+pub(super) fn of(name: Option<&str>, side_by_side: &SideBySide) -> String {
+    let (base, adapter) = (&side_by_side.base, &side_by_side.adapter);
+    let dropped = if side_by_side.dropped > 0 { format!(" ({} dropped)", side_by_side.dropped) } else { String::new() };
     let title = match name {
         Some(name) => format!("{name}: {} rows{dropped}", base.rows),
         None => format!("{} held-out rows", base.rows),
     };
     let mut out = row(&title, "base", "adapter", "difference, 95 % interval");
-    let over = |over: Over| judged.comparison.metrics.iter().filter(move |c| c.over == over);
+    let over = |over: Over| side_by_side.comparison.metrics.iter().filter(move |c| c.over == over);
     for compared in over(Over::Rows) {
         out += &line(compared);
         if compared.metric == Metric::Loss {
@@ -22,17 +23,17 @@ pub(super) fn of(name: Option<&str>, judged: &Judged) -> String {
     }
     for (i, compared) in over(Over::Tasks).enumerate() {
         if i == 0 {
-            let tasks = judged.comparison.tasks.len();
+            let tasks = side_by_side.comparison.tasks.len();
             out += &row(&format!("mean over {tasks} tasks"), "", "", "tasks drawn anew");
         }
         out += &line(compared);
     }
-    out + &tasks(judged)
+    out + &tasks(side_by_side)
 }
 
 /// What the card says about a set.
-pub(super) fn notes(name: Option<&str>, judged: &Judged) -> Vec<String> {
-    let set = name.map_or(String::new(), |name| format!("{name} ({} rows), ", judged.base.rows));
+pub(super) fn notes(name: Option<&str>, side_by_side: &SideBySide) -> Vec<String> {
+    let set = name.map_or(String::new(), |name| format!("{name} ({} rows), ", side_by_side.base.rows));
     let note = |c: &Compared| {
         let over = match c.over {
             Over::Rows => "",
@@ -41,7 +42,18 @@ pub(super) fn notes(name: Option<&str>, judged: &Judged) -> Vec<String> {
         let (base, adapter) = (value(c.metric, c.base), value(c.metric, c.adapter));
         format!("{set}{}{over}: {base} → {adapter}, difference {}", c.metric.name(), difference(c))
     };
-    judged.comparison.metrics.iter().map(note).collect()
+    side_by_side.comparison.metrics.iter().map(note).collect()
+}
+
+/// The samples as text, for people.
+pub fn before_and_after(samples: &[Sample]) -> String {
+    let indent = |s: &str| s.trim().replace('\n', "\n    ");
+    let mut out = String::new();
+    for s in samples {
+        out += &format!("\n  prompt\n    {}\n  reference\n    {}\n", indent(&s.prompt), indent(&s.reference));
+        out += &format!("  base answers\n    {}\n  with the adapter\n    {}\n", indent(&s.base), indent(&s.adapter));
+    }
+    out
 }
 
 fn row(name: &str, base: &str, adapter: &str, difference: &str) -> String {
@@ -72,12 +84,12 @@ fn difference(c: &Compared) -> String {
 }
 
 /// A line a task, below its cluster.
-fn tasks(judged: &Judged) -> String {
-    let (tasks, clusters) = (&judged.comparison.tasks, &judged.comparison.clusters);
+fn tasks(side_by_side: &SideBySide) -> String {
+    let (tasks, clusters) = (&side_by_side.comparison.tasks, &side_by_side.comparison.clusters);
     if tasks.is_empty() {
         return String::new();
     }
-    let generated: Vec<Metric> = Metric::ALL.into_iter().filter(|m| has(judged, *m)).collect();
+    let generated: Vec<Metric> = Metric::ALL.into_iter().filter(|m| has(side_by_side, *m)).collect();
     let cells = |values: &[(Metric, f64, f64)]| -> String {
         let cell = |metric: &Metric| {
             let found = values.iter().find(|(m, _, _)| m == metric);
@@ -112,8 +124,8 @@ fn trimmed(line: String) -> String {
     format!("{}\n", line.trim_end())
 }
 
-fn has(judged: &Judged, metric: Metric) -> bool {
-    judged.comparison.tasks.iter().any(|t| t.values.iter().any(|(m, _, _)| *m == metric))
+fn has(side_by_side: &SideBySide, metric: Metric) -> bool {
+    side_by_side.comparison.tasks.iter().any(|t| t.values.iter().any(|(m, _, _)| *m == metric))
 }
 
 fn short(metric: Metric, value: f64) -> String {

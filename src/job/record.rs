@@ -1,4 +1,4 @@
-//! What is written while a run goes on: `events.jsonl`, checkpoints, the best adapter so far, the bar.
+//! What is written while a run goes on: `events.jsonl`, checkpoints, the best adapter so far. Refuses to know who else hears.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use serde_json::Value;
 
-use super::progress::{Progress, Unit};
-use super::{prepare, stop};
+use super::listen::{JobEvent, Listener, tell};
 use crate::adapter::Adapter;
 use crate::artifact::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
@@ -24,19 +23,21 @@ const SAVE_SHARE: u32 = 100;
 /// What a run was made from; asked for once, when it is first written.
 pub(super) type MadeFrom<'a> = &'a dyn Fn() -> Result<Value>;
 
-/// Listens to a run and keeps its record in the adapter's directory.
+/// Listens to a run, keeps its record in the adapter's directory, and passes on what it heard.
 pub(super) struct Record<'a> {
     out: &'a Path,
     adapter: &'a Adapter,
     /// Seconds by part of the start, until it is told at the first step.
     pub ready: Option<Vec<(&'static str, f64)>>,
+    /// When the job began.
+    began: Instant,
     made_from: MadeFrom<'a>,
     checkpoints: Checkpoints,
+    /// The listener asked to stop.
+    pub asked: bool,
     /// When the last state was saved, and how long that took.
     saved: (Instant, Duration),
     events: PathBuf,
-    bar: Option<Progress>,
-    total: u64,
     seconds: f64,
     tokens: u64,
     heldout: Option<f64>,
@@ -53,28 +54,29 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// A record in `out`; `keep` the events up to that step (resuming).
+    /// A record in `out` of a job that began at `began`, with the events up to `resume`.
     ///
     /// # Errors
-    /// When the files of an earlier run cannot be read or written.
+    /// When the files of an earlier run cannot be read or written; when the listener ends the job.
     pub(super) fn new(
-        out: &'a Path,
+        (out, began): (&'a Path, Instant),
         adapter: &'a Adapter,
         made_from: MadeFrom<'a>,
         checkpoints: Checkpoints,
         resume: Option<&State>,
+        listener: &mut Listener<'_>,
     ) -> Result<Record<'a>> {
         let events = out.join("events.jsonl");
         let mut record = Record {
             out,
             adapter,
             ready: None,
+            began,
             made_from,
             checkpoints,
+            asked: false,
             saved: (Instant::now(), Duration::ZERO),
             events,
-            bar: None,
-            total: 0,
             seconds: 0.0,
             tokens: 0,
             heldout: None,
@@ -86,7 +88,7 @@ impl<'a> Record<'a> {
             trained: resume.map_or(0, |s| s.progress.trained),
         };
         let kept = match resume {
-            Some(state) => record.replay(&state.progress)?,
+            Some(state) => record.replay(&state.progress, listener)?,
             None => String::new(),
         };
         files::write_atomic(&record.events, kept.as_bytes())?;
@@ -94,7 +96,7 @@ impl<'a> Record<'a> {
     }
 
     /// The lines of an earlier record that belong to what `done` tells of; their losses go into the curves.
-    fn replay(&mut self, done: &train::Progress) -> Result<String> {
+    fn replay(&mut self, done: &train::Progress, listener: &mut Listener<'_>) -> Result<String> {
         let written = if self.events.is_file() { files::read_text(&self.events)? } else { String::new() };
         let mut kept = String::new();
         for line in written.lines() {
@@ -115,61 +117,60 @@ impl<'a> Record<'a> {
         self.heldout = self.evals.last().map(|e| e.1);
         if self.losses.len() != done.step {
             let (has, name) = (self.losses.len(), self.events.display());
-            eprintln!("warning: {name} holds {has} of the {} steps done; the curve will lack the others", done.step);
+            let lacks = format!("{name} holds {has} of the {} steps done; the curve will lack the others", done.step);
+            tell(listener, JobEvent::Warning(lacks))?;
         }
         Ok(kept)
     }
 
-    /// Takes one event.
+    /// Takes one event and passes it on.
     ///
     /// # Errors
-    /// When a file cannot be written.
-    pub(super) fn hear(&mut self, event: Event) -> Result<Control> {
-        match event {
-            Event::Micro { .. } | Event::Judging { .. } => {}
-            Event::Save { step, best, state } => return self.save(step, best, state),
-            ref lasting => self.append(lasting)?,
-        }
-        match event {
-            Event::Started { steps, .. } => {
-                self.total = steps as u64;
-                self.tell_ready()?;
-                self.bar = Some(Progress::new("training", self.total, Unit::Items));
+    /// When a file cannot be written, and what the listener returns.
+    pub(super) fn hear(&mut self, event: Event, listener: &mut Listener<'_>) -> Result<Control> {
+        let event = match event {
+            Event::Save { step, best, state } => self.save(step, best, state)?,
+            momentary @ (Event::Micro { .. } | Event::Judging { .. }) => momentary,
+            lasting => {
+                self.append(&lasting)?;
+                lasting
             }
+        };
+        match &event {
+            Event::Started { .. } => self.tell_ready(listener)?,
             Event::Step { step, loss, tokens, trained, seconds, .. } => {
-                self.losses.push((step, loss));
-                self.step = step;
-                self.trained += trained as u64;
+                self.losses.push((*step, *loss));
+                self.step = *step;
+                self.trained += *trained as u64;
                 self.seconds += seconds;
-                self.tokens += tokens as u64;
-                self.show(step, loss);
+                self.tokens += *tokens as u64;
             }
             Event::Eval { step, loss, best } => {
-                self.evals.push((step, loss));
-                self.heldout = Some(loss);
-                self.best = if best { Some(step) } else { self.best };
+                self.evals.push((*step, *loss));
+                self.heldout = Some(*loss);
+                self.best = if *best { Some(*step) } else { self.best };
             }
-            Event::Finished { best, .. } => {
-                self.best_values = best;
-                self.bar = None;
-            }
+            Event::Finished { best, .. } => self.best_values.clone_from(best),
             Event::Micro { .. } | Event::Judging { .. } | Event::Save { .. } => {}
         }
-        Ok(self.control())
+        let tokens_per_second = self.tokens as f64 / self.seconds.max(1e-9);
+        let answer = listener(JobEvent::Training { event: &event, heldout: self.heldout, tokens_per_second })?;
+        Ok(self.control(answer))
     }
 
-    fn control(&self) -> Control {
+    fn control(&mut self, answer: Control) -> Control {
         let (at, took) = self.saved;
+        self.asked |= answer == Control::Stop;
         match () {
-            () if stop::asked() => Control::Stop,
-            () if at.elapsed() >= SAVE_AFTER.max(took * SAVE_SHARE) => Control::Save,
+            () if self.asked => Control::Stop,
+            () if answer == Control::Save || at.elapsed() >= SAVE_AFTER.max(took * SAVE_SHARE) => Control::Save,
             () => Control::Go,
         }
     }
 
     /// The record first, then the checkpoint that relies on it, then the best adapter for whoever looks at it meanwhile
     /// (a resumed run has it from the checkpoint).
-    fn save(&mut self, step: usize, best: bool, mut state: Box<State>) -> Result<Control> {
+    fn save(&mut self, step: usize, best: bool, mut state: Box<State>) -> Result<Event> {
         let started = Instant::now();
         state.inputs = (self.made_from)()?;
         let lines = OpenOptions::new().append(true).open(&self.events).and_then(|file| file.sync_all());
@@ -178,27 +179,19 @@ impl<'a> Record<'a> {
         if best {
             self.adapter.save(self.out)?;
         }
-        self.append(&Event::Save { step, best, state })?;
+        let saved = Event::Save { step, best, state };
+        self.append(&saved)?;
         self.saved = (Instant::now(), started.elapsed());
-        Ok(self.control())
+        Ok(saved)
     }
 
-    /// How long the start took, said and written.
-    fn tell_ready(&mut self) -> Result<()> {
+    /// How long the start took, told and written.
+    fn tell_ready(&mut self, listener: &mut Listener<'_>) -> Result<()> {
         let Some(parts) = self.ready.take() else { return Ok(()) };
-        let seconds = prepare::since_start().as_secs_f64();
-        let said: Vec<String> = parts.iter().map(|(what, seconds)| format!("{what} {seconds:.2}")).collect();
-        eprintln!("ready in {seconds:.2} s ({})", said.join(", "));
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.asked |= listener(JobEvent::Ready { seconds, parts: &parts })? == Control::Stop;
         let parts: serde_json::Map<String, Value> = parts.into_iter().map(|(k, s)| (k.into(), s.into())).collect();
         self.line(&serde_json::json!({"event": "ready", "seconds": seconds, "parts": parts}).to_string())
-    }
-
-    fn show(&mut self, step: usize, loss: f64) {
-        let heldout = self.heldout.map(|l| format!(", held out {l:.4}")).unwrap_or_default();
-        let rate = self.tokens as f64 / self.seconds.max(1e-9);
-        if let Some(bar) = &mut self.bar {
-            bar.set(step as u64, &format!("loss {loss:.4}{heldout}, {rate:.0} tokens/s"));
-        }
     }
 
     fn append(&self, event: &Event) -> Result<()> {

@@ -1,13 +1,13 @@
-//! Base beside adapter on the held-out rows and on each named set: measured, printed, and as JSON. Shared by `train` and
-//! `eval`.
+//! Base beside adapter on the held-out rows and on each named set: measured, as text, and as JSON. After training, or alone.
 
 mod table;
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use super::base::Opened;
-use super::progress::{Progress, Unit};
-use super::stop;
+use super::listen::{JobEvent, Listener, tell};
+use super::open::{self, Opened};
 use crate::adapter::Adapter;
 use crate::artifact::card;
 use crate::data::{self, Loaded, Renderer};
@@ -16,17 +16,19 @@ use crate::eval::{self, Comparison, Measure, Metric, Rows};
 use crate::model::Adapt;
 use crate::recipe::{EvalSet, Recipe};
 
+pub use self::table::before_and_after;
+
 /// A set to judge by: its name (none for the recipe's held-out rows) and its rows.
-pub(super) type Set = (EvalSet, Loaded);
+pub type NamedSet = (EvalSet, Loaded);
 
 /// Base and adapter on the held-out rows, and on each set.
-pub(super) struct Proof {
-    pub heldout: Judged,
-    sets: Vec<(String, Judged)>,
+pub struct Evaluation {
+    pub heldout: SideBySide,
+    sets: Vec<(String, SideBySide)>,
 }
 
 /// Both measures on the same rows.
-pub(super) struct Judged {
+pub struct SideBySide {
     pub base: Measure,
     pub adapter: Measure,
     pub comparison: Comparison,
@@ -38,7 +40,7 @@ pub(super) struct Judged {
 ///
 /// # Errors
 /// Whatever is wrong with their files, or when the model does not know a token.
-pub(super) fn sets(recipe: &Recipe, opened: &Opened, renderer: &Renderer) -> Result<Vec<Set>> {
+pub(super) fn sets(recipe: &Recipe, opened: &Opened, renderer: &Renderer) -> Result<Vec<NamedSet>> {
     let load = |set: &EvalSet| {
         let loaded = data::load_set(&set.rows, &recipe.data, renderer, recipe.train.max_length, recipe.train.seed)?;
         opened.covers(&loaded)?;
@@ -47,19 +49,52 @@ pub(super) fn sets(recipe: &Recipe, opened: &Opened, renderer: &Renderer) -> Res
     recipe.eval.sets.iter().map(load).collect()
 }
 
+/// What [`evaluate`] returns.
+pub struct Evaluated {
+    pub evaluation: Evaluation,
+    pub opened: Opened,
+    pub loaded: Loaded,
+}
+
+impl Evaluated {
+    /// Up to `n` prompts with both answers.
+    ///
+    /// # Errors
+    /// When a prompt cannot be decoded.
+    pub fn samples(&self, n: usize) -> Result<Vec<card::Sample>> {
+        self.evaluation.samples(n, &self.opened, &self.loaded)
+    }
+}
+
+/// Measures the base of `recipe` and the adapter in the directory `adapter` on the recipe's held-out rows and on its sets.
+///
+/// # Errors
+/// Whatever is wrong with the base, adapter or data; when the listener ends the job.
+pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) -> Result<Evaluated> {
+    let opened = open::open(&recipe.base, listener)?;
+    let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
+    let adapter = Adapter::load(adapter, &opened.model)?;
+    let loaded = super::rows(recipe, &renderer, listener)?;
+    opened.covers(&loaded)?;
+    let sets = sets(recipe, &opened, &renderer)?;
+    let evaluation = measure(recipe, &opened, &renderer, (&loaded, &sets), &adapter, listener)?;
+    Ok(Evaluated { evaluation, opened, loaded })
+}
+
 /// Measures the base and the adapter on the recipe's held-out rows and on its sets.
 ///
 /// # Errors
-/// As the model's forward pass, and when a signal asked to stop.
+/// As the model's forward pass, and when the listener ends the job.
 pub(super) fn measure(
     recipe: &Recipe,
     opened: &Opened,
     renderer: &Renderer,
-    (loaded, sets): (&Loaded, &[Set]),
+    (loaded, sets): (&Loaded, &[NamedSet]),
     adapter: &Adapter,
-) -> Result<Proof> {
+    listener: &mut Listener<'_>,
+) -> Result<Evaluation> {
     let stop = renderer.stop_ids();
-    let judge = |name: &str, loaded: &Loaded, limit: Option<usize>| -> Result<Judged> {
+    let mut side_by_side = |name: &str, loaded: &Loaded, limit: Option<usize>| -> Result<SideBySide> {
         let rows = Rows {
             examples: &loaded.heldout,
             prompts: &loaded.heldout_prompts,
@@ -68,42 +103,38 @@ pub(super) fn measure(
             settings: &recipe.eval,
             limit,
         };
-        let base = one(&format!("{name}base"), opened, &rows, &())?;
-        let adapter = one(&format!("{name}adapter"), opened, &rows, &adapter.frozen())?;
+        let base = one(&format!("{name}base"), opened, &rows, &(), listener)?;
+        let adapter = one(&format!("{name}adapter"), opened, &rows, &adapter.frozen(), listener)?;
         let comparison = eval::compare(&rows.labels(), &base.each, &adapter.each, recipe.train.seed);
         let dropped = if name.is_empty() { 0 } else { loaded.report.dropped.len() };
-        Ok(Judged { base, adapter, comparison, dropped })
+        Ok(SideBySide { base, adapter, comparison, dropped })
     };
-    let heldout = judge("", loaded, recipe.eval.limit)?;
-    let sets = sets.iter().map(|(set, loaded)| Ok((set.name.clone(), judge(&format!("{}, ", set.name), loaded, set.limit)?)));
-    Ok(Proof { heldout, sets: sets.collect::<Result<_>>()? })
+    let heldout = side_by_side("", loaded, recipe.eval.limit)?;
+    let sets =
+        sets.iter().map(|(set, loaded)| Ok((set.name.clone(), side_by_side(&format!("{}, ", set.name), loaded, set.limit)?)));
+    Ok(Evaluation { heldout, sets: sets.collect::<Result<_>>()? })
 }
 
-/// One measure under a bar that says whose it is.
-fn one(who: &str, opened: &Opened, rows: &Rows, adapt: &dyn Adapt) -> Result<Measure> {
-    let mut bar: Option<(String, Progress)> = None;
-    eval::measure(&opened.model, adapt, rows, &mut |what, done, all| {
-        if bar.as_ref().is_none_or(|(w, _)| w != what) {
-            bar = Some((what.to_string(), Progress::new(&format!("{who}: {what}"), all as u64, Unit::Items)));
-        }
-        if let Some((_, bar)) = &mut bar {
-            bar.set(done as u64, "");
-        }
-        stop::go_on()
-    })
+/// One measure, told of as `who`.
+fn one(who: &str, opened: &Opened, rows: &Rows, adapt: &dyn Adapt, listener: &mut Listener<'_>) -> Result<Measure> {
+    let mut progress = |what: &str, done, all| tell(listener, JobEvent::Evaluating { who, what, done, all });
+    let measure = eval::measure(&opened.model, adapt, rows, &mut progress)?;
+    // All the answers are there: a stop is heard with the next of them.
+    listener(JobEvent::EvaluationDone { who })?;
+    Ok(measure)
 }
 
-impl Proof {
+impl Evaluation {
     /// The tables, for people.
-    pub(super) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let sets = self.sets.iter().map(|(name, judged)| format!("\n{}", table::of(Some(name), judged)));
         table::of(None, &self.heldout) + &sets.collect::<String>()
     }
 
     /// `{"base": {...}, "adapter": {...}, "rows": n, "compared": [...], "tasks": [...], "clusters": [...], "sets": [...]}`,
     /// for programs; a set has its `name` and the same keys.
-    pub(super) fn json(&self) -> Value {
-        let set = |(name, judged): &(String, Judged)| {
+    pub fn json(&self) -> Value {
+        let set = |(name, judged): &(String, SideBySide)| {
             let mut json = judged.json();
             json["name"] = json!(name);
             json["dropped"] = json!(judged.dropped);
@@ -118,7 +149,7 @@ impl Proof {
     ///
     /// # Errors
     /// When a prompt cannot be decoded.
-    pub(super) fn samples(&self, n: usize, opened: &Opened, loaded: &Loaded) -> Result<Vec<card::Sample>> {
+    pub fn samples(&self, n: usize, opened: &Opened, loaded: &Loaded) -> Result<Vec<card::Sample>> {
         let (base, adapter) = (&self.heldout.base.answers, &self.heldout.adapter.answers);
         let shown = n.min(base.len());
         let spread = (0..shown).map(|i| i * base.len() / shown);
@@ -138,13 +169,13 @@ impl Proof {
 
     /// What the card says below its table: differences with their intervals, and the sets.
     pub(super) fn notes(&self) -> Vec<String> {
-        let one = |name: Option<&str>, judged: &Judged| table::notes(name, judged);
+        let one = |name: Option<&str>, judged: &SideBySide| table::notes(name, judged);
         let sets = self.sets.iter().flat_map(|(name, judged)| one(Some(name), judged));
         one(None, &self.heldout).into_iter().chain(sets).collect()
     }
 }
 
-impl Judged {
+impl SideBySide {
     fn json(&self) -> Value {
         let one =
             |m: &Measure| json!({"loss": m.loss, "perplexity": m.perplexity, "exact_match": m.exact_match, "rouge_l": m.rouge_l});
@@ -176,17 +207,6 @@ impl Judged {
 /// The metric as it is written in JSON.
 fn key(metric: Metric) -> String {
     json!(metric).as_str().unwrap_or_default().to_string()
-}
-
-/// The samples as they are printed.
-pub(super) fn before_and_after(samples: &[card::Sample]) -> String {
-    let indent = |s: &str| s.trim().replace('\n', "\n    ");
-    let mut out = String::new();
-    for s in samples {
-        out += &format!("\n  prompt\n    {}\n  reference\n    {}\n", indent(&s.prompt), indent(&s.reference));
-        out += &format!("  base answers\n    {}\n  with the adapter\n    {}\n", indent(&s.base), indent(&s.adapter));
-    }
-    out
 }
 
 impl From<&Measure> for card::Result {

@@ -1,0 +1,101 @@
+//! What a run will take, as text for people. Refuses to know how it was found out.
+
+use std::path::Path;
+
+use crate::job::Forecast;
+use crate::recipe::{Recipe, Train, Warmup};
+
+/// All of it.
+pub(super) fn text(told: &Forecast, recipe: &Recipe) -> String {
+    let (work, train) = (&told.work, &recipe.train);
+    let sites: Vec<String> = told.sites.iter().map(|(name, n)| format!("{name} ×{n}")).collect();
+    let times = if train.accumulate > 1 { format!(" × {}", train.accumulate) } else { String::new() };
+    let packed = if train.packing { " packed" } else { "" };
+    let mut text = format!(
+        "adapter      {} values: {}\nrows         {}, {} held out; the longest has {} tokens\n\
+         steps        {} of {}{packed} rows{times}: {} tokens, {} of them trained; {} evaluations\n",
+        told.params,
+        sites.join(", "),
+        told.rows.0,
+        told.rows.1,
+        work.longest,
+        work.steps,
+        train.batch_size,
+        work.tokens,
+        work.trained_tokens,
+        work.evaluations,
+    );
+    text += &memory(told, train);
+    if let Some(time) = &told.time {
+        text += &format!(
+            "time         {} for the steps ({:.0} tokens/s), {} for the evaluations\n",
+            duration(time.training),
+            time.tok_s,
+            duration(time.evaluation)
+        );
+    }
+    text
+}
+
+fn memory(told: &Forecast, train: &Train) -> String {
+    let again = if told.memory.recomputed { "kept for the way back (blocks run again)" } else { "kept for the way back" };
+    let names = [
+        "weights of the base, mapped",
+        "program, tokenizer, rows",
+        "adapter and its gradients",
+        "moments of the optimiser",
+        again,
+        "logits and other buffers",
+        "evaluation, saving, answers",
+    ];
+    let line = |(name, (_, bytes)): (&str, (&str, u64))| format!("  {name:<42}{:>9.1} MB\n", bytes as f64 / 1e6);
+    let mut text = "memory\n".to_string() + &names.into_iter().zip(told.memory.parts()).map(line).collect::<String>();
+    let peak = told.memory.total() as f64 / 1e6;
+    text += &match told.budget {
+        Some(budget) => format!("  {:<42}{peak:>9.1} MB of {:.0} MB\n", "peak", budget as f64 / 1e6),
+        None => format!("  {:<42}{peak:>9.1} MB\n", "peak"),
+    };
+    match (&told.instead, told.fits()) {
+        (_, true) => {}
+        (Some(setting), false) => {
+            let (arguments, total) = (setting.arguments(train), setting.total as f64 / 1e6);
+            text += &format!("it does not fit; this does, with {total:.0} MB: {arguments}\n");
+        }
+        (None, false) => text += "it does not fit, and no smaller batch or shorter row would: take a smaller base\n",
+    }
+    text
+}
+
+/// What `train --dry-run` says.
+pub(super) fn dry_run(told: &Forecast, recipe: &Recipe, out: &Path) -> String {
+    let train = &recipe.train;
+    let warmup = match train.warmup {
+        Warmup::Steps(steps) => format!("{steps} steps"),
+        Warmup::Ratio(ratio) => format!("{} %", ratio * 100.0),
+    };
+    let schedule = format!("{:?}", train.schedule).to_lowercase();
+    format!(
+        "{}rate         up to {:e}, {schedule}, warm-up of {warmup}\nadapter to   {}\n\nnothing was trained and nothing was written\n",
+        text(told, recipe),
+        train.lr,
+        out.display()
+    )
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_the_unit_that_fits() {
+        assert_eq!([5.2, 99.0, 150.0, 7200.0].map(duration), ["5 s", "99 s", "2 min", "2.0 h"]);
+    }
+}

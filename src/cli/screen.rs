@@ -1,0 +1,169 @@
+//! The events of a job on the terminal: lines and bars. Refuses to know arguments and what came of the job.
+
+use super::progress::{Progress, Unit};
+use super::{data, stop};
+use crate::adapter::Adapter;
+use crate::data::{self as rows, Loaded};
+use crate::error::Result;
+use crate::job::{Control, FreshRun, JobEvent, Sought, before_and_after};
+use crate::model::resolve::Note;
+use crate::train;
+use crate::train::pack::Fill;
+
+/// Draws what a job tells, and answers whether a signal asked to stop.
+pub(super) struct Screen {
+    /// Nothing is said of where the base is looked for, unless it is fetched.
+    quiet: bool,
+    /// Standard output is kept for something else.
+    aside: bool,
+    /// The bar that is drawn, and what it is of.
+    bar: Option<(String, Progress)>,
+}
+
+impl Screen {
+    pub(super) fn new(quiet: bool) -> Screen {
+        Screen { quiet, aside: false, bar: None }
+    }
+
+    /// With the lines of a run on standard error.
+    pub(super) fn aside(self, aside: bool) -> Screen {
+        Screen { aside, ..self }
+    }
+
+    /// As a job takes it.
+    pub(super) fn listener(mut self) -> impl FnMut(JobEvent<'_>) -> Result<Control> {
+        move |event| {
+            self.draw(event);
+            Ok(if stop::asked() { Control::Stop } else { Control::Go })
+        }
+    }
+
+    /// A line of a run.
+    fn say(&self, line: &str) {
+        say(self.aside, line);
+    }
+
+    fn draw(&mut self, event: JobEvent<'_>) {
+        match event {
+            JobEvent::Looking { sought, note } => self.looking(sought, note),
+            JobEvent::Reading(at) => self.reading(at),
+            JobEvent::KeptTokens(text) => eprintln!("data: {text}"),
+            JobEvent::Warning(text) => eprintln!("warning: {text}"),
+            JobEvent::Remark(text) => eprintln!("note: {text}"),
+            JobEvent::Complete(out) => self.say(&format!("{} is complete: nothing is left to do", out.display())),
+            JobEvent::Prepared { adapter, loaded, packing } => self.prepared(adapter, loaded, packing),
+            JobEvent::Resuming { progress: Some(progress), .. } => goes_on(progress),
+            JobEvent::Resuming { out, progress: None } => {
+                eprintln!("nothing was saved in {} yet: training from the beginning", out.display());
+            }
+            JobEvent::Stoppable => stop::save_first(),
+            JobEvent::Ready { seconds, parts } => {
+                let said: Vec<String> = parts.iter().map(|(what, seconds)| format!("{what} {seconds:.2}")).collect();
+                eprintln!("ready in {seconds:.2} s ({})", said.join(", "));
+            }
+            JobEvent::Training { event, heldout, tokens_per_second } => self.training(event, heldout, tokens_per_second),
+            JobEvent::Trained { step, seconds } => {
+                self.say(&format!("trained to step {step} in {seconds:.0} s; now the proof"));
+            }
+            JobEvent::Evaluating { who, what, done, all } => {
+                self.bar(&format!("{who}: {what}"), all as u64, Unit::Items).set(done as u64, "");
+            }
+            JobEvent::Merging { done, all } => {
+                self.bar("merging", 0, Unit::Items).set(done as u64, &format!("{done} of {all} tensors"));
+            }
+            JobEvent::RowsRead | JobEvent::EvaluationDone { .. } | JobEvent::Merged => self.bar = None,
+            JobEvent::AdapterSaved(_) | JobEvent::Text(_) => {}
+        }
+    }
+
+    /// The bar of `what`, a new one if another is drawn.
+    fn bar(&mut self, what: &str, total: u64, unit: Unit) -> &mut Progress {
+        let other = self.bar.take().filter(|(drawn, _)| drawn == what);
+        &mut self.bar.insert(other.unwrap_or_else(|| (what.to_string(), Progress::new(what, total, unit)))).1
+    }
+
+    fn looking(&mut self, sought: Sought, note: Note) {
+        let name = match sought {
+            Sought::Base => "base",
+            Sought::Data => "data",
+        };
+        // The last that is said of a data set is that it was found, or that it was not; a base is looked for elsewhere then.
+        let last = matches!(&note, Note::Found(_)) || (sought == Sought::Data && matches!(&note, Note::Failed(_)));
+        match note {
+            Note::Progress { done, total, what } => {
+                // One bar for all that is fetched.
+                let bar = || (what.clone(), Progress::new(&what, total.unwrap_or(0), Unit::Bytes));
+                self.bar.get_or_insert_with(bar).1.set(done, "");
+            }
+            Note::Trying(what) if !self.silent(sought) => eprintln!("{name}: trying {what}"),
+            Note::Found(what) if !self.silent(sought) => eprintln!("{name}: found {what}"),
+            Note::Failed(what) if !self.silent(sought) => eprintln!("{name}: {what}"),
+            _ => {}
+        }
+        if last {
+            self.bar = None;
+        }
+    }
+
+    fn silent(&self, sought: Sought) -> bool {
+        self.quiet && sought == Sought::Base
+    }
+
+    fn reading(&mut self, at: rows::Progress) {
+        let bar = self.bar("data", at.total, Unit::Bytes);
+        bar.set(at.bytes, &format!("{} rows, {} tokens, {:.0} rows/s", at.rows, at.tokens, at.rows as f64 / bar.seconds()));
+    }
+
+    fn prepared(&self, adapter: &Adapter, loaded: &Loaded, packing: Option<Fill>) {
+        let report = &loaded.report.train;
+        self.say(&format!(
+            "training {} values on {} rows, {} held out; {} tokens, {:.0} % of them trained",
+            adapter.param_count(),
+            loaded.train.len(),
+            loaded.heldout.len(),
+            report.tokens,
+            report.share_trained() * 100.0
+        ));
+        let shares = data::planned(&loaded.mixture);
+        if !shares.is_empty() {
+            self.say(shares.trim_end());
+        }
+        if let Some(fill) = packing {
+            self.say(&format!("packed {fill}"));
+        }
+    }
+
+    fn training(&mut self, event: &train::Event, heldout: Option<f64>, rate: f64) {
+        match event {
+            train::Event::Started { steps, .. } => _ = self.bar("training", *steps as u64, Unit::Items),
+            train::Event::Step { step, loss, .. } => {
+                let heldout = heldout.map(|l| format!(", held out {l:.4}")).unwrap_or_default();
+                if let Some((_, bar)) = &mut self.bar {
+                    bar.set(*step as u64, &format!("loss {loss:.4}{heldout}, {rate:.0} tokens/s"));
+                }
+            }
+            train::Event::Finished { .. } => self.bar = None,
+            _ => {}
+        }
+    }
+}
+
+/// A line on standard output, or on standard error where that is kept for something else.
+pub(super) fn say(aside: bool, line: &str) {
+    if aside { eprintln!("{line}") } else { println!("{line}") }
+}
+
+/// What came of a run that was trained now.
+pub(super) fn results(fresh: &FreshRun, aside: bool) {
+    if !fresh.drawn.is_empty() {
+        say(aside, &format!("\n{}", data::drawn(&fresh.loaded.mixture, &fresh.drawn).trim_end()));
+    }
+    say(aside, &format!("\n{}{}", fresh.evaluation.table(), before_and_after(&fresh.samples)));
+}
+
+fn goes_on(after: &train::Progress) {
+    match after.within.micro {
+        0 => eprintln!("going on after step {}", after.step),
+        micro => eprintln!("going on after step {}, {micro} micro-steps into the next", after.step),
+    }
+}

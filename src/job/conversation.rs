@@ -1,0 +1,89 @@
+//! A conversation whose speaker can be changed in the middle. Refuses to know how messages come in and answers go out.
+
+use super::answer::Spoken;
+use super::listen::Listener;
+use super::open::Opened;
+use super::speaker::Speaker;
+use crate::data::Message;
+use crate::error::Result;
+use crate::generate::{Limits, Sampling, Session, TextStream};
+
+/// The messages so far and who answers them.
+pub struct Conversation<'a> {
+    opened: &'a Opened,
+    session: Session<'a>,
+    /// The base, then the adapters.
+    speakers: Vec<Speaker>,
+    current: usize,
+    /// Stands before the messages.
+    pub system: Option<String>,
+    /// Questions and answers; without them the conversation begins anew.
+    pub messages: Vec<Message>,
+    sampling: Sampling,
+    max_new_tokens: usize,
+}
+
+impl<'a> Conversation<'a> {
+    /// Of at most `context` tokens. The first adapter answers at the start, the base if there is none.
+    ///
+    /// # Errors
+    /// When the model has no room for `context` tokens.
+    pub fn new(
+        opened: &'a Opened,
+        speakers: Vec<Speaker>,
+        context: usize,
+        sampling: Sampling,
+        max_new_tokens: usize,
+    ) -> Result<Conversation<'a>> {
+        let session = Session::new(&opened.model, context)?;
+        let current = usize::from(speakers.len() > 1);
+        let (system, messages) = (None, Vec::new());
+        Ok(Conversation { opened, session, speakers, current, system, messages, sampling, max_new_tokens })
+    }
+
+    /// Who answers.
+    pub fn speaker(&self) -> &Speaker {
+        &self.speakers[self.current]
+    }
+
+    /// The base, then the adapters.
+    pub fn speakers(&self) -> &[Speaker] {
+        &self.speakers
+    }
+
+    /// Lets `name` answer from here on; false where nobody has that name. The conversation stays; the cache is computed anew
+    /// under the other adapter with the next message.
+    pub fn switch(&mut self, name: &str) -> bool {
+        let found = self.speakers.iter().position(|s| s.name == name);
+        self.current = found.unwrap_or(self.current);
+        found.is_some()
+    }
+
+    /// Puts a message; the answer is told as it comes, and returned. A stop ends the answer, which is kept.
+    ///
+    /// # Errors
+    /// When the message cannot be answered, and what the listener returns; the message is then forgotten.
+    pub fn ask(&mut self, message: &str, listener: &mut Listener<'_>) -> Result<&str> {
+        self.messages.push(Message::new("user", message));
+        match self.answer(listener) {
+            Ok(text) => self.messages.push(Message::new("assistant", text)),
+            Err(error) => {
+                self.messages.pop();
+                return Err(error);
+            }
+        }
+        Ok(self.messages.last().map_or("", |m| m.content.as_str()))
+    }
+
+    fn answer(&mut self, listener: &mut Listener<'_>) -> Result<String> {
+        let speaker = &self.speakers[self.current];
+        let mut messages: Vec<Message> = self.system.iter().map(|s| Message::new("system", s)).collect();
+        messages.extend_from_slice(&self.messages);
+        let ids = speaker.renderer.chat(&messages, true)?;
+        let limits = Limits { max_new_tokens: self.max_new_tokens, stop: speaker.renderer.stop_ids() };
+        let mut spoken = Spoken::new(TextStream::new(self.opened.tokenizer.clone(), &[]));
+        let mut on_token = |id| spoken.token(id, listener);
+        self.session.generate(speaker.adapt(), &speaker.name, &ids, &self.sampling, &limits, &mut on_token)?;
+        spoken.finish(listener)
+    }
+}

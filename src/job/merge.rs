@@ -1,0 +1,68 @@
+//! Base and adapter become one model, and what was lost by it. Refuses to know how the files are written.
+
+use std::path::Path;
+
+use super::listen::{Deferred, JobEvent, Listener, tell};
+use super::open;
+use crate::adapter::Adapter;
+use crate::artifact::merge::{self, Dtype};
+use crate::device::Compute;
+use crate::error::Result;
+use crate::model::{Adapt, Batch, Ctx, Model};
+use crate::recipe::Base;
+
+/// What is merged, and where to.
+#[derive(Debug, Clone, Copy)]
+pub struct MergeJob<'a> {
+    pub base: &'a Base,
+    /// Directory of the adapter.
+    pub adapter: &'a Path,
+    /// Directory to write; must not exist.
+    pub out: &'a Path,
+    /// Element type of the merged weights.
+    pub dtype: Dtype,
+    /// Whether logits of the merged model are compared with those of base + adapter.
+    pub verify: bool,
+}
+
+/// What merging lost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogitDifference {
+    /// Largest difference of a logit against base + adapter.
+    pub largest: f32,
+    /// Share of positions whose best token is the same, 0 to 1.
+    pub argmax_agreement: f64,
+}
+
+/// Merges an adapter into its base; what was lost, where the job asks for it.
+///
+/// # Errors
+/// Whatever is wrong with the base or the adapter, or when the output exists; when the listener ends the job.
+pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<LogitDifference>> {
+    let opened = open(job.base, listener)?;
+    let adapter = Adapter::load(job.adapter, &opened.model)?.frozen();
+    {
+        let told = Deferred::new(listener);
+        merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, &mut |done, all| {
+            told.tell(JobEvent::Merging { done, all });
+        })?;
+        told.finish()?;
+    }
+    tell(listener, JobEvent::Merged)?;
+    job.verify.then(|| verify(&opened.model, &adapter, job.out)).transpose()
+}
+
+/// What the merged model in `out` computes beside base + adapter, over a fixed sweep through the vocabulary.
+fn verify(model: &Model, adapter: &dyn Adapt, out: &Path) -> Result<LogitDifference> {
+    let merged = Model::open(out, Compute::F32, &model.device)?;
+    let vocab = model.config.vocab as u64;
+    let rows: Vec<Vec<u32>> =
+        (0..4u64).map(|r| (0..32u64).map(|i| (crate::random::indexed(r, i) % vocab) as u32).collect()).collect();
+    let batch = Batch::right_padded(&rows, 0);
+    let want = model.forward(&mut Ctx::new(adapter), &batch)?;
+    let got = merged.forward(&mut Ctx::new(&()), &batch)?;
+    let largest = (&want - &got)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+    let (a, b) = (want.argmax(2)?.flatten_all()?.to_vec1::<u32>()?, got.argmax(2)?.flatten_all()?.to_vec1::<u32>()?);
+    let same = a.iter().zip(&b).filter(|(a, b)| a == b).count();
+    Ok(LogitDifference { largest, argmax_agreement: same as f64 / a.len() as f64 })
+}

@@ -1,0 +1,33 @@
+//! Whole jobs, as the command line runs them, for a server, a GUI or a library user: train, evaluate, merge, estimate,
+//! answer.
+//!
+//! A job takes a recipe (or what it needs of one) and a [`Listener`], tells it what happens as [`JobEvent`]s, and returns
+//! what came of it. Refuses to know arguments, terminals and signals: it prints nothing, and it is stopped by the listener's
+//! answer alone.
+
+mod answer;
+mod conversation;
+mod estimate;
+mod evaluate;
+mod listen;
+mod merge;
+mod open;
+mod prepare;
+mod record;
+mod resume;
+mod rows;
+mod speaker;
+mod train;
+
+pub use self::answer::{Answer, Question, answer};
+pub use self::conversation::Conversation;
+pub use self::estimate::{Forecast, estimate};
+pub use self::evaluate::{Evaluated, Evaluation, NamedSet, SideBySide, before_and_after, evaluate};
+pub use self::listen::{JobEvent, Listener, Sought};
+pub use self::merge::{LogitDifference, MergeJob, merge};
+pub use self::open::{Opened, dataset, find, open, recipe};
+pub use self::prepare::{Prepared, prepare};
+pub use self::rows::{packing, rows};
+pub use self::speaker::{Speaker, speakers};
+pub use self::train::{Existing, FreshRun, TrainJob, TrainResult, claim, train};
+pub use crate::train::Control;

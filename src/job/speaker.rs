@@ -1,0 +1,83 @@
+//! A base and adapters that are ready to talk, each spoken to as it was trained. Refuses to know who listens.
+
+use std::path::{Path, PathBuf};
+
+use super::listen::{JobEvent, Listener, tell};
+use super::open::{self, Opened};
+use crate::adapter::Adapter;
+use crate::adapter::inspect::RECIPE;
+use crate::data::{Renderer, Tokenizer};
+use crate::error::Result;
+use crate::model::Adapt;
+use crate::recipe::{Base, Recipe, Template};
+
+/// The base alone or an adapter on it, with the template it is spoken to in.
+pub struct Speaker {
+    pub name: String,
+    pub adapter: Option<Adapter>,
+    pub renderer: Renderer,
+}
+
+impl Speaker {
+    /// The base with its own chat template.
+    ///
+    /// # Errors
+    /// When the template does not parse.
+    pub fn base(tokenizer: &Tokenizer) -> Result<Speaker> {
+        let renderer = Renderer::new(tokenizer.clone(), &Template::default())?;
+        Ok(Speaker { name: "base".into(), adapter: None, renderer })
+    }
+
+    /// The adapter in `dir`, spoken to as it was trained: with the template and system message of its recipe.
+    fn adapter(
+        (name, dir): (&str, &Path),
+        recipe: Option<&Recipe>,
+        opened: &Opened,
+        listener: &mut Listener<'_>,
+    ) -> Result<Speaker> {
+        let adapter = Adapter::load(dir, &opened.model)?.frozen();
+        let (said, used) = (&adapter.config.base_model_name_or_path, &opened.resolved.id);
+        if let (Some(said), Some(used)) = (said, used)
+            && said != used
+        {
+            let other = format!("adapter {name} says that its base is {said}, this one is {used}");
+            tell(listener, JobEvent::Remark(other))?;
+        }
+        let own = Template::default();
+        let renderer = Renderer::new(opened.tokenizer.clone(), recipe.map_or(&own, |r| &r.template))?;
+        Ok(Speaker { name: name.into(), adapter: Some(adapter), renderer })
+    }
+
+    /// What the model is run with.
+    pub fn adapt(&self) -> &dyn Adapt {
+        match &self.adapter {
+            Some(adapter) => adapter,
+            None => &(),
+        }
+    }
+}
+
+/// The recipe saved beside an adapter, if there is one.
+fn saved_recipe(dir: &Path) -> Result<Option<Recipe>> {
+    let path = dir.join(RECIPE);
+    if path.is_file() { Recipe::load_saved(&path).map(Some) } else { Ok(None) }
+}
+
+/// Opens a base, then every adapter (name, directory); the base is the first speaker. `base` chooses the base with the first
+/// recipe that is saved beside an adapter.
+///
+/// # Errors
+/// Whatever is wrong with the base or an adapter; when the listener ends the job.
+pub fn speakers(
+    adapters: &[(String, PathBuf)],
+    base: &dyn Fn(Option<&Recipe>) -> Result<Base>,
+    listener: &mut Listener<'_>,
+) -> Result<(Opened, Vec<Speaker>)> {
+    let recipes = adapters.iter().map(|(_, dir)| saved_recipe(dir)).collect::<Result<Vec<_>>>()?;
+    let opened = open::open(&base(recipes.iter().flatten().next())?, listener)?;
+    let mut speakers = vec![Speaker::base(&opened.tokenizer)?];
+    for ((name, dir), recipe) in adapters.iter().zip(&recipes) {
+        speakers.push(Speaker::adapter((name, dir), recipe.as_ref(), &opened, listener)?);
+    }
+    Ok((opened, speakers))
+}

@@ -1,0 +1,272 @@
+//! The main job, from recipe to an adapter that is trained, evaluated and written with its record. Refuses to know what is
+//! shown of it meanwhile.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::evaluate::{self, Evaluation};
+use super::listen::{JobEvent, Listener, interrupted, tell};
+use super::open::Opened;
+use super::prepare::{self, Prepared};
+use super::record::{MadeFrom, Record};
+use super::{packing, resume};
+use crate::adapter::Adapter;
+use crate::adapter::peft::WEIGHTS;
+use crate::artifact::card::{self, Card};
+use crate::artifact::checkpoints::Checkpoints;
+use crate::artifact::curve;
+use crate::artifact::inputs::Inputs;
+use crate::data::Loaded;
+use crate::data::mixture::Share;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::recipe::Recipe;
+use crate::train::order::Order;
+use crate::train::{self, Job, Reason};
+
+/// What becomes of a run that is in the directory already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// It stays: the job is refused.
+    #[default]
+    Refuse,
+    /// It goes on from its newest checkpoint.
+    Resume,
+    /// It is replaced.
+    Replace,
+}
+
+/// A recipe to train, and where its adapter goes.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainJob<'a> {
+    pub recipe: &'a Recipe,
+    /// Directory for the adapter.
+    pub out: &'a Path,
+    pub existing: Existing,
+    /// From when on the start is timed.
+    pub began: Instant,
+}
+
+/// What came of a [`TrainJob`].
+pub struct TrainResult {
+    /// The file or directory of the base.
+    pub base: PathBuf,
+    /// As in `trace.json`.
+    pub results: Value,
+    /// `None` where the run was complete before.
+    pub fresh: Option<FreshRun>,
+}
+
+/// What a run that was trained now leaves besides its files.
+pub struct FreshRun {
+    pub evaluation: Evaluation,
+    /// As many prompts with both answers as the recipe asks for.
+    pub samples: Vec<card::Sample>,
+    pub loaded: Loaded,
+    /// What was drawn of each part of the mixture; empty where an epoch is every row once.
+    pub drawn: Vec<Share>,
+}
+
+/// Trains `recipe` anew, evaluates the adapter beside the base, and writes it to `out` with its record; a run that is there
+/// already is refused.
+///
+/// # Errors
+/// As [`TrainJob::run`].
+pub fn train(recipe: &Recipe, out: &Path, listener: &mut Listener<'_>) -> Result<TrainResult> {
+    TrainJob { recipe, out, existing: Existing::Refuse, began: Instant::now() }.run(listener)
+}
+
+impl TrainJob<'_> {
+    /// Trains, evaluates and writes.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the recipe, base or data; when the directory is taken; what the listener returns, and
+    /// [`Error::Interrupted`] when it asks to stop. From [`JobEvent::Stoppable`] on everything is saved then.
+    pub fn run(&self, listener: &mut Listener<'_>) -> Result<TrainResult> {
+        claim(self.out, self.existing)?;
+        let Prepared { opened, renderer, loaded, sets, adapter, parts } = prepare::prepare(self.recipe, self.began, listener)?;
+        let started = Instant::now();
+        let run = Run { job: self, opened: &opened, loaded: &loaded, adapter: &adapter, parts, inputs: OnceCell::new() };
+        let base = opened.resolved.path.clone();
+        if let Some(trace) = run.already_complete()? {
+            tell(listener, JobEvent::Complete(self.out))?;
+            return Ok(TrainResult { base, results: trace["results"].clone(), fresh: None });
+        }
+        let packing = packing(&self.recipe.train, &loaded);
+        tell(listener, JobEvent::Prepared { adapter: &adapter, loaded: &loaded, packing })?;
+        let made_from = || run.inputs_json();
+        let record = run.train(&made_from, listener)?;
+        tell(listener, JobEvent::Trained { step: record.step, seconds: started.elapsed().as_secs_f64() })?;
+        let evaluation = evaluate::measure(self.recipe, &opened, &renderer, (&loaded, &sets), &adapter, listener)?;
+        let samples = evaluation.samples(self.recipe.eval.samples, &opened, &loaded)?;
+        let drawn = run.drawn(record.step)?;
+        run.finish(&record, &evaluation, &samples, &drawn, started.elapsed().as_secs_f64())?;
+        let results = evaluation.json();
+        drop(record);
+        Ok(TrainResult { base, results, fresh: Some(FreshRun { evaluation, samples, drawn, loaded }) })
+    }
+}
+
+/// Refuses to write over an adapter by accident.
+///
+/// # Errors
+/// [`Error::Usage`] when there is a run in `out` that is neither to go on nor to be replaced.
+pub fn claim(out: &Path, existing: Existing) -> Result<()> {
+    let taken = out.join(WEIGHTS).exists() || Checkpoints::any(out);
+    if taken && existing == Existing::Refuse {
+        return Err(Error::usage(
+            out.display().to_string(),
+            "there is a run here already",
+            "pass --resume to go on with it, --overwrite to replace it, or --out DIR for another place",
+        ));
+    }
+    Ok(())
+}
+
+/// Removes an earlier run: first what says that it is complete, then its result, then what it could go on from.
+fn clear(out: &Path, checkpoints: &mut Checkpoints) -> Result<()> {
+    for file in [out.join(resume::TRACE), out.join(WEIGHTS), out.join("last").join(WEIGHTS)] {
+        if file.is_file() {
+            std::fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+        }
+    }
+    checkpoints.clear()
+}
+
+/// A job with everything that is ready for it.
+struct Run<'a> {
+    job: &'a TrainJob<'a>,
+    opened: &'a Opened,
+    loaded: &'a Loaded,
+    adapter: &'a Adapter,
+    /// Seconds by part of the start.
+    parts: Vec<(&'static str, f64)>,
+    inputs: OnceCell<Inputs>,
+}
+
+impl Run<'_> {
+    /// What the run is made from. Hashing a large base takes a while, so it is done when it is first needed.
+    fn inputs(&self) -> Result<&Inputs> {
+        if self.inputs.get().is_none() {
+            let made = Inputs::of(self.job.recipe, &self.opened.resolved.path, &self.opened.tokenizer, self.loaded)?;
+            // Nobody else can have set it in between.
+            let _ = self.inputs.set(made);
+        }
+        self.inputs.get().ok_or_else(|| Error::usage("inputs", "they are not known", "report this as a bug"))
+    }
+
+    fn inputs_json(&self) -> Result<Value> {
+        serde_json::to_value(self.inputs()?).map_err(|e| Error::usage("inputs", e.to_string(), "report this as a bug"))
+    }
+
+    fn already_complete(&self) -> Result<Option<Value>> {
+        if self.job.existing == Existing::Resume { resume::complete(self.job.out, self.inputs()?) } else { Ok(None) }
+    }
+
+    /// Trains and leaves the adapter with the values that are kept: the best if evaluations chose one, else the last.
+    fn train<'r>(&'r self, made_from: MadeFrom<'r>, listener: &mut Listener<'_>) -> Result<Record<'r>> {
+        let (began, out, recipe) = (Instant::now(), self.job.out, self.job.recipe);
+        let mut checkpoints = Checkpoints::take(out)?;
+        let mut state = None;
+        match self.job.existing {
+            Existing::Resume => {
+                state = resume::newest(&mut checkpoints, self.inputs()?, listener)?;
+                tell(listener, JobEvent::Resuming { out, progress: state.as_ref().map(|s| &s.progress) })?;
+            }
+            Existing::Replace => clear(out, &mut checkpoints)?,
+            Existing::Refuse => {}
+        }
+        let mut record = Record::new((out, self.job.began), self.adapter, made_from, checkpoints, state.as_ref(), listener)?;
+        record.ready = Some([self.parts.as_slice(), &[("checkpoints", began.elapsed().as_secs_f64())]].concat());
+        let job = Job {
+            model: &self.opened.model,
+            adapter: self.adapter,
+            examples: &self.loaded.train,
+            mixture: &self.loaded.mixture,
+            heldout: &self.loaded.heldout,
+            settings: &recipe.train,
+            pad: self.opened.tokenizer.pad_id(),
+        };
+        tell(listener, JobEvent::Stoppable)?;
+        let reason = train::run(&job, state, &mut |event| record.hear(event, listener))?;
+        if reason != Reason::Interrupted {
+            self.keep(&record)?;
+            tell(listener, JobEvent::AdapterSaved(out))?;
+        }
+        if record.asked { Err(interrupted()) } else { Ok(record) }
+    }
+
+    /// Saves the adapter: the best if evaluations chose one (the last then goes to `last/`), else the last.
+    fn keep(&self, record: &Record) -> Result<()> {
+        if record.best.is_some_and(|best| best != record.step) {
+            self.adapter.save(&self.job.out.join("last"))?;
+            for (param, value) in self.adapter.params().iter().zip(&record.best_values) {
+                param.var.set(value)?;
+            }
+        }
+        self.adapter.save(self.job.out)
+    }
+
+    /// What the first `steps` steps drew of each part of the mixture; empty where an epoch is every row once.
+    fn drawn(&self, steps: usize) -> Result<Vec<Share>> {
+        let mixture = &self.loaded.mixture;
+        if mixture.is_plain() {
+            return Ok(Vec::new());
+        }
+        Ok(Order::new(&self.job.recipe.train, mixture, &self.loaded.train)?.drawn(steps))
+    }
+
+    /// Recipe, trace, card and curve beside the adapter.
+    fn finish(
+        &self,
+        record: &Record,
+        evaluation: &Evaluation,
+        samples: &[card::Sample],
+        drawn: &[Share],
+        seconds: f64,
+    ) -> Result<()> {
+        let write = |name: &str, text: &str| files::write_atomic(&self.job.out.join(name), text.as_bytes());
+        write("recipe.toml", &self.job.recipe.to_toml_in(self.job.out))?;
+        if let Some(svg) = curve::svg(&self.job.recipe.output.name, &record.losses, &record.evals) {
+            write("loss.svg", &svg)?;
+        }
+        let (base, adapter) = ((&evaluation.heldout.base).into(), (&evaluation.heldout.adapter).into());
+        let card = Card {
+            recipe: self.job.recipe,
+            base_id: self.opened.resolved.id.as_deref(),
+            params: self.adapter.param_count(),
+            steps: record.best.unwrap_or(record.step),
+            trained_tokens: record.trained,
+            heldout_rows: evaluation.heldout.base.rows,
+            base: Some(&base),
+            adapter: Some(&adapter),
+            notes: &evaluation.notes(),
+            samples,
+        };
+        write("README.md", &card.text())?;
+        write(resume::TRACE, &format!("{:#}\n", self.trace(record, evaluation, drawn, seconds)?))
+    }
+
+    /// What went in, what it was made with, and what came out.
+    fn trace(&self, record: &Record, evaluation: &Evaluation, drawn: &[Share], seconds: f64) -> Result<Value> {
+        let mixture = &self.loaded.mixture;
+        let shares = (!mixture.is_plain()).then(|| json!({"epoch": mixture.planned(), "drawn": drawn}));
+        Ok(json!({
+            "lorakit": env!("CARGO_PKG_VERSION"),
+            "base": {"id": self.opened.resolved.id, "file": self.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
+            "inputs": self.inputs_json()?,
+            "mixture": shares,
+            "packing": packing(&self.job.recipe.train, self.loaded),
+            "steps": record.step,
+            "best_step": record.best,
+            "trained_tokens": record.trained,
+            "seconds": (seconds * 10.0).round() / 10.0,
+            "final_loss": record.losses.last().map(|l| l.1),
+            "results": evaluation.json(),
+            "adapter_sha256": files::sha256_file(&self.job.out.join(WEIGHTS))?,
+        }))
+    }
+}
