@@ -32,11 +32,10 @@ pub(super) fn extract(wheel: &Path, member: &str, out: &Path, say: &mut dyn FnMu
 
 /// Hash (hex) and size of a member as RECORD says.
 fn listed(archive: &mut zip::ZipArchive<File>, member: &str) -> Step<(String, u64)> {
-    let lists: Vec<String> = archive
-        .file_names()
-        .filter(|n| n.ends_with(".dist-info/RECORD") && n.matches('/').count() == 1)
-        .map(String::from)
-        .collect();
+    // What has a name that is no text is neither a list nor asked for.
+    let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
+    let is_list = |name: &&String| name.ends_with(".dist-info/RECORD") && name.matches('/').count() == 1;
+    let lists: Vec<&String> = names.iter().filter(is_list).collect();
     let [list] = lists.as_slice() else { return Err(format!("it has {} RECORD files instead of one", lists.len())) };
     let mut text = String::new();
     let entry = archive.by_name(list).map_err(|e| e.to_string())?;
@@ -53,7 +52,7 @@ fn listed(archive: &mut zip::ZipArchive<File>, member: &str) -> Step<(String, u6
             return Ok((hash, size));
         }
     }
-    let ggufs: Vec<&str> = archive.file_names().filter(|n| n.ends_with(".gguf")).collect();
+    let ggufs: Vec<&str> = names.iter().map(String::as_str).filter(|n| n.ends_with(".gguf")).collect();
     Err(format!("it has no `{member}` (GGUF files in it: {})", if ggufs.is_empty() { "none".into() } else { ggufs.join(", ") }))
 }
 
