@@ -6,7 +6,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::check::place;
-use super::plots::{Slice, bars, columns, escape, rings};
+use super::plots::{Slice, bars, columns, rings};
+use crate::artifact::svg::escape;
 use crate::data::curate::{Distribution, Place, Summary};
 
 /// Rows named in a table.

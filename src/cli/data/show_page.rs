@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::plots::escape;
+use crate::artifact::svg::escape;
 use crate::data::{Piece, Shown};
 
 const STYLE: &str = "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
