@@ -10,3 +10,4 @@ pub mod checkpoints;
 pub mod inputs;
 pub mod curve;
 pub mod merge;
+pub mod svg;

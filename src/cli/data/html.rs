@@ -5,7 +5,7 @@
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Output, State};
 
-use super::plots::escape;
+use crate::artifact::svg::escape;
 use crate::error::{Error, Result};
 
 /// Fills a template with the values of `context`.

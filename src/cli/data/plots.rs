@@ -5,28 +5,7 @@
 use std::f64::consts::TAU;
 use std::fmt::Write;
 
-/// Text made safe for HTML and for attributes in double quotes.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            // Control characters are not allowed in a page; what they were is still seen.
-            c if c.is_control() && c != '\n' && c != '\t' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn svg(width: f64, height: f64, label: &str, inner: &str) -> String {
-    let label = escape(label);
-    format!("<svg viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" role=\"img\" aria-label=\"{label}\">{inner}</svg>")
-}
+use crate::artifact::svg::{escape, inline as svg};
 
 /// A bar a name, in the order given.
 pub(super) fn bars(label: &str, items: &[(String, usize)]) -> String {
@@ -137,7 +116,6 @@ mod tests {
 
     #[test]
     fn texts_cannot_become_marks() {
-        assert_eq!(escape("<b a=\"x\" c='y'>&\u{1}"), "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;\u{fffd}");
         let plot = bars("l", &[("<script>".into(), 3)]);
         assert!(!plot.contains("<script>") && plot.contains("&lt;script&gt;: 3"));
     }

@@ -7,9 +7,18 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use sha2::Digest;
 
 use super::{Note, Step};
+
+/// Of the last of 43 letters only four bits count; what the other two say is not looked at.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::RequireNone).with_decode_allow_trailing_bits(true),
+);
 
 /// Largest list that is read.
 const MAX_RECORD: u64 = 64 << 20;
@@ -32,11 +41,10 @@ pub(super) fn extract(wheel: &Path, member: &str, out: &Path, say: &mut dyn FnMu
 
 /// Hash (hex) and size of a member as RECORD says.
 fn listed(archive: &mut zip::ZipArchive<File>, member: &str) -> Step<(String, u64)> {
-    let lists: Vec<String> = archive
-        .file_names()
-        .filter(|n| n.ends_with(".dist-info/RECORD") && n.matches('/').count() == 1)
-        .map(String::from)
-        .collect();
+    // What has a name that is no text is neither a list nor asked for.
+    let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
+    let is_list = |name: &&String| name.ends_with(".dist-info/RECORD") && name.matches('/').count() == 1;
+    let lists: Vec<&String> = names.iter().filter(is_list).collect();
     let [list] = lists.as_slice() else { return Err(format!("it has {} RECORD files instead of one", lists.len())) };
     let mut text = String::new();
     let entry = archive.by_name(list).map_err(|e| e.to_string())?;
@@ -53,26 +61,14 @@ fn listed(archive: &mut zip::ZipArchive<File>, member: &str) -> Step<(String, u6
             return Ok((hash, size));
         }
     }
-    let ggufs: Vec<&str> = archive.file_names().filter(|n| n.ends_with(".gguf")).collect();
+    let ggufs: Vec<&str> = names.iter().map(String::as_str).filter(|n| n.ends_with(".gguf")).collect();
     Err(format!("it has no `{member}` (GGUF files in it: {})", if ggufs.is_empty() { "none".into() } else { ggufs.join(", ") }))
 }
 
-/// URL-safe base64 without padding → lower-case hex, for 32 bytes.
+/// URL-safe base64 → lower-case hex, for 32 bytes. The padding may be missing, as `RECORD` has it.
 fn hex_of_base64(text: &str) -> Option<String> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut bits = 0u32;
-    let mut held = 0;
-    let mut bytes = Vec::new();
-    for c in text.trim_end_matches('=').bytes() {
-        let value = ALPHABET.iter().position(|a| *a == c)?;
-        bits = (bits << 6 | value as u32) & 0xffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    (bytes.len() == 32).then(|| bytes.iter().map(|b| format!("{b:02x}")).collect())
+    let bytes = BASE64.decode(text.trim_end_matches('=')).ok().filter(|bytes| bytes.len() == 32)?;
+    Some(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// A copy that hashes as it goes.

@@ -1,53 +1,22 @@
 //! The hash by which git (and so the hub) names small files: SHA-1 over `blob SIZE\0` and the content.
 //!
-//! SHA-1 as in FIPS 180-4, section 6.1. It finds damage, not malice; large files carry SHA-256. Refuses to know: files.
+//! It finds damage, not malice; large files carry SHA-256. Refuses to know: files.
+
+use sha1::{Digest, Sha1};
 
 /// The blob id of `content` as lower-case hex.
 pub(super) fn blob(content: &[u8]) -> String {
-    let mut message = format!("blob {}\0", content.len()).into_bytes();
-    message.extend_from_slice(content);
-    sha1(&message)
-}
-
-fn sha1(message: &[u8]) -> String {
-    let mut state = [0x6745_2301u32, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
-    let mut padded = message.to_vec();
-    padded.push(0x80);
-    padded.resize((padded.len() + 8).next_multiple_of(64) - 8, 0);
-    padded.extend((message.len() as u64 * 8).to_be_bytes());
-    let (blocks, _) = padded.as_chunks::<64>();
-    blocks.iter().for_each(|block| compress(&mut state, block));
-    state.iter().map(|word| format!("{word:08x}")).collect()
-}
-
-fn compress(state: &mut [u32; 5], block: &[u8; 64]) {
-    let mut w = [0u32; 80];
-    let (words, _) = block.as_chunks::<4>();
-    for (w, bytes) in w.iter_mut().zip(words) {
-        *w = u32::from_be_bytes(*bytes);
-    }
-    for t in 16..80 {
-        w[t] = (w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16]).rotate_left(1);
-    }
-    let [mut a, mut b, mut c, mut d, mut e] = *state;
-    for (t, word) in w.iter().enumerate() {
-        let (f, k) = match t / 20 {
-            0 => ((b & c) | (!b & d), 0x5a82_7999),
-            1 => (b ^ c ^ d, 0x6ed9_eba1),
-            2 => ((b & c) | (b & d) | (c & d), 0x8f1b_bcdc),
-            _ => (b ^ c ^ d, 0xca62_c1d6),
-        };
-        let next = a.rotate_left(5).wrapping_add(f).wrapping_add(e).wrapping_add(k).wrapping_add(*word);
-        (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
-    }
-    for (s, x) in state.iter_mut().zip([a, b, c, d, e]) {
-        *s = s.wrapping_add(x);
-    }
+    let head = format!("blob {}\0", content.len());
+    format!("{:x}", Sha1::new().chain_update(head).chain_update(content).finalize())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sha1(message: &[u8]) -> String {
+        format!("{:x}", Sha1::digest(message))
+    }
 
     #[test]
     fn the_standards_examples_and_gits_empty_blob() {

@@ -1,7 +1,10 @@
 //! The date that a template may ask for (`strftime_now`).
 //!
 //! A rendering is a function of the recipe, so the date is a value, not the clock on the wall: unless told otherwise
-//! it is 26 July 2024, the date that Llama 3's own templates fall back to.
+//! it is 26 July 2024, the date that Llama 3's own templates fall back to. Refuses to know: time zones.
+
+use jiff::SignedDuration;
+use jiff::civil::{Date, DateTime};
 
 /// A moment, in seconds since 1970-01-01 00:00 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,9 +16,7 @@ impl Default for Clock {
     }
 }
 
-const MONTHS: [&str; 12] =
-    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 impl Clock {
     /// The moment that `YYYY-MM-DD`, `YYYY-MM-DD HH:MM:SS` or an RFC 3339 text says. An offset is read and does not
@@ -29,86 +30,47 @@ impl Clock {
         let form =
             regex::Regex::new(r"^(\d{4})-(\d\d)-(\d\d)(?:[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)?)?$").unwrap();
         let parts = form.captures(text).ok_or_else(wrong)?;
-        let number = |i: usize| parts.get(i).map_or(0, |m| m.as_str().parse::<i64>().unwrap_or(0));
-        let days = days(number(1), number(2), number(3));
-        let (hour, minute, second) = (number(4), number(5), number(6));
-        if civil(days) != (number(1), number(2), number(3)) || hour > 23 || minute > 59 || second > 60 {
+        let number = |i: usize| parts.get(i).map_or(0, |m| m.as_str().parse::<i16>().unwrap_or(0));
+        let date = Date::new(number(1), number(2) as i8, number(3) as i8).map_err(|_| wrong())?;
+        let [hour, minute, second] = [4, 5, 6].map(|i| i64::from(number(i)));
+        if hour > 23 || minute > 59 || second > 60 {
             return Err(wrong());
         }
-        Ok(Clock(days * 86_400 + hour * 3600 + minute * 60 + second))
+        Ok(Clock(date.duration_since(EPOCH.date()).as_secs() + hour * 3600 + minute * 60 + second))
     }
 
     /// Python's `strftime` for the codes that templates use; an unknown code stays as it is.
     pub(super) fn strftime(self, format: &str) -> String {
-        let (days, seconds) = (self.0.div_euclid(86_400), self.0.rem_euclid(86_400));
-        let (year, month, day) = civil(days);
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        let weekday = (days + 4).rem_euclid(7) as usize;
-        let month_name = MONTHS[month as usize - 1];
-        let (mut out, mut chars) = (String::new(), format.chars().peekable());
+        let at = EPOCH.saturating_add(SignedDuration::from_secs(self.0));
+        let (mut codes, mut chars) = (String::new(), format.chars().peekable());
         while let Some(c) = chars.next() {
             if c != '%' {
-                out.push(c);
+                codes.push(c);
                 continue;
             }
             let plain = chars.next_if_eq(&'-').is_some();
-            let number = |n: i64| if plain { n.to_string() } else { format!("{n:02}") };
-            let piece = match chars.next() {
-                Some('Y') => year.to_string(),
-                Some('y') => number(year.rem_euclid(100)),
-                Some('m') => number(month),
-                Some('d') => number(day),
-                Some('e') => format!("{day:2}"),
-                Some('B') => month_name.to_string(),
-                Some('b' | 'h') => month_name[..3].to_string(),
-                Some('A') => DAYS[weekday].to_string(),
-                Some('a') => DAYS[weekday][..3].to_string(),
-                Some('H') => number(hour),
-                Some('I') => number((hour + 11) % 12 + 1),
-                Some('p') => if hour < 12 { "AM" } else { "PM" }.to_string(),
-                Some('M') => number(minute),
-                Some('S') => number(second),
-                Some('F') => format!("{year}-{month:02}-{day:02}"),
-                Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
-                // The day of the year.
-                Some('j') => {
-                    let n = days - self::days(year, 1, 1) + 1;
-                    if plain { n.to_string() } else { format!("{n:03}") }
-                }
-                Some('w') => weekday.to_string(),
-                Some('u') => ((weekday + 6) % 7 + 1).to_string(),
-                Some('D' | 'x') => format!("{month:02}/{day:02}/{:02}", year.rem_euclid(100)),
-                Some('X') => format!("{hour:02}:{minute:02}:{second:02}"),
-                Some('R') => format!("{hour:02}:{minute:02}"),
-                Some('c') => self.strftime("%a %b %e %H:%M:%S %Y"),
-                // A moment of Python's `datetime.now()` has no zone.
-                Some('Z' | 'z') => String::new(),
-                Some('%') => "%".to_string(),
-                other => other.map_or("%".to_string(), |c| format!("%{c}")),
-            };
-            out.push_str(&piece);
+            codes += &chars.next().map_or("%%".into(), |code| jiffs(code, plain));
         }
-        out
+        // The date and the time are there for every code that `jiffs` lets through, so this cannot fail.
+        at.strftime(&codes).to_string()
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms").
-fn civil(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
-}
-
-/// The day counted from 1970-01-01 of a year, month and day (the inverse of [`civil`]).
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let y = if month <= 2 { year - 1 } else { year };
-    let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
-    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
+/// What jiff is asked for where Python's `strftime` has `%code`, or `%-code` when `plain`.
+fn jiffs(code: char, plain: bool) -> String {
+    match code {
+        // glibc does not fill a year up to four digits.
+        'Y' => "%-Y".into(),
+        'F' => "%-Y-%m-%d".into(),
+        'c' => "%a %b %e %H:%M:%S %-Y".into(),
+        'x' => "%D".into(),
+        'X' => "%T".into(),
+        // A moment of Python's `datetime.now()` has no zone.
+        'Z' | 'z' => String::new(),
+        'y' | 'm' | 'd' | 'H' | 'I' | 'M' | 'S' | 'j' => format!("%{}{code}", if plain { "-" } else { "" }),
+        'e' | 'B' | 'b' | 'h' | 'A' | 'a' | 'p' | 'w' | 'u' | 'D' | 'T' | 'R' | '%' => format!("%{code}"),
+        unknown => format!("%%{unknown}"),
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +84,8 @@ mod tests {
         assert_eq!(Clock(1_752_148_800).strftime("%A, %-d %B %Y %H:%M:%S %I %p %y"), "Thursday, 10 July 2025 12:00:00 12 PM 25");
         assert_eq!(Clock(951_782_400).strftime("%a %e %F %T %%"), "Tue 29 2000-02-29 00:00:00 %");
         assert_eq!(Clock(-1).strftime("%Y-%m-%d %H:%M"), "1969-12-31 23:59");
+        assert_eq!(Clock(-30_641_760_000).strftime("%Y %F %j %Z%z|"), "999 999-01-01 001 |");
+        assert_eq!(Clock(0).strftime("%Q %é %-"), "%Q %é %");
     }
 
     #[test]
@@ -133,9 +97,9 @@ mod tests {
         for text in ["2025-02-30", "2025-13-01", "10.7.2025", "2025-07-10T25:00:00Z", ""] {
             assert!(Clock::parse(text).unwrap_err().contains("is no moment"), "{text}");
         }
-        for day in (-800_000..800_000).step_by(97) {
-            let (y, m, d) = civil(day);
-            assert_eq!(days(y, m, d), day);
+        for day in (-354_000..2_932_000).step_by(97) {
+            let moment = Clock(day * 86_400);
+            assert_eq!(Clock::parse(&moment.strftime("%F")), Ok(moment));
         }
     }
 }
