@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{checked, done, run, scratch};
+use super::{checked, command, done, run, scratch};
 
 fn row(question: &str, answer: &str) -> Value {
     json!({"instruction": question, "output": answer})
