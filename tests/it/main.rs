@@ -30,6 +30,7 @@ mod resume;
 mod shapes;
 mod shared;
 mod smollm2_text;
+mod snapshots;
 mod synthesize;
 mod talk;
 mod tidy;

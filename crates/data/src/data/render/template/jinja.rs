@@ -158,7 +158,7 @@ fn environment(clock: Clock) -> Environment<'static> {
     env.set_syntax(syntax.unwrap());
     env.set_fuel(Some(FUEL));
     env.set_unknown_method_callback(methods::call);
-    env.set_formatter(|out, _, value| out.write_str(&python::print(value)).map_err(minijinja::Error::from));
+    env.set_formatter(|out, _, value| out.write_str(&python::print(value)?).map_err(minijinja::Error::from));
     env.add_function("raise_exception", |why: String| -> std::result::Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{why}")))
     });
@@ -257,6 +257,8 @@ mod tests {
     fn a_template_that_burns_or_breaks_is_stopped_with_its_line() {
         let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}";
         let huge = "{% set s = 'x' * 1000000 %}{% for a in range(1000) %}{{ s }}{% endfor %}";
+        let doubled = "{% set n = namespace(x=[]) %}{% for i in range(99) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}";
+        let deep = "{% set n = namespace(x=[]) %}{% for i in range(999) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x | tojson }}";
         let source = " ".repeat(MAX_SOURCE + 1);
         let table = [
             (loops, "does more than 5000000 steps"),
@@ -266,6 +268,9 @@ mod tests {
             ("\n\n{{ raise_exception('no system') }}", "line 3: the template refuses the conversation: no system"),
             ("{{ messages.nothing.more }}", "line 1: "),
             ("{% include 'secret' %}", "template not found"),
+            ("{{ [1] | tojson(indent=18446744073709551615) }}", "the text of a value is longer than"),
+            (doubled, "the text of a value is longer than"),
+            (deep, "a value has more than 256 levels"),
         ];
         for (source, expected) in table {
             let error = render(source).unwrap_err().to_string();

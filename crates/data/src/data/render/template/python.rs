@@ -6,7 +6,13 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use minijinja::value::{Value, ValueKind};
+use minijinja::{Error, ErrorKind};
 use regex::Regex;
+
+/// Longest text that one value is written as, in bytes.
+const MAX_TEXT: usize = 16 << 20;
+/// Deepest nesting of a value that is written; a row of data has at most 128 levels, the template adds a few.
+const MAX_DEPTH: usize = 256;
 
 /// Layout of JSON: Python's `json.dumps(indent=, sort_keys=, separators=, ensure_ascii=)`.
 #[derive(Debug, Clone, Default)]
@@ -30,24 +36,35 @@ impl JsonStyle {
     }
 }
 
+/// A template can build values whose text has no end: lists in lists, each of them twice in the next.
+fn bound(out: &str, more: usize, depth: usize) -> Result<(), Error> {
+    let why = match (depth > MAX_DEPTH, out.len().saturating_add(more) > MAX_TEXT) {
+        (true, _) => format!("a value has more than {MAX_DEPTH} levels"),
+        (_, true) => format!("the text of a value is longer than {MAX_TEXT} bytes"),
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::BadSerialization, why))
+}
+
 /// `json.dumps(value, ensure_ascii=False)`, as transformers defines `tojson` (no HTML escapes).
-pub(super) fn json(value: &Value, style: &JsonStyle) -> Result<String, minijinja::Error> {
+pub(super) fn json(value: &Value, style: &JsonStyle) -> Result<String, Error> {
     let mut out = String::new();
     write_json(value, style, 0, &mut out)?;
     Ok(out)
 }
 
-fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Result<(), minijinja::Error> {
+fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Result<(), Error> {
+    bound(out, 0, depth)?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => out.push_str(&repr(value)),
+        ValueKind::Number => out.push_str(&number(value)),
         ValueKind::String => write_json_string(value.as_str().unwrap_or_default(), style, out),
         ValueKind::Seq | ValueKind::Iterable => write_json_list(value, style, depth, out)?,
         ValueKind::Map => write_json_map(value, style, depth, out)?,
         kind => {
             let why = format!("tojson: a value of type {kind} has no JSON form");
-            return Err(minijinja::Error::new(minijinja::ErrorKind::BadSerialization, why));
+            return Err(Error::new(ErrorKind::BadSerialization, why));
         }
     }
     Ok(())
@@ -65,51 +82,52 @@ fn write_json_string(text: &str, style: &JsonStyle, out: &mut String) {
     }
 }
 
-fn write_json_list(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Result<(), minijinja::Error> {
+fn write_json_list(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Result<(), Error> {
     let items: Vec<Value> = value.try_iter()?.collect();
     out.push('[');
     for (i, item) in items.iter().enumerate() {
-        separate(style, depth + 1, i > 0, out);
+        separate(style, depth + 1, i > 0, out)?;
         write_json(item, style, depth + 1, out)?;
     }
-    close(style, depth, items.is_empty(), ']', out);
-    Ok(())
+    close(style, depth, items.is_empty(), ']', out)
 }
 
-fn write_json_map(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Result<(), minijinja::Error> {
+fn write_json_map(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Result<(), Error> {
     let mut keys: Vec<Value> = value.try_iter()?.collect();
     if style.sort_keys {
         keys.sort();
     }
     out.push('{');
     for (i, key) in keys.iter().enumerate() {
-        separate(style, depth + 1, i > 0, out);
-        write_json_string(&print(key), style, out);
+        separate(style, depth + 1, i > 0, out)?;
+        write_json_string(&print(key)?, style, out);
         out.push_str(style.after_key());
         write_json(&value.get_item(key)?, style, depth + 1, out)?;
     }
-    close(style, depth, keys.is_empty(), '}', out);
+    close(style, depth, keys.is_empty(), '}', out)
+}
+
+fn separate(style: &JsonStyle, depth: usize, comma: bool, out: &mut String) -> Result<(), Error> {
+    if comma {
+        out.push_str(style.between());
+    }
+    style.indent.map_or(Ok(()), |width| indented_line(width, depth, out))
+}
+
+fn close(style: &JsonStyle, depth: usize, empty: bool, bracket: char, out: &mut String) -> Result<(), Error> {
+    if let Some(width) = style.indent.filter(|_| !empty) {
+        indented_line(width, depth, out)?;
+    }
+    out.push(bracket);
     Ok(())
 }
 
-fn separate(style: &JsonStyle, depth: usize, comma: bool, out: &mut String) {
-    match style.indent {
-        Some(width) => {
-            out.push_str(if comma { style.between() } else { "" });
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', width * depth));
-        }
-        None if comma => out.push_str(style.between()),
-        None => {}
-    }
-}
-
-fn close(style: &JsonStyle, depth: usize, empty: bool, bracket: char, out: &mut String) {
-    if let Some(width) = style.indent.filter(|_| !empty) {
-        out.push('\n');
-        out.extend(std::iter::repeat_n(' ', width * depth));
-    }
-    out.push(bracket);
+fn indented_line(width: usize, depth: usize, out: &mut String) -> Result<(), Error> {
+    let spaces = width.saturating_mul(depth);
+    bound(out, spaces, depth)?;
+    out.push('\n');
+    out.extend(std::iter::repeat_n(' ', spaces));
+    Ok(())
 }
 
 /// A float as Python's `repr` writes it.
@@ -131,34 +149,53 @@ fn float(x: f64) -> String {
 }
 
 /// What `{{ value }}` writes in Jinja: Python's `str(value)`.
-pub(super) fn print(value: &Value) -> String {
+pub(super) fn print(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::Undefined => String::new(),
-        ValueKind::String => value.as_str().unwrap_or_default().to_string(),
-        _ => repr(value),
+        ValueKind::Undefined => Ok(String::new()),
+        ValueKind::String => Ok(value.as_str().unwrap_or_default().to_string()),
+        _ => {
+            let mut out = String::new();
+            repr(value, 0, &mut out)?;
+            Ok(out)
+        }
     }
 }
 
-fn repr(value: &Value) -> String {
+fn number(value: &Value) -> String {
+    match value.is_integer() {
+        true => value.to_string(),
+        false => f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float),
+    }
+}
+
+fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+    bound(out, 0, depth)?;
     match value.kind() {
-        ValueKind::None => "None".into(),
-        ValueKind::Bool => if value.is_true() { "True" } else { "False" }.into(),
-        ValueKind::String => quoted(value.as_str().unwrap_or_default()),
-        ValueKind::Number if !value.is_integer() => f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float),
+        ValueKind::None => out.push_str("None"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::String => out.push_str(&quoted(value.as_str().unwrap_or_default())),
+        ValueKind::Number => out.push_str(&number(value)),
         ValueKind::Seq => {
-            let items: Vec<_> = value.try_iter().into_iter().flatten().map(|v| repr(&v)).collect();
-            format!("[{}]", items.join(", "))
+            out.push('[');
+            for (i, item) in value.try_iter().into_iter().flatten().enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                repr(&item, depth + 1, out)?;
+            }
+            out.push(']');
         }
         ValueKind::Map => {
-            let pair = |k: Value| {
-                let item = value.get_item(&k).unwrap_or_default();
-                format!("{}: {}", repr(&k), repr(&item))
-            };
-            let items: Vec<_> = value.try_iter().into_iter().flatten().map(pair).collect();
-            format!("{{{}}}", items.join(", "))
+            out.push('{');
+            for (i, key) in value.try_iter().into_iter().flatten().enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                repr(&key, depth + 1, out)?;
+                out.push_str(": ");
+                repr(&value.get_item(&key).unwrap_or_default(), depth + 1, out)?;
+            }
+            out.push('}');
         }
-        _ => value.to_string(),
+        _ => out.push_str(&value.to_string()),
     }
+    Ok(())
 }
 
 fn quoted(text: &str) -> String {
@@ -229,8 +266,8 @@ mod tests {
     #[test]
     fn printing_is_that_of_python() {
         let v = value(r#"[true, null, "it's", 'x', 1.5, {"k": false}]"#.replace("'x'", "\"x\"").as_str());
-        assert_eq!(print(&v), r#"[True, None, "it's", 'x', 1.5, {'k': False}]"#);
-        assert_eq!(print(&Value::from("a\nb")), "a\nb");
+        assert_eq!(print(&v).unwrap(), r#"[True, None, "it's", 'x', 1.5, {'k': False}]"#);
+        assert_eq!(print(&Value::from("a\nb")).unwrap(), "a\nb");
         assert_eq!(float(1e-5), "1e-05");
         assert_eq!(float(1e16), "1e+16");
         assert_eq!(float(0.0001), "0.0001");
