@@ -109,7 +109,7 @@ impl Screen {
         self.quiet && sought == Sought::Base
     }
 
-    fn reading(&mut self, at: rows::Progress) {
+    fn reading(&mut self, at: rows::LoadProgress) {
         let bar = self.bar("data", at.total, Unit::Bytes);
         bar.set(at.bytes, &format!("{} rows, {} tokens, {:.0} rows/s", at.rows, at.tokens, at.rows as f64 / bar.seconds()));
     }

@@ -31,7 +31,7 @@ pub enum JobEvent<'a> {
     /// A base or a data set is looked for, and fetched where it must be.
     Looking { sought: Sought, note: Note },
     /// Rows are being read and tokenised.
-    Reading(data::Progress),
+    Reading(data::LoadProgress),
     /// Something to know about tokens that are kept for the next time.
     KeptTokens(&'a str),
     /// All rows are read.

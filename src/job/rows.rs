@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::listen::{Deferred, JobEvent, Listener};
-use crate::data::{self, Cache, Loaded, Options, Renderer};
+use crate::data::{self, Cache, LoadOptions, Loaded, Renderer};
 use crate::error::Result;
 use crate::model::resolve::{self, Places};
 use crate::recipe::{Keep, Recipe, Train};
@@ -23,7 +23,7 @@ pub fn rows(recipe: &Recipe, renderer: &Renderer, listener: &mut Listener<'_>) -
     let say = |text: &str| told.tell(JobEvent::KeptTokens(text));
     let (folder, least) = place(recipe, &places);
     let cache = folder.map(|folder| Cache { folder, least, hash: &hash, say: &say });
-    let options = Options { cache, hear: &|at| told.tell(JobEvent::Reading(at)) };
+    let options = LoadOptions { cache, hear: &|at| told.tell(JobEvent::Reading(at)) };
     let loaded = data::load_with(&recipe.data, renderer, recipe.train.max_length, recipe.train.seed, &options)?;
     told.tell(JobEvent::RowsRead);
     told.finish()?;

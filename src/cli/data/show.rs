@@ -46,7 +46,7 @@ pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) 
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
     let loaded = base::rows(&recipe, &renderer)?;
     if let Some(path) = html {
-        let turns = data::turns(&recipe.data, &renderer, recipe.train.seed, *n)?;
+        let turns = data::preview(&recipe.data, &renderer, recipe.train.seed, *n)?;
         files::write_atomic(path, show_page::page(&turns, &account(&loaded.report))?.as_bytes())?;
     }
     let mut out = std::io::stdout().lock();
@@ -59,7 +59,9 @@ pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) 
     }
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let said = match colour {
-        true => Some(data::turns_of(&loaded.train, *n, &recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?),
+        true => {
+            Some(data::preview_examples(&loaded.train, *n, &recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?)
+        }
         false => None,
     };
     show(&loaded, &tokenizer, *n, &mut out, said.as_deref())?;

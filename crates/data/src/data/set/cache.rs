@@ -13,10 +13,11 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Lists};
-use super::examples::{PromptRows, Rows};
-use super::job::{Columns, Job, Loaded, Progress};
+use super::examples::{PromptColumns, RowColumns};
 use super::load::{columns, in_memory};
+use super::loaded::{Columns, Loaded};
 use super::report::Report;
+use super::request::{LoadProgress, Request};
 use crate::data::read::shape::Reader;
 use crate::data::render::renderer::Renderer;
 use crate::error::{Error, Result};
@@ -41,21 +42,21 @@ pub struct Cache<'a> {
 }
 
 /// What a load may use besides the recipe.
-pub struct Options<'a> {
+pub struct LoadOptions<'a> {
     /// Where the tokens are kept for the next time.
     pub cache: Option<Cache<'a>>,
-    pub hear: &'a dyn Fn(Progress),
+    pub hear: &'a dyn Fn(LoadProgress),
 }
 
 /// As [`super::load::load`], from kept tokens where there are some.
 ///
 /// # Errors
 /// As [`super::load::load`].
-pub fn load_with(data: &Data, renderer: &Renderer, max_length: usize, seed: u64, options: &Options) -> Result<Loaded> {
-    let job = Job { data, renderer, max_length, seed, judge: false, hear: options.hear };
+pub fn load_with(data: &Data, renderer: &Renderer, max_length: usize, seed: u64, options: &LoadOptions) -> Result<Loaded> {
+    let request = Request { data, renderer, max_length, seed, judge: false, hear: options.hear };
     match &options.cache {
-        Some(cache) => cached(&job, cache),
-        None => in_memory(&job),
+        Some(cache) => cached(&request, cache),
+        None => in_memory(&request),
     }
 }
 
@@ -68,17 +69,17 @@ struct Manifest {
 }
 
 /// Loads from the cache, or loads and fills it; a cache that cannot be used costs time only.
-fn cached(job: &Job, cache: &Cache) -> Result<Loaded> {
-    let sources: Vec<&Source> = job.sources().collect();
+fn cached(request: &Request, cache: &Cache) -> Result<Loaded> {
+    let sources: Vec<&Source> = request.sources().collect();
     let size: u64 = sources.iter().filter_map(|s| fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
     if size < cache.least {
-        return in_memory(job);
+        return in_memory(request);
     }
-    match kept(job, &sources, cache) {
-        Ok((columns, folder)) => Ok(Loaded { kept: folder, ..columns.loaded(job.data)? }),
+    match kept(request, &sources, cache) {
+        Ok((columns, folder)) => Ok(Loaded { kept: folder, ..columns.loaded(request.data)? }),
         Err(Unkept::Rows(e)) => Err(e),
         Err(Unkept::Cache(why)) => {
-            let loaded = in_memory(job)?;
+            let loaded = in_memory(request)?;
             (cache.say)(&format!("tokens are not kept: {why}"));
             Ok(loaded)
         }
@@ -103,8 +104,8 @@ impl From<Error> for Unkept {
 }
 
 /// What is kept, made first if it must be, and where it lies; nowhere when a file changed meanwhile.
-fn kept(job: &Job, sources: &[&Source], cache: &Cache) -> std::result::Result<(Columns, Option<PathBuf>), Unkept> {
-    let (times, key) = (times(sources)?, key(job, sources, cache)?);
+fn kept(request: &Request, sources: &[&Source], cache: &Cache) -> std::result::Result<(Columns, Option<PathBuf>), Unkept> {
+    let (times, key) = (times(sources)?, key(request, sources, cache)?);
     let folder = cache.folder.join(&key[..32]);
     let lock = lock(&folder, cache).map_err(Error::io("lock", &folder))?;
     let tokens = folder.join("tokens");
@@ -115,10 +116,10 @@ fn kept(job: &Job, sources: &[&Source], cache: &Cache) -> std::result::Result<(C
     }
     clear(&folder)?;
     clear_others(&cache.folder);
-    files::write_dir_atomic(&tokens, |dir| save(columns(job, dir, true)?, dir))?;
+    files::write_dir_atomic(&tokens, |dir| save(columns(request, dir, true)?, dir))?;
     let gone = || Unkept::Cache(format!("{} is gone as soon as it is written", tokens.display()));
     let columns = open(&tokens)?.ok_or_else(gone)?;
-    let unchanged = self::times(sources)? == times && self::key(job, sources, cache)? == key;
+    let unchanged = self::times(sources)? == times && self::key(request, sources, cache)? == key;
     if !unchanged {
         (cache.say)("tokens are not kept: a file of rows changed while it was read");
         clear(&folder)?;
@@ -139,15 +140,15 @@ fn times(sources: &[&Source]) -> Result<Vec<SystemTime>> {
 }
 
 /// Hash of all that the tokens follow from.
-fn key(job: &Job, sources: &[&Source], cache: &Cache) -> Result<String> {
+fn key(request: &Request, sources: &[&Source], cache: &Cache) -> Result<String> {
     let mut hash = blake3::Hasher::new();
     let mut put = |part: &[u8]| {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     };
     put(program()?.as_bytes());
-    put(job.renderer.fingerprint()?.as_bytes());
-    put(job.settings().as_bytes());
+    put(request.renderer.fingerprint()?.as_bytes());
+    put(request.settings().as_bytes());
     for source in sources {
         for file in Reader::files(source)? {
             put((cache.hash)(&file)?.as_bytes());
@@ -266,14 +267,14 @@ fn open(folder: &Path) -> Result<Option<Columns>> {
         }
     }
     let at = |name: &str| folder.join(format!("{name}.bin"));
-    let rows = Rows {
+    let rows = RowColumns {
         ids: lists(folder, "ids")?,
         trained: Column::open(&at("trained"))?,
         sources: Column::open(&at("sources"))?,
         lines: Column::open(&at("lines"))?,
         folder: None,
     };
-    let prompts = PromptRows {
+    let prompts = PromptColumns {
         ids: lists(folder, "prompt-ids")?,
         texts: lists(folder, "prompt-texts")?,
         ends: Column::open(&at("prompt-ends"))?,

@@ -11,14 +11,15 @@ use rayon::prelude::*;
 
 use super::column::Column;
 use super::column::unpacked;
+use super::counts::{count, index_of, longest, reasons, repeated};
 use super::draw::choose;
-use super::job::{Columns, Job, Loaded, Progress};
+use super::loaded::{Columns, Loaded};
 use super::report::{Dropped, Long, Report, SourceReport};
+use super::request::{LoadProgress, Request};
 use super::split;
 use super::split::Parted;
 use super::spool::{ListSpool, PromptSpool, RowSpool, Spool};
-use super::tally::{count, longest, reasons, repeated};
-use super::work::{Done, Work, index_of};
+use super::tokenize::{RowTokenizer, TokenizedRows};
 use crate::data::read::Split;
 use crate::data::read::reason::Reason;
 use crate::data::read::shape::{Facts, Reader, Stream};
@@ -37,7 +38,7 @@ const AHEAD: usize = 8;
 /// [`Error::Data`] with file and line for a row or file that cannot be used (see [`super`]), for a row that is too
 /// long when the recipe says `error`, and when nothing is left to train on.
 pub fn load(data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> Result<Loaded> {
-    in_memory(&Job { data, renderer, max_length, seed, judge: false, hear: &|_| {} })
+    in_memory(&Request { data, renderer, max_length, seed, judge: false, hear: &|_| {} })
 }
 
 /// Rows of a further set to judge by, as held-out rows; `data` says what becomes of long ones.
@@ -46,23 +47,23 @@ pub fn load(data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> R
 /// As [`load`]; also when none of the rows can be judged.
 pub fn load_set(rows: &[Source], data: &Data, renderer: &Renderer, max_length: usize, seed: u64) -> Result<Loaded> {
     let data = &Data { train: Vec::new(), heldout: rows.to_vec(), heldout_tasks: Vec::new(), replay: None, ..data.clone() };
-    in_memory(&Job { data, renderer, max_length, seed, judge: true, hear: &|_| {} })
+    in_memory(&Request { data, renderer, max_length, seed, judge: true, hear: &|_| {} })
 }
 
 /// With what does not fit into memory in a folder that goes with the last of the rows.
-pub(crate) fn in_memory(job: &Job) -> Result<Loaded> {
+pub(crate) fn in_memory(request: &Request) -> Result<Loaded> {
     let folder = Arc::new(tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?);
-    let mut columns = columns(job, folder.path(), false)?;
+    let mut columns = columns(request, folder.path(), false)?;
     columns.rows.folder = Some(Arc::clone(&folder));
     columns.prompts.folder = Some(folder);
-    columns.loaded(job.data)
+    columns.loaded(request.data)
 }
 
 /// Loads into `folder`; with `keep` all columns lie there in files.
-pub(crate) fn columns(job: &Job, folder: &Path, keep: bool) -> Result<Columns> {
+pub(crate) fn columns(request: &Request, folder: &Path, keep: bool) -> Result<Columns> {
     let mut shapes = BTreeMap::new();
     loop {
-        match Loading::new(job, folder, &shapes)?.all(keep) {
+        match Loading::new(request, folder, &shapes)?.all(keep) {
             Ok(columns) => return Ok(columns),
             Err(Stop::Error(error)) => return Err(*error),
             Err(Stop::Shape { source, shape }) => _ = shapes.insert(source, shape),
@@ -89,17 +90,17 @@ impl From<Error> for Stop {
 type Step<T> = std::result::Result<T, Stop>;
 
 struct Loading<'a> {
-    job: &'a Job<'a>,
+    request: &'a Request<'a>,
     /// Shapes of sources that their first rows do not tell.
     shapes: &'a BTreeMap<usize, Shape>,
     report: Report,
     rows: RowSpool,
     /// Which of its source's conversations each row is, and which part of it, packed.
     places: Spool<u64>,
-    /// As [`Done::kin`].
-    kin: Spool<u8>,
-    /// As [`super::work::Tallies`], with the numbers of `roles`.
-    tallies: ListSpool<u32>,
+    /// As [`TokenizedRows::grouping`].
+    grouping: Spool<u8>,
+    /// As [`TokenCounts`], with the numbers of `roles`.
+    token_counts: ListSpool<u32>,
     roles: Vec<String>,
     prompts: PromptSpool,
     held_out: HeldOut,
@@ -107,42 +108,42 @@ struct Loading<'a> {
     chunks: Vec<Vec<usize>>,
     /// Of each source: how many rows there are up to its end.
     ends: Vec<usize>,
-    progress: Progress,
+    progress: LoadProgress,
 }
 
 impl<'a> Loading<'a> {
-    fn new(job: &'a Job<'a>, folder: &Path, shapes: &'a BTreeMap<usize, Shape>) -> Result<Loading<'a>> {
-        let total = job.sources().filter_map(|s| std::fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
+    fn new(request: &'a Request<'a>, folder: &Path, shapes: &'a BTreeMap<usize, Shape>) -> Result<Loading<'a>> {
+        let total = request.sources().filter_map(|s| std::fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
         Ok(Loading {
-            job,
+            request,
             shapes,
             report: Report::default(),
             rows: RowSpool::new(folder),
             places: Spool::new(folder, "places"),
-            kin: Spool::new(folder, "kin"),
-            tallies: ListSpool::new(folder, "tallies"),
+            grouping: Spool::new(folder, "kin"),
+            token_counts: ListSpool::new(folder, "tallies"),
             roles: Vec::new(),
             prompts: PromptSpool::new(folder),
-            held_out: HeldOut::new(&job.data.heldout_tasks)?,
+            held_out: HeldOut::new(&request.data.heldout_tasks)?,
             chunks: Vec::new(),
             ends: Vec::new(),
-            progress: Progress { total, ..Progress::default() },
+            progress: LoadProgress { total, ..LoadProgress::default() },
         })
     }
 
     fn all(mut self, keep: bool) -> Step<Columns> {
-        let data = self.job.data;
+        let data = self.request.data;
         let (train, mut heldout) = self.split(&data.train, Split::Train)?;
         self.held_out.all_met()?;
         let (replay, held) = self.split(data.replayed(), Split::Train)?;
         heldout.extend(held);
         heldout.extend(self.split(&data.heldout, Split::Heldout)?.1);
-        if self.job.judge && heldout.is_empty() {
+        if self.request.judge && heldout.is_empty() {
             let path = data.heldout.first().map_or(Path::new("[eval] sets"), |s| &s.path);
             let why = format!("no row is left to judge by; {}", reasons(&self.report.dropped));
             return Err(Error::data(path, None, why, "raise `train.max_length`, or name other rows").into());
         }
-        if !self.job.judge && train.is_empty() {
+        if !self.request.judge && train.is_empty() {
             let path = data.train.first().map_or(Path::new("[data] train"), |s| &s.path);
             let why = format!("no row is left to train on; {}", reasons(&self.report.dropped));
             let help = match self.report.dropped.iter().any(|d| d.reason == Reason::Malformed) {
@@ -151,9 +152,9 @@ impl<'a> Loading<'a> {
             };
             return Err(Error::data(path, None, why, help).into());
         }
-        let kin = std::mem::replace(&mut self.kin, Spool::new(Path::new(""), "")).finish(false)?;
+        let grouping = std::mem::replace(&mut self.grouping, Spool::new(Path::new(""), "")).finish(false)?;
         let mut split = match heldout.is_empty() && data.heldout.is_empty() {
-            true => split::set_aside(train, &kin, data.heldout_fraction, self.job.seed),
+            true => split::set_aside(train, &grouping, data.heldout_fraction, self.request.seed),
             false => Parted { train, heldout, ..Parted::default() },
         };
         split.train.extend(replay);
@@ -177,7 +178,7 @@ impl<'a> Loading<'a> {
 
     fn source(&mut self, source: &'a Source, mut split: Split) -> Step<()> {
         let index = self.report.sources.len();
-        let Stream { mut reader, mut feed, mut sure } = Reader::stream(source, split, self.job.seed)?;
+        let Stream { mut reader, mut feed, mut sure } = Reader::stream(source, split, self.request.seed)?;
         if !sure {
             let facts = Facts::of(&reader, &feed.first()?);
             sure = self.shape(&mut reader, &feed, facts, index)?;
@@ -226,13 +227,12 @@ impl<'a> Loading<'a> {
         Ok(true)
     }
 
-    fn work(&self, path: &'a Path, reader: Reader<'a>, source: usize, prompts: bool) -> Work<'a> {
-        let Job { renderer, data, max_length, .. } = *self.job;
-        Work { reader, renderer, path, source, over_long: data.over_long, max_length, prompts }
+    fn work(&self, path: &'a Path, reader: Reader<'a>, source: usize, prompts: bool) -> RowTokenizer<'a> {
+        RowTokenizer::new(self.request, source, path, reader).with_prompts(prompts)
     }
 
     /// Takes all rows of a source, or as many as its limit says, drawn from those that are conversations.
-    fn take(&mut self, source: &Source, split: Split, work: &Work, feed: &mut Feed) -> Result<Facts> {
+    fn take(&mut self, source: &Source, split: Split, work: &RowTokenizer, feed: &mut Feed) -> Result<Facts> {
         let index = self.report.sources.len();
         let chosen = match source.limit {
             None => None,
@@ -252,7 +252,7 @@ impl<'a> Loading<'a> {
                 )?;
                 let all: usize = counts.iter().sum();
                 let starts = starts(&counts);
-                (limit < all).then(|| (choose(all, limit, self.job.seed, "limit", index as u64), starts))
+                (limit < all).then(|| (choose(all, limit, self.request.seed, "limit", index as u64), starts))
             }
         };
         let unread = &work.reader.faults.lines;
@@ -279,8 +279,8 @@ impl<'a> Loading<'a> {
                 facts.and(std::mem::take(&mut done.facts));
                 ignored.append(&mut done.ignored);
                 self.put(done)?;
-                let Progress { bytes, .. } = self.progress;
-                (self.job.hear)(Progress { bytes: bytes + feed.bytes(), ..self.progress });
+                let LoadProgress { bytes, .. } = self.progress;
+                (self.request.hear)(LoadProgress { bytes: bytes + feed.bytes(), ..self.progress });
                 Ok(())
             },
         )?;
@@ -291,22 +291,22 @@ impl<'a> Loading<'a> {
     }
 
     /// Takes the rows of the next chunk of the newest source.
-    fn put(&mut self, mut done: Done) -> Result<()> {
+    fn put(&mut self, mut done: TokenizedRows) -> Result<()> {
         let source = self.report.sources.len() - 1;
         let chunks = &mut self.chunks[source];
         let start = chunks.last().copied().unwrap_or(0);
         chunks.push(start + done.converted);
         let places: Vec<u64> = done.places.iter().map(|place| start as u64 + place).collect();
         self.places.extend(&places)?;
-        self.kin.extend(&done.kin)?;
-        let numbers: Vec<u32> = done.tallies.roles.iter().map(|role| index_of(&mut self.roles, role)).collect();
+        self.grouping.extend(&done.grouping)?;
+        let numbers: Vec<u32> = done.token_counts.roles.iter().map(|role| index_of(&mut self.roles, role)).collect();
         let mut at = 0;
-        for length in &done.tallies.lengths {
-            let tally = &mut done.tallies.values[at..at + *length as usize];
+        for length in &done.token_counts.lengths {
+            let tally = &mut done.token_counts.values[at..at + *length as usize];
             tally.iter_mut().skip(1).step_by(2).for_each(|role| *role = numbers[*role as usize]);
             at += tally.len();
         }
-        self.tallies.extend(&done.tallies.values, done.tallies.lengths.iter().map(|n| *n as usize))?;
+        self.token_counts.extend(&done.token_counts.values, done.token_counts.lengths.iter().map(|n| *n as usize))?;
         self.rows.extend(source, &done.batch)?;
         for prompt in &done.prompts {
             self.prompts.push(prompt)?;
@@ -328,8 +328,8 @@ impl<'a> Loading<'a> {
         let Parted { train, heldout, left_out } = split;
         let places = std::mem::replace(&mut self.places, Spool::new(Path::new(""), "")).finish(keep)?;
         self.late_prompts(&heldout, &places)?;
-        let Loading { mut report, rows, tallies, prompts, roles, .. } = self;
-        let (rows, tallies, prompts) = (rows.finish(keep)?, tallies.finish(keep)?, prompts.finish(keep)?);
+        let Loading { mut report, rows, token_counts, prompts, roles, .. } = self;
+        let (rows, token_counts, prompts) = (rows.finish(keep)?, token_counts.finish(keep)?, prompts.finish(keep)?);
         let long = |row: usize| Long {
             source: rows.sources[row] as usize,
             line: rows.line(row).0,
@@ -340,8 +340,8 @@ impl<'a> Loading<'a> {
         report.dropped.extend(left_out.into_iter().map(|row| unused(long(row as usize))));
         report.repeated = repeated(&rows, &train, &heldout).into_iter().map(long).collect();
         report.longest = longest(&rows).into_iter().map(long).collect();
-        report.train = count(&rows, &tallies, &roles, &train);
-        report.heldout = count(&rows, &tallies, &roles, &heldout);
+        report.train = count(&rows, &token_counts, &roles, &train);
+        report.heldout = count(&rows, &token_counts, &roles, &heldout);
         report.dropped.sort_by_key(|d| (d.source, d.line, d.part));
         report.injected.sort_by_key(|i| (i.source, i.line));
         Ok(Columns { rows, train: Column::Owned(train), heldout: Column::Owned(heldout), prompts, report })
@@ -350,7 +350,7 @@ impl<'a> Loading<'a> {
     /// Prompts of held-out rows that lie in training files: these are read once more.
     fn late_prompts(&mut self, heldout: &[u32], places: &[u64]) -> Result<()> {
         let mut rows = heldout.iter().map(|row| *row as usize).peekable();
-        for (index, source) in self.job.data.train.iter().enumerate() {
+        for (index, source) in self.request.data.train.iter().enumerate() {
             let end = self.ends[index];
             let wanted: Vec<(usize, usize)> =
                 std::iter::from_fn(|| rows.next_if(|row| *row < end)).map(|row| unpacked(places[row])).collect();
@@ -358,7 +358,7 @@ impl<'a> Loading<'a> {
             if wanted.is_empty() || report.split == Split::Heldout {
                 continue;
             }
-            let Stream { mut reader, mut feed, sure } = Reader::stream(source, report.split, self.job.seed)?;
+            let Stream { mut reader, mut feed, sure } = Reader::stream(source, report.split, self.request.seed)?;
             if !sure {
                 // The first chunk then is what it was when the rows were counted.
                 feed.first()?;
