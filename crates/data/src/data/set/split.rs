@@ -3,7 +3,17 @@
 //! Refuses to know what is in a row.
 
 use super::draw::choose;
+use super::request::Request;
 use super::tokenize::{SAME_GROUP, TRAIN_ONLY};
+
+/// What the sources say their rows are for, by number.
+#[derive(Debug, Default)]
+pub(crate) struct RowNumbers {
+    pub(crate) train: Vec<u32>,
+    /// Trained along, never set aside.
+    pub(crate) replay: Vec<u32>,
+    pub(crate) heldout: Vec<u32>,
+}
 
 /// What rows are for, by number.
 #[derive(Debug, Default, PartialEq)]
@@ -14,9 +24,21 @@ pub(crate) struct Parted {
     pub(crate) left_out: Vec<u32>,
 }
 
+/// Parts the rows of a request: where it names no file of held-out rows and no task is held out, a fraction of the training
+/// rows is set aside. `grouping` is as [`super::tokenize::TokenizedRows::grouping`].
+pub(crate) fn part(request: &Request, rows: RowNumbers, grouping: &[u8]) -> Parted {
+    let RowNumbers { train, replay, heldout } = rows;
+    let mut parted = match heldout.is_empty() && request.data.heldout.is_empty() {
+        true => set_aside(train, grouping, request.data.heldout_fraction, request.seed),
+        false => Parted { train, heldout, ..Parted::default() },
+    };
+    parted.train.extend(replay);
+    parted
+}
+
 /// Takes a `fraction` of the training rows for held-out ones, leaving at least one of each. Forms of one row (its
 /// phrasings, the pairs of a prompt) stay together; those of them that are never held out are then left out.
-pub(crate) fn set_aside(train: Vec<u32>, grouping: &[u8], fraction: f64, seed: u64) -> Parted {
+fn set_aside(train: Vec<u32>, grouping: &[u8], fraction: f64, seed: u64) -> Parted {
     let groups: Vec<&[u32]> = train.chunk_by(|_, row| grouping[*row as usize] & SAME_GROUP != 0).collect();
     let train_only = |row: &u32| grouping[*row as usize] & TRAIN_ONLY != 0;
     let fit: Vec<usize> = (0..groups.len()).filter(|group| !groups[*group].iter().all(train_only)).collect();
