@@ -34,7 +34,6 @@ pub use set::cache::Cache;
 pub use set::examples::{ExampleRef, Examples, Mask, Prompts};
 pub use set::load::{LoadOptions, load, load_set, load_with};
 pub use set::loaded::Loaded;
-pub use set::mixture;
 pub use set::report::{Counts, Dropped, Injected, Long, Report, SourceReport, SplitRow};
 pub use set::request::LoadProgress;
 

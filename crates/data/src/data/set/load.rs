@@ -43,7 +43,7 @@ pub fn load_with(data: &Data, renderer: &Renderer, max_length: usize, seed: u64,
     let request = Request { data, renderer, max_length, seed, judge: false, hear: options.hear };
     let Some(cache) = options.cache.as_ref().filter(|cache| cache.is_worth(&request)) else { return in_memory(&request) };
     match cache.open_or_make(&request, |folder| kept_columns(&request, folder)) {
-        Ok((columns, folder)) => Ok(Loaded { kept: folder, ..columns.loaded(data)? }),
+        Ok((columns, folder)) => Ok(Loaded { kept: folder, ..columns.loaded() }),
         Err(Unkept::Rows(e)) => Err(e),
         Err(Unkept::Cache(why)) => {
             let loaded = in_memory(&request)?;
@@ -68,7 +68,7 @@ fn in_memory(request: &Request) -> Result<Loaded> {
     let mut columns = columns(request, folder.path(), false)?;
     columns.rows.folder = Some(Arc::clone(&folder));
     columns.prompts.folder = Some(folder);
-    columns.loaded(request.data)
+    Ok(columns.loaded())
 }
 
 /// With all columns as files in `folder`, and nothing else there.

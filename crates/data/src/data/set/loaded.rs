@@ -7,10 +7,7 @@ use std::sync::Arc;
 
 use super::column::Column;
 use super::examples::{Examples, PromptColumns, Prompts, RowColumns};
-use super::mixture::Mixture;
 use super::report::Report;
-use crate::error::Result;
-use crate::recipe::Data;
 
 /// The data of a run.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +16,6 @@ pub struct Loaded {
     pub heldout: Examples,
     /// One for each held-out example that has a prompt, in the same order.
     pub heldout_prompts: Prompts,
-    /// How often an epoch has which of `train`.
-    pub mixture: Mixture,
     pub report: Report,
     /// Where the tokens are kept for the next time.
     pub kept: Option<PathBuf>,
@@ -36,14 +31,11 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// # Errors
-    /// As [`Mixture::plan`].
-    pub(crate) fn loaded(self, data: &Data) -> Result<Loaded> {
+    /// The rows as examples.
+    pub(crate) fn loaded(self) -> Loaded {
         let rows = Arc::new(self.rows);
         let train = Examples::of(Arc::clone(&rows), Some(self.train));
-        // Sources of held-out rows lie behind those of training rows, or have none of these.
-        let mixture = Mixture::plan(data, (0..train.len()).map(|i| (train.source(i), train.length(i))))?;
         let (heldout, heldout_prompts) = (Examples::of(rows, Some(self.heldout)), Prompts::of(self.prompts));
-        Ok(Loaded { train, heldout, heldout_prompts, mixture, report: self.report, kept: None })
+        Loaded { train, heldout, heldout_prompts, report: self.report, kept: None }
     }
 }

@@ -8,7 +8,6 @@
 //! | 1 | [`draw`] | draws by seed |
 //! | 1 | [`chunks`] | the chunks of a file, several at a time |
 //! | 2 | [`report`] | what became of every row |
-//! | 2 | [`mixture`] | how often an epoch has which rows |
 //! | 2 | [`examples`] | rows as tokens |
 //! | 2 | [`request`] | what is to be loaded |
 //! | 2 | [`truncation`] | what becomes of rows that are too long |
@@ -27,7 +26,6 @@ pub(crate) mod column;
 pub(crate) mod draw;
 pub(crate) mod chunks;
 pub(crate) mod report;
-pub mod mixture;
 pub(crate) mod examples;
 pub(crate) mod request;
 pub(crate) mod truncation;

@@ -52,7 +52,7 @@ impl Place {
 fn same(a: &Loaded, b: &Loaded) -> bool {
     let rows = |l: &Loaded| [&l.train, &l.heldout].map(|e| e.iter().map(|e| e.to_owned()).collect::<Vec<_>>());
     let prompts = |l: &Loaded| l.heldout_prompts.iter().collect::<Vec<_>>();
-    rows(a) == rows(b) && prompts(a) == prompts(b) && a.report == b.report && a.mixture.planned() == b.mixture.planned()
+    rows(a) == rows(b) && prompts(a) == prompts(b) && a.report == b.report
 }
 
 #[test]
@@ -100,18 +100,18 @@ fn what_is_replayed_is_in_the_key_and_the_plan_of_the_mixture_is_not() {
     std::fs::write(&general, "Some text.\n\nMore text.\n").unwrap();
     let source = Source { path: general.clone(), ..Source::default() };
     place.data.replay = Some(Replay { sources: vec![source], fraction: 0.1 });
-    let first = place.load();
-    assert!(first.mixture.planned().iter().any(|share| share.replay));
+    place.load();
     place.data.replay.as_mut().unwrap().fraction = 0.3;
-    let more = place.load();
-    assert!(place.kept().len() == 1 && more.mixture.planned() != first.mixture.planned());
+    place.load();
+    assert_eq!(place.kept().len(), 1);
     place.data.mixture.strategy = Strategy::Proportional;
     place.data.mixture.rows = Some(500);
-    let drawn = |l: &Loaded| l.mixture.planned().iter().map(|share| share.drawn).sum::<f64>();
-    assert!(drawn(&place.load()) > drawn(&more) && place.kept().len() == 1);
+    place.load();
+    assert_eq!(place.kept().len(), 1);
     place.data.mixture = Mixture::default();
     place.data.train[0].epochs = Some(3.0);
-    assert!(drawn(&place.load()) > drawn(&more) && place.kept().len() == 1);
+    place.load();
+    assert_eq!(place.kept().len(), 1);
     std::fs::write(&general, "Some text.\n\nMere text.\n").unwrap();
     place.load();
     assert_eq!(place.kept().len(), 2);
