@@ -24,28 +24,28 @@ pub struct Inputs {
     pub recipe: BTreeMap<String, String>,
     /// File of the base → SHA-256.
     pub base: BTreeMap<String, String>,
-    pub template: Template,
-    pub data: Data,
+    pub template: TemplateDigest,
+    pub data: DataDigest,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Template {
+pub struct TemplateDigest {
     pub name: String,
     /// Of its text and of the system message.
     pub sha256: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Data {
+pub struct DataDigest {
     /// BLAKE3 of the tokens of all rows, with which of them are trained.
     pub tokens: String,
     pub train_rows: usize,
     pub heldout_rows: usize,
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceDigest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Source {
+pub struct SourceDigest {
     pub split: Split,
     /// Name of the file, without its folder.
     pub file: String,
@@ -63,9 +63,9 @@ impl Inputs {
         let base = weights(base)?.iter().map(|path| Ok((name(path), resolve::sha256(&places, path)?))).collect::<Result<_>>()?;
         let sources = loaded.report.sources.iter().map(|s| {
             let (split, file, rows, sha256) = (s.split, name(&s.path), s.rows, resolve::sha256(&places, &s.path)?);
-            Ok(Source { split, file, rows, sha256 })
+            Ok(SourceDigest { split, file, rows, sha256 })
         });
-        let data = Data {
+        let data = DataDigest {
             tokens: tokens(loaded),
             train_rows: loaded.train.len(),
             heldout_rows: loaded.heldout.len(),
@@ -86,7 +86,7 @@ impl Inputs {
             found.push(self.base_difference(old));
         }
         if self.template.sha256 != old.template.sha256 {
-            let show = |t: &Template| format!("{} (SHA-256 {})", t.name, short(&t.sha256));
+            let show = |t: &TemplateDigest| format!("{} (SHA-256 {})", t.name, short(&t.sha256));
             found.push(format!("template: {} → {}", show(&old.template), show(&self.template)));
         }
         if self.data.tokens != old.data.tokens {
@@ -106,10 +106,10 @@ impl Inputs {
     }
 }
 
-impl Data {
-    fn difference(&self, old: &Data) -> String {
+impl DataDigest {
+    fn difference(&self, old: &DataDigest) -> String {
         let mut files: Vec<String> = Vec::new();
-        let of = |s: &Source| format!("{} rows, SHA-256 {}", s.rows, short(&s.sha256));
+        let of = |s: &SourceDigest| format!("{} rows, SHA-256 {}", s.rows, short(&s.sha256));
         for (i, new) in self.sources.iter().enumerate() {
             match old.sources.get(i) {
                 Some(was) if was.sha256 == new.sha256 => {}
@@ -122,7 +122,7 @@ impl Data {
         if files.is_empty() {
             files.push("the files are the same, their tokens are not (another tokenizer, or another version of lorakit)".into());
         }
-        let rows = |d: &Data| format!("{} rows and {} held out", d.train_rows, d.heldout_rows);
+        let rows = |d: &DataDigest| format!("{} rows and {} held out", d.train_rows, d.heldout_rows);
         format!("data: {} → {}: {}", rows(old), rows(self), files.join("; "))
     }
 }
@@ -174,7 +174,7 @@ fn keys(recipe: &Recipe) -> BTreeMap<String, String> {
     keys
 }
 
-fn template(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Template> {
+fn template(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<TemplateDigest> {
     let (name, text) = match &recipe.template.kind {
         TemplateKind::Model => ("the model's own".to_string(), tokenizer.chat_template().unwrap_or_default().to_string()),
         TemplateKind::Alpaca => ("alpaca".into(), "alpaca".into()),
@@ -182,7 +182,7 @@ fn template(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Template> {
         TemplateKind::File(path) => (name(path), files::read_text(path)?),
     };
     let system = recipe.template.system.as_deref().unwrap_or_default();
-    Ok(Template { name, sha256: files::sha256(format!("{system}\0{text}").as_bytes()) })
+    Ok(TemplateDigest { name, sha256: files::sha256(format!("{system}\0{text}").as_bytes()) })
 }
 
 fn tokens(loaded: &Loaded) -> String {

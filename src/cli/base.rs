@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::screen::Screen;
 use crate::data::{Loaded, Renderer};
 use crate::error::Result;
-use crate::job::{self, Opened, Prepared};
+use crate::job::{self, OpenedBase, Prepared};
 use crate::model::resolve::Resolved;
 use crate::recipe::{Base, Recipe};
 
@@ -22,7 +22,7 @@ pub(super) fn started() -> Instant {
 ///
 /// # Errors
 /// As [`job::open`].
-pub(super) fn open(base: &Base, quiet: bool) -> Result<Opened> {
+pub(super) fn open(base: &Base, quiet: bool) -> Result<OpenedBase> {
     job::open(base, &mut Screen::new(quiet).listener())
 }
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 
 use super::commands;
-use super::lines::Lines;
+use super::lines::InputLines;
 use super::talk::{self, AnswerArgs, BaseArgs};
 use crate::error::Result;
-use crate::job::Conversation;
+use crate::job::Chat;
 
 /// Talk to a base model and to adapters on it.
 #[derive(Debug, Args)]
@@ -39,9 +39,9 @@ pub fn run(args: &ChatArgs) -> Result<()> {
     let sampling = args.answer.sampling()?;
     let adapters = talk::names(&args.adapters)?;
     let (opened, speakers) = talk::open(&args.base, &adapters, false)?;
-    let mut talk = Conversation::new(&opened, speakers, args.context, sampling, args.answer.max_new_tokens)?;
+    let mut talk = Chat::new(&opened, speakers, args.context, sampling, args.answer.max_new_tokens)?;
     talk.system.clone_from(&args.system);
-    let mut lines = Lines::open()?;
+    let mut lines = InputLines::open()?;
     // After the line editor, which takes SIGINT for itself when it is made.
     listen();
     if lines.is_terminal() {

@@ -9,7 +9,7 @@ use super::screen::Screen;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::generate::Sampling;
-use crate::job::{self, Control, Opened, Speaker};
+use crate::job::{self, Control, OpenedBase, Speaker};
 use crate::recipe::{Base, Recipe};
 
 /// Which base model.
@@ -97,7 +97,7 @@ impl AnswerArgs {
 ///
 /// # Errors
 /// Whatever is wrong with the base or an adapter.
-pub(super) fn open(args: &BaseArgs, adapters: &[(String, PathBuf)], quiet: bool) -> Result<(Opened, Vec<Speaker>)> {
+pub(super) fn open(args: &BaseArgs, adapters: &[(String, PathBuf)], quiet: bool) -> Result<(OpenedBase, Vec<Speaker>)> {
     job::speakers(adapters, &|recipe| args.base(recipe), &mut Screen::new(quiet).listener())
 }
 

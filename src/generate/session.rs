@@ -2,13 +2,13 @@
 
 use super::{Limits, Sampling};
 use crate::error::{Error, Result};
-use crate::model::{Adapt, Batch, Cache, Ctx, Model};
+use crate::model::{Adapt, Batch, Ctx, KvCache, Model};
 
 /// A conversation with one model. What the cache holds was computed under one adapter; another one empties it.
 #[derive(Debug)]
 pub struct Session<'a> {
     model: &'a Model,
-    cache: Cache,
+    cache: KvCache,
     /// The tokens whose keys and values are in the cache.
     held: Vec<u32>,
     /// The adapter they were computed under.
@@ -22,7 +22,7 @@ impl<'a> Session<'a> {
     /// When the cache cannot be allocated.
     pub fn new(model: &'a Model, capacity: usize) -> Result<Session<'a>> {
         let capacity = capacity.min(model.config.max_positions);
-        let cache = Cache::new(&model.config, 1, capacity, &model.device)?;
+        let cache = KvCache::new(&model.config, 1, capacity, &model.device)?;
         Ok(Session { model, cache, held: Vec::new(), adapter: String::new() })
     }
 

@@ -1,7 +1,7 @@
 //! One answer, told as it comes. Refuses to know what was said before and who reads.
 
 use super::listen::{JobEvent, Listener};
-use super::open::Opened;
+use super::open::OpenedBase;
 use super::speaker::Speaker;
 use crate::data::{Message, Tokenizer};
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub struct Answer {
 /// # Errors
 /// Whatever is wrong with the question; what the listener returns.
 pub fn answer(
-    opened: &Opened,
+    opened: &OpenedBase,
     speaker: &Speaker,
     question: Question<'_>,
     (sampling, max_new_tokens): (&Sampling, usize),

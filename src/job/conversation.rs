@@ -2,15 +2,15 @@
 
 use super::answer::Spoken;
 use super::listen::Listener;
-use super::open::Opened;
+use super::open::OpenedBase;
 use super::speaker::Speaker;
 use crate::data::Message;
 use crate::error::Result;
 use crate::generate::{Limits, Sampling, Session, TextStream};
 
 /// The messages so far and who answers them.
-pub struct Conversation<'a> {
-    opened: &'a Opened,
+pub struct Chat<'a> {
+    opened: &'a OpenedBase,
     session: Session<'a>,
     /// The base, then the adapters.
     speakers: Vec<Speaker>,
@@ -23,22 +23,22 @@ pub struct Conversation<'a> {
     max_new_tokens: usize,
 }
 
-impl<'a> Conversation<'a> {
+impl<'a> Chat<'a> {
     /// Of at most `context` tokens. The first adapter answers at the start, the base if there is none.
     ///
     /// # Errors
     /// When the model has no room for `context` tokens.
     pub fn new(
-        opened: &'a Opened,
+        opened: &'a OpenedBase,
         speakers: Vec<Speaker>,
         context: usize,
         sampling: Sampling,
         max_new_tokens: usize,
-    ) -> Result<Conversation<'a>> {
+    ) -> Result<Chat<'a>> {
         let session = Session::new(&opened.model, context)?;
         let current = usize::from(speakers.len() > 1);
         let (system, messages) = (None, Vec::new());
-        Ok(Conversation { opened, session, speakers, current, system, messages, sampling, max_new_tokens })
+        Ok(Chat { opened, session, speakers, current, system, messages, sampling, max_new_tokens })
     }
 
     /// Who answers.

@@ -20,12 +20,12 @@ mod speaker;
 mod train;
 
 pub use self::answer::{Answer, Question, answer};
-pub use self::conversation::Conversation;
+pub use self::conversation::Chat;
 pub use self::estimate::{Forecast, estimate};
 pub use self::evaluate::{Evaluated, Evaluation, NamedSet, SideBySide, before_and_after, evaluate};
 pub use self::listen::{JobEvent, Listener, Sought};
 pub use self::merge::{LogitDifference, MergeJob, merge};
-pub use self::open::{Opened, dataset, find, open, recipe};
+pub use self::open::{OpenedBase, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};
 pub use self::rows::{packing, rows};
 pub use self::speaker::{Speaker, speakers};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::evaluate::{self, NamedSet};
 use super::listen::Listener;
-use super::open::{self, Opened};
+use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::data::{Loaded, Renderer};
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::recipe::Recipe;
 
 /// What a run starts from.
 pub struct Prepared {
-    pub opened: Opened,
+    pub opened: OpenedBase,
     pub renderer: Renderer,
     pub loaded: Loaded,
     /// The recipe's further sets to judge by.

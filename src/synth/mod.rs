@@ -34,12 +34,12 @@ mod store;
 mod tests;
 
 pub use ask::{Choice, Request};
-pub use filter::Reason;
-pub use generator::{Generator, GoOn, Identity, Reply, Style};
+pub use filter::RejectReason;
+pub use generator::{Generator, GoOn, Identity, PromptStyle, Reply};
 pub use http::{Endpoint, Http};
 pub use local::Local;
-pub use pool::{Pool, Similar};
-pub use run::{Ended, Progress, Summary, run};
+pub use pool::{InstructionPool, Similar};
+pub use run::{Ended, SynthesisProgress, SynthesisSummary, run};
 pub use seeds::{Instance, SeedTask, Seeds};
-pub use settings::{Goal, Settings, Variant};
+pub use settings::{Goal, SynthesisSettings, Variant};
 pub use store::{Stage, Store};

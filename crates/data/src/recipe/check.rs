@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::checking::{Check, Files};
+use super::checking::{Files, ValidationContext};
 use super::locate::Written;
 use super::paths::folder_of;
 use super::raw::{
@@ -52,7 +52,7 @@ pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
     typed::check(written)?;
     let raw: RawRecipe = serde_json::from_value(Value::Object(written.tree.clone()))
         .map_err(|e| written.complain("recipe", e.to_string(), "`lorakit recipe schema` prints what may be written"))?;
-    let check = Check { written, folder: folder_of(&written.file), files };
+    let check = ValidationContext { written, folder: folder_of(&written.file), files };
     Ok(Recipe {
         path: written.file.clone(),
         base: check.base(raw.base)?,
@@ -65,7 +65,7 @@ pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
     })
 }
 
-impl Check<'_> {
+impl ValidationContext<'_> {
     fn base(&self, raw: RawBase) -> Result<Base> {
         if let Some(fallback) = raw.fallback.as_deref().filter(|text| !is_pypi(text)) {
             let why = format!("\"{fallback}\" is not of the form pypi:PACKAGE==VERSION#PATH/IN/WHEEL");

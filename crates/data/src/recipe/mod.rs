@@ -183,8 +183,8 @@ pub struct Adapter {
     pub alpha: f64,
     pub dropout: f64,
     pub init: Init,
-    pub targets: Targets,
-    pub exclude: Option<Targets>,
+    pub targets: TargetModules,
+    pub exclude: Option<TargetModules>,
     /// Pattern (regex, matched as PEFT does) → rank; kept in the order written.
     pub rank_pattern: Vec<(String, usize)>,
     /// Pattern (regex, matched as PEFT does) → alpha; kept in the order written.
@@ -197,7 +197,7 @@ pub struct Adapter {
 
 impl Adapter {
     /// Plain LoRA of `rank` with alpha twice that, on `targets`; everything else at its default.
-    pub fn lora(rank: usize, targets: Targets) -> Adapter {
+    pub fn lora(rank: usize, targets: TargetModules) -> Adapter {
         Adapter {
             method: Method::Lora,
             rank,
@@ -237,7 +237,7 @@ pub enum Init {
 
 /// Which modules get an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Targets {
+pub enum TargetModules {
     /// The attention projections of the model's family (what a recipe without `targets` gets).
     Attention,
     /// Names; a module matches when its path equals one or ends in `.` + one.
