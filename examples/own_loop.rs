@@ -9,7 +9,7 @@ use lorakit::adapter::Adapter;
 use lorakit::device::{self, Compute};
 use lorakit::model::{Model, Recompute, Workspace, text};
 use lorakit::recipe::Recipe;
-use lorakit::train::optim::{AdamW, AdamWSettings, norm};
+use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
 use lorakit::{Error, Result};
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/models/llama");

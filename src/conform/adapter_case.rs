@@ -11,7 +11,7 @@ use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Ctx, Model, Recompute, Site, Targets, Workspace};
 use crate::recipe::{Schedule, Train, Warmup};
-use crate::train::{optim, schedule};
+use crate::train::{adamw, schedule};
 
 pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<ToleranceCheck>> {
     let expected = Expected::open(dir)?;
@@ -150,16 +150,16 @@ fn five_steps(
     targets: &Targets,
 ) -> Result<Vec<ToleranceCheck>> {
     let s = settings();
-    let mut adamw = optim::AdamW::new(adapter.params())?;
+    let mut adamw = adamw::AdamW::new(adapter.params())?;
     let (mut losses, mut rates, mut norms) = (Vec::new(), Vec::new(), Vec::new());
     for step in 0..5 {
         let (loss, grads) = loss_and_gradients(model, adapter, batch, targets)?;
-        let norm = optim::norm(&grads)?;
+        let norm = adamw::norm(&grads)?;
         let lr = s.lr * schedule::factor(s.schedule, s.warmup, step, 5);
         losses.push(loss);
         rates.push(lr as f32);
         norms.push(norm as f32);
-        adamw.step(adapter.params(), &grads, &optim::AdamWSettings::new(&s, lr, norm))?;
+        adamw.step(adapter.params(), &grads, &adamw::AdamWSettings::new(&s, lr, norm))?;
     }
     let (after, _) = loss_and_gradients(model, adapter, batch, targets)?;
     let want = expected.floats("grad_norm_trace")?;

@@ -4,12 +4,12 @@
 //! task, with intervals of the difference. Refuses to know where rows come from and how a verdict is shown.
 
 mod compare;
-mod normal;
+mod normalisation;
 #[cfg(test)]
 mod tests;
 
 pub use self::compare::{ClusterResult, Compared, Comparison, Label, Metric, Over, RESAMPLES, TaskResult, compare};
-pub use self::normal::normalised;
+pub use self::normalisation::normalised;
 use crate::data::{ExampleRef, Examples, Prompt, Prompts, Tokenizer};
 use crate::error::Result;
 use crate::generate::{self, Limits, Sampling};

@@ -190,7 +190,7 @@ fn forward(model: &Model, adapt: &dyn Adapt, cache: &mut KvCache, batch: &Batch)
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Session, tiny};
+    use super::super::{CachedConversation, tiny};
     use super::*;
 
     fn prompts() -> Vec<Vec<u32>> {
@@ -234,7 +234,7 @@ mod tests {
         let limits = Limits { max_new_tokens: 20, stop: vec![3, 4] };
         let answers = run(&(), Sampling::GREEDY, &limits, 8);
         for (prompt, answer) in prompts().iter().zip(&answers) {
-            let mut session = Session::new(&model, 256).unwrap();
+            let mut session = CachedConversation::new(&model, 256).unwrap();
             assert_eq!(&session.generate(&(), "", prompt, &Sampling::GREEDY, &limits, &mut |_| true).unwrap(), answer);
         }
     }

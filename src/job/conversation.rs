@@ -1,17 +1,17 @@
 //! A conversation whose speaker can be changed in the middle. Refuses to know how messages come in and answers go out.
 
 use super::answer::Spoken;
-use super::listen::Listener;
+use super::events::Listener;
 use super::open::OpenedBase;
 use super::speaker::Speaker;
 use crate::data::Message;
 use crate::error::Result;
-use crate::generate::{Limits, Sampling, Session, TextStream};
+use crate::generate::{CachedConversation, Limits, Sampling, TextStream};
 
 /// The messages so far and who answers them.
 pub struct Chat<'a> {
     opened: &'a OpenedBase,
-    session: Session<'a>,
+    session: CachedConversation<'a>,
     /// The base, then the adapters.
     speakers: Vec<Speaker>,
     current: usize,
@@ -35,7 +35,7 @@ impl<'a> Chat<'a> {
         sampling: Sampling,
         max_new_tokens: usize,
     ) -> Result<Chat<'a>> {
-        let session = Session::new(&opened.model, context)?;
+        let session = CachedConversation::new(&opened.model, context)?;
         let current = usize::from(speakers.len() > 1);
         let (system, messages) = (None, Vec::new());
         Ok(Chat { opened, session, speakers, current, system, messages, sampling, max_new_tokens })

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::listen::Listener;
+use super::events::Listener;
 use super::prepare::{self, Prepared};
 use crate::error::Result;
 use crate::estimate::{self, MemoryEstimate, PlannedRun, Setting, Time};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listen::{Deferred, JobEvent, Listener, Sought};
+use super::events::{Deferred, JobEvent, Listener, Sought};
 use crate::data::{ExampleRef, Loaded, Tokenizer};
 use crate::device;
 use crate::error::{Error, Result};

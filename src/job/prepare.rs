@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::evaluate::{self, NamedSet};
-use super::listen::Listener;
+use super::events::Listener;
 use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::data::{Loaded, Renderer};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use serde_json::Value;
 
-use super::listen::{JobEvent, Listener, tell};
+use super::events::{JobEvent, Listener, tell};
 use crate::adapter::Adapter;
 use crate::artifact::checkpoints::Checkpoints;
 use crate::error::{Error, Result};

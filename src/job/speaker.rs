@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listen::{JobEvent, Listener, tell};
+use super::events::{JobEvent, Listener, tell};
 use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::adapter::inspect::RECIPE;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::evaluate::{self, Evaluation};
-use super::listen::{JobEvent, Listener, interrupted, tell};
+use super::events::{JobEvent, Listener, interrupted, tell};
 use super::open::OpenedBase;
 use super::prepare::{self, Prepared};
 use super::record::{MadeFrom, RunRecord};
@@ -18,7 +18,7 @@ use crate::adapter::peft::WEIGHTS;
 use crate::artifact::card::{self, Card};
 use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
-use crate::artifact::inputs::Inputs;
+use crate::artifact::fingerprint::Fingerprint;
 use crate::data::Loaded;
 use crate::data::mixture::Share;
 use crate::error::{Error, Result};
@@ -144,14 +144,14 @@ struct TrainRun<'a> {
     adapter: &'a Adapter,
     /// Seconds by part of the start.
     parts: Vec<(&'static str, f64)>,
-    inputs: OnceCell<Inputs>,
+    inputs: OnceCell<Fingerprint>,
 }
 
 impl TrainRun<'_> {
     /// What the run is made from. Hashing a large base takes a while, so it is done when it is first needed.
-    fn inputs(&self) -> Result<&Inputs> {
+    fn inputs(&self) -> Result<&Fingerprint> {
         if self.inputs.get().is_none() {
-            let made = Inputs::of(self.job.recipe, &self.opened.resolved.path, &self.opened.tokenizer, self.loaded)?;
+            let made = Fingerprint::of(self.job.recipe, &self.opened.resolved.path, &self.opened.tokenizer, self.loaded)?;
             // Nobody else can have set it in between.
             let _ = self.inputs.set(made);
         }

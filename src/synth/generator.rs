@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Request;
+use super::prompts::Request;
 use crate::data::Tokenizer;
 use crate::error::Result;
 use crate::files;

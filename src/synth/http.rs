@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ask::Request;
 use super::generator::{Generator, GoOn, Identity, PromptStyle, Reply, until_stop};
+use super::prompts::Request;
 use crate::error::{Error, Result};
 
 /// Larger replies are refused.
@@ -291,7 +291,7 @@ impl Connection {
 
     /// The beginning of what a server said.
     fn excerpt(&self, text: &str) -> String {
-        let text = self.hidden(&super::ask::one_line(text));
+        let text = self.hidden(&super::prompts::one_line(text));
         if text.is_empty() { "nothing".into() } else { text.chars().take(SHOWN).collect() }
     }
 

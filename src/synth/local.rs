@@ -2,8 +2,8 @@
 //!
 //! Refuses to know what is asked, and why.
 
-use super::ask::{Choice, Request};
 use super::generator::{Generator, GoOn, Identity, PromptStyle, Reply, until_stop};
+use super::prompts::{Choice, Request};
 use crate::data::{Message, Renderer};
 use crate::error::{Error, Result};
 use crate::generate::{self, Limits, Sampling};

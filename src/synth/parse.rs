@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::ask::{NO_INPUT, one_line};
 use super::filter::RejectReason;
+use super::prompts::{NO_INPUT, one_line};
 use super::seeds::Instance;
 
 /// A regex that is known to be one; `None` never happens, and then nothing is found.

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::ask::{self, Choice, Request};
 use super::filter::{self, RejectReason};
 use super::generator::{Generator, GoOn};
 use super::parse;
 use super::pool::{InstructionPool, Similar};
+use super::prompts::{self, Choice, Request};
 use super::seeds::{Instance, SeedTask, Seeds};
 use super::settings::{Goal, SynthesisSettings, Variant};
 use super::store::{KeptReply, Key, Stage, Store};
@@ -236,13 +236,13 @@ impl SynthesisRun<'_> {
         let all: Vec<(String, String)> = of_model.chain(of_people).collect();
         let order = self.draw(all.len(), all.len(), "synth-shown-order", request);
         let (ids, texts): (Vec<String>, Vec<String>) = order.into_iter().map(|i| all[i].clone()).unzip();
-        (ask::instructions(&texts, self.settings.tasks, self.seed(Stage::Instructions, request)), ids)
+        (prompts::instructions(&texts, self.settings.tasks, self.seed(Stage::Instructions, request)), ids)
     }
 
     fn ask_for_tasks(&self, request: usize) -> ShownRequest {
         let shown = self.draw(self.seeds.tasks.len(), TASKS, "synth-shown", request);
         let shown: Vec<&SeedTask> = shown.into_iter().map(|i| &self.seeds.tasks[i]).collect();
-        (ask::tasks(&shown, self.settings.tasks, self.seed(Stage::Tasks, request)), ids(&shown))
+        (prompts::tasks(&shown, self.settings.tasks, self.seed(Stage::Tasks, request)), ids(&shown))
     }
 
     /// The instruction if it is kept. An incomplete reply that ends in nothing at all is no candidate.
@@ -286,7 +286,7 @@ impl SynthesisRun<'_> {
         let shown: Vec<&SeedTask> = order.into_iter().map(|i| &self.seeds.tasks[shown[i]]).collect();
         let choice = Choice { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_new_tokens: YES };
         let ask = |(i, task): (usize, &KeptInstruction)| {
-            (ask::classification(&shown, &task.text, choice, self.seed(Stage::Classification, i)), ids(&shown))
+            (prompts::classification(&shown, &task.text, choice, self.seed(Stage::Classification, i)), ids(&shown))
         };
         let asked: Vec<ShownRequest> = tasks.iter().enumerate().map(ask).collect();
         let replies = self.replies(Stage::Classification, &asked)?;
@@ -304,7 +304,7 @@ impl SynthesisRun<'_> {
             let shown = self.draw(kind.len(), EXAMPLES, "synth-examples", i);
             let shown: Vec<&SeedTask> = shown.into_iter().map(|i| &self.seeds.tasks[kind[i]]).collect();
             let seed = self.seed(Stage::Instances, i);
-            (ask::instances(&shown, &task.text, task.classification, most, self.settings.answers, seed), ids(&shown))
+            (prompts::instances(&shown, &task.text, task.classification, most, self.settings.answers, seed), ids(&shown))
         };
         let asked: Vec<ShownRequest> = tasks.iter().enumerate().map(ask).collect();
         let replies = self.replies(Stage::Instances, &asked)?;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Choice;
+use super::prompts::Choice;
 use crate::error::{Error, Result};
 
 /// Which way rows are made.

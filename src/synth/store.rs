@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask::Request;
 use super::generator::Reply;
+use super::prompts::Request;
 use crate::error::{Error, Result};
 use crate::files;
 

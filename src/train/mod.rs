@@ -5,10 +5,10 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `optim`, `order`, `schedule` | AdamW; which examples a step sees; the learning rate |
+//! | 0 | `adamw`, `order`, `schedule` | AdamW; which examples a step sees; the learning rate |
 //! | 1 | `state` | a run between two micro-steps, as bytes |
 
-pub mod optim;
+pub mod adamw;
 pub mod pack;
 pub mod order;
 pub mod schedule;
@@ -248,7 +248,7 @@ impl Loop<'_> {
         let params = self.job.adapter.params();
         let sums = std::mem::replace(&mut self.carried.sums, vec![None; params.len()]);
         let Within { loss: Exact(loss), tokens, .. } = std::mem::take(&mut self.carried.progress.within);
-        let grad_norm = optim::norm(&sums)?;
+        let grad_norm = adamw::norm(&sums)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             self.save()?;
             return Err(Error::NonFinite {
@@ -259,7 +259,7 @@ impl Loop<'_> {
             });
         }
         let lr = s.lr * schedule::factor(s.schedule, s.warmup, step, self.order.steps);
-        self.carried.optim.step(params, &sums, &optim::AdamWSettings::new(s, lr, grad_norm))?;
+        self.carried.optim.step(params, &sums, &adamw::AdamWSettings::new(s, lr, grad_norm))?;
         let progress = &mut self.carried.progress;
         progress.step += 1;
         progress.tokens += tokens as u64;

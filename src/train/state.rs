@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::optim::AdamW;
+use super::adamw::AdamW;
 use crate::adapter::{Adapter, Param};
 use crate::error::{Error, Result};
 

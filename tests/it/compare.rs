@@ -6,7 +6,7 @@ use std::process::Command;
 use lorakit::adapter::Adapter;
 use lorakit::model::{Batch, Ctx, Targets};
 use lorakit::recipe::Recipe;
-use lorakit::train::optim::{AdamW, AdamWSettings, norm};
+use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
 use serde_json::{Value, json};
 
 use crate::shared::{ids, json};

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::curate_values::{Leaking, Personal, flaw, known, score};
 use super::curated::Curated;
-use super::looking::{scan, searching, writing};
 use super::rows_args::RowsArgs;
+use super::scan_progress::{scan, searching, writing};
 use crate::cli::print;
 use crate::curate::{self, CurateOut, Flaw, KeptRows, Wishes};
 use crate::error::Result;

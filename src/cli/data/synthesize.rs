@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::draw_args::DrawArgs;
 use super::generator_args::{LocalArgs, ServerArgs, StyleArg};
-use super::making::Making;
+use super::synthesis_progress::Making;
 use super::synthesized::told;
 use crate::cli::{print, stop};
 use crate::error::{Error, Result};

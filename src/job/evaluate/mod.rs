@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::listen::{JobEvent, Listener, tell};
+use super::events::{JobEvent, Listener, tell};
 use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::artifact::card;

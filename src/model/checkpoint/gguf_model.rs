@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Stored;
 use super::gguf::{Gguf, MetadataValue, Tensor};
-use super::rope_factors::{Factors, explain};
+use super::rope_scaling::{Factors, explain};
 use crate::error::{Error, Result};
 use crate::kernels::weight::{RowOrder, decode};
 

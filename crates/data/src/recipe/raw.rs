@@ -1,7 +1,7 @@
 //! The recipe as it is written: one struct a section, one optional field a key.
 //!
 //! The doc comments, examples and bounds below are the only description of the keys: the JSON Schema is derived from
-//! them, and `typed` checks a file against that schema. Refuses to know: whether the values fit each other (`check`).
+//! them, and `schema_check` checks a file against that schema. Refuses to know: whether the values fit each other (`validate`).
 
 use std::collections::BTreeMap;
 use std::fmt;

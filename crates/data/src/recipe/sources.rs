@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checking::{Files, ValidationContext};
+use super::validation_context::{Files, ValidationContext};
 use crate::error::Result as Checked;
 use crate::files::unpacked_name;
 use crate::hub::{Dataset, Places, address_of};

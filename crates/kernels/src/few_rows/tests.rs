@@ -7,9 +7,9 @@ use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::blocks::tests::KINDS;
 use crate::cpu::{Level, level};
 use crate::files::Mapped;
+use crate::quantized::tests::KINDS;
 
 fn numbers(seed: usize, n: usize) -> Vec<f32> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed as u64);

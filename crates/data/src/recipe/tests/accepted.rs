@@ -230,7 +230,7 @@ fn overrides_win() {
 #[test]
 fn names_of_other_tools_lead_to_keys_that_exist() {
     let keys: Vec<String> = keys().into_iter().map(|key| key.key).collect();
-    for (theirs, ours) in foreign::NAMES {
+    for (theirs, ours) in key_synonyms::NAMES {
         let key = ours.split(' ').next().unwrap();
         assert!(keys.iter().any(|known| known == key), "{theirs} → {ours}");
     }

@@ -18,7 +18,7 @@ const FREE: [&str; 2] = ["train.save_every", "data.cache"];
 
 /// Everything that the numbers of a run depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Inputs {
+pub struct Fingerprint {
     /// Key → value, as JSON text (numbers are compared as they are written), of `[adapter]`, `[train]`, and of `[base]`
     /// and `[data]` without their files.
     pub recipe: BTreeMap<String, String>,
@@ -53,12 +53,12 @@ pub struct SourceDigest {
     pub sha256: String,
 }
 
-impl Inputs {
+impl Fingerprint {
     /// Of a run of `recipe` on the base at `base`. Reads the base's weights once, to hash them.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be read.
-    pub fn of(recipe: &Recipe, base: &Path, tokenizer: &Tokenizer, loaded: &Loaded) -> Result<Inputs> {
+    pub fn of(recipe: &Recipe, base: &Path, tokenizer: &Tokenizer, loaded: &Loaded) -> Result<Fingerprint> {
         let places = Places::from_env();
         let base = weights(base)?.iter().map(|path| Ok((name(path), resolve::sha256(&places, path)?))).collect::<Result<_>>()?;
         let sources = loaded.report.sources.iter().map(|s| {
@@ -71,11 +71,11 @@ impl Inputs {
             heldout_rows: loaded.heldout.len(),
             sources: sources.collect::<Result<_>>()?,
         };
-        Ok(Inputs { recipe: keys(recipe), base, template: template(recipe, tokenizer)?, data })
+        Ok(Fingerprint { recipe: keys(recipe), base, template: template(recipe, tokenizer)?, data })
     }
 
     /// One line for each thing that was `old` and is now otherwise: what, old → new.
-    pub fn differences(&self, old: &Inputs) -> Vec<String> {
+    pub fn differences(&self, old: &Fingerprint) -> Vec<String> {
         let mut found = Vec::new();
         let keys: BTreeSet<&String> = self.recipe.keys().chain(old.recipe.keys()).collect();
         let shown = |value: Option<&String>| value.map_or("not set".to_string(), Clone::clone);
@@ -95,7 +95,7 @@ impl Inputs {
         found
     }
 
-    fn base_difference(&self, old: &Inputs) -> String {
+    fn base_difference(&self, old: &Fingerprint) -> String {
         let only = |these: &BTreeMap<String, String>, those: &BTreeMap<String, String>| {
             let others: BTreeSet<&String> = those.values().collect();
             let own = these.iter().filter(|(_, sha)| !others.contains(sha));

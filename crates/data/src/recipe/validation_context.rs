@@ -1,6 +1,6 @@
 //! A recipe while it is checked: what was written, and where its paths start.
 //!
-//! Refuses to know: the keys there are (`check`) and which files a path of data stands for (`sources`).
+//! Refuses to know: the keys there are (`validate`) and which files a path of data stands for (`sources`).
 
 use std::path::{Path, PathBuf};
 

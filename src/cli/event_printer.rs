@@ -11,7 +11,7 @@ use crate::train;
 use crate::train::pack::Fill;
 
 /// Draws what a job tells, and answers whether a signal asked to stop.
-pub(super) struct Screen {
+pub(super) struct EventPrinter {
     /// Nothing is said of where the base is looked for, unless it is fetched.
     quiet: bool,
     /// Standard output is kept for something else.
@@ -20,14 +20,14 @@ pub(super) struct Screen {
     bar: Option<(String, ProgressDisplay)>,
 }
 
-impl Screen {
-    pub(super) fn new(quiet: bool) -> Screen {
-        Screen { quiet, aside: false, bar: None }
+impl EventPrinter {
+    pub(super) fn new(quiet: bool) -> EventPrinter {
+        EventPrinter { quiet, aside: false, bar: None }
     }
 
     /// With the lines of a run on standard error.
-    pub(super) fn aside(self, aside: bool) -> Screen {
-        Screen { aside, ..self }
+    pub(super) fn aside(self, aside: bool) -> EventPrinter {
+        EventPrinter { aside, ..self }
     }
 
     /// As a job takes it.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::talk::show;
+use super::generation_args::show;
 use crate::error::{Result, nearest};
 use crate::job::{Chat, Control, JobEvent, Speaker};
 
