@@ -9,7 +9,7 @@ use lorakit::adapter::Adapter;
 use lorakit::device::{self, Compute};
 use lorakit::model::{Model, Recompute, Workspace, text};
 use lorakit::recipe::Recipe;
-use lorakit::train::optim::{AdamW, Settings, norm};
+use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
 use lorakit::{Error, Result};
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/models/llama");
@@ -40,7 +40,7 @@ pub(crate) fn run(base: &Path, steps: usize) -> Result<Vec<f32>> {
                 (grads[at_a], grads[at_b]) = (Some(a), Some(b));
             }
         }
-        let settings = Settings::new(&recipe.train, 5e-3, norm(&grads)?); // clips as the recipe says
+        let settings = AdamWSettings::new(&recipe.train, 5e-3, norm(&grads)?); // clips as the recipe says
         optim.step(adapter.params(), &grads, &settings)?;
         losses.push(found.loss as f32);
     }

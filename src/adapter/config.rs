@@ -92,11 +92,11 @@ fn harmless(key: &str, value: &Value) -> bool {
 impl PeftConfig {
     /// From a recipe; `base` is the Hub id that goes into the file (never a local path), `conv1d` the layout of the targets.
     pub fn from_recipe(recipe: &recipe::Adapter, base: Option<String>, conv1d: bool, attention: &[&str]) -> PeftConfig {
-        let modules = |t: &recipe::Targets| match t {
-            recipe::Targets::Attention => Modules::Names(attention.iter().map(ToString::to_string).collect()),
-            recipe::Targets::Names(names) => Modules::Names(names.clone()),
-            recipe::Targets::Regex(pattern) => Modules::Pattern(pattern.clone()),
-            recipe::Targets::AllLinear => Modules::Pattern(ALL_LINEAR.to_string()),
+        let modules = |t: &recipe::TargetModules| match t {
+            recipe::TargetModules::Attention => Modules::Names(attention.iter().map(ToString::to_string).collect()),
+            recipe::TargetModules::Names(names) => Modules::Names(names.clone()),
+            recipe::TargetModules::Regex(pattern) => Modules::Pattern(pattern.clone()),
+            recipe::TargetModules::AllLinear => Modules::Pattern(ALL_LINEAR.to_string()),
         };
         let pattern = |p: Vec<(String, Value)>| p.into_iter().collect::<Map<_, _>>();
         PeftConfig {

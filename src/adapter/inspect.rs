@@ -222,10 +222,10 @@ fn norm(x: &Tensor) -> Result<f64> {
 mod tests {
     use super::*;
 
-    type Tensors<'a> = &'a [(&'a str, (usize, usize))];
+    type NamedShapes<'a> = &'a [(&'a str, (usize, usize))];
 
     /// A directory with the given tensors `(key, shape)`; values are their index / 10.
-    fn directory(tensors: Tensors, config: &str) -> tempfile::TempDir {
+    fn directory(tensors: NamedShapes, config: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let tensor = |(rows, cols): (usize, usize)| {
             let values: Vec<f32> = (0..rows * cols).map(|i| i as f32 / 10.0).collect();
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn halves_and_strangers_are_named() {
-        let cases: [(Tensors, &str); 4] = [
+        let cases: [(NamedShapes, &str); 4] = [
             (&[("x.lora_A.weight", (2, 3))], "x.lora_A"),
             (&[("x.lora_B.weight", (3, 2))], "x.lora_B"),
             (&[("x.lora_A.weight", (2, 3)), ("x.lora_B.weight", (4, 3))], "no rank in common"),

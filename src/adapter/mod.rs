@@ -24,7 +24,7 @@ pub use target::{Plan, Target};
 
 use crate::error::Result;
 use crate::kernels::dropout::dropout;
-use crate::model::{Adapt, Model, Pair, Site, SiteInfo, SiteKind};
+use crate::model::{Adapt, LowRankPair, Model, Site, SiteInfo, SiteKind};
 use crate::{random, recipe};
 
 /// The low-rank pair of one site: `y + scale · B·A·x` (Hu et al. 2021, eq. 3).
@@ -222,8 +222,8 @@ impl Adapt for Adapter {
         }
     }
 
-    fn pair(&self, site: Site) -> Option<Pair<'_>> {
-        self.low_rank(site).map(|p| Pair { a: &p.a, b: &p.b, scale: p.scale })
+    fn pair(&self, site: Site) -> Option<LowRankPair<'_>> {
+        self.low_rank(site).map(|p| LowRankPair { a: &p.a, b: &p.b, scale: p.scale })
     }
 
     fn replacement(&self, site: Site) -> Option<&Tensor> {
@@ -264,11 +264,11 @@ impl Adapt for Training<'_> {
         }
     }
 
-    fn pair(&self, site: Site) -> Option<Pair<'_>> {
+    fn pair(&self, site: Site) -> Option<LowRankPair<'_>> {
         if self.adapter.config.lora_dropout > 0.0 { None } else { Adapt::pair(self.adapter, site) }
     }
 
-    fn dropped_pair(&self, site: Site) -> Option<(Pair<'_>, u64, f64)> {
+    fn dropped_pair(&self, site: Site) -> Option<(LowRankPair<'_>, u64, f64)> {
         let p = self.adapter.config.lora_dropout;
         if p > 0.0 { Some((Adapt::pair(self.adapter, site)?, self.key(site), p)) } else { None }
     }

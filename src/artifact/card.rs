@@ -4,7 +4,7 @@ use crate::recipe::{Recipe, TemplateKind};
 
 /// One row of the table.
 #[derive(Debug, Clone)]
-pub struct Result {
+pub struct CardResult {
     pub loss: f64,
     pub perplexity: f64,
     pub exact_match: Option<f64>,
@@ -28,8 +28,8 @@ pub struct Card<'a> {
     pub steps: usize,
     pub trained_tokens: u64,
     pub heldout_rows: usize,
-    pub base: Option<&'a Result>,
-    pub adapter: Option<&'a Result>,
+    pub base: Option<&'a CardResult>,
+    pub adapter: Option<&'a CardResult>,
     /// Lines below the table: differences with their intervals, other sets.
     pub notes: &'a [String],
     pub samples: &'a [Sample],
@@ -78,8 +78,8 @@ impl Card<'_> {
 
     fn table(&self) -> String {
         let (Some(base), Some(adapter)) = (self.base, self.adapter) else { return String::new() };
-        let exact = |r: &Result| r.exact_match.map_or("–".to_string(), |e| format!("{:.1} %", e * 100.0));
-        let rouge = |r: &Result| r.rouge_l.map_or("–".to_string(), |e| format!("{:.1}", e * 100.0));
+        let exact = |r: &CardResult| r.exact_match.map_or("–".to_string(), |e| format!("{:.1} %", e * 100.0));
+        let rouge = |r: &CardResult| r.rouge_l.map_or("–".to_string(), |e| format!("{:.1}", e * 100.0));
         let rouge = match (base.rouge_l, adapter.rouge_l) {
             (None, None) => String::new(),
             _ => format!("| ROUGE-L | {} | {} |\n", rouge(base), rouge(adapter)),

@@ -27,7 +27,7 @@ pub struct Checkpoints {
 
 /// What is known of a state before it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct StateManifest {
     /// The state's file.
     pub file: String,
     pub bytes: u64,
@@ -69,7 +69,7 @@ impl Checkpoints {
         let (path, manifest) = (self.path(number, STATE), self.path(number, MANIFEST));
         let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let lorakit = env!("CARGO_PKG_VERSION").to_string();
-        let about = Manifest { file, bytes: state.len() as u64, sha256: files::sha256(state), step, micro, lorakit };
+        let about = StateManifest { file, bytes: state.len() as u64, sha256: files::sha256(state), step, micro, lorakit };
         let json = serde_json::to_string_pretty(&about)
             .map_err(|e| Error::usage(manifest.display().to_string(), e.to_string(), "report this as a bug"))?;
         files::write_atomic(&path, state)?;
@@ -119,7 +119,7 @@ impl Checkpoints {
     fn verified(&self, number: u32) -> Result<Vec<u8>> {
         let (path, manifest) = (self.path(number, STATE), self.path(number, MANIFEST));
         let damaged = |file: &Path, why: String| Error::usage(file.display().to_string(), why, "restore the file from a copy");
-        let about: Manifest = serde_json::from_str(&files::read_text(&manifest)?)
+        let about: StateManifest = serde_json::from_str(&files::read_text(&manifest)?)
             .map_err(|e| damaged(&manifest, format!("the manifest is damaged: {e}")))?;
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
         if bytes.len() as u64 != about.bytes {

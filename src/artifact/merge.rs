@@ -39,17 +39,17 @@ impl Dtype {
 }
 
 /// Where a tensor of the merged model comes from.
-enum Source {
+enum TensorSource {
     /// The base's own.
     Base(Stored),
     /// A site's weight with the adapter's share.
     Site(Site),
 }
 
-struct Entry {
+struct MergedTensor {
     name: String,
     shape: Vec<usize>,
-    source: Source,
+    source: TensorSource,
 }
 
 /// Writes the merged model to `out` (which must not exist): weights, configuration, tokenizer and template of `base`.
@@ -104,26 +104,30 @@ fn config(base: &Value, dtype: Dtype, untied: bool) -> Value {
 }
 
 /// Every tensor to write, by name. A tied head that no longer equals the embedding becomes a tensor of its own.
-fn entries(checkpoint: Checkpoint, model: &Model, adapter: &Adapter, untied: bool) -> Vec<Entry> {
+fn entries(checkpoint: Checkpoint, model: &Model, adapter: &Adapter, untied: bool) -> Vec<MergedTensor> {
     let site = |name: &str| {
         let path = name.strip_suffix(".weight")?;
         model.sites().iter().position(|s| s.path == path).map(Site).filter(|s| adapter.touches(*s))
     };
     let head = format!("{HEAD}.weight");
     let tied = model.config.tied;
-    let mut entries: Vec<Entry> = checkpoint
+    let mut entries: Vec<MergedTensor> = checkpoint
         .tensors
         .into_iter()
         .filter(|(name, _)| !(tied && *name == head))
-        .map(|(name, stored)| Entry {
+        .map(|(name, stored)| MergedTensor {
             shape: stored.shape.clone(),
-            source: site(&name).map_or(Source::Base(stored), Source::Site),
+            source: site(&name).map_or(TensorSource::Base(stored), TensorSource::Site),
             name,
         })
         .collect();
     let head_site = model.sites().iter().position(|s| s.kind == SiteKind::Head).map(Site);
     if let (true, Some(site)) = (untied, head_site) {
-        entries.push(Entry { name: head, shape: vec![model.config.vocab, model.config.width], source: Source::Site(site) });
+        entries.push(MergedTensor {
+            name: head,
+            shape: vec![model.config.vocab, model.config.width],
+            source: TensorSource::Site(site),
+        });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     entries
@@ -132,7 +136,7 @@ fn entries(checkpoint: Checkpoint, model: &Model, adapter: &Adapter, untied: boo
 fn weights(
     model: &Model,
     adapter: &Adapter,
-    entries: &[Entry],
+    entries: &[MergedTensor],
     dtype: Dtype,
     path: &Path,
     progress: &mut dyn FnMut(usize, usize),
@@ -148,7 +152,7 @@ fn weights(
 }
 
 /// Length and JSON of a safetensors header, padded to eight bytes.
-fn header(entries: &[Entry], dtype: Dtype) -> Vec<u8> {
+fn header(entries: &[MergedTensor], dtype: Dtype) -> Vec<u8> {
     let mut map = serde_json::Map::new();
     map.insert("__metadata__".into(), json!({"format": "pt"}));
     let mut offset = 0usize;
@@ -166,10 +170,10 @@ fn header(entries: &[Entry], dtype: Dtype) -> Vec<u8> {
     bytes
 }
 
-fn values(model: &Model, adapter: &Adapter, entry: &Entry) -> Result<Vec<f32>> {
+fn values(model: &Model, adapter: &Adapter, entry: &MergedTensor) -> Result<Vec<f32>> {
     match &entry.source {
-        Source::Base(stored) => stored.vector_f32(),
-        Source::Site(site) => match adapter.merged(model, *site)? {
+        TensorSource::Base(stored) => stored.vector_f32(),
+        TensorSource::Site(site) => match adapter.merged(model, *site)? {
             Some(merged) => Ok(merged.flatten_all()?.to_vec1()?),
             None => Ok(model.site_weight(*site).to_f32()),
         },

@@ -3,11 +3,11 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `card`, `checkpoints`, `inputs`, `curve`, `merge` | each its own file or folder; none uses another |
+//! | 0 | `card`, `checkpoints`, `fingerprint`, `curve`, `merge` | each its own file or folder; none uses another |
 
 pub mod card;
 pub mod checkpoints;
-pub mod inputs;
+pub mod fingerprint;
 pub mod curve;
 pub mod merge;
 pub mod svg;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::made_up;
 use crate::device::Compute;
 use crate::error::Result;
-use crate::kernels::engine::Prepared;
+use crate::kernels::engine::PreparedProducts;
 use crate::kernels::linear::{Frozen, Side, product_slice};
-use crate::kernels::peak::{self, Stream};
+use crate::kernels::peak::{self, StreamedMemory};
 use crate::model::{Model, Site, SiteKind};
 
 /// Products of at most this many rows are bound by reading the matrix: they are judged by bytes a second.
@@ -28,12 +28,12 @@ pub struct Gemm {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_gb_s: Option<f64>,
     /// One for each distinct matrix, the head last.
-    pub shapes: Vec<Shape>,
+    pub shapes: Vec<MatrixShape>,
 }
 
 /// The matrices of one shape and type.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Shape {
+pub struct MatrixShape {
     pub outputs: usize,
     pub inputs: usize,
     #[serde(rename = "type")]
@@ -64,19 +64,19 @@ pub struct Rate {
 /// # Errors
 /// When the peak cannot be measured (see [`peak`]).
 pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
-    let stream = (rows <= FEW_ROWS).then(Stream::default);
-    let read_gb_s = stream.as_ref().map(Stream::gb_s);
+    let stream = (rows <= FEW_ROWS).then(StreamedMemory::default);
+    let read_gb_s = stream.as_ref().map(StreamedMemory::gb_s);
     let gemm_peak_gflops = peak(compute)?;
     let tile_gflops = peak::bf16_gflops(compute).map(|limit| limit.tile);
-    let mut shapes: Vec<(Shape, Vec<Site>)> = Vec::new();
+    let mut shapes: Vec<(MatrixShape, Vec<Site>)> = Vec::new();
     let linear = |kind| matches!(kind, SiteKind::Attention | SiteKind::Mlp | SiteKind::Head);
     for (i, info) in model.sites().iter().enumerate().filter(|(_, s)| linear(s.kind)) {
         let (weight, name) = (model.site_weight(Site(i)), info.path.rsplit('.').next().unwrap_or(&info.path));
-        let same = |s: &Shape| (s.outputs, s.inputs, s.dtype) == (info.outputs, info.inputs, weight.dtype.name());
+        let same = |s: &MatrixShape| (s.outputs, s.inputs, s.dtype) == (info.outputs, info.inputs, weight.dtype.name());
         if !shapes.iter().any(|(s, _)| same(s)) {
             let none = Rate { gflops: 0.0, gb_s: 0.0, share: 0.0 };
             let (outputs, inputs, dtype) = (info.outputs, info.inputs, weight.dtype.name());
-            let shape = Shape { outputs, inputs, dtype, sites: Vec::new(), matrices: 0, forward: none, backward: none };
+            let shape = MatrixShape { outputs, inputs, dtype, sites: Vec::new(), matrices: 0, forward: none, backward: none };
             shapes.push((shape, Vec::new()));
         }
         let Some((shape, sites)) = shapes.iter_mut().find(|(s, _)| same(s)) else { continue };
@@ -93,7 +93,7 @@ pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
         let forward = if model.sites()[sites[0].0].conv1d { Side::Plain } else { Side::Transposed };
         let rate = |side: Side, (from, to): (usize, usize)| {
             let (x, mut y) = (vec![0.5f32; rows * from], vec![0f32; rows * to]);
-            let prepared = Prepared::new(&frozen, side, &x).filter(|_| rows > FEW_ROWS);
+            let prepared = PreparedProducts::new(&frozen, side, &x).filter(|_| rows > FEW_ROWS);
             let mut half = vec![half::bf16::ZERO; if prepared.is_some() { rows * to } else { 0 }];
             let seconds = best(stream.as_ref(), || match &prepared {
                 Some(prepared) => prepared.multiply(&mut half, &mut y),
@@ -110,11 +110,11 @@ pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
 }
 
 /// Best time of `run` in seconds; with a `stream`, after the caches were emptied.
-fn best(stream: Option<&Stream>, mut run: impl FnMut()) -> f64 {
+fn best(stream: Option<&StreamedMemory>, mut run: impl FnMut()) -> f64 {
     run();
     let (began, mut rounds, mut best) = (Instant::now(), 0, f64::INFINITY);
     while rounds < ROUNDS || began.elapsed() < SPEND {
-        stream.into_iter().for_each(Stream::read);
+        stream.into_iter().for_each(StreamedMemory::read);
         let started = Instant::now();
         run();
         best = best.min(started.elapsed().as_secs_f64());

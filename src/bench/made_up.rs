@@ -2,7 +2,7 @@
 //!
 //! Refuses to know how steps are timed.
 
-use super::train::{Report, Work, train};
+use super::train::{BenchReport, BenchRun, train};
 use crate::adapter::Adapter;
 use crate::data::{Example, Examples};
 use crate::device::Compute;
@@ -20,7 +20,7 @@ pub struct MadeUp {
     /// Share of each row, at its end, that carries loss.
     pub trained: f64,
     pub rank: usize,
-    pub targets: recipe::Targets,
+    pub targets: recipe::TargetModules,
     pub compute: Compute,
     /// Steps that are timed.
     pub steps: usize,
@@ -31,12 +31,12 @@ impl MadeUp {
     ///
     /// # Errors
     /// When no module of the model is a target; whatever training reports.
-    pub fn train(&self, model: &Model) -> Result<Report> {
+    pub fn train(&self, model: &Model) -> Result<BenchReport> {
         let wanted = recipe::Adapter::lora(self.rank, self.targets.clone());
         let adapter = Adapter::new(&wanted, None, model, 0)?;
         let (examples, settings) = (self.rows(model.config.vocab), self.settings());
         let (compute, steps) = (self.compute, self.steps);
-        train(&Work { model, adapter: &adapter, examples: &examples, settings: &settings, compute, steps, pad: 0 })
+        train(&BenchRun { model, adapter: &adapter, examples: &examples, settings: &settings, compute, steps, pad: 0 })
     }
 
     /// Rows of random ids.

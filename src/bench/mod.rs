@@ -13,7 +13,7 @@ mod memory;
 mod train;
 
 pub use made_up::MadeUp;
-pub use train::{Report, Work, train};
+pub use train::{BenchReport, BenchRun, train};
 
 use crate::error::{Error, Result};
 use crate::files::{self, Mapped};

@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::model::{Model, Site, SiteKind};
 use crate::train::mixture::Mixture;
 use crate::train::order::Order;
-use crate::train::{self, Control, Event, Job, Parts};
+use crate::train::{self, Control, Event, StepSeconds, TrainSetup};
 use crate::{machine, recipe};
 
 /// What is trained for a benchmark.
-pub struct Work<'a> {
+pub struct BenchRun<'a> {
     pub model: &'a Model,
     /// Trained in place.
     pub adapter: &'a Adapter,
@@ -28,7 +28,7 @@ pub struct Work<'a> {
 
 /// What came out. Times are medians over the steps, rates those of the median step.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Report {
+pub struct BenchReport {
     pub tok_s: f64,
     pub trained_tok_s: f64,
     pub ms_step: f64,
@@ -51,7 +51,7 @@ struct Timed {
     tokens: f64,
     trained: f64,
     seconds: f64,
-    parts: Parts,
+    parts: StepSeconds,
     flops: f64,
 }
 
@@ -59,14 +59,14 @@ struct Timed {
 ///
 /// # Errors
 /// Whatever training reports.
-pub fn train(work: &Work) -> Result<Report> {
+pub fn train(work: &BenchRun) -> Result<BenchReport> {
     let gemm_peak_gflops = gemm::peak(work.compute)?;
     let settings =
         recipe::Train { steps: Some(work.steps + 1), eval_every: 0, save_every: 0, early_stop: None, ..work.settings.clone() };
     let flops = flops(work, &settings)?;
     let (model, adapter, examples, pad) = (work.model, work.adapter, work.examples, work.pad);
     let (none, mixture) = (Examples::default(), Mixture::plain(examples.len()));
-    let job = Job { model, adapter, examples, mixture: &mixture, heldout: &none, settings: &settings, pad };
+    let job = TrainSetup { model, adapter, examples, mixture: &mixture, heldout: &none, settings: &settings, pad };
     let (mut losses, mut timed, mut peak, mut memory) = (Vec::new(), Vec::new(), f64::NAN, Some(Sampler::start()));
     let mut peak_anon_mb = f64::NAN;
     train::run(&job, None, &mut |event| {
@@ -84,7 +84,7 @@ pub fn train(work: &Work) -> Result<Report> {
         Ok(Control::Go)
     })?;
     let of = |figure: &dyn Fn(&Timed) -> f64| median(timed.iter().map(figure).collect());
-    Ok(Report {
+    Ok(BenchReport {
         tok_s: of(&|s| s.tokens / s.seconds),
         trained_tok_s: of(&|s| s.trained / s.seconds),
         ms_step: of(&|s| s.seconds * 1e3),
@@ -101,7 +101,7 @@ pub fn train(work: &Work) -> Result<Report> {
 
 /// FLOPs of every step: `4 ·` matrix values `·` tokens (forward and input gradient), the head at trained positions only,
 /// causal attention forward (4·t²·d/2) and backward (10·t²·d/2) of each example, and the pairs' own products.
-fn flops(work: &Work, settings: &recipe::Train) -> Result<Vec<f64>> {
+fn flops(work: &BenchRun, settings: &recipe::Train) -> Result<Vec<f64>> {
     let (sites, c) = (work.model.sites(), &work.model.config);
     let size = |kinds: fn(SiteKind) -> bool| -> f64 {
         sites.iter().filter(|s| kinds(s.kind)).map(|s| (s.inputs * s.outputs) as f64).sum()
@@ -121,7 +121,7 @@ fn flops(work: &Work, settings: &recipe::Train) -> Result<Vec<f64>> {
 }
 
 /// `6 · r · (inputs + outputs)` a token for every adapted site: the pair forward and its gradients.
-fn pair_flops(work: &Work) -> Result<f64> {
+fn pair_flops(work: &BenchRun) -> Result<f64> {
     let mut sum = 0.0;
     for (i, site) in work.model.sites().iter().enumerate() {
         if let Some(pair) = work.adapter.low_rank(Site(i)) {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use super::screen::Screen;
+use super::event_printer::EventPrinter;
 use crate::data::Renderer;
 use crate::error::Result;
-use crate::job::{self, Opened, PlannedRows, Prepared};
+use crate::job::{self, OpenedBase, PlannedRows, Prepared};
 use crate::model::resolve::Resolved;
 use crate::recipe::{Base, Recipe};
 
@@ -22,8 +22,8 @@ pub(super) fn started() -> Instant {
 ///
 /// # Errors
 /// As [`job::open`].
-pub(super) fn open(base: &Base, quiet: bool) -> Result<Opened> {
-    job::open(base, &mut Screen::new(quiet).listener())
+pub(super) fn open(base: &Base, quiet: bool) -> Result<OpenedBase> {
+    job::open(base, &mut EventPrinter::new(quiet).listener())
 }
 
 /// As [`job::recipe`].
@@ -31,7 +31,7 @@ pub(super) fn open(base: &Base, quiet: bool) -> Result<Opened> {
 /// # Errors
 /// As [`job::recipe`].
 pub(super) fn recipe(path: &Path, set: &[String]) -> Result<Recipe> {
-    job::recipe(path, set, &mut Screen::new(false).listener())
+    job::recipe(path, set, &mut EventPrinter::new(false).listener())
 }
 
 /// As [`job::dataset`].
@@ -39,7 +39,7 @@ pub(super) fn recipe(path: &Path, set: &[String]) -> Result<Recipe> {
 /// # Errors
 /// As [`job::dataset`].
 pub(super) fn dataset(address: &str) -> Result<Vec<PathBuf>> {
-    job::dataset(address, &mut Screen::new(false).listener())
+    job::dataset(address, &mut EventPrinter::new(false).listener())
 }
 
 /// As [`job::find`]. `quiet` says nothing unless something is fetched.
@@ -47,7 +47,7 @@ pub(super) fn dataset(address: &str) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// As [`job::find`].
 pub(super) fn find(base: &Base, quiet: bool) -> Result<Resolved> {
-    job::find(base, &mut Screen::new(quiet).listener())
+    job::find(base, &mut EventPrinter::new(quiet).listener())
 }
 
 /// As [`job::rows`].
@@ -55,7 +55,7 @@ pub(super) fn find(base: &Base, quiet: bool) -> Result<Resolved> {
 /// # Errors
 /// As [`job::rows`].
 pub(super) fn rows(recipe: &Recipe, renderer: &Renderer) -> Result<PlannedRows> {
-    job::rows(recipe, renderer, &mut Screen::new(false).listener())
+    job::rows(recipe, renderer, &mut EventPrinter::new(false).listener())
 }
 
 /// As [`job::prepare`]. `quiet` says nothing unless something is fetched.
@@ -63,5 +63,5 @@ pub(super) fn rows(recipe: &Recipe, renderer: &Renderer) -> Result<PlannedRows> 
 /// # Errors
 /// As [`job::prepare`].
 pub(super) fn prepare(recipe: &Recipe, quiet: bool) -> Result<Prepared> {
-    job::prepare(recipe, started(), &mut Screen::new(quiet).listener())
+    job::prepare(recipe, started(), &mut EventPrinter::new(quiet).listener())
 }

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
-use super::commands;
-use super::lines::Lines;
-use super::talk::{self, AnswerArgs, BaseArgs};
+use super::chat_commands;
+use super::generation_args::{self, AnswerArgs, BaseArgs};
+use super::input_lines::InputLines;
 use crate::error::Result;
-use crate::job::Conversation;
+use crate::job::Chat;
 
 /// Talk to a base model and to adapters on it.
 #[derive(Debug, Args)]
@@ -37,19 +37,19 @@ static ANSWERING: AtomicBool = AtomicBool::new(false);
 /// Whatever is wrong with the base or an adapter.
 pub fn run(args: &ChatArgs) -> Result<()> {
     let sampling = args.answer.sampling()?;
-    let adapters = talk::names(&args.adapters)?;
-    let (opened, speakers) = talk::open(&args.base, &adapters, false)?;
-    let mut talk = Conversation::new(&opened, speakers, args.context, sampling, args.answer.max_new_tokens)?;
+    let adapters = generation_args::names(&args.adapters)?;
+    let (opened, speakers) = generation_args::open(&args.base, &adapters, false)?;
+    let mut talk = Chat::new(&opened, speakers, args.context, sampling, args.answer.max_new_tokens)?;
     talk.system.clone_from(&args.system);
-    let mut lines = Lines::open()?;
+    let mut lines = InputLines::open()?;
     // After the line editor, which takes SIGINT for itself when it is made.
     listen();
     if lines.is_terminal() {
-        super::print(&format!("{}\n/help lists the commands\n", commands::list(&talk)))?;
+        super::print(&format!("{}\n/help lists the commands\n", chat_commands::list(&talk)))?;
     }
     while let Some(line) = lines.next(&format!("{}> ", talk.speaker().name))? {
         ANSWERING.store(true, Ordering::SeqCst);
-        let outcome = commands::line(&mut talk, line.trim(), &mut std::io::stdout(), &|| ANSWERING.load(Ordering::SeqCst));
+        let outcome = chat_commands::line(&mut talk, line.trim(), &mut std::io::stdout(), &|| ANSWERING.load(Ordering::SeqCst));
         ANSWERING.store(false, Ordering::SeqCst);
         match outcome {
             Ok(true) => {}

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::base;
 use crate::adapter::Adapter;
-use crate::conform::exchange::{Prompts, Steps};
+use crate::conform::exchange::{PromptFile, Steps};
 use crate::data::Renderer;
 use crate::device::Compute;
 use crate::error::Result;
@@ -63,7 +63,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
 }
 
 fn logits(model: &str, adapter: Option<&Path>, prompts: &Path, out: &Path) -> Result<()> {
-    let mut prompts = Prompts::read(prompts)?;
+    let mut prompts = PromptFile::read(prompts)?;
     let base = Base { model: model.into(), fallback: None, revision: "main".into(), compute: Compute::F32 };
     let opened = base::open(&base, false)?;
     let adapter = adapter.map(|dir| Adapter::load(dir, &opened.model)).transpose()?.map(|a| a.frozen());

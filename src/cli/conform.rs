@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Outcome;
-use crate::conform::{self, Case};
+use crate::conform::{self, GoldenCase};
 use crate::device::{self, Compute};
 use crate::error::Result;
 
@@ -46,7 +46,7 @@ pub fn run(args: &ConformArgs) -> Result<Outcome> {
     Ok(if failed == 0 { Outcome::Done } else { Outcome::Failed })
 }
 
-fn print(case: &Case) {
+fn print(case: &GoldenCase) {
     println!("{}", case.dir.display());
     if let Some(why) = &case.unsupported {
         println!("  unsupported: {why}");

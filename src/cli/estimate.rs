@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::screen::Screen;
+use super::event_printer::EventPrinter;
 use super::{base, forecast, print};
 use crate::error::Result;
 use crate::job;
@@ -30,7 +30,7 @@ pub struct EstimateArgs {
 /// Whatever is wrong with the recipe, base or data.
 pub fn run(args: &EstimateArgs) -> Result<()> {
     let recipe = base::recipe(&args.recipe, &args.set)?;
-    let told = job::estimate(&recipe, args.memory, &mut Screen::new(args.json).listener())?;
+    let told = job::estimate(&recipe, args.memory, &mut EventPrinter::new(args.json).listener())?;
     print(&if args.json { format!("{}\n", told.json()) } else { forecast::text(&told, &recipe) })
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::base;
-use super::screen::Screen;
+use super::event_printer::EventPrinter;
 use crate::error::Result;
 use crate::job;
 
@@ -30,7 +30,7 @@ pub struct EvalArgs {
 /// Whatever is wrong with the recipe, base, adapter or data.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let recipe = base::recipe(&args.recipe, &args.set)?;
-    let done = job::evaluate(&recipe, &args.adapter, &mut Screen::new(args.json).listener())?;
+    let done = job::evaluate(&recipe, &args.adapter, &mut EventPrinter::new(args.json).listener())?;
     if args.json {
         let mut line = done.evaluation.json();
         line["adapter_dir"] = serde_json::json!(args.adapter);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::talk::{self, AnswerArgs, BaseArgs};
+use super::generation_args::{self, AnswerArgs, BaseArgs};
 use crate::error::Result;
 use crate::job::{self, Control, JobEvent, Question};
 
@@ -41,7 +41,7 @@ pub struct GenerateArgs {
 pub fn run(args: &GenerateArgs) -> Result<()> {
     let sampling = args.answer.sampling()?;
     let adapters: Vec<(String, PathBuf)> = args.adapter.iter().map(|dir| ("adapter".to_string(), dir.clone())).collect();
-    let (opened, speakers) = talk::open(&args.base, &adapters, args.json)?;
+    let (opened, speakers) = generation_args::open(&args.base, &adapters, args.json)?;
     let Some(speaker) = speakers.last() else { unreachable!("the base is always among the speakers") };
     let question = match &args.chat {
         Some(message) => Question::Chat { system: args.system.as_deref(), message },
@@ -49,7 +49,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     };
     let mut stdout = std::io::stdout().lock();
     let mut listener = |event: JobEvent<'_>| match event {
-        JobEvent::Text(piece) if !args.json => talk::show(&mut stdout, piece),
+        JobEvent::Text(piece) if !args.json => generation_args::show(&mut stdout, piece),
         _ => Ok(Control::Go),
     };
     let answer = job::answer(&opened, speaker, question, (&sampling, args.answer.max_new_tokens), &mut listener)?;

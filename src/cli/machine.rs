@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::device;
 use crate::kernels::cpu;
-use crate::machine::Memory;
+use crate::machine::MachineMemory;
 use crate::model::resolve::Places;
 
 /// One thing looked at.
@@ -40,7 +40,7 @@ pub(super) fn machine() -> Vec<Finding> {
         Finding::new("memory", json!(null), "unknown on this system"),
         Finding::new("accelerators", json!(accelerators), format!("compiled in: {named}")),
     ];
-    if let Some(Memory { total, available }) = crate::machine::memory() {
+    if let Some(MachineMemory { total, available }) = crate::machine::memory() {
         let text = format!("{:.1} GB, {:.1} GB of it available", total as f64 / 1e9, available as f64 / 1e9);
         all[3] = Finding::new("memory", json!({"total": total, "available": available}), text);
     }

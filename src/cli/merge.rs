@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::screen::Screen;
+use super::event_printer::EventPrinter;
 use crate::artifact::merge::Dtype;
 use crate::device::Compute;
 use crate::error::Result;
@@ -45,7 +45,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     let base =
         Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute: Compute::F32 };
     let job = MergeJob { base: &base, adapter: &args.adapter, out: &args.out, dtype: args.dtype, verify: args.verify };
-    let difference = job::merge(&job, &mut Screen::new(args.json).listener())?;
+    let difference = job::merge(&job, &mut EventPrinter::new(args.json).listener())?;
     if args.json {
         println!(
             "{}",

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | `progress`, `said`, `stop`, `machine`, `resume` | drawing; an answer as it comes; signals; what this machine has; where a run stands |
 //! | 1 | `base`, `rows` | an open model; a recipe's rows |
-//! | 2 | `prove`, `talk` | base beside adapter; ready to talk |
+//! | 2 | `prove`, `generation_args` | base beside adapter; ready to talk |
 //! | 3 | `prepare`, `conversation` | all before the first step; what `chat` does with a line |
 //! | 4 | `record` | what a run writes |
 //! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe` | a verb each; none uses another |
@@ -19,7 +19,7 @@ pub mod adapter;
 mod adapter_lines;
 mod base;
 pub mod chat;
-mod commands;
+mod chat_commands;
 pub mod compare;
 pub mod bench;
 pub mod conform;
@@ -29,15 +29,15 @@ pub mod estimate;
 pub mod eval;
 mod forecast;
 pub mod generate;
-mod lines;
+mod input_lines;
 mod machine;
 pub mod merge;
 mod progress;
 pub mod recipe;
 mod recipe_lines;
-mod screen;
+mod event_printer;
 mod stop;
-mod talk;
+mod generation_args;
 pub mod train;
 
 use std::io::Write;

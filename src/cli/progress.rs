@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const EVERY: Duration = Duration::from_secs(5);
 
 /// The progress of one piece of work.
-pub(super) struct Progress {
+pub(super) struct ProgressDisplay {
     bar: Option<ProgressBar>,
     what: String,
     total: u64,
@@ -25,9 +25,9 @@ pub(super) enum Unit {
     Bytes,
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// `total` = 0 when it is not known.
-    pub(super) fn new(what: &str, total: u64, unit: Unit) -> Progress {
+    pub(super) fn new(what: &str, total: u64, unit: Unit) -> ProgressDisplay {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(8));
             let counts = if unit == Unit::Bytes { "{bytes}/{total_bytes} {bytes_per_sec}" } else { "{pos}/{len}" };
@@ -39,7 +39,7 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Progress { bar, what: what.to_string(), total, unit, started: now, said: now }
+        ProgressDisplay { bar, what: what.to_string(), total, unit, started: now, said: now }
     }
 
     /// Moves on to `done`; `note` stands behind the bar.
@@ -79,7 +79,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::screen::{Screen, results, say};
+use super::event_printer::{EventPrinter, results, say};
 use super::{base, forecast, print, stop};
 use crate::error::{Error, Result};
 use crate::job::{self, Existing, TrainJob, TrainResult};
@@ -49,7 +49,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         (_, true) => Existing::Replace,
         _ => Existing::Refuse,
     };
-    let mut listener = Screen::new(args.json && args.dry_run).aside(args.json).listener();
+    let mut listener = EventPrinter::new(args.json && args.dry_run).aside(args.json).listener();
     if args.dry_run {
         job::claim(out, existing)?;
         let told = job::estimate(recipe, None, &mut listener)?;

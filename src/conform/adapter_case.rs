@@ -4,16 +4,16 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::compare::{Check, Expected, angle, flat, largest, nan_max};
+use super::compare::{Expected, ToleranceCheck, angle, flat, largest, nan_max};
 use crate::adapter::{Adapter, peft};
 use crate::artifact;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Ctx, Model, Recompute, Site, Targets, Workspace};
 use crate::recipe::{Schedule, Train, Warmup};
-use crate::train::{optim, schedule};
+use crate::train::{adamw, schedule};
 
-pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<Check>> {
+pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<ToleranceCheck>> {
     let expected = Expected::open(dir)?;
     let config = peft::read_config(dir)?;
     let base = dir.join(config.base_model_name_or_path.unwrap_or_default());
@@ -23,9 +23,9 @@ pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<C
     let logits = flat(&model.forward(&mut Ctx::new(&adapter.frozen()), &batch)?)?;
     let want = expected.floats("logits")?;
     if compute == Compute::Bf16 {
-        return Ok(vec![Check::new("logits", angle(&logits, &want), 1e-3, "1 - cosine")]);
+        return Ok(vec![ToleranceCheck::new("logits", angle(&logits, &want), 1e-3, "1 - cosine")]);
     }
-    let mut checks = vec![Check::new("logits", largest(&logits, &want), 1e-4, "absolute")];
+    let mut checks = vec![ToleranceCheck::new("logits", largest(&logits, &want), 1e-4, "absolute")];
     checks.extend(merged(&model, &adapter, &base, &expected, &batch)?);
     checks.extend(gradients(&model, &adapter, &expected, &batch, &targets)?);
     checks.extend(five_steps(&model, &adapter, &expected, &batch, &targets)?);
@@ -33,7 +33,7 @@ pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<C
 }
 
 /// Merged weights one by one, and logits of the merged directory that `lorakit merge` would write.
-fn merged(model: &Model, adapter: &Adapter, base: &Path, expected: &Expected, batch: &Batch) -> Result<Vec<Check>> {
+fn merged(model: &Model, adapter: &Adapter, base: &Path, expected: &Expected, batch: &Batch) -> Result<Vec<ToleranceCheck>> {
     let mut worst = (0.0, String::new());
     for name in expected.names("merged.") {
         let path = name.trim_end_matches(".weight");
@@ -52,8 +52,8 @@ fn merged(model: &Model, adapter: &Adapter, base: &Path, expected: &Expected, ba
     let logits = flat(&merged.forward(&mut Ctx::new(&()), batch)?)?;
     let want = if expected.has("merged_logits") { "merged_logits" } else { "logits" };
     Ok(vec![
-        Check::new("merged weights", worst.0, 1e-6, worst.1),
-        Check::new("merged logits", largest(&logits, &expected.floats(want)?), 1e-4, "absolute"),
+        ToleranceCheck::new("merged weights", worst.0, 1e-6, worst.1),
+        ToleranceCheck::new("merged logits", largest(&logits, &expected.floats(want)?), 1e-4, "absolute"),
     ])
 }
 
@@ -64,20 +64,32 @@ fn loss_and_gradients(model: &Model, adapter: &Adapter, batch: &Batch, targets: 
     Ok((loss.to_scalar()?, grads))
 }
 
-fn gradients(model: &Model, adapter: &Adapter, expected: &Expected, batch: &Batch, targets: &Targets) -> Result<Vec<Check>> {
+fn gradients(
+    model: &Model,
+    adapter: &Adapter,
+    expected: &Expected,
+    batch: &Batch,
+    targets: &Targets,
+) -> Result<Vec<ToleranceCheck>> {
     let (loss, grads) = loss_and_gradients(model, adapter, batch, targets)?;
     let missing = expected.names("grad.").len() as i64 - grads.len() as i64;
     let mut checks = vec![
-        Check::new("loss", largest(&[loss], &expected.floats("loss")?), 1e-5, "absolute"),
+        ToleranceCheck::new("loss", largest(&[loss], &expected.floats("loss")?), 1e-5, "absolute"),
         compare_gradients("gradients", adapter, &grads, expected)?,
-        Check::new("gradients not compared", missing as f64, 0.0, "tensors"),
+        ToleranceCheck::new("gradients not compared", missing as f64, 0.0, "tensors"),
     ];
     checks.extend(direct(model, adapter, expected, batch, targets)?);
     Ok(checks)
 }
 
 /// The same through the path that training takes where it covers the model.
-fn direct(model: &Model, adapter: &Adapter, expected: &Expected, batch: &Batch, targets: &Targets) -> Result<Vec<Check>> {
+fn direct(
+    model: &Model,
+    adapter: &Adapter,
+    expected: &Expected,
+    batch: &Batch,
+    targets: &Targets,
+) -> Result<Vec<ToleranceCheck>> {
     let rows: Vec<&[u32]> = batch.ids.chunks(batch.len).collect();
     let is_target = |row: usize, i: usize| i > 0 && targets.at.contains(&((row * batch.len + i - 1) as u32));
     let Some(got) =
@@ -92,13 +104,13 @@ fn direct(model: &Model, adapter: &Adapter, expected: &Expected, batch: &Batch, 
         }
     }
     Ok(vec![
-        Check::new("loss, without a tape", largest(&[got.loss as f32], &expected.floats("loss")?), 1e-5, "absolute"),
+        ToleranceCheck::new("loss, without a tape", largest(&[got.loss as f32], &expected.floats("loss")?), 1e-5, "absolute"),
         compare_gradients("gradients, without a tape", adapter, &grads, expected)?,
     ])
 }
 
 /// Every gradient, in units of what is allowed: 1e-3 of the value or 1e-5, whichever is more.
-fn compare_gradients(name: &str, adapter: &Adapter, grads: &[Option<Tensor>], expected: &Expected) -> Result<Check> {
+fn compare_gradients(name: &str, adapter: &Adapter, grads: &[Option<Tensor>], expected: &Expected) -> Result<ToleranceCheck> {
     let mut worst = (0.0, String::new());
     for (param, grad) in adapter.params().iter().zip(grads) {
         let want = expected.floats(&format!("grad.{}", param.key))?;
@@ -112,7 +124,7 @@ fn compare_gradients(name: &str, adapter: &Adapter, grads: &[Option<Tensor>], ex
         }
     }
     let detail = format!("in units of max(1e-5, 1e-3 relative); {} tensors, worst {}", grads.len(), worst.1);
-    Ok(Check::new(name, worst.0, 1.0, detail))
+    Ok(ToleranceCheck::new(name, worst.0, 1.0, detail))
 }
 
 /// The settings of the golden script's five steps.
@@ -130,34 +142,40 @@ fn settings() -> Train {
     }
 }
 
-fn five_steps(model: &Model, adapter: &Adapter, expected: &Expected, batch: &Batch, targets: &Targets) -> Result<Vec<Check>> {
+fn five_steps(
+    model: &Model,
+    adapter: &Adapter,
+    expected: &Expected,
+    batch: &Batch,
+    targets: &Targets,
+) -> Result<Vec<ToleranceCheck>> {
     let s = settings();
-    let mut adamw = optim::AdamW::new(adapter.params())?;
+    let mut adamw = adamw::AdamW::new(adapter.params())?;
     let (mut losses, mut rates, mut norms) = (Vec::new(), Vec::new(), Vec::new());
     for step in 0..5 {
         let (loss, grads) = loss_and_gradients(model, adapter, batch, targets)?;
-        let norm = optim::norm(&grads)?;
+        let norm = adamw::norm(&grads)?;
         let lr = s.lr * schedule::factor(s.schedule, s.warmup, step, 5);
         losses.push(loss);
         rates.push(lr as f32);
         norms.push(norm as f32);
-        adamw.step(adapter.params(), &grads, &optim::Settings::new(&s, lr, norm))?;
+        adamw.step(adapter.params(), &grads, &adamw::AdamWSettings::new(&s, lr, norm))?;
     }
     let (after, _) = loss_and_gradients(model, adapter, batch, targets)?;
     let want = expected.floats("grad_norm_trace")?;
     let relative: f64 = norms.iter().zip(&want).map(|(g, w)| f64::from((g - w).abs() / w)).fold(0.0, nan_max);
     Ok(vec![
-        Check::new("loss over five steps", largest(&losses, &expected.floats("loss_trace")?), 1e-5, "absolute"),
-        Check::new("learning rates", largest(&rates, &expected.floats("lr_trace")?), 1e-9, "absolute"),
-        Check::new("gradient norms", relative, 1e-3, "relative"),
+        ToleranceCheck::new("loss over five steps", largest(&losses, &expected.floats("loss_trace")?), 1e-5, "absolute"),
+        ToleranceCheck::new("learning rates", largest(&rates, &expected.floats("lr_trace")?), 1e-9, "absolute"),
+        ToleranceCheck::new("gradient norms", relative, 1e-3, "relative"),
         parameters(adapter, expected)?,
-        Check::new("loss after five steps", largest(&[after], &expected.floats("loss_after5")?), 1e-5, "absolute"),
+        ToleranceCheck::new("loss after five steps", largest(&[after], &expected.floats("loss_after5")?), 1e-5, "absolute"),
     ])
 }
 
 /// Parameters after the steps: 1e-5, but 2e-4 where the gradient is as small as AdamW's epsilon, which then divides noise
 /// by noise. In units of what is allowed.
-fn parameters(adapter: &Adapter, expected: &Expected) -> Result<Check> {
+fn parameters(adapter: &Adapter, expected: &Expected) -> Result<ToleranceCheck> {
     /// A hundred epsilons.
     const TINY: f32 = 1e-6;
     let mut worst = (0.0, String::new());
@@ -175,7 +193,7 @@ fn parameters(adapter: &Adapter, expected: &Expected) -> Result<Check> {
             worst = (error, p.key.clone());
         }
     }
-    Ok(Check::new(
+    Ok(ToleranceCheck::new(
         "parameters after five steps",
         worst.0,
         1.0,

@@ -10,7 +10,7 @@ use crate::model::{Batch, Targets};
 
 /// One comparison.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Check {
+pub struct ToleranceCheck {
     pub name: String,
     /// Largest error, in the unit of the tolerance.
     pub error: f64,
@@ -20,10 +20,10 @@ pub struct Check {
     pub detail: String,
 }
 
-impl Check {
+impl ToleranceCheck {
     /// Passes when `error` is at most `tolerance` (a NaN does not).
-    pub fn new(name: impl Into<String>, error: f64, tolerance: f64, detail: impl Into<String>) -> Check {
-        Check { name: name.into(), error, tolerance, pass: error <= tolerance, detail: detail.into() }
+    pub fn new(name: impl Into<String>, error: f64, tolerance: f64, detail: impl Into<String>) -> ToleranceCheck {
+        ToleranceCheck { name: name.into(), error, tolerance, pass: error <= tolerance, detail: detail.into() }
     }
 }
 

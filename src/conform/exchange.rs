@@ -19,24 +19,24 @@ use crate::train::schedule;
 
 /// Prompts as ids, and what follows each of them.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Prompts {
-    prompts: Vec<Prompt>,
+pub struct PromptFile {
+    prompts: Vec<ExchangePrompt>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Prompt {
+struct ExchangePrompt {
     ids: Vec<u32>,
     #[serde(default)]
     last_logits: Vec<f32>,
 }
 
-impl Prompts {
+impl PromptFile {
     /// Reads `{"prompts": [{"ids": [...]}]}`.
     ///
     /// # Errors
     /// [`Error::Io`] when there is no such file, [`Error::Data`] when it is of another form or a prompt is empty.
-    pub fn read(path: &Path) -> Result<Prompts> {
-        let file: Prompts = serde_json::from_str(&files::read_text(path)?)
+    pub fn read(path: &Path) -> Result<PromptFile> {
+        let file: PromptFile = serde_json::from_str(&files::read_text(path)?)
             .map_err(|e| Error::data(path, Some(e.line()), e.to_string(), "write {\"prompts\": [{\"ids\": [1, 2]}]}"))?;
         if file.prompts.iter().any(|p| p.ids.is_empty()) {
             return Err(Error::data(path, None, "a prompt has no ids", "give each prompt at least one id"));

@@ -17,21 +17,21 @@ mod model_case;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-pub use compare::Check;
+pub use compare::ToleranceCheck;
 
 use crate::device::Compute;
 use crate::error::{Error, Result};
 
 /// One case and what came of it.
 #[derive(Debug, serde::Serialize)]
-pub struct Case {
+pub struct GoldenCase {
     pub dir: PathBuf,
-    pub checks: Vec<Check>,
+    pub checks: Vec<ToleranceCheck>,
     /// Why the case cannot be run yet; counts as failed.
     pub unsupported: Option<String>,
 }
 
-impl Case {
+impl GoldenCase {
     /// Whether every check is within its tolerance.
     pub fn passes(&self) -> bool {
         self.unsupported.is_none() && self.checks.iter().all(|c| c.pass)
@@ -75,15 +75,15 @@ fn collect(dir: &Path, cases: &mut Vec<PathBuf>) -> Result<()> {
 ///
 /// # Errors
 /// When files of the case are missing or damaged; a feature that is not there yet is not an error but `unsupported`.
-pub fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Case> {
+pub fn run(dir: &Path, compute: Compute, device: &Device) -> Result<GoldenCase> {
     let checks = match dir.join("adapter_config.json").is_file() {
         true => adapter_case::run(dir, compute, device),
         false => model_case::run(dir, compute, device),
     };
     match checks {
-        Ok(checks) => Ok(Case { dir: dir.to_path_buf(), checks, unsupported: None }),
+        Ok(checks) => Ok(GoldenCase { dir: dir.to_path_buf(), checks, unsupported: None }),
         Err(Error::Unsupported { what, why, .. }) => {
-            Ok(Case { dir: dir.to_path_buf(), checks: Vec::new(), unsupported: Some(format!("{what}: {why}")) })
+            Ok(GoldenCase { dir: dir.to_path_buf(), checks: Vec::new(), unsupported: Some(format!("{what}: {why}")) })
         }
         Err(other) => Err(other),
     }

@@ -4,19 +4,19 @@ use std::path::Path;
 
 use candle_core::Device;
 
-use super::compare::{Check, Expected, angle, flat, largest};
+use super::compare::{Expected, ToleranceCheck, angle, flat, largest};
 use crate::device::Compute;
 use crate::error::Result;
-use crate::model::{Batch, Cache, Ctx, Model};
+use crate::model::{Batch, Ctx, KvCache, Model};
 
-pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<Check>> {
+pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<ToleranceCheck>> {
     let expected = Expected::open(dir)?;
     let model = Model::open(dir, compute, device)?;
     let (batch, targets) = expected.batch()?;
     let logits = flat(&model.forward(&mut Ctx::new(&()), &batch)?)?;
     let want = expected.floats("logits")?;
     if compute == Compute::Bf16 {
-        return Ok(vec![Check::new("logits", angle(&logits, &want), 1e-3, "1 - cosine")]);
+        return Ok(vec![ToleranceCheck::new("logits", angle(&logits, &want), 1e-3, "1 - cosine")]);
     }
     let loss = model.loss_sum(&mut Ctx::new(&()), &batch, &targets)?.to_scalar::<f32>()? / targets.len() as f32;
     let logps = model.target_logps(&(), &batch, &targets)?;
@@ -25,9 +25,9 @@ pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<C
     let want_logps: Vec<f32> =
         targets.at.iter().map(|at| all[*at as usize / batch.len * cols + *at as usize % batch.len]).collect();
     Ok(vec![
-        Check::new("logits", largest(&logits, &want), 1e-4, "absolute"),
-        Check::new("loss", largest(&[loss], &expected.floats("loss")?), 1e-5, "absolute"),
-        Check::new("label log-probabilities", largest(&logps, &want_logps), 1e-4, "absolute"),
+        ToleranceCheck::new("logits", largest(&logits, &want), 1e-4, "absolute"),
+        ToleranceCheck::new("loss", largest(&[loss], &expected.floats("loss")?), 1e-5, "absolute"),
+        ToleranceCheck::new("label log-probabilities", largest(&logps, &want_logps), 1e-4, "absolute"),
         padded(&model, &expected, "rightpad")?,
         padded(&model, &expected, "leftpad")?,
         greedy(&model, &expected)?,
@@ -35,7 +35,7 @@ pub(super) fn run(dir: &Path, compute: Compute, device: &Device) -> Result<Vec<C
 }
 
 /// Rows padded on either side; only real positions are compared.
-fn padded(model: &Model, expected: &Expected, side: &str) -> Result<Check> {
+fn padded(model: &Model, expected: &Expected, side: &str) -> Result<ToleranceCheck> {
     let ids = expected.rows(&format!("{side}.input_ids"))?;
     let (_, len, mask) = expected.integers(&format!("{side}.attention_mask"))?;
     let real = |row: usize| -> Vec<u32> {
@@ -51,14 +51,14 @@ fn padded(model: &Model, expected: &Expected, side: &str) -> Result<Check> {
         let real = mask.iter().enumerate().filter(|(_, m)| **m == 1);
         real.flat_map(|(i, _)| values[i * vocab..][..vocab].to_vec()).collect()
     };
-    Ok(Check::new(format!("logits, {side}"), largest(&pick(&logits), &pick(&want)), 1e-4, "absolute, real positions"))
+    Ok(ToleranceCheck::new(format!("logits, {side}"), largest(&pick(&logits), &pick(&want)), 1e-4, "absolute, real positions"))
 }
 
 /// The continuation without sampling, through the cache, one token at a time.
-fn greedy(model: &Model, expected: &Expected) -> Result<Check> {
+fn greedy(model: &Model, expected: &Expected) -> Result<ToleranceCheck> {
     let prompt = expected.rows("greedy_prompt")?.remove(0);
     let want = expected.rows("greedy_ids")?.remove(0);
-    let mut cache = Cache::new(&model.config, 1, want.len(), &model.device)?;
+    let mut cache = KvCache::new(&model.config, 1, want.len(), &model.device)?;
     let mut batch = Batch::right_padded(&[&prompt], 0);
     let mut got = prompt;
     while got.len() < want.len() {
@@ -68,5 +68,5 @@ fn greedy(model: &Model, expected: &Expected) -> Result<Check> {
         batch = Batch::next(vec![best], cache.len(), &[0]);
     }
     let wrong = got.iter().zip(&want).filter(|(g, w)| g != w).count();
-    Ok(Check::new("greedy ids", wrong as f64, 0.0, "tokens that differ"))
+    Ok(ToleranceCheck::new("greedy ids", wrong as f64, 0.0, "tokens that differ"))
 }

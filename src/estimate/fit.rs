@@ -1,9 +1,9 @@
 //! The setting under which a run fits the memory there is.
 
-use super::Memory;
+use super::MemoryEstimate;
 use crate::recipe;
 use crate::recipe::Checkpoint;
-use crate::train::Job;
+use crate::train::TrainSetup;
 
 /// Fewest tokens of a row that are proposed.
 const SHORTEST: usize = 64;
@@ -22,13 +22,13 @@ pub struct Setting {
 
 /// The first of these that stays below `budget` bytes: blocks run again; fewer rows at a time (and more times); shorter
 /// rows. `None` when none does.
-pub fn fitting(run: &Job, eval: &recipe::Eval, program: u64, budget: u64) -> Option<Setting> {
+pub fn fitting(run: &TrainSetup, eval: &recipe::Eval, program: u64, budget: u64) -> Option<Setting> {
     let lengths = std::iter::successors(Some(run.settings.max_length), |l| (l / 2 >= SHORTEST).then_some(l / 2));
     for max_length in lengths {
         for checkpoint in [run.settings.checkpoint, Checkpoint::Block] {
             for (batch_size, accumulate) in batches(run.settings) {
                 let settings = recipe::Train { checkpoint, batch_size, accumulate, max_length, ..run.settings.clone() };
-                let total = Memory::of(&Job { settings: &settings, ..*run }, eval, program).total();
+                let total = MemoryEstimate::of(&TrainSetup { settings: &settings, ..*run }, eval, program).total();
                 if total <= budget {
                     return Some(Setting { checkpoint, batch_size, accumulate, max_length, total });
                 }

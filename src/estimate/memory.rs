@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::data::Examples;
 use crate::machine;
 use crate::model::Site;
-use crate::train::Job;
+use crate::train::TrainSetup;
 use crate::{recipe, train};
 
 /// Bytes of an f32.
@@ -17,7 +17,7 @@ const LOGIT_ROWS: usize = crate::kernels::head_loss::CHUNK;
 
 /// Bytes at the peak of a run, by part. Parts are there at the same time: they add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Memory {
+pub struct MemoryEstimate {
     /// Weights of the base that are read, in the mapped file. The system can take these pages back.
     pub weights: u64,
     /// Program, tokenizer, rows: what this process holds before the first step.
@@ -36,7 +36,7 @@ pub struct Memory {
     pub recomputed: bool,
 }
 
-impl Memory {
+impl MemoryEstimate {
     /// Names and bytes of the parts.
     pub fn parts(&self) -> [(&'static str, u64); 7] {
         [
@@ -56,9 +56,9 @@ impl Memory {
     }
 
     /// Of `run` (with `run.settings`), whose process holds `program` bytes before the first step (see [`program`]).
-    pub fn of(run: &Job, eval: &recipe::Eval, program: u64) -> Memory {
+    pub fn of(run: &TrainSetup, eval: &recipe::Eval, program: u64) -> MemoryEstimate {
         let params = run.adapter.param_count() as u64 * F32;
-        let rows = Rows::of(run);
+        let rows = RowSizes::of(run);
         let step = step(run, &rows);
         let best = if super::evaluations(run, 1) > 0 { params } else { 0 };
         // What is saved is copied, and written into one buffer.
@@ -68,7 +68,7 @@ impl Memory {
         let between = step.adapter - params;
         let after = between + step.activations + step.workspace;
         let besides = saved.max(judged).saturating_sub(between).max(answers(run, eval).saturating_sub(after));
-        Memory {
+        MemoryEstimate {
             weights: weights(run),
             program,
             adapter: step.adapter,
@@ -81,15 +81,15 @@ impl Memory {
     }
 }
 
-/// What this process holds, without the values of the adapter, which [`Memory`] counts apart; 0 where the system does not
+/// What this process holds, without the values of the adapter, which [`MemoryEstimate`] counts apart; 0 where the system does not
 /// tell.
-pub fn program(run: &Job) -> u64 {
+pub fn program(run: &TrainSetup) -> u64 {
     let held = machine::resident().map_or(0, |r| r.now);
     held.saturating_sub(run.adapter.param_count() as u64 * F32)
 }
 
 /// Sizes of the rows.
-struct Rows {
+struct RowSizes {
     longest: usize,
     /// Share of tokens that carry loss.
     trained: f64,
@@ -97,31 +97,31 @@ struct Rows {
     heldout: usize,
 }
 
-impl Rows {
-    fn of(run: &Job) -> Rows {
+impl RowSizes {
+    fn of(run: &TrainSetup) -> RowSizes {
         let most = run.settings.max_length;
         let longest = |rows: &Examples| (0..rows.len()).map(|i| rows.length(i).min(most)).max().unwrap_or(0);
         let tokens: usize = (0..run.examples.len()).map(|i| run.examples.length(i)).sum();
         let trained: usize = run.examples.iter().map(|e| e.targets()).sum();
-        Rows { longest: longest(run.examples), trained: trained as f64 / tokens.max(1) as f64, heldout: longest(run.heldout) }
+        RowSizes { longest: longest(run.examples), trained: trained as f64 / tokens.max(1) as f64, heldout: longest(run.heldout) }
     }
 }
 
-struct Step {
+struct StepMemory {
     adapter: u64,
     activations: u64,
     workspace: u64,
     recomputed: bool,
 }
 
-fn step(run: &Job, rows: &Rows) -> Step {
+fn step(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
     let params = run.adapter.param_count() as u64 * F32;
     let adapted = |site: Site| run.adapter.low_rank(site).is_some();
     let plain = run.adapter.config.modules_to_save.is_none();
     let recompute = train::recompute(run.settings.checkpoint);
     let sizes = (rows.longest, batch_tokens(run, rows));
     match run.model.direct_memory(sizes, rows.trained, &adapted, recompute).filter(|_| plain) {
-        Some(m) => Step {
+        Some(m) => StepMemory {
             // Values, two copies of them in the kernels' forms, gradients of a group and of the step.
             adapter: 5 * params,
             activations: m.activations,
@@ -133,12 +133,12 @@ fn step(run: &Job, rows: &Rows) -> Step {
 }
 
 /// Most tokens of a micro-batch.
-fn batch_tokens(run: &Job, rows: &Rows) -> usize {
+fn batch_tokens(run: &TrainSetup, rows: &RowSizes) -> usize {
     run.settings.batch_size * if run.settings.packing { run.settings.max_length } else { rows.longest }
 }
 
 /// A step through autograd: the tape keeps the inputs of every operation, and the gradients of those that are not yet done.
-fn taped(run: &Job, rows: &Rows) -> Step {
+fn taped(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
     let c = &run.model.config;
     let n = batch_tokens(run, rows) as u64;
     let (d, qd, kd, f) = (c.width as u64, (c.heads * c.head_dim) as u64, (c.kv_heads * c.head_dim) as u64, c.ffn as u64);
@@ -152,7 +152,7 @@ fn taped(run: &Job, rows: &Rows) -> Step {
     };
     let chosen = (n as f64 * rows.trained).ceil() as u64;
     let logits = LOGIT_ROWS.min(chosen as usize) as u64 * c.vocab as u64;
-    Step {
+    StepMemory {
         adapter: 3 * run.adapter.param_count() as u64 * F32,
         activations: n * (c.layers as u64 * block + pairs) * F32,
         workspace: (n * (2 * d + 3 * f) + logits + 3 * chosen * d) * F32,
@@ -161,7 +161,7 @@ fn taped(run: &Job, rows: &Rows) -> Step {
 }
 
 /// Bytes of an evaluation: one block's buffers for a batch of held-out rows, and logits.
-fn judged(run: &Job, rows: &Rows) -> u64 {
+fn judged(run: &TrainSetup, rows: &RowSizes) -> u64 {
     if super::evaluations(run, 1) == 0 {
         return 0;
     }
@@ -172,7 +172,7 @@ fn judged(run: &Job, rows: &Rows) -> u64 {
 }
 
 /// Bytes of the proof's answers: keys and values of a batch of prompts and their answers, and one pass over the prompts.
-fn answers(run: &Job, eval: &recipe::Eval) -> u64 {
+fn answers(run: &TrainSetup, eval: &recipe::Eval) -> u64 {
     if !eval.generates() || run.heldout.is_empty() {
         return 0;
     }
@@ -185,7 +185,7 @@ fn answers(run: &Job, eval: &recipe::Eval) -> u64 {
 }
 
 /// Bytes of the weights that a run reads: all matrices of its linear layers, and of the embedding the rows of its tokens.
-fn weights(run: &Job) -> u64 {
+fn weights(run: &TrainSetup) -> u64 {
     let model = run.model;
     let mut seen = HashSet::new();
     let mut sum = 0;
@@ -203,7 +203,7 @@ fn weights(run: &Job) -> u64 {
     sum
 }
 
-fn used_rows(run: &Job) -> u64 {
+fn used_rows(run: &TrainSetup) -> u64 {
     let mut used = vec![false; run.model.config.vocab];
     for id in run.examples.iter().chain(run.heldout.iter()).flat_map(|e| e.ids) {
         used.get_mut(*id as usize).into_iter().for_each(|seen| *seen = true);

@@ -13,16 +13,16 @@ mod time;
 mod fit;
 
 use crate::error::Result;
-use crate::train::Job;
+use crate::train::TrainSetup;
 use crate::train::order::Order;
 
 pub use fit::{Setting, fitting};
-pub use memory::Memory;
+pub use memory::MemoryEstimate;
 pub use time::{Time, measure};
 
 /// How much a run trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Work {
+pub struct PlannedRun {
     /// Optimiser steps.
     pub steps: usize,
     /// Micro-batches of all steps.
@@ -37,14 +37,14 @@ pub struct Work {
     pub longest: usize,
 }
 
-impl Work {
+impl PlannedRun {
     /// Counts the examples of every step.
     ///
     /// # Errors
     /// When there is nothing to train on.
-    pub fn of(run: &Job) -> Result<Work> {
+    pub fn of(run: &TrainSetup) -> Result<PlannedRun> {
         let order = Order::new(run.settings, run.mixture, run.examples)?;
-        let mut work = Work {
+        let mut work = PlannedRun {
             steps: order.steps,
             micro_batches: 0,
             tokens: 0,
@@ -64,7 +64,7 @@ impl Work {
 }
 
 /// Every `eval_every` steps and after the last one.
-fn evaluations(run: &Job, steps: usize) -> usize {
+fn evaluations(run: &TrainSetup, steps: usize) -> usize {
     match run.settings.eval_every {
         every if every > 0 && !run.heldout.is_empty() => steps.div_ceil(every),
         _ => 0,

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::Work;
+use super::PlannedRun;
 use crate::data::Examples;
 use crate::error::Result;
 use crate::model::Marked;
 use crate::recipe;
-use crate::train::{self, Control, Event, Job};
+use crate::train::{self, Control, Event, TrainSetup};
 
 /// Steps that are timed after one that is not, and when there are enough of them.
 const STEPS: usize = 3;
@@ -29,7 +29,7 @@ pub struct Time {
 ///
 /// # Errors
 /// What training reports.
-pub fn measure(run: &Job, work: &Work) -> Result<Time> {
+pub fn measure(run: &TrainSetup, work: &PlannedRun) -> Result<Time> {
     let settings = recipe::Train {
         steps: Some(STEPS + 1),
         accumulate: 1,
@@ -39,7 +39,7 @@ pub fn measure(run: &Job, work: &Work) -> Result<Time> {
         ..run.settings.clone()
     };
     let none = Examples::default();
-    let job = Job { heldout: &none, settings: &settings, ..*run };
+    let job = TrainSetup { heldout: &none, settings: &settings, ..*run };
     let (began, mut timed, mut spent) = (Instant::now(), 0, 0.0);
     train::run(&job, None, &mut |event| {
         if let Event::Step { step, tokens, seconds, .. } = event {
@@ -57,7 +57,7 @@ pub fn measure(run: &Job, work: &Work) -> Result<Time> {
 }
 
 /// Seconds of one evaluation, from one batch of held-out rows.
-fn judging(run: &Job) -> Result<f64> {
+fn judging(run: &TrainSetup) -> Result<f64> {
     let some = &run.heldout.first(run.settings.batch_size);
     let tokens = |rows: &Examples| (0..rows.len()).map(|i| rows.length(i)).sum::<usize>() as f64;
     if some.is_empty() || run.settings.eval_every == 0 {

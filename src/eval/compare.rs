@@ -125,7 +125,7 @@ pub fn compare(labels: &[Label], base: &[RowScore], adapter: &[RowScore], seed: 
     let named = groups.iter().filter(|(label, _)| label.task.is_some());
     let tasks: Vec<TaskResult> = named.map(|(label, rows)| task(label, rows, base, adapter)).collect();
     let groups: Vec<Vec<usize>> = groups.into_values().collect();
-    let pairs = |metric| base.iter().zip(adapter).map(|(b, a)| Pair::of(metric, b, a)).collect::<Vec<_>>();
+    let pairs = |metric| base.iter().zip(adapter).map(|(b, a)| PairedSums::of(metric, b, a)).collect::<Vec<_>>();
     let mut metrics: Vec<Compared> =
         Metric::ALL.into_iter().filter_map(|metric| over_rows(metric, &pairs(metric), &groups, seed)).collect();
     if !tasks.is_empty() && groups.len() > 1 {
@@ -150,8 +150,8 @@ fn clusters(tasks: &[TaskResult]) -> Vec<ClusterResult> {
     let result = |(cluster, tasks): (&String, Vec<&TaskResult>)| {
         let mean = |metric: Metric| {
             let values = tasks.iter().flat_map(|t| &t.values).filter(|(m, _, _)| *m == metric);
-            let pairs = values.map(|(_, base, adapter)| Pair { base: *base, adapter: *adapter, weight: 1.0 });
-            Pair::sum(pairs).means().map(|(base, adapter)| (metric, base, adapter))
+            let pairs = values.map(|(_, base, adapter)| PairedSums { base: *base, adapter: *adapter, weight: 1.0 });
+            PairedSums::sum(pairs).means().map(|(base, adapter)| (metric, base, adapter))
         };
         ClusterResult {
             cluster: cluster.clone(),
@@ -165,20 +165,20 @@ fn clusters(tasks: &[TaskResult]) -> Vec<ClusterResult> {
 
 /// Sums of both over the same rows, and their weight.
 #[derive(Debug, Clone, Copy, Default)]
-struct Pair {
+struct PairedSums {
     base: f64,
     adapter: f64,
     weight: f64,
 }
 
-impl Pair {
-    fn of(metric: Metric, base: &RowScore, adapter: &RowScore) -> Pair {
+impl PairedSums {
+    fn of(metric: Metric, base: &RowScore, adapter: &RowScore) -> PairedSums {
         let ((base, weight), (adapter, _)) = (metric.share(base), metric.share(adapter));
-        Pair { base, adapter, weight }
+        PairedSums { base, adapter, weight }
     }
 
-    fn sum(pairs: impl Iterator<Item = Pair>) -> Pair {
-        pairs.fold(Pair::default(), |s, p| Pair {
+    fn sum(pairs: impl Iterator<Item = PairedSums>) -> PairedSums {
+        pairs.fold(PairedSums::default(), |s, p| PairedSums {
             base: s.base + p.base,
             adapter: s.adapter + p.adapter,
             weight: s.weight + p.weight,
@@ -191,29 +191,29 @@ impl Pair {
     }
 }
 
-fn over_rows(metric: Metric, pairs: &[Pair], groups: &[Vec<usize>], seed: u64) -> Option<Compared> {
-    let (base, adapter) = Pair::sum(pairs.iter().copied()).means()?;
+fn over_rows(metric: Metric, pairs: &[PairedSums], groups: &[Vec<usize>], seed: u64) -> Option<Compared> {
+    let (base, adapter) = PairedSums::sum(pairs.iter().copied()).means()?;
     let drawn = (0..RESAMPLES).filter_map(|sample| {
         // The same rows for every metric.
         let mut rng = random::stream(seed, "bootstrap over rows", &[sample as u64]);
         let mut again = |group: &Vec<usize>| {
             let rows = (0..group.len()).map(|_| pairs[group[rng.random_range(0..group.len())]]);
-            Pair::sum(rows)
+            PairedSums::sum(rows)
         };
-        let (base, adapter) = Pair::sum(groups.iter().map(&mut again)).means()?;
+        let (base, adapter) = PairedSums::sum(groups.iter().map(&mut again)).means()?;
         Some(adapter - base)
     });
     Some(compared(metric, Over::Rows, base, adapter, drawn.collect()))
 }
 
-fn over_tasks(metric: Metric, pairs: &[Pair], groups: &[Vec<usize>], seed: u64) -> Option<Compared> {
-    let means = groups.iter().filter_map(|rows| Pair::sum(rows.iter().map(|i| pairs[*i])).means());
-    let tasks: Vec<Pair> = means.map(|(base, adapter)| Pair { base, adapter, weight: 1.0 }).collect();
-    let (base, adapter) = Pair::sum(tasks.iter().copied()).means()?;
+fn over_tasks(metric: Metric, pairs: &[PairedSums], groups: &[Vec<usize>], seed: u64) -> Option<Compared> {
+    let means = groups.iter().filter_map(|rows| PairedSums::sum(rows.iter().map(|i| pairs[*i])).means());
+    let tasks: Vec<PairedSums> = means.map(|(base, adapter)| PairedSums { base, adapter, weight: 1.0 }).collect();
+    let (base, adapter) = PairedSums::sum(tasks.iter().copied()).means()?;
     let drawn = (0..RESAMPLES).filter_map(|sample| {
         let mut rng = random::stream(seed, "bootstrap over tasks", &[sample as u64]);
         let again = (0..tasks.len()).map(|_| tasks[rng.random_range(0..tasks.len())]);
-        let (base, adapter) = Pair::sum(again).means()?;
+        let (base, adapter) = PairedSums::sum(again).means()?;
         Some(adapter - base)
     });
     Some(compared(metric, Over::Tasks, base, adapter, drawn.collect()))

@@ -4,12 +4,12 @@
 //! task, with intervals of the difference. Refuses to know where rows come from and how a verdict is shown.
 
 mod compare;
-mod normal;
+mod normalisation;
 #[cfg(test)]
 mod tests;
 
 pub use self::compare::{ClusterResult, Compared, Comparison, Label, Metric, Over, RESAMPLES, TaskResult, compare};
-pub use self::normal::normalised;
+pub use self::normalisation::normalised;
 use crate::data::{ExampleRef, Examples, Prompt, Prompts, Tokenizer};
 use crate::error::Result;
 use crate::generate::{self, Limits, Sampling};
@@ -17,7 +17,7 @@ use crate::model::{Adapt, Marked, Model};
 use crate::{recipe, rouge};
 
 /// Held-out rows and how to judge them.
-pub struct Rows<'a> {
+pub struct EvalRows<'a> {
     pub examples: &'a Examples,
     /// One for each example that has a prompt, in the same order.
     pub prompts: &'a Prompts,
@@ -43,7 +43,7 @@ pub struct Measure {
     pub rouge_l: Option<f64>,
     /// Rows judged.
     pub rows: usize,
-    /// The same for each row, in the order of [`Rows::judged`].
+    /// The same for each row, in the order of [`EvalRows::judged`].
     #[serde(skip)]
     pub each: Vec<RowScore>,
     /// Generated answers: index into the prompts, text.
@@ -63,7 +63,7 @@ pub struct RowScore {
     pub rouge_l: Option<f64>,
 }
 
-impl Rows<'_> {
+impl EvalRows<'_> {
     /// The rows that are judged: index of the example and, where it has one, of its prompt.
     pub fn judged(&self) -> Vec<(usize, Option<usize>)> {
         let all = self.examples.len();
@@ -98,7 +98,7 @@ impl Rows<'_> {
 pub fn measure(
     model: &Model,
     adapt: &dyn Adapt,
-    rows: &Rows,
+    rows: &EvalRows,
     progress: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
 ) -> Result<Measure> {
     let judged = rows.judged();
@@ -129,7 +129,7 @@ pub fn measure(
 fn generated(
     model: &Model,
     adapt: &dyn Adapt,
-    rows: &Rows,
+    rows: &EvalRows,
     asked: &[usize],
     progress: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
 ) -> Result<Vec<String>> {

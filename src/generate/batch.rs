@@ -5,7 +5,7 @@
 
 use super::{Limits, Sampling};
 use crate::error::{Error, Result};
-use crate::model::{Adapt, Batch, Cache, Ctx, Model};
+use crate::model::{Adapt, Batch, Ctx, KvCache, Model};
 
 /// The batch is moved together when this share of its rows has ended.
 const ENDED: f64 = 1.0 / 8.0;
@@ -92,7 +92,7 @@ fn check(model: &Model, prompts: &[Vec<u32>]) -> Result<()> {
 }
 
 /// A prompt and its answer so far.
-struct Row {
+struct AnswerRow {
     prompt: usize,
     text: Vec<u32>,
     asked: usize,
@@ -103,14 +103,14 @@ struct Row {
 
 /// The rows in the model at one time.
 struct Running {
-    rows: Vec<Row>,
-    cache: Cache,
+    rows: Vec<AnswerRow>,
+    cache: KvCache,
 }
 
 impl Running {
     fn start(model: &Model, prompts: &[Vec<u32>], group: &[usize], limits: &Limits) -> Result<Running> {
         let longest = group.iter().map(|i| prompts[*i].len()).max().unwrap_or(0);
-        let row = |i: &usize| Row {
+        let row = |i: &usize| AnswerRow {
             prompt: *i,
             text: prompts[*i].clone(),
             asked: prompts[*i].len(),
@@ -119,7 +119,7 @@ impl Running {
         };
         // The last token of an answer is never fed.
         let capacity = longest + limits.max_new_tokens.min(model.config.max_positions);
-        let cache = Cache::new(&model.config, group.len(), capacity, &model.device)?;
+        let cache = KvCache::new(&model.config, group.len(), capacity, &model.device)?;
         Ok(Running { rows: group.iter().map(row).collect(), cache })
     }
 
@@ -131,7 +131,7 @@ impl Running {
 
     /// Logits after one more token of each row.
     fn step(&mut self, model: &Model, adapt: &dyn Adapt, pad: u32) -> Result<Vec<f32>> {
-        let last = |row: &Row| if row.ended { pad } else { row.text.last().copied().unwrap_or(pad) };
+        let last = |row: &AnswerRow| if row.ended { pad } else { row.text.last().copied().unwrap_or(pad) };
         let ids = self.rows.iter().map(last).collect();
         let gaps: Vec<usize> = self.rows.iter().map(|row| row.gap).collect();
         let mut batch = Batch::next(ids, self.cache.len(), &gaps);
@@ -181,7 +181,7 @@ impl Running {
     }
 }
 
-fn forward(model: &Model, adapt: &dyn Adapt, cache: &mut Cache, batch: &Batch) -> Result<Vec<f32>> {
+fn forward(model: &Model, adapt: &dyn Adapt, cache: &mut KvCache, batch: &Batch) -> Result<Vec<f32>> {
     super::in_pool(|| {
         let logits = model.forward_last(&mut Ctx::cached(adapt, cache), batch)?; // (b, v)
         Ok(logits.flatten_all()?.to_vec1()?)
@@ -190,7 +190,7 @@ fn forward(model: &Model, adapt: &dyn Adapt, cache: &mut Cache, batch: &Batch) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Session, tiny};
+    use super::super::{CachedConversation, tiny};
     use super::*;
 
     fn prompts() -> Vec<Vec<u32>> {
@@ -234,7 +234,7 @@ mod tests {
         let limits = Limits { max_new_tokens: 20, stop: vec![3, 4] };
         let answers = run(&(), Sampling::GREEDY, &limits, 8);
         for (prompt, answer) in prompts().iter().zip(&answers) {
-            let mut session = Session::new(&model, 256).unwrap();
+            let mut session = CachedConversation::new(&model, 256).unwrap();
             assert_eq!(&session.generate(&(), "", prompt, &Sampling::GREEDY, &limits, &mut |_| true).unwrap(), answer);
         }
     }

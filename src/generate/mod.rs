@@ -5,19 +5,19 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `sample`, `stream` | the next token from its logits; text as its tokens come |
-//! | 1 | `batch`, `session` | many prompts; one conversation |
+//! | 0 | `sampling`, `stream` | the next token from its logits; text as its tokens come |
+//! | 1 | `batch`, `cached_conversation` | many prompts; one conversation |
 
-mod sample;
+mod sampling;
 mod batch;
-mod session;
+mod cached_conversation;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tiny;
 
 pub use batch::{batch, batch_until};
-pub use sample::Sampling;
-pub use session::Session;
+pub use cached_conversation::CachedConversation;
+pub use sampling::Sampling;
 pub use stream::TextStream;
 
 /// Runs one pass of the model on a thread of the pool: a pass has hundreds of parallel loops, and a thread from outside

@@ -52,7 +52,7 @@ pub(crate) fn model(seed: u64) -> Model {
 
 /// An adapter that changes the answers.
 pub(crate) fn adapter(model: &Model, seed: u64) -> Adapter {
-    let recipe = recipe::Adapter::lora(4, recipe::Targets::AllLinear);
+    let recipe = recipe::Adapter::lora(4, recipe::TargetModules::AllLinear);
     let adapter = Adapter::new(&recipe, None, model, seed).unwrap();
     for (param, i) in adapter.params().iter().zip(0..) {
         let (rows, cols) = param.var.dims2().unwrap();

@@ -1,11 +1,11 @@
 //! One answer, told as it comes. Refuses to know what was said before and who reads.
 
-use super::listen::{JobEvent, Listener};
-use super::open::Opened;
+use super::events::{JobEvent, Listener};
+use super::open::OpenedBase;
 use super::speaker::Speaker;
 use crate::data::{Message, Tokenizer};
 use crate::error::{Error, Result};
-use crate::generate::{Limits, Sampling, Session, TextStream};
+use crate::generate::{CachedConversation, Limits, Sampling, TextStream};
 use crate::train::Control;
 
 /// What is put to a speaker.
@@ -33,7 +33,7 @@ pub struct Answer {
 /// # Errors
 /// Whatever is wrong with the question; what the listener returns.
 pub fn answer(
-    opened: &Opened,
+    opened: &OpenedBase,
     speaker: &Speaker,
     question: Question<'_>,
     (sampling, max_new_tokens): (&Sampling, usize),
@@ -48,7 +48,7 @@ pub fn answer(
     let limits = Limits { max_new_tokens, stop };
     let room = prompt.len().saturating_add(max_new_tokens).min(opened.model.config.max_positions);
     let mut spoken = Spoken::new(TextStream::new(opened.tokenizer.clone(), before));
-    let mut session = Session::new(&opened.model, room)?;
+    let mut session = CachedConversation::new(&opened.model, room)?;
     let mut on_token = |id| spoken.token(id, listener);
     let ids = session.generate(speaker.adapt(), &speaker.name, &prompt, sampling, &limits, &mut on_token)?;
     let text = spoken.finish(listener)?;

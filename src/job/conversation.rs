@@ -1,17 +1,17 @@
 //! A conversation whose speaker can be changed in the middle. Refuses to know how messages come in and answers go out.
 
 use super::answer::Spoken;
-use super::listen::Listener;
-use super::open::Opened;
+use super::events::Listener;
+use super::open::OpenedBase;
 use super::speaker::Speaker;
 use crate::data::Message;
 use crate::error::Result;
-use crate::generate::{Limits, Sampling, Session, TextStream};
+use crate::generate::{CachedConversation, Limits, Sampling, TextStream};
 
 /// The messages so far and who answers them.
-pub struct Conversation<'a> {
-    opened: &'a Opened,
-    session: Session<'a>,
+pub struct Chat<'a> {
+    opened: &'a OpenedBase,
+    session: CachedConversation<'a>,
     /// The base, then the adapters.
     speakers: Vec<Speaker>,
     current: usize,
@@ -23,22 +23,22 @@ pub struct Conversation<'a> {
     max_new_tokens: usize,
 }
 
-impl<'a> Conversation<'a> {
+impl<'a> Chat<'a> {
     /// Of at most `context` tokens. The first adapter answers at the start, the base if there is none.
     ///
     /// # Errors
     /// When the model has no room for `context` tokens.
     pub fn new(
-        opened: &'a Opened,
+        opened: &'a OpenedBase,
         speakers: Vec<Speaker>,
         context: usize,
         sampling: Sampling,
         max_new_tokens: usize,
-    ) -> Result<Conversation<'a>> {
-        let session = Session::new(&opened.model, context)?;
+    ) -> Result<Chat<'a>> {
+        let session = CachedConversation::new(&opened.model, context)?;
         let current = usize::from(speakers.len() > 1);
         let (system, messages) = (None, Vec::new());
-        Ok(Conversation { opened, session, speakers, current, system, messages, sampling, max_new_tokens })
+        Ok(Chat { opened, session, speakers, current, system, messages, sampling, max_new_tokens })
     }
 
     /// Who answers.

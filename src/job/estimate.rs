@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::listen::Listener;
+use super::events::Listener;
 use super::prepare::{self, Prepared};
 use crate::error::Result;
-use crate::estimate::{self, Memory, Setting, Time, Work};
+use crate::estimate::{self, MemoryEstimate, PlannedRun, Setting, Time};
 use crate::machine;
 use crate::model::Site;
 use crate::recipe::Recipe;
-use crate::train::Job;
+use crate::train::TrainSetup;
 
 /// Memory by part, tokens, steps and time of a run of `recipe`, without starting it; and the setting that fits into `budget`
 /// bytes (what is available now, if not said) where its own does not. Everything up to the first step is checked.
@@ -26,8 +26,8 @@ pub fn estimate(recipe: &Recipe, budget: Option<u64>, listener: &mut Listener<'_
 /// What a run will take.
 #[derive(Debug, Clone)]
 pub struct Forecast {
-    pub work: Work,
-    pub memory: Memory,
+    pub work: PlannedRun,
+    pub memory: MemoryEstimate,
     /// Bytes that the run may take; `None` where nobody said and the machine does not tell.
     pub budget: Option<u64>,
     /// A setting that stays in the budget, where the recipe's own does not.
@@ -45,7 +45,7 @@ pub struct Forecast {
 impl Forecast {
     fn of(recipe: &Recipe, prepared: &Prepared, budget: Option<u64>) -> Result<Forecast> {
         let Prepared { opened, loaded, mixture, adapter, .. } = prepared;
-        let run = Job {
+        let run = TrainSetup {
             model: &opened.model,
             adapter,
             examples: &loaded.train,
@@ -58,11 +58,11 @@ impl Forecast {
         // What this process holds already is not available any more, but it is not needed a second time.
         let held = machine::resident().map_or(0, |r| r.anonymous);
         let free = machine::memory().map(|m| m.available + held);
-        let memory = Memory::of(&run, &recipe.eval, program);
+        let memory = MemoryEstimate::of(&run, &recipe.eval, program);
         let budget = budget.or(free);
         let fits = budget.is_none_or(|budget| memory.total() <= budget);
         let instead = budget.filter(|_| !fits).and_then(|b| estimate::fitting(&run, &recipe.eval, program, b));
-        let work = Work::of(&run)?;
+        let work = PlannedRun::of(&run)?;
         let possible = free.is_none_or(|free| memory.total() <= free);
         let time = if possible { Some(estimate::measure(&run, &work)?) } else { None };
         let mut sites = BTreeMap::new();

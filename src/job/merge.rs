@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::listen::{Deferred, JobEvent, Listener, tell};
+use super::events::{Deferred, JobEvent, Listener, tell};
 use super::open;
 use crate::adapter::Adapter;
 use crate::artifact::merge::{self, Dtype};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listen::{Deferred, JobEvent, Listener, Sought};
+use super::events::{Deferred, JobEvent, Listener, Sought};
 use crate::data::{ExampleRef, Loaded, Tokenizer};
 use crate::device;
 use crate::error::{Error, Result};
@@ -12,13 +12,13 @@ use crate::model::{Model, text};
 use crate::recipe::{Base, Recipe};
 
 /// A base model with its tokenizer, ready to use.
-pub struct Opened {
+pub struct OpenedBase {
     pub model: Model,
     pub tokenizer: Tokenizer,
     pub resolved: Resolved,
 }
 
-impl Opened {
+impl OpenedBase {
     /// Checks that the model knows every token of the rows, which it does not when the tokenizer is another model's.
     ///
     /// # Errors
@@ -44,12 +44,12 @@ impl Opened {
 ///
 /// # Errors
 /// When it is not found or its files are not usable; when the listener ends the job.
-pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<Opened> {
+pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<OpenedBase> {
     let resolved = find(base, listener)?;
     let device = device::best()?;
     let open = || Model::open(&resolved.path, base.compute, &device);
     let (model, tokenizer) = rayon::join(open, || text::tokenizer(&resolved.path));
-    Ok(Opened { model: model?, tokenizer: tokenizer?, resolved })
+    Ok(OpenedBase { model: model?, tokenizer: tokenizer?, resolved })
 }
 
 /// Reads a recipe after fetching what it names of the hub's data sets.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::evaluate::{self, NamedSet};
-use super::listen::Listener;
-use super::open::{self, Opened};
+use super::events::Listener;
+use super::open::{self, OpenedBase};
 use super::rows::PlannedRows;
 use crate::adapter::Adapter;
 use crate::data::{Loaded, Renderer};
@@ -15,7 +15,7 @@ use crate::train::mixture::Mixture;
 
 /// What a run starts from.
 pub struct Prepared {
-    pub opened: Opened,
+    pub opened: OpenedBase,
     pub renderer: Renderer,
     pub loaded: Loaded,
     /// How often an epoch has which training rows.

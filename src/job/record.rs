@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use serde_json::Value;
 
-use super::listen::{JobEvent, Listener, tell};
+use super::events::{JobEvent, Listener, tell};
 use crate::adapter::Adapter;
 use crate::artifact::checkpoints::Checkpoints;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ const SAVE_SHARE: u32 = 100;
 pub(super) type MadeFrom<'a> = &'a dyn Fn() -> Result<Value>;
 
 /// Listens to a run, keeps its record in the adapter's directory, and passes on what it heard.
-pub(super) struct Record<'a> {
+pub(super) struct RunRecord<'a> {
     out: &'a Path,
     adapter: &'a Adapter,
     /// Seconds by part of the start, until it is told at the first step.
@@ -53,7 +53,7 @@ pub(super) struct Record<'a> {
     pub trained: u64,
 }
 
-impl<'a> Record<'a> {
+impl<'a> RunRecord<'a> {
     /// A record in `out` of a job that began at `began`, with the events up to `resume`.
     ///
     /// # Errors
@@ -65,9 +65,9 @@ impl<'a> Record<'a> {
         checkpoints: Checkpoints,
         resume: Option<&State>,
         listener: &mut Listener<'_>,
-    ) -> Result<Record<'a>> {
+    ) -> Result<RunRecord<'a>> {
         let events = out.join("events.jsonl");
-        let mut record = Record {
+        let mut record = RunRecord {
             out,
             adapter,
             ready: None,
@@ -96,7 +96,7 @@ impl<'a> Record<'a> {
     }
 
     /// The lines of an earlier record that belong to what `done` tells of; their losses go into the curves.
-    fn replay(&mut self, done: &train::Progress, listener: &mut Listener<'_>) -> Result<String> {
+    fn replay(&mut self, done: &train::TrainProgress, listener: &mut Listener<'_>) -> Result<String> {
         let written = if self.events.is_file() { files::read_text(&self.events)? } else { String::new() };
         let mut kept = String::new();
         for line in written.lines() {

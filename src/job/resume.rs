@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::listen::{Deferred, JobEvent, Listener};
+use super::events::{Deferred, JobEvent, Listener};
 use crate::adapter::peft::WEIGHTS;
 use crate::artifact::checkpoints::Checkpoints;
-use crate::artifact::inputs::Inputs;
+use crate::artifact::fingerprint::Fingerprint;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::train::State;
@@ -19,7 +19,7 @@ pub(super) const TRACE: &str = "trace.json";
 ///
 /// # Errors
 /// When the run there had other inputs, or what is there is an adapter that nothing is known of.
-pub(super) fn complete(out: &Path, inputs: &Inputs) -> Result<Option<Value>> {
+pub(super) fn complete(out: &Path, inputs: &Fingerprint) -> Result<Option<Value>> {
     if let Some(trace) = trace(out)? {
         same(inputs, &trace["inputs"], out.join(TRACE).display().to_string())?;
         return Ok(Some(trace));
@@ -38,7 +38,7 @@ pub(super) fn complete(out: &Path, inputs: &Inputs) -> Result<Option<Value>> {
 ///
 /// # Errors
 /// When all are damaged, or it was made from other inputs; when the listener ends the job.
-pub(super) fn newest(checkpoints: &mut Checkpoints, inputs: &Inputs, listener: &mut Listener<'_>) -> Result<Option<State>> {
+pub(super) fn newest(checkpoints: &mut Checkpoints, inputs: &Fingerprint, listener: &mut Listener<'_>) -> Result<Option<State>> {
     let told = Deferred::new(listener);
     let state = checkpoints.newest(State::from_bytes, &mut |path, error| {
         told.tell(JobEvent::Warning(format!("{} is skipped: {error}", path.display())));
@@ -62,8 +62,8 @@ fn trace(out: &Path) -> Result<Option<Value>> {
 }
 
 /// Refuses other inputs than those of an earlier run, and says what is different.
-fn same(now: &Inputs, then: &Value, whose: String) -> Result<()> {
-    let Ok(then) = serde_json::from_value::<Inputs>(then.clone()) else {
+fn same(now: &Fingerprint, then: &Value, whose: String) -> Result<()> {
+    let Ok(then) = serde_json::from_value::<Fingerprint>(then.clone()) else {
         return Err(Error::usage(
             "--resume",
             format!("{whose} does not say what it was made from"),

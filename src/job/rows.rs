@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listen::{Deferred, JobEvent, Listener};
+use super::events::{Deferred, JobEvent, Listener};
 use crate::data::{self, Cache, Examples, LoadOptions, Loaded, Renderer};
 use crate::error::Result;
 use crate::model::resolve::{self, Places};

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listen::{JobEvent, Listener, tell};
-use super::open::{self, Opened};
+use super::events::{JobEvent, Listener, tell};
+use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::adapter::inspect::RECIPE;
 use crate::data::{Renderer, Tokenizer};
@@ -32,7 +32,7 @@ impl Speaker {
     fn adapter(
         (name, dir): (&str, &Path),
         recipe: Option<&Recipe>,
-        opened: &Opened,
+        opened: &OpenedBase,
         listener: &mut Listener<'_>,
     ) -> Result<Speaker> {
         let adapter = Adapter::load(dir, &opened.model)?.frozen();
@@ -72,7 +72,7 @@ pub fn speakers(
     adapters: &[(String, PathBuf)],
     base: &dyn Fn(Option<&Recipe>) -> Result<Base>,
     listener: &mut Listener<'_>,
-) -> Result<(Opened, Vec<Speaker>)> {
+) -> Result<(OpenedBase, Vec<Speaker>)> {
     let recipes = adapters.iter().map(|(_, dir)| saved_recipe(dir)).collect::<Result<Vec<_>>>()?;
     let opened = open::open(&base(recipes.iter().flatten().next())?, listener)?;
     let mut speakers = vec![Speaker::base(&opened.tokenizer)?];

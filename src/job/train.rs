@@ -8,24 +8,24 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::evaluate::{self, Evaluation};
-use super::listen::{JobEvent, Listener, interrupted, tell};
-use super::open::Opened;
+use super::events::{JobEvent, Listener, interrupted, tell};
+use super::open::OpenedBase;
 use super::prepare::{self, Prepared};
-use super::record::{MadeFrom, Record};
+use super::record::{MadeFrom, RunRecord};
 use super::{packing, resume};
 use crate::adapter::Adapter;
 use crate::adapter::peft::WEIGHTS;
 use crate::artifact::card::{self, Card};
 use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
-use crate::artifact::inputs::Inputs;
+use crate::artifact::fingerprint::Fingerprint;
 use crate::data::Loaded;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::Recipe;
 use crate::train::mixture::{Mixture, Share};
 use crate::train::order::Order;
-use crate::train::{self, Job, Reason};
+use crate::train::{self, StopReason, TrainSetup};
 
 /// What becomes of a run that is in the directory already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,7 +92,7 @@ impl TrainJob<'_> {
             prepare::prepare(self.recipe, self.began, listener)?;
         let started = Instant::now();
         let (rows, inputs) = (&loaded, OnceCell::new());
-        let run = Run { job: self, opened: &opened, loaded: rows, mixture: &mixture, adapter: &adapter, parts, inputs };
+        let run = TrainRun { job: self, opened: &opened, loaded: rows, mixture: &mixture, adapter: &adapter, parts, inputs };
         let base = opened.resolved.path.clone();
         if let Some(trace) = run.already_complete()? {
             tell(listener, JobEvent::Complete(self.out))?;
@@ -140,22 +140,22 @@ fn clear(out: &Path, checkpoints: &mut Checkpoints) -> Result<()> {
 }
 
 /// A job with everything that is ready for it.
-struct Run<'a> {
+struct TrainRun<'a> {
     job: &'a TrainJob<'a>,
-    opened: &'a Opened,
+    opened: &'a OpenedBase,
     loaded: &'a Loaded,
     mixture: &'a Mixture,
     adapter: &'a Adapter,
     /// Seconds by part of the start.
     parts: Vec<(&'static str, f64)>,
-    inputs: OnceCell<Inputs>,
+    inputs: OnceCell<Fingerprint>,
 }
 
-impl Run<'_> {
+impl TrainRun<'_> {
     /// What the run is made from. Hashing a large base takes a while, so it is done when it is first needed.
-    fn inputs(&self) -> Result<&Inputs> {
+    fn inputs(&self) -> Result<&Fingerprint> {
         if self.inputs.get().is_none() {
-            let made = Inputs::of(self.job.recipe, &self.opened.resolved.path, &self.opened.tokenizer, self.loaded)?;
+            let made = Fingerprint::of(self.job.recipe, &self.opened.resolved.path, &self.opened.tokenizer, self.loaded)?;
             // Nobody else can have set it in between.
             let _ = self.inputs.set(made);
         }
@@ -171,7 +171,7 @@ impl Run<'_> {
     }
 
     /// Trains and leaves the adapter with the values that are kept: the best if evaluations chose one, else the last.
-    fn train<'r>(&'r self, made_from: MadeFrom<'r>, listener: &mut Listener<'_>) -> Result<Record<'r>> {
+    fn train<'r>(&'r self, made_from: MadeFrom<'r>, listener: &mut Listener<'_>) -> Result<RunRecord<'r>> {
         let (began, out, recipe) = (Instant::now(), self.job.out, self.job.recipe);
         let mut checkpoints = Checkpoints::take(out)?;
         let mut state = None;
@@ -183,9 +183,9 @@ impl Run<'_> {
             Existing::Replace => clear(out, &mut checkpoints)?,
             Existing::Refuse => {}
         }
-        let mut record = Record::new((out, self.job.began), self.adapter, made_from, checkpoints, state.as_ref(), listener)?;
+        let mut record = RunRecord::new((out, self.job.began), self.adapter, made_from, checkpoints, state.as_ref(), listener)?;
         record.ready = Some([self.parts.as_slice(), &[("checkpoints", began.elapsed().as_secs_f64())]].concat());
-        let job = Job {
+        let job = TrainSetup {
             model: &self.opened.model,
             adapter: self.adapter,
             examples: &self.loaded.train,
@@ -196,7 +196,7 @@ impl Run<'_> {
         };
         tell(listener, JobEvent::Stoppable)?;
         let reason = train::run(&job, state, &mut |event| record.hear(event, listener))?;
-        if reason != Reason::Interrupted {
+        if reason != StopReason::Interrupted {
             self.keep(&record)?;
             tell(listener, JobEvent::AdapterSaved(out))?;
         }
@@ -204,7 +204,7 @@ impl Run<'_> {
     }
 
     /// Saves the adapter: the best if evaluations chose one (the last then goes to `last/`), else the last.
-    fn keep(&self, record: &Record) -> Result<()> {
+    fn keep(&self, record: &RunRecord) -> Result<()> {
         if record.best.is_some_and(|best| best != record.step) {
             self.adapter.save(&self.job.out.join("last"))?;
             for (param, value) in self.adapter.params().iter().zip(&record.best_values) {
@@ -225,7 +225,7 @@ impl Run<'_> {
     /// Recipe, trace, card and curve beside the adapter.
     fn finish(
         &self,
-        record: &Record,
+        record: &RunRecord,
         evaluation: &Evaluation,
         samples: &[card::Sample],
         drawn: &[Share],
@@ -254,7 +254,7 @@ impl Run<'_> {
     }
 
     /// What went in, what it was made with, and what came out.
-    fn trace(&self, record: &Record, evaluation: &Evaluation, drawn: &[Share], seconds: f64) -> Result<Value> {
+    fn trace(&self, record: &RunRecord, evaluation: &Evaluation, drawn: &[Share], seconds: f64) -> Result<Value> {
         let mixture = self.mixture;
         let shares = (!mixture.is_plain()).then(|| json!({"epoch": mixture.planned(), "drawn": drawn}));
         Ok(json!({

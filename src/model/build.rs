@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::config::Config;
-use super::decoder::{Block, Mlp, Norm, Qkv, Shared, SiteLinear};
+use super::decoder::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
 use super::family::{AttentionNames, HEAD, MlpNames, NormKind};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
@@ -49,7 +49,7 @@ impl Builder<'_> {
             device: self.device.clone(),
             embedding: Embedding { site: embedding_site, weight: embedding, positions },
             blocks,
-            shared: Shared { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, rope },
+            shared: SharedTables { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, rope },
             final_norm,
             head: SiteLinear { site: head_site, linear: head },
             sites: self.sites,

@@ -7,21 +7,21 @@ use crate::error::{Error, Result};
 
 /// A key/value cache of fixed capacity for `rows` rows.
 #[derive(Debug)]
-pub struct Cache {
+pub struct KvCache {
     /// (k, v) per layer: `(rows, capacity, kv_heads, head_dim)`, f32.
     layers: Vec<(Tensor, Tensor)>,
     len: usize,
     capacity: usize,
 }
 
-impl Cache {
+impl KvCache {
     /// # Errors
     /// When the buffers cannot be allocated.
-    pub fn new(config: &Config, rows: usize, capacity: usize, device: &Device) -> Result<Cache> {
+    pub fn new(config: &Config, rows: usize, capacity: usize, device: &Device) -> Result<KvCache> {
         let shape = (rows, capacity, config.kv_heads, config.head_dim);
         let buffer = || Tensor::zeros(shape, DType::F32, device);
         let layers = (0..config.layers).map(|_| Ok((buffer()?, buffer()?))).collect::<Result<_>>()?;
-        Ok(Cache { layers, len: 0, capacity })
+        Ok(KvCache { layers, len: 0, capacity })
     }
 
     /// Tokens held.
@@ -63,7 +63,7 @@ impl Cache {
     }
 
     /// Puts `k`, `v` `(rows, t, kv_heads, head_dim)` behind what is held and returns all of it. The length moves on with
-    /// [`Cache::advance`], once every layer has appended.
+    /// [`KvCache::advance`], once every layer has appended.
     pub(super) fn append(&self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let t = k.dim(1)?;
         if self.len + t > self.capacity {

@@ -33,12 +33,12 @@ pub struct Config {
 }
 
 /// Reads keys of one `config.json`, with errors that name the key.
-struct Reader<'a> {
+struct ConfigReader<'a> {
     json: &'a Value,
     path: &'a Path,
 }
 
-impl Reader<'_> {
+impl ConfigReader<'_> {
     fn fail(&self, key: &str, why: impl Into<String>, help: impl Into<String>) -> Error {
         Error::model(self.path, format!("config `{key}`"), why, help)
     }
@@ -95,7 +95,7 @@ impl Config {
     /// # Errors
     /// [`Error::Model`] naming the key that is missing, impossible or not supported.
     pub fn from_json(json: &Value, path: &Path) -> Result<Config> {
-        let r = Reader { json, path };
+        let r = ConfigReader { json, path };
         let family = r.family()?;
         let width = r.count(&["hidden_size", "n_embd"], None)?;
         let heads = r.count(&["num_attention_heads", "n_head"], None)?;
@@ -144,7 +144,7 @@ impl Config {
 }
 
 /// Settings that would change the mathematics and are not implemented: refused rather than ignored.
-fn refuse_unsupported(r: &Reader, family: &Family) -> Result<()> {
+fn refuse_unsupported(r: &ConfigReader, family: &Family) -> Result<()> {
     if r.flag("use_sliding_window", false)? {
         return Err(r.fail("use_sliding_window", "sliding-window attention is not supported", "use a model without it"));
     }
@@ -168,11 +168,11 @@ fn refuse_unsupported(r: &Reader, family: &Family) -> Result<()> {
 
 /// Inverse frequencies `theta^(-2i/d)` with `linear` or `llama3` scaling
 /// (transformers `modeling_rope_utils.py`, `_compute_llama3_parameters`).
-fn inverse_frequencies(r: &Reader, head_dim: usize) -> Result<Vec<f32>> {
+fn inverse_frequencies(r: &ConfigReader, head_dim: usize) -> Result<Vec<f32>> {
     let nested = r.json.get("rope_parameters").filter(|v| v.is_object());
     let scaling = nested.or_else(|| r.json.get("rope_scaling").filter(|v| v.is_object()));
     let empty = Value::Null;
-    let s = Reader { json: scaling.unwrap_or(&empty), path: r.path };
+    let s = ConfigReader { json: scaling.unwrap_or(&empty), path: r.path };
     let theta = match nested.and_then(|v| v.get("rope_theta")) {
         Some(_) => s.number(&["rope_theta"], None)?,
         None => r.number(&["rope_theta"], Some(10_000.0))?,
@@ -197,7 +197,7 @@ fn inverse_frequencies(r: &Reader, head_dim: usize) -> Result<Vec<f32>> {
     }
 }
 
-fn llama3_frequencies(s: &Reader, plain: impl Iterator<Item = f64>) -> Result<Vec<f32>> {
+fn llama3_frequencies(s: &ConfigReader, plain: impl Iterator<Item = f64>) -> Result<Vec<f32>> {
     let factor = s.number(&["factor"], None)?;
     let low = s.number(&["low_freq_factor"], None)?;
     let high = s.number(&["high_freq_factor"], None)?;

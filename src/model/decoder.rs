@@ -5,7 +5,7 @@
 use candle_core::Tensor;
 
 use super::batch::Batch;
-use super::cache::Cache;
+use super::cache::KvCache;
 use super::linear::FrozenLinear;
 use super::site::{Adapt, Site};
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::kernels::{attention, glu, norm, rope};
 /// What a forward pass is given besides tokens: the adapter, and the cache if there is one.
 pub struct Ctx<'a> {
     pub adapt: &'a dyn Adapt,
-    pub cache: Option<&'a mut Cache>,
+    pub cache: Option<&'a mut KvCache>,
 }
 
 impl<'a> Ctx<'a> {
@@ -24,7 +24,7 @@ impl<'a> Ctx<'a> {
     }
 
     /// With a cache, which the pass extends.
-    pub fn cached(adapt: &'a dyn Adapt, cache: &'a mut Cache) -> Ctx<'a> {
+    pub fn cached(adapt: &'a dyn Adapt, cache: &'a mut KvCache) -> Ctx<'a> {
         Ctx { adapt, cache: Some(cache) }
     }
 }
@@ -86,7 +86,7 @@ pub(super) struct Block {
 
 /// Sizes and tables that all blocks share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedTables {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
@@ -95,14 +95,21 @@ pub(super) struct Shared {
 
 impl Block {
     /// `x` (b, t, d) → (b, t, d).
-    pub(super) fn forward(&self, index: usize, shared: &Shared, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        index: usize,
+        shared: &SharedTables,
+        batch: &Batch,
+        ctx: &mut Ctx,
+        x: &Tensor,
+    ) -> Result<Tensor> {
         let attended = self.attend(index, shared, batch, ctx, &self.attention_norm.forward(x)?)?;
         let x = (x + attended)?;
         let fed = self.feed(ctx.adapt, &self.mlp_norm.forward(&x)?)?;
         Ok((x + fed)?)
     }
 
-    fn attend(&self, index: usize, shared: &Shared, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
+    fn attend(&self, index: usize, shared: &SharedTables, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
         let (h, g, e) = (shared.heads, shared.kv_heads, shared.head_dim);
         let (b, t) = (batch.rows, batch.len);
         let (q, k, v) = match &self.qkv {

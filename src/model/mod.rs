@@ -33,19 +33,19 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 pub use batch::Batch;
-pub use cache::Cache;
+pub use cache::KvCache;
 pub use config::Config;
 pub use decoder::Ctx;
-pub use direct::{Direct, Memory, Recompute, Workspace};
+pub use direct::{Direct, DirectMemory, Recompute, Workspace};
 pub use loss::Targets;
-pub use score::{Marked, Score};
-pub use site::{Adapt, Pair, Site, SiteInfo, SiteKind};
+pub use score::{LossSum, Marked};
+pub use site::{Adapt, LowRankPair, Site, SiteInfo, SiteKind};
 
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::kernels::weight::Weight;
 use checkpoint::Checkpoint;
-use decoder::{Block, Norm, Shared, SiteLinear};
+use decoder::{Block, Norm, SharedTables, SiteLinear};
 
 /// A frozen causal language model over mapped weights.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub struct Model {
     pub device: Device,
     embedding: Embedding,
     blocks: Vec<Block>,
-    shared: Shared,
+    shared: SharedTables,
     final_norm: Norm,
     head: SiteLinear,
     sites: Vec<SiteInfo>,

@@ -14,14 +14,14 @@ pub struct Marked<'a> {
 
 /// A sum of losses and what it is over.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Score {
+pub struct LossSum {
     /// Sum of the cross-entropies in nats.
     pub sum: f64,
     /// Trained tokens.
     pub tokens: usize,
 }
 
-impl Score {
+impl LossSum {
     /// Mean per trained token in nats (NaN over nothing).
     pub fn loss(&self) -> f64 {
         self.sum / self.tokens as f64
@@ -46,9 +46,9 @@ impl Model {
         rows: usize,
         pad: u32,
         progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Score> {
+    ) -> Result<LossSum> {
         let order = by_length(texts.ids);
-        let mut score = Score::default();
+        let mut score = LossSum::default();
         for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
             let ids: Vec<&[u32]> = chunk.iter().map(|text| texts.ids[*text]).collect();
             let batch = Batch::right_padded(&ids, pad);
@@ -73,9 +73,9 @@ impl Model {
         rows: usize,
         pad: u32,
         progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Vec<Score>> {
+    ) -> Result<Vec<LossSum>> {
         let order = by_length(texts.ids);
-        let mut scores = vec![Score::default(); texts.ids.len()];
+        let mut scores = vec![LossSum::default(); texts.ids.len()];
         for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
             let ids: Vec<&[u32]> = chunk.iter().map(|text| texts.ids[*text]).collect();
             let batch = Batch::right_padded(&ids, pad);

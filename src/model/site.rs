@@ -39,7 +39,7 @@ pub struct SiteInfo {
 
 /// A plain low-rank share, `scale · B·A·x`.
 #[derive(Debug, Clone, Copy)]
-pub struct Pair<'a> {
+pub struct LowRankPair<'a> {
     /// `(r, inputs)`.
     pub a: &'a Tensor,
     /// `(outputs, r)`.
@@ -57,13 +57,13 @@ pub trait Adapt: Sync {
 
     /// The pair, where the adapter's share at this site is exactly `scale · B·A·x`: base and share then run as one
     /// operation and `apply` is not asked.
-    fn pair(&self, _site: Site) -> Option<Pair<'_>> {
+    fn pair(&self, _site: Site) -> Option<LowRankPair<'_>> {
         None
     }
 
     /// As [`Adapt::pair`], where the share's input goes through dropout first: key and probability of its mask
     /// (`kernels::dropout`).
-    fn dropped_pair(&self, _site: Site) -> Option<(Pair<'_>, u64, f64)> {
+    fn dropped_pair(&self, _site: Site) -> Option<(LowRankPair<'_>, u64, f64)> {
         None
     }
 

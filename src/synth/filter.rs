@@ -21,7 +21,7 @@ const LOOP_SHARE: f64 = 0.5;
 /// Why a candidate was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum RejectReason {
     /// An instruction of three words or fewer.
     TooShort,
     /// An instruction of more than 150 words.
@@ -56,26 +56,26 @@ pub enum Reason {
     Loop,
 }
 
-impl Reason {
+impl RejectReason {
     /// For people.
     pub fn text(self) -> &'static str {
         match self {
-            Reason::TooShort => "three words or fewer",
-            Reason::TooLong => "more than 150 words",
-            Reason::Keyword => "asks for what is not text (image, file, map …)",
-            Reason::Program => "\"write a program\"",
-            Reason::Punctuation => "begins with punctuation",
-            Reason::NotAscii => "begins outside ASCII",
-            Reason::Similar => "too similar to an instruction of the pool",
-            Reason::Truncated => "reply cut off in it",
-            Reason::Malformed => "reply without the parts asked for",
-            Reason::NoOutput => "no output",
-            Reason::InputIsOutput => "output is the input",
-            Reason::InstructionIsOutput => "output is the instruction",
-            Reason::EndsWithColon => "ends with a colon",
-            Reason::Duplicate => "same instance again",
-            Reason::Contradiction => "same input, another output",
-            Reason::Loop => "repeats itself",
+            RejectReason::TooShort => "three words or fewer",
+            RejectReason::TooLong => "more than 150 words",
+            RejectReason::Keyword => "asks for what is not text (image, file, map …)",
+            RejectReason::Program => "\"write a program\"",
+            RejectReason::Punctuation => "begins with punctuation",
+            RejectReason::NotAscii => "begins outside ASCII",
+            RejectReason::Similar => "too similar to an instruction of the pool",
+            RejectReason::Truncated => "reply cut off in it",
+            RejectReason::Malformed => "reply without the parts asked for",
+            RejectReason::NoOutput => "no output",
+            RejectReason::InputIsOutput => "output is the input",
+            RejectReason::InstructionIsOutput => "output is the instruction",
+            RejectReason::EndsWithColon => "ends with a colon",
+            RejectReason::Duplicate => "same instance again",
+            RejectReason::Contradiction => "same input, another output",
+            RejectReason::Loop => "repeats itself",
         }
     }
 }
@@ -92,50 +92,50 @@ fn words(list: &str) -> Option<Regex> {
 }
 
 /// What is wrong with an instruction by itself.
-pub(super) fn instruction(text: &str, variant: Variant) -> Option<Reason> {
+pub(super) fn instruction(text: &str, variant: Variant) -> Option<RejectReason> {
     let count = text.split_whitespace().count();
     if count < *WORDS.start() {
-        return Some(Reason::TooShort);
+        return Some(RejectReason::TooShort);
     }
     if count > *WORDS.end() {
-        return Some(Reason::TooLong);
+        return Some(RejectReason::TooLong);
     }
     let keywords = if variant == Variant::Alpaca { &ALPACA } else { &SELF_INSTRUCT };
     if keywords.as_ref().is_some_and(|list| list.is_match(text)) {
-        return Some(Reason::Keyword);
+        return Some(RejectReason::Keyword);
     }
     if text.get(..15).is_some_and(|start| start.eq_ignore_ascii_case("write a program")) {
-        return Some(Reason::Program);
+        return Some(RejectReason::Program);
     }
     match text.chars().next() {
-        Some(c) if c.is_ascii_punctuation() => return Some(Reason::Punctuation),
-        Some(c) if !c.is_ascii() => return Some(Reason::NotAscii),
+        Some(c) if c.is_ascii_punctuation() => return Some(RejectReason::Punctuation),
+        Some(c) if !c.is_ascii() => return Some(RejectReason::NotAscii),
         _ => {}
     }
-    loops(text).then_some(Reason::Loop)
+    loops(text).then_some(RejectReason::Loop)
 }
 
 /// What is wrong with an input and its output.
-pub(super) fn instance(instruction: &str, instance: &Instance) -> Option<Reason> {
+pub(super) fn instance(instruction: &str, instance: &Instance) -> Option<RejectReason> {
     let (input, output) = (instance.input.trim(), instance.output.trim());
     if !output.chars().any(|c| !c.is_whitespace() && !c.is_control()) {
-        return Some(Reason::NoOutput);
+        return Some(RejectReason::NoOutput);
     }
     if input == output {
-        return Some(Reason::InputIsOutput);
+        return Some(RejectReason::InputIsOutput);
     }
     if instruction.trim() == output {
-        return Some(Reason::InstructionIsOutput);
+        return Some(RejectReason::InstructionIsOutput);
     }
     if input.ends_with(':') || output.ends_with(':') {
-        return Some(Reason::EndsWithColon);
+        return Some(RejectReason::EndsWithColon);
     }
-    (loops(input) || loops(output)).then_some(Reason::Loop)
+    (loops(input) || loops(output)).then_some(RejectReason::Loop)
 }
 
 /// For each instance of one instruction: is it one again, or does it contradict another? As in Self-Instruct, all that
 /// contradict each other go, since nobody knows which is right.
-pub(super) fn among(instances: &[Instance]) -> Vec<Option<Reason>> {
+pub(super) fn among(instances: &[Instance]) -> Vec<Option<RejectReason>> {
     let mut outputs: HashMap<&str, HashSet<&str>> = HashMap::new();
     for i in instances.iter().filter(|i| !i.input.trim().is_empty()) {
         outputs.entry(i.input.trim()).or_default().insert(i.output.trim());
@@ -143,9 +143,9 @@ pub(super) fn among(instances: &[Instance]) -> Vec<Option<Reason>> {
     let mut seen = HashSet::new();
     let judge = |i: &Instance| {
         if outputs.get(i.input.trim()).is_some_and(|all| all.len() > 1) {
-            return Some(Reason::Contradiction);
+            return Some(RejectReason::Contradiction);
         }
-        (!seen.insert((i.input.trim().to_string(), i.output.trim().to_string()))).then_some(Reason::Duplicate)
+        (!seen.insert((i.input.trim().to_string(), i.output.trim().to_string()))).then_some(RejectReason::Duplicate)
     };
     instances.iter().map(judge).collect()
 }
@@ -166,11 +166,11 @@ mod tests {
 
     #[test]
     fn instructions_are_judged_by_the_table() {
-        use Reason::*;
+        use RejectReason::*;
         let long = "word ".repeat(151);
         let fits: String = (0..150).map(|i| format!("word{i} ")).collect();
         let again = "Tell me the time of day please. ".repeat(6);
-        let both: [(&str, Option<Reason>); 22] = [
+        let both: [(&str, Option<RejectReason>); 22] = [
             ("Name three rivers of Africa.", None),
             ("Name three rivers.", Some(TooShort)),
             ("Name three big rivers.", None),
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn instances_are_judged_by_the_table() {
-        use Reason::*;
+        use RejectReason::*;
         let again = "no more of this ".repeat(7);
         let counted: String = (1..40).map(|i| format!("{i} ")).collect();
         let cases = [
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn instances_of_one_task_are_judged_together() {
-        use Reason::*;
+        use RejectReason::*;
         let all = [pair("x", "1"), pair("y", "2"), pair("x", "3"), pair("y", "2"), pair("", "4"), pair("", "5"), pair("", "4")];
         let expected = [Some(Contradiction), None, Some(Contradiction), Some(Duplicate), None, None, Some(Duplicate)];
         assert_eq!(among(&all), expected);

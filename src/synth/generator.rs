@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Request;
+use super::prompts::Request;
 use crate::data::Tokenizer;
 use crate::error::Result;
 use crate::files;
@@ -22,17 +22,17 @@ pub struct Reply {
 /// How a request is put to a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Style {
+pub enum PromptStyle {
     /// As a message, in the model's chat template.
     Chat,
     /// As a text to be continued.
     Completion,
 }
 
-impl Style {
+impl PromptStyle {
     /// A message where the model has a chat template.
-    pub fn own(tokenizer: &Tokenizer) -> Style {
-        if tokenizer.chat_template().is_some() { Style::Chat } else { Style::Completion }
+    pub fn own(tokenizer: &Tokenizer) -> PromptStyle {
+        if tokenizer.chat_template().is_some() { PromptStyle::Chat } else { PromptStyle::Completion }
     }
 }
 
@@ -49,7 +49,7 @@ pub struct Identity {
     /// Address, of one that is asked over the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    pub style: Style,
+    pub style: PromptStyle,
 }
 
 impl Identity {
@@ -57,7 +57,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when weights cannot be read.
-    pub fn of_files(model: String, weights: &Path, adapter: Option<&Path>, style: Style) -> Result<Identity> {
+    pub fn of_files(model: String, weights: &Path, adapter: Option<&Path>, style: PromptStyle) -> Result<Identity> {
         // One file, or the index that names the shards.
         let places = [weights.to_path_buf(), weights.join("model.safetensors"), weights.join("model.safetensors.index.json")];
         let weights = places.into_iter().find(|path| path.is_file());

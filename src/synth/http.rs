@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ask::Request;
-use super::generator::{Generator, GoOn, Identity, Reply, Style, until_stop};
+use super::generator::{Generator, GoOn, Identity, PromptStyle, Reply, until_stop};
+use super::prompts::Request;
 use crate::error::{Error, Result};
 
 /// Larger replies are refused.
@@ -31,7 +31,7 @@ pub struct Endpoint {
     pub url: String,
     pub model: String,
     pub key: Option<String>,
-    pub style: Style,
+    pub style: PromptStyle,
     /// For one attempt, from connecting to the last byte.
     pub timeout: Duration,
     /// Attempts for one request.
@@ -44,13 +44,13 @@ pub struct Endpoint {
 
 /// A server, ready to be asked.
 pub struct Http {
-    line: Arc<Line>,
+    line: Arc<Connection>,
     parallel: usize,
     identity: Identity,
 }
 
 /// What the threads share.
-struct Line {
+struct Connection {
     agent: ureq::Agent,
     url: String,
     endpoint: Endpoint,
@@ -59,7 +59,7 @@ struct Line {
 }
 
 /// One batch under way.
-struct Work {
+struct BatchInFlight {
     bodies: Vec<String>,
     next: AtomicUsize,
     ended: AtomicBool,
@@ -79,7 +79,7 @@ impl Http {
         if endpoint.key.as_ref().is_some_and(|key| key.is_empty() || !key.chars().all(|c| c.is_ascii_graphic())) {
             return Err(Error::usage("the key", "it is empty, or has spaces or other odd characters", "set the variable again"));
         }
-        let path = if endpoint.style == Style::Chat { "chat/completions" } else { "completions" };
+        let path = if endpoint.style == PromptStyle::Chat { "chat/completions" } else { "completions" };
         let url = format!("{base}/{path}");
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -94,7 +94,7 @@ impl Http {
             style: endpoint.style,
         };
         let parallel = endpoint.parallel.max(1);
-        let line = Line { agent: config.build().into(), url, endpoint, reached: AtomicBool::new(false) };
+        let line = Connection { agent: config.build().into(), url, endpoint, reached: AtomicBool::new(false) };
         Ok(Http { line: Arc::new(line), parallel, identity })
     }
 }
@@ -126,7 +126,7 @@ impl Generator for Http {
 
     fn answer(&mut self, requests: &[Request], go_on: GoOn, answered: &mut dyn FnMut(usize, Reply) -> Result<()>) -> Result<()> {
         let bodies = requests.iter().map(|r| self.line.body(r)).collect();
-        let work = Arc::new(Work { bodies, next: AtomicUsize::new(0), ended: AtomicBool::new(false) });
+        let work = Arc::new(BatchInFlight { bodies, next: AtomicUsize::new(0), ended: AtomicBool::new(false) });
         let (send, receive) = mpsc::channel();
         // The threads are not waited for: one that waits for a server must not hold up the end.
         for _ in 0..self.parallel.min(requests.len()) {
@@ -174,7 +174,7 @@ fn fetch(what: &str, why: impl Into<String>, help: &str) -> Error {
     Error::Fetch { what: what.into(), why: why.into(), help: help.into() }
 }
 
-impl Line {
+impl Connection {
     fn body(&self, request: &Request) -> String {
         let (endpoint, choice) = (&self.endpoint, request.choice);
         let mut body = json!({
@@ -182,8 +182,8 @@ impl Line {
             "top_p": choice.top_p, "seed": request.seed >> 33,
         });
         match endpoint.style {
-            Style::Chat => body["messages"] = json!([{"role": "user", "content": request.message()}]),
-            Style::Completion => body["prompt"] = json!(request.text()),
+            PromptStyle::Chat => body["messages"] = json!([{"role": "user", "content": request.message()}]),
+            PromptStyle::Completion => body["prompt"] = json!(request.text()),
         }
         let stops = stops(request);
         if !stops.is_empty() {
@@ -193,7 +193,7 @@ impl Line {
     }
 
     /// Works on what is open until nothing is, or nobody listens any more.
-    fn serve(&self, work: &Work, send: &mpsc::Sender<(usize, Result<Reply>)>) {
+    fn serve(&self, work: &BatchInFlight, send: &mpsc::Sender<(usize, Result<Reply>)>) {
         while !work.ended.load(Ordering::SeqCst) {
             let i = work.next.fetch_add(1, Ordering::SeqCst);
             let Some(body) = work.bodies.get(i) else { return };
@@ -281,8 +281,8 @@ impl Line {
         let value: Value = serde_json::from_str(text).ok()?;
         let choice = value.get("choices")?.get(0)?;
         let content = match self.endpoint.style {
-            Style::Chat => choice.get("message")?.get("content")?,
-            Style::Completion => choice.get("text")?,
+            PromptStyle::Chat => choice.get("message")?.get("content")?,
+            PromptStyle::Completion => choice.get("text")?,
         };
         // A refusal may come as null.
         let text = content.as_str().or(content.is_null().then_some(""))?.to_string();
@@ -291,7 +291,7 @@ impl Line {
 
     /// The beginning of what a server said.
     fn excerpt(&self, text: &str) -> String {
-        let text = self.hidden(&super::ask::one_line(text));
+        let text = self.hidden(&super::prompts::one_line(text));
         if text.is_empty() { "nothing".into() } else { text.chars().take(SHOWN).collect() }
     }
 

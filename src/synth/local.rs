@@ -2,8 +2,8 @@
 //!
 //! Refuses to know what is asked, and why.
 
-use super::ask::{Choice, Request};
-use super::generator::{Generator, GoOn, Identity, Reply, Style, until_stop};
+use super::generator::{Generator, GoOn, Identity, PromptStyle, Reply, until_stop};
+use super::prompts::{Choice, Request};
 use crate::data::{Message, Renderer};
 use crate::error::{Error, Result};
 use crate::generate::{self, Limits, Sampling};
@@ -25,12 +25,12 @@ impl Local<'_> {
     fn prompt(&self, request: &Request) -> Result<Vec<u32>> {
         let tokenizer = self.renderer.tokenizer();
         match self.identity.style {
-            Style::Chat => {
+            PromptStyle::Chat => {
                 let mut ids = self.renderer.chat(&[Message::new("user", request.message())], true)?;
                 ids.extend(tokenizer.encode_text(&request.cue)?);
                 Ok(ids)
             }
-            Style::Completion => {
+            PromptStyle::Completion => {
                 let bos = tokenizer.bos_id().filter(|_| tokenizer.special().add_bos);
                 Ok(bos.into_iter().chain(tokenizer.encode_text(&request.text())?).collect())
             }
@@ -39,8 +39,8 @@ impl Local<'_> {
 
     fn limits(&self, choice: Choice) -> Limits {
         let stop = match self.identity.style {
-            Style::Chat => self.renderer.stop_ids(),
-            Style::Completion => self.renderer.tokenizer().eos_ids().to_vec(),
+            PromptStyle::Chat => self.renderer.stop_ids(),
+            PromptStyle::Completion => self.renderer.tokenizer().eos_ids().to_vec(),
         };
         Limits { max_new_tokens: choice.max_new_tokens, stop }
     }

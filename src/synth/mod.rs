@@ -14,12 +14,12 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `seeds`, `pool` | tasks written by people; instructions so far, and the most similar |
-//! | 1 | `ask`, `filter` | what is asked; what is not kept |
+//! | 1 | `prompts`, `filter` | what is asked; what is not kept |
 //! | 2 | `generator`, `parse` | who answers; what an answer says |
 //! | 3 | `http`, `local`, `store` | behind an address; on this machine; the folder of a run |
 //! | 4 | `run` | the loop |
 
-mod ask;
+mod prompts;
 mod filter;
 mod generator;
 mod http;
@@ -33,13 +33,13 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use ask::{Choice, Request};
-pub use filter::Reason;
-pub use generator::{Generator, GoOn, Identity, Reply, Style};
+pub use filter::RejectReason;
+pub use generator::{Generator, GoOn, Identity, PromptStyle, Reply};
 pub use http::{Endpoint, Http};
 pub use local::Local;
-pub use pool::{Pool, Similar};
-pub use run::{Ended, Progress, Summary, run};
+pub use pool::{InstructionPool, Similar};
+pub use prompts::{Choice, Request};
+pub use run::{Ended, SynthesisProgress, SynthesisSummary, run};
 pub use seeds::{Instance, SeedTask, Seeds};
-pub use settings::{Goal, Settings, Variant};
+pub use settings::{Goal, SynthesisSettings, Variant};
 pub use store::{Stage, Store};

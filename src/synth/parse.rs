@@ -7,25 +7,25 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::ask::{NO_INPUT, one_line};
-use super::filter::Reason;
+use super::filter::RejectReason;
+use super::prompts::{NO_INPUT, one_line};
 use super::seeds::Instance;
 
 /// A regex that is known to be one; `None` never happens, and then nothing is found.
-type Pattern = LazyLock<Option<Regex>>;
+type LazyRegex = LazyLock<Option<Regex>>;
 
-static NUMBER: Pattern = LazyLock::new(|| Regex::new(r"(?m)^[ \t]*(?:[Tt]ask )?\d{1,3}[ \t]*[.):][ \t]*").ok());
-static PART: Pattern = LazyLock::new(|| Regex::new(r"(?mi)^[ \t*#]*(instruction|input|output)[ \t*]*:[ \t*]*").ok());
-static TASK: Pattern = LazyLock::new(|| Regex::new(r"(?mi)^[ \t*#]*task[ \t]*\d{1,3}[ \t*.:)]*$").ok());
+static NUMBER: LazyRegex = LazyLock::new(|| Regex::new(r"(?m)^[ \t]*(?:[Tt]ask )?\d{1,3}[ \t]*[.):][ \t]*").ok());
+static PART: LazyRegex = LazyLock::new(|| Regex::new(r"(?mi)^[ \t*#]*(instruction|input|output)[ \t*]*:[ \t*]*").ok());
+static TASK: LazyRegex = LazyLock::new(|| Regex::new(r"(?mi)^[ \t*#]*task[ \t]*\d{1,3}[ \t*.:)]*$").ok());
 
 /// An item of a reply, or why it is none.
-type Item<T> = Result<T, (T, Reason)>;
+type Item<T> = Result<T, (T, RejectReason)>;
 
 /// The instructions of a list whose first number stood in the prompt. What an unfinished reply ends with is not whole.
 pub(super) fn instructions(reply: &str, cue: &str, whole: bool) -> Vec<Item<String>> {
     let items: Vec<String> = split(&NUMBER, from(reply, cue)).into_iter().map(tidy).collect();
     let last = items.len().saturating_sub(1);
-    let judge = |(i, text): (usize, String)| if i == last && !whole { Err((text, Reason::Truncated)) } else { Ok(text) };
+    let judge = |(i, text): (usize, String)| if i == last && !whole { Err((text, RejectReason::Truncated)) } else { Ok(text) };
     items.into_iter().enumerate().filter(|(i, t)| !t.is_empty() || (*i == last && !whole)).map(judge).collect()
 }
 
@@ -76,8 +76,8 @@ fn judge([instruction, input, output]: [Option<String>; 3], whole: bool) -> (Str
     let complete = output.is_some() && (input.is_some() || instruction.is_some());
     let instance = Instance { input: given(&input.unwrap_or_default()), output: output.unwrap_or_default() };
     let item = match (whole, complete) {
-        (false, _) => Err((instance, Reason::Truncated)),
-        (true, false) => Err((instance, Reason::Malformed)),
+        (false, _) => Err((instance, RejectReason::Truncated)),
+        (true, false) => Err((instance, RejectReason::Malformed)),
         (true, true) => Ok(instance),
     };
     (tidy(&instruction.unwrap_or_default()), item)
@@ -90,7 +90,7 @@ fn given(input: &str) -> String {
     if none { String::new() } else { input.to_string() }
 }
 
-fn split<'a>(pattern: &Pattern, text: &'a str) -> Vec<&'a str> {
+fn split<'a>(pattern: &LazyRegex, text: &'a str) -> Vec<&'a str> {
     pattern.as_ref().map_or_else(|| vec![text], |p| p.split(text).collect())
 }
 
@@ -137,8 +137,8 @@ mod tests {
             assert_eq!(instructions(reply, "9.", true), expected, "{reply:?}");
         }
         let cut = instructions(" a b c d\n10. e f", "9.", false);
-        assert_eq!(cut, [Ok("A b c d".to_string()), Err(("E f".to_string(), Reason::Truncated))]);
-        assert_eq!(instructions("", "9.", false), [Err((String::new(), Reason::Truncated))]);
+        assert_eq!(cut, [Ok("A b c d".to_string()), Err(("E f".to_string(), RejectReason::Truncated))]);
+        assert_eq!(instructions("", "9.", false), [Err((String::new(), RejectReason::Truncated))]);
     }
 
     #[test]
@@ -167,11 +167,11 @@ mod tests {
         assert_eq!(input_first("(none)\nOutput: c", true), [Ok(pair("", "c"))]);
         assert_eq!(input_first("Input: x: y\n**Output:** c", true), [Ok(pair("x: y", "c"))]);
         let two = input_first(" a\nOutput: b\nInput: c\nOutput: d", false);
-        assert_eq!(two, [Ok(pair("a", "b")), Err((pair("c", "d"), Reason::Truncated))]);
-        assert_eq!(input_first("only this", true), [Err((pair("only this", ""), Reason::Malformed))]);
-        assert_eq!(input_first("", true), [Err((pair("", ""), Reason::Malformed))]);
+        assert_eq!(two, [Ok(pair("a", "b")), Err((pair("c", "d"), RejectReason::Truncated))]);
+        assert_eq!(input_first("only this", true), [Err((pair("only this", ""), RejectReason::Malformed))]);
+        assert_eq!(input_first("", true), [Err((pair("", ""), RejectReason::Malformed))]);
         let twice = input_first("a\nOutput: b\nOutput: c", true);
-        assert_eq!(twice, [Ok(pair("a", "b")), Err((pair("", "c"), Reason::Malformed))]);
+        assert_eq!(twice, [Ok(pair("a", "b")), Err((pair("", "c"), RejectReason::Malformed))]);
         let output_first = instances(" yes\nInput: a\nOutput: no\nInput: b", "Output:", true);
         assert_eq!(output_first, [Ok(pair("a", "yes")), Ok(pair("b", "no"))]);
     }
@@ -184,8 +184,8 @@ mod tests {
             ("Count to x.".to_string(), Ok(pair("3", "1 2 3"))),
             ("Greet.".to_string(), Ok(pair("", "Hi"))),
             ("Part.".to_string(), Ok(pair("", "alone"))),
-            ("Nothing".to_string(), Err((pair("", ""), Reason::Malformed))),
-            ("Cut".to_string(), Err((pair("", ""), Reason::Truncated))),
+            ("Nothing".to_string(), Err((pair("", ""), RejectReason::Malformed))),
+            ("Cut".to_string(), Err((pair("", ""), RejectReason::Truncated))),
         ];
         assert_eq!(tasks(reply, "Task 4\nInstruction:", false), expected);
         assert_eq!(tasks(&format!("Task 4\nInstruction:{reply}"), "Task 4\nInstruction:", false), expected);

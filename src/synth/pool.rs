@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use crate::rouge::{Pattern, Words};
+use crate::rouge::{LcsPattern, WordIds};
 
 /// Keeps what rounding could decide; F-measures are far coarser.
 const SLACK: f64 = 1e-9;
@@ -19,15 +19,15 @@ const SLACK: f64 = 1e-9;
 const PARALLEL: usize = 512;
 
 /// Texts with their names.
-pub struct Pool {
-    words: Words,
-    entries: Vec<Entry>,
+pub struct InstructionPool {
+    words: WordIds,
+    entries: Vec<PoolEntry>,
     /// Word → the entries that it stands in, ascending.
     places: HashMap<u32, Vec<u32>>,
     threshold: f64,
 }
 
-struct Entry {
+struct PoolEntry {
     id: String,
     words: Vec<u32>,
 }
@@ -39,11 +39,11 @@ pub struct Similar {
     pub rouge_l: f64,
 }
 
-impl Pool {
+impl InstructionPool {
     /// An empty pool in which texts are alike from an F-measure of `threshold` (0 < θ ≤ 1) on. Words are compared
     /// unstemmed, as in Self-Instruct's `bootstrap_instructions.py`.
-    pub fn new(threshold: f64) -> Pool {
-        Pool { words: Words::new(false), entries: Vec::new(), places: HashMap::new(), threshold }
+    pub fn new(threshold: f64) -> InstructionPool {
+        InstructionPool { words: WordIds::new(false), entries: Vec::new(), places: HashMap::new(), threshold }
     }
 
     pub fn len(&self) -> usize {
@@ -62,7 +62,7 @@ impl Pool {
         distinct.sort_unstable();
         distinct.dedup();
         distinct.into_iter().for_each(|word| self.places.entry(word).or_default().push(number));
-        self.entries.push(Entry { id: id.to_string(), words });
+        self.entries.push(PoolEntry { id: id.to_string(), words });
     }
 
     /// The entry most similar to `text`, if one reaches the threshold; the earliest of equals.
@@ -74,7 +74,7 @@ impl Pool {
 
     fn nearest(&self, words: &[u32]) -> Option<(usize, f64)> {
         let candidates = self.candidates(words);
-        let pattern = Pattern::new(words);
+        let pattern = LcsPattern::new(words);
         let score = |entry: &u32| {
             let entry = *entry as usize;
             let f = pattern.score(&self.entries[entry].words).f;
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn the_bounds_decide_what_brute_force_decides() {
         for threshold in [0.3, 0.5, 0.7, 0.9, 1.0] {
-            let (texts, mut pool) = (texts(700), Pool::new(threshold));
+            let (texts, mut pool) = (texts(700), InstructionPool::new(threshold));
             let mut alike = 0;
             for (i, text) in texts.iter().enumerate() {
                 let found = pool.similar(text).map(|s| (s.id.parse().unwrap(), s.rouge_l));
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn several_threads_decide_the_same() {
-        let (mut pool, texts) = (Pool::new(0.3), texts(6000));
+        let (mut pool, texts) = (InstructionPool::new(0.3), texts(6000));
         texts.iter().enumerate().for_each(|(i, t)| pool.push(&i.to_string(), t));
         let mut many = 0;
         for text in &texts[..40] {
@@ -184,7 +184,7 @@ mod tests {
     fn most_of_a_pool_is_never_compared() {
         let texts: Vec<String> =
             (0..2000).map(|i| format!("write a short story about the number {i} and its {}", i * 7)).collect();
-        let mut pool = Pool::new(0.95);
+        let mut pool = InstructionPool::new(0.95);
         texts.iter().for_each(|t| pool.push(t, t));
         let words = pool.words.of(&texts[77]);
         assert_eq!(pool.nearest(&words), Some((77, 1.0)));

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::ask::{self, Choice, Request};
-use super::filter::{self, Reason};
+use super::filter::{self, RejectReason};
 use super::generator::{Generator, GoOn};
 use super::parse;
-use super::pool::{Pool, Similar};
+use super::pool::{InstructionPool, Similar};
+use super::prompts::{self, Choice, Request};
 use super::seeds::{Instance, SeedTask, Seeds};
-use super::settings::{Goal, Settings, Variant};
-use super::store::{Kept, Key, Stage, Store};
+use super::settings::{Goal, SynthesisSettings, Variant};
+use super::store::{KeptReply, Key, Stage, Store};
 use crate::error::{Error, Result};
 use crate::random;
 
@@ -41,7 +41,7 @@ pub enum Ended {
 
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Progress {
+pub struct SynthesisProgress {
     pub round: u64,
     pub rows: usize,
     pub instructions: usize,
@@ -50,7 +50,7 @@ pub struct Progress {
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Summary {
+pub struct SynthesisSummary {
     pub ended: Ended,
     pub rounds: u64,
     /// Replies asked for, in this run and those before it.
@@ -64,11 +64,11 @@ pub struct Summary {
     pub instances: usize,
     pub rows: usize,
     /// Candidates by why they were not kept.
-    pub rejected: BTreeMap<Reason, usize>,
+    pub rejected: BTreeMap<RejectReason, usize>,
 }
 
 /// What the rows are a function of, beside the replies: for [`Store::open`].
-pub(super) fn plan(settings: &Settings, seeds: &Seeds, generator: &dyn Generator) -> Value {
+pub(super) fn plan(settings: &SynthesisSettings, seeds: &Seeds, generator: &dyn Generator) -> Value {
     json!({"format": 1, "seeds_sha256": seeds.sha256, "generator": generator.identity(), "settings": settings})
 }
 
@@ -80,18 +80,18 @@ pub(super) fn plan(settings: &Settings, seeds: &Seeds, generator: &dyn Generator
 /// writing.
 pub fn run(
     dir: &std::path::Path,
-    settings: &Settings,
+    settings: &SynthesisSettings,
     goal: Goal,
     seeds: &Seeds,
     generator: &mut dyn Generator,
     go_on: GoOn,
-    tell: &mut dyn FnMut(&Progress),
-) -> Result<Summary> {
+    tell: &mut dyn FnMut(&SynthesisProgress),
+) -> Result<SynthesisSummary> {
     enough(settings.variant, seeds)?;
     let mut store = Store::open(dir, &plan(settings, seeds, generator))?;
-    let mut pool = Pool::new(settings.threshold);
+    let mut pool = InstructionPool::new(settings.threshold);
     seeds.tasks.iter().for_each(|task| pool.push(&task.id, &task.instruction));
-    let summary = Summary {
+    let summary = SynthesisSummary {
         ended: Ended::Complete,
         rounds: 0,
         replies: 0,
@@ -103,11 +103,11 @@ pub fn run(
         rejected: BTreeMap::new(),
     };
     let written = Vec::new();
-    let mut run = Run { settings, goal, seeds, generator, go_on, tell, store: &mut store, pool, written, summary };
+    let mut run = SynthesisRun { settings, goal, seeds, generator, go_on, tell, store: &mut store, pool, written, summary };
     let ended = run.rounds()?;
     run.store.commit()?;
     let replies = run.store.len();
-    Ok(Summary { ended, replies, ..run.summary })
+    Ok(SynthesisSummary { ended, replies, ..run.summary })
 }
 
 /// Refuses seeds from which no prompt can be made.
@@ -127,22 +127,22 @@ fn enough(variant: Variant, seeds: &Seeds) -> Result<()> {
     }
 }
 
-struct Run<'a> {
-    settings: &'a Settings,
+struct SynthesisRun<'a> {
+    settings: &'a SynthesisSettings,
     goal: Goal,
     seeds: &'a Seeds,
     generator: &'a mut dyn Generator,
     go_on: GoOn<'a>,
-    tell: &'a mut dyn FnMut(&Progress),
+    tell: &'a mut dyn FnMut(&SynthesisProgress),
     store: &'a mut Store,
-    pool: Pool,
+    pool: InstructionPool,
     /// Instructions of the model that were kept: id and text.
     written: Vec<(String, String)>,
-    summary: Summary,
+    summary: SynthesisSummary,
 }
 
 /// An instruction that was kept.
-struct Task {
+struct KeptInstruction {
     id: String,
     text: String,
     classification: bool,
@@ -150,9 +150,9 @@ struct Task {
 }
 
 /// A request and the ids of the tasks that it shows.
-type Asked = (Request, Vec<String>);
+type ShownRequest = (Request, Vec<String>);
 
-impl Run<'_> {
+impl SynthesisRun<'_> {
     fn rounds(&mut self) -> Result<Ended> {
         let mut barren = 0;
         while self.summary.rows < self.goal.rows {
@@ -175,7 +175,7 @@ impl Run<'_> {
     }
 
     fn self_instruct(&mut self) -> Result<()> {
-        let asked: Vec<Asked> = (0..self.settings.per_round).map(|i| self.ask_for_instructions(i)).collect();
+        let asked: Vec<ShownRequest> = (0..self.settings.per_round).map(|i| self.ask_for_instructions(i)).collect();
         let replies = self.replies(Stage::Instructions, &asked)?;
         let mut tasks = Vec::new();
         for (asked, kept) in asked.iter().zip(&replies) {
@@ -195,7 +195,7 @@ impl Run<'_> {
 
     /// Whole tasks at once.
     fn alpaca(&mut self) -> Result<()> {
-        let asked: Vec<Asked> = (0..self.settings.per_round).map(|i| self.ask_for_tasks(i)).collect();
+        let asked: Vec<ShownRequest> = (0..self.settings.per_round).map(|i| self.ask_for_tasks(i)).collect();
         let replies = self.replies(Stage::Tasks, &asked)?;
         for (asked, kept) in asked.iter().zip(&replies) {
             let items = parse::tasks(&kept.reply.text, &asked.0.cue, kept.reply.whole);
@@ -228,7 +228,7 @@ impl Run<'_> {
         order
     }
 
-    fn ask_for_instructions(&self, request: usize) -> Asked {
+    fn ask_for_instructions(&self, request: usize) -> ShownRequest {
         let of_model = self.draw(self.written.len(), MODEL, "synth-shown-model", request);
         let people = self.draw(self.seeds.tasks.len(), PEOPLE + MODEL - of_model.len(), "synth-shown", request);
         let of_model = of_model.into_iter().map(|i| self.written[i].clone());
@@ -236,30 +236,30 @@ impl Run<'_> {
         let all: Vec<(String, String)> = of_model.chain(of_people).collect();
         let order = self.draw(all.len(), all.len(), "synth-shown-order", request);
         let (ids, texts): (Vec<String>, Vec<String>) = order.into_iter().map(|i| all[i].clone()).unzip();
-        (ask::instructions(&texts, self.settings.tasks, self.seed(Stage::Instructions, request)), ids)
+        (prompts::instructions(&texts, self.settings.tasks, self.seed(Stage::Instructions, request)), ids)
     }
 
-    fn ask_for_tasks(&self, request: usize) -> Asked {
+    fn ask_for_tasks(&self, request: usize) -> ShownRequest {
         let shown = self.draw(self.seeds.tasks.len(), TASKS, "synth-shown", request);
         let shown: Vec<&SeedTask> = shown.into_iter().map(|i| &self.seeds.tasks[i]).collect();
-        (ask::tasks(&shown, self.settings.tasks, self.seed(Stage::Tasks, request)), ids(&shown))
+        (prompts::tasks(&shown, self.settings.tasks, self.seed(Stage::Tasks, request)), ids(&shown))
     }
 
     /// The instruction if it is kept. An incomplete reply that ends in nothing at all is no candidate.
     fn judge_instruction(
         &mut self,
         text: String,
-        reason: Option<Reason>,
+        reason: Option<RejectReason>,
         provenance: Value,
-        kept: &Kept,
+        kept: &KeptReply,
         item: usize,
-    ) -> Option<Task> {
-        if text.is_empty() && reason == Some(Reason::Truncated) {
+    ) -> Option<KeptInstruction> {
+        if text.is_empty() && reason == Some(RejectReason::Truncated) {
             return None;
         }
         let reason = reason.or_else(|| filter::instruction(&text, self.settings.variant));
         let similar: Option<Similar> = if reason.is_none() { self.pool.similar(&text) } else { None };
-        let reason = reason.or(similar.as_ref().map(|_| Reason::Similar));
+        let reason = reason.or(similar.as_ref().map(|_| RejectReason::Similar));
         let id = format!("m{}.{}.{item}", kept.key.round, kept.key.request);
         self.summary.instructions += 1;
         let mut line = json!({"kind": "instruction", "id": id, "instruction": text, "accepted": reason.is_none()});
@@ -273,11 +273,11 @@ impl Run<'_> {
         self.summary.instructions_kept += 1;
         self.pool.push(&id, &text);
         self.written.push((id.clone(), text.clone()));
-        Some(Task { id, text, classification: false, provenance })
+        Some(KeptInstruction { id, text, classification: false, provenance })
     }
 
     /// Asks which tasks are classification.
-    fn find_kinds(&mut self, tasks: &mut [Task]) -> Result<()> {
+    fn find_kinds(&mut self, tasks: &mut [KeptInstruction]) -> Result<()> {
         let (labels, others) = (self.seeds.of_kind(true), self.seeds.of_kind(false));
         // The same examples for a whole round: a server may keep what it computed of them.
         let mut shown: Vec<usize> = self.draw(labels.len(), KIND, "synth-kind-yes", 0).into_iter().map(|i| labels[i]).collect();
@@ -285,10 +285,10 @@ impl Run<'_> {
         let order = self.draw(shown.len(), shown.len(), "synth-kind-order", 0);
         let shown: Vec<&SeedTask> = order.into_iter().map(|i| &self.seeds.tasks[shown[i]]).collect();
         let choice = Choice { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_new_tokens: YES };
-        let ask = |(i, task): (usize, &Task)| {
-            (ask::classification(&shown, &task.text, choice, self.seed(Stage::Classification, i)), ids(&shown))
+        let ask = |(i, task): (usize, &KeptInstruction)| {
+            (prompts::classification(&shown, &task.text, choice, self.seed(Stage::Classification, i)), ids(&shown))
         };
-        let asked: Vec<Asked> = tasks.iter().enumerate().map(ask).collect();
+        let asked: Vec<ShownRequest> = tasks.iter().enumerate().map(ask).collect();
         let replies = self.replies(Stage::Classification, &asked)?;
         for ((task, kept), (request, _)) in tasks.iter_mut().zip(&replies).zip(&asked) {
             task.classification = parse::yes(&kept.reply.text, &request.cue);
@@ -297,16 +297,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn find_instances(&mut self, tasks: &[Task]) -> Result<()> {
+    fn find_instances(&mut self, tasks: &[KeptInstruction]) -> Result<()> {
         let most = self.settings.instances;
-        let ask = |(i, task): (usize, &Task)| {
+        let ask = |(i, task): (usize, &KeptInstruction)| {
             let kind = self.seeds.of_kind(task.classification);
             let shown = self.draw(kind.len(), EXAMPLES, "synth-examples", i);
             let shown: Vec<&SeedTask> = shown.into_iter().map(|i| &self.seeds.tasks[kind[i]]).collect();
             let seed = self.seed(Stage::Instances, i);
-            (ask::instances(&shown, &task.text, task.classification, most, self.settings.answers, seed), ids(&shown))
+            (prompts::instances(&shown, &task.text, task.classification, most, self.settings.answers, seed), ids(&shown))
         };
-        let asked: Vec<Asked> = tasks.iter().enumerate().map(ask).collect();
+        let asked: Vec<ShownRequest> = tasks.iter().enumerate().map(ask).collect();
         let replies = self.replies(Stage::Instances, &asked)?;
         for ((task, kept), asked) in tasks.iter().zip(&replies).zip(&asked) {
             let mut items = parse::instances(&kept.reply.text, &asked.0.cue, kept.reply.whole);
@@ -315,7 +315,7 @@ impl Run<'_> {
                 Ok(instance) => (filter::instance(&task.text, &instance), instance),
                 Err((instance, reason)) => (Some(reason), instance),
             });
-            let judged: Vec<(Option<Reason>, Instance)> = judged.collect();
+            let judged: Vec<(Option<RejectReason>, Instance)> = judged.collect();
             let good: Vec<Instance> = judged.iter().filter(|(r, _)| r.is_none()).map(|(_, i)| i.clone()).collect();
             let mut among = filter::among(&good).into_iter();
             for (i, (reason, instance)) in judged.iter().enumerate() {
@@ -331,11 +331,11 @@ impl Run<'_> {
 
     fn judge_instance(
         &mut self,
-        task: &Task,
+        task: &KeptInstruction,
         instance: &Instance,
-        reason: Option<Reason>,
+        reason: Option<RejectReason>,
         provenance: Option<Value>,
-        kept: &Kept,
+        kept: &KeptReply,
         item: usize,
     ) {
         let id = format!("{}.{item}", task.id);
@@ -352,7 +352,7 @@ impl Run<'_> {
     }
 
     /// A candidate's line, with what became of it and where it comes from.
-    fn say(&mut self, mut line: Value, reason: Option<Reason>, provenance: &Value, kept: &Kept, row: Option<&Value>) {
+    fn say(&mut self, mut line: Value, reason: Option<RejectReason>, provenance: &Value, kept: &KeptReply, row: Option<&Value>) {
         if let Some(reason) = reason {
             *self.summary.rejected.entry(reason).or_default() += 1;
             line["reason"] = json!(reason);
@@ -366,7 +366,7 @@ impl Run<'_> {
     }
 
     /// The replies to the requests of a stage: those that are kept, and new ones.
-    fn replies(&mut self, stage: Stage, asked: &[Asked]) -> Result<Vec<Kept>> {
+    fn replies(&mut self, stage: Stage, asked: &[ShownRequest]) -> Result<Vec<KeptReply>> {
         let key = |request: usize| Key { round: self.summary.rounds, stage, request };
         let mut open = Vec::new();
         for (i, (request, _)) in asked.iter().enumerate() {
@@ -381,7 +381,7 @@ impl Run<'_> {
             }
             let requests: Vec<Request> = open.iter().map(|i| asked[*i].0.clone()).collect();
             let summary = &self.summary;
-            let progress = Progress {
+            let progress = SynthesisProgress {
                 round: summary.rounds,
                 rows: summary.rows,
                 instructions: summary.instructions_kept,
@@ -395,7 +395,7 @@ impl Run<'_> {
             })?;
         }
         let found = asked.iter().enumerate().map(|(i, (request, _))| Ok(self.store.get(key(i), request)?.cloned()));
-        let found: Vec<Kept> = found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let found: Vec<KeptReply> = found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         debug_assert_eq!(found.len(), asked.len());
         Ok(found)
     }
@@ -406,7 +406,7 @@ fn ids(tasks: &[&SeedTask]) -> Vec<String> {
 }
 
 /// Where a part of a row comes from: which request, what it showed, how its answer was drawn.
-fn provenance(kept: &Kept, item: usize, (request, shown): &Asked) -> Value {
+fn provenance(kept: &KeptReply, item: usize, (request, shown): &ShownRequest) -> Value {
     json!({"round": kept.key.round, "stage": kept.key.stage, "request": kept.key.request, "item": item, "shown": shown,
         "seed": request.seed, "sampling": request.choice})
 }

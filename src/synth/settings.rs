@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Choice;
+use super::prompts::Choice;
 use crate::error::{Error, Result};
 
 /// Which way rows are made.
@@ -17,7 +17,7 @@ pub enum Variant {
 
 /// What the rows of a run depend on, beside the seeds and the generator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct SynthesisSettings {
     pub variant: Variant,
     pub seed: u64,
     /// Requests for instructions (or tasks) before what came is judged and may be shown itself.
@@ -43,16 +43,16 @@ pub struct Goal {
     pub patience: u64,
 }
 
-impl Settings {
+impl SynthesisSettings {
     /// The papers' settings, with `max_new_tokens` of their scripts.
-    pub fn of(variant: Variant) -> Settings {
+    pub fn of(variant: Variant) -> SynthesisSettings {
         let choice = |temperature, top_p, max_new_tokens| Choice { temperature, top_p, repetition_penalty: 1.0, max_new_tokens };
         let tasks = match variant {
             Variant::SelfInstruct => choice(0.7, 0.5, 1024),
             Variant::Alpaca => choice(1.0, 1.0, 3072),
         };
         let answers = choice(0.0, 1.0, 350);
-        Settings { variant, seed: 0, per_round: 8, instances: 5, threshold: 0.7, batch: None, tasks, answers }
+        SynthesisSettings { variant, seed: 0, per_round: 8, instances: 5, threshold: 0.7, batch: None, tasks, answers }
     }
 
     /// Refuses what is not possible, in the words of the command line.

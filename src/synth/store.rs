@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ask::Request;
 use super::generator::Reply;
+use super::prompts::Request;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -59,7 +59,7 @@ pub(super) struct Key {
 
 /// A reply as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct KeptReply {
     #[serde(flatten)]
     pub key: Key,
     /// The beginning of the SHA-256 of the request.
@@ -73,7 +73,7 @@ pub(super) struct Kept {
 /// The open folder; one process at a time.
 pub struct Store {
     dir: PathBuf,
-    replies: HashMap<Key, Kept>,
+    replies: HashMap<Key, KeptReply>,
     /// Locked; the system lets go of it however the process ends.
     journal: File,
     /// Lines of candidates and of rows that are not in their files yet.
@@ -129,7 +129,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Usage`] when the reply was to another request: another version of this program asked it.
-    pub(super) fn get(&self, key: Key, request: &Request) -> Result<Option<&Kept>> {
+    pub(super) fn get(&self, key: Key, request: &Request) -> Result<Option<&KeptReply>> {
         match self.replies.get(&key) {
             Some(kept) if kept.asked != mark(request) => Err(Error::usage(
                 self.dir.join(REPLIES).display().to_string(),
@@ -149,7 +149,7 @@ impl Store {
             return Ok(());
         }
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let kept = Kept { key, asked: mark(request), reply, time: now };
+        let kept = KeptReply { key, asked: mark(request), reply, time: now };
         let path = self.dir.join(REPLIES);
         append(&mut self.journal, &line(&serde_json::json!(kept))).map_err(Error::io("write", &path))?;
         self.replies.insert(key, kept);
@@ -226,7 +226,7 @@ fn flatten(name: &str, value: &Value, into: &mut Vec<(String, String)>) {
 }
 
 /// The replies of a journal; half a line at its end, which a killed process left, is cut off.
-fn read(path: &Path, journal: &File) -> Result<HashMap<Key, Kept>> {
+fn read(path: &Path, journal: &File) -> Result<HashMap<Key, KeptReply>> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let end = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
     if end < bytes.len() {
@@ -234,7 +234,7 @@ fn read(path: &Path, journal: &File) -> Result<HashMap<Key, Kept>> {
     }
     let mut replies = HashMap::new();
     for (i, line) in bytes[..end].split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
-        let kept: Kept = serde_json::from_slice(line).map_err(|e| {
+        let kept: KeptReply = serde_json::from_slice(line).map_err(|e| {
             let why = format!("not a reply: {}", e.to_string().split(" at line ").next().unwrap_or_default());
             Error::data(path, Some(i + 1), why, "remove the line (it is asked again), or name another folder with --out")
         })?;

@@ -9,17 +9,17 @@ use crate::error::{Error, Result};
 use crate::{files, random};
 
 /// Answers by the request's seed; fails after `left` replies.
-struct Rule {
+struct RuleGenerator {
     identity: Identity,
     left: usize,
     asked: usize,
     company: bool,
 }
 
-fn rule(left: usize, company: bool) -> Rule {
+fn rule(left: usize, company: bool) -> RuleGenerator {
     let identity =
-        Identity { model: "rule".into(), base_sha256: None, adapter_sha256: None, url: None, style: Style::Completion };
-    Rule { identity, left, asked: 0, company }
+        Identity { model: "rule".into(), base_sha256: None, adapter_sha256: None, url: None, style: PromptStyle::Completion };
+    RuleGenerator { identity, left, asked: 0, company }
 }
 
 const VERBS: [&str; 8] = ["Count", "Describe", "Rewrite", "Translate", "Shorten", "Explain", "Sort", "Compare"];
@@ -46,7 +46,7 @@ fn said(request: &Request) -> Reply {
     Reply { text, whole: !request.seed.is_multiple_of(5) }
 }
 
-impl Generator for Rule {
+impl Generator for RuleGenerator {
     fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -84,11 +84,11 @@ fn seeds() -> Seeds {
     Seeds { tasks: (0..12).map(task).collect(), sha256: "0".into() }
 }
 
-fn settings(variant: Variant) -> Settings {
-    Settings { seed: 3, per_round: 3, instances: 2, ..Settings::of(variant) }
+fn settings(variant: Variant) -> SynthesisSettings {
+    SynthesisSettings { seed: 3, per_round: 3, instances: 2, ..SynthesisSettings::of(variant) }
 }
 
-fn go(dir: &Path, variant: Variant, rows: usize, rule: &mut Rule) -> Result<Summary> {
+fn go(dir: &Path, variant: Variant, rows: usize, rule: &mut RuleGenerator) -> Result<SynthesisSummary> {
     run(dir, &settings(variant), Goal { rows, patience: 30 }, &seeds(), rule, &|| Ok(()), &mut |_| {})
 }
 
@@ -119,11 +119,15 @@ fn every_candidate_is_accounted_for_and_every_row_says_where_it_is_from() {
         let rejected = of("instruction", false) + of("instance", false);
         assert_eq!(rejected, summary.rejected.values().sum::<usize>());
         assert!(all.iter().all(|l| l["accepted"] == l["reason"].is_null() && l["time"].is_u64()));
-        let reasons: &[Reason] = match variant {
-            Variant::SelfInstruct => {
-                &[Reason::Similar, Reason::Keyword, Reason::Truncated, Reason::InputIsOutput, Reason::Malformed]
-            }
-            Variant::Alpaca => &[Reason::Similar, Reason::Keyword, Reason::Truncated, Reason::NoOutput],
+        let reasons: &[RejectReason] = match variant {
+            Variant::SelfInstruct => &[
+                RejectReason::Similar,
+                RejectReason::Keyword,
+                RejectReason::Truncated,
+                RejectReason::InputIsOutput,
+                RejectReason::Malformed,
+            ],
+            Variant::Alpaca => &[RejectReason::Similar, RejectReason::Keyword, RejectReason::Truncated, RejectReason::NoOutput],
         };
         assert!(reasons.iter().all(|r| summary.rejected.contains_key(r)), "{:?}", summary.rejected);
         for row in &rows {
@@ -189,9 +193,9 @@ fn a_larger_goal_goes_further_and_a_complete_run_asks_nothing() {
 fn what_cannot_go_on_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     go(dir.path(), Variant::SelfInstruct, 3, &mut rule(usize::MAX, false)).unwrap();
-    let other = Settings { threshold: 0.5, ..settings(Variant::SelfInstruct) };
+    let other = SynthesisSettings { threshold: 0.5, ..settings(Variant::SelfInstruct) };
     let goal = Goal { rows: 3, patience: 3 };
-    let with = |settings: &Settings, seeds: &Seeds| {
+    let with = |settings: &SynthesisSettings, seeds: &Seeds| {
         run(dir.path(), settings, goal, seeds, &mut rule(9, false), &|| Ok(()), &mut |_| {}).unwrap_err().to_string()
     };
     let error = with(&other, &seeds());
@@ -222,7 +226,7 @@ fn what_cannot_go_on_is_refused() {
 
 #[test]
 fn a_generator_that_brings_nothing_ends_the_run() {
-    struct Mute(Rule);
+    struct Mute(RuleGenerator);
     impl Generator for Mute {
         fn identity(&self) -> &Identity {
             &self.0.identity
@@ -239,5 +243,5 @@ fn a_generator_that_brings_nothing_ends_the_run() {
     let (settings, seeds) = (settings(Variant::SelfInstruct), seeds());
     let mut mute = Mute(rule(0, false));
     let summary = run(dir.path(), &settings, goal, &seeds, &mut mute, &|| Ok(()), &mut |_| {}).unwrap();
-    assert_eq!((summary.ended, summary.rounds, summary.rejected[&Reason::TooShort]), (Ended::Barren, 4, 12));
+    assert_eq!((summary.ended, summary.rounds, summary.rejected[&RejectReason::TooShort]), (Ended::Barren, 4, 12));
 }

@@ -5,12 +5,12 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `optim`, `pack`, `schedule` | AdamW; several examples in a row; the learning rate |
+//! | 0 | `adamw`, `pack`, `schedule` | AdamW; several examples in a row; the learning rate |
 //! | 0 | `mixture` | how often an epoch has which examples |
 //! | 1 | `order` | which examples a step sees |
 //! | 1 | `state` | a run between two micro-steps, as bytes |
 
-pub mod optim;
+pub mod adamw;
 pub mod pack;
 pub mod mixture;
 pub mod order;
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
-pub use state::{Exact, Progress, State, Within};
+pub use state::{Exact, State, TrainProgress, Within};
 
 use crate::adapter::Adapter;
 use crate::data::{ExampleRef, Examples};
@@ -34,7 +34,7 @@ use state::Carried;
 
 /// What a run trains, on what, and how.
 #[derive(Clone, Copy)]
-pub struct Job<'a> {
+pub struct TrainSetup<'a> {
     pub model: &'a Model,
     pub adapter: &'a Adapter,
     pub examples: &'a Examples,
@@ -66,7 +66,7 @@ pub enum Event {
         trained: usize,
         seconds: f64,
         #[serde(skip)]
-        parts: Parts,
+        parts: StepSeconds,
     },
     /// The held-out loss is being measured: `done` of `all` rows.
     Judging { step: usize, done: usize, all: usize },
@@ -82,7 +82,7 @@ pub enum Event {
     /// The run is over.
     Finished {
         step: usize,
-        reason: Reason,
+        reason: StopReason,
         /// The values of the best adapter, in the order of [`Adapter::params`]; empty when no evaluation chose one.
         #[serde(skip)]
         best: Vec<Tensor>,
@@ -91,7 +91,7 @@ pub enum Event {
 
 /// Where the seconds of a step went.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Parts {
+pub struct StepSeconds {
     /// With head and loss.
     pub forward: f64,
     pub backward: f64,
@@ -101,7 +101,7 @@ pub struct Parts {
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum StopReason {
     /// All steps were done.
     Complete,
     /// The held-out loss stopped falling.
@@ -125,7 +125,7 @@ pub enum Control {
 /// # Errors
 /// [`Error::NonFinite`] when the loss or a gradient is not a number (the last good state was offered by a `Save` event
 /// before), and whatever the listener returns.
-pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<Reason> {
+pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<StopReason> {
     let order = Order::new(job.settings, job.mixture, job.examples)?;
     let carried = match &resume {
         Some(state) => state.restore(job.adapter)?,
@@ -139,7 +139,7 @@ pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Re
         saved,
         plan: None,
         seconds: 0.0,
-        parts: Parts::default(),
+        parts: StepSeconds::default(),
         found_best: false,
         asked: Control::Go,
         room: Workspace::new(recompute(job.settings.checkpoint)),
@@ -155,7 +155,7 @@ pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Re
     let reason = loop {
         match run.next() {
             Next::Done(reason) => break reason,
-            _ if run.asked == Control::Stop => break Reason::Interrupted,
+            _ if run.asked == Control::Stop => break StopReason::Interrupted,
             Next::Judge => run.judge()?,
             Next::Micro => run.micro()?,
         }
@@ -173,20 +173,20 @@ pub fn run(job: &Job, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Re
 enum Next {
     Judge,
     Micro,
-    Done(Reason),
+    Done(StopReason),
 }
 
 struct Loop<'a> {
-    job: &'a Job<'a>,
+    job: &'a TrainSetup<'a>,
     order: Order<'a>,
     carried: Carried,
     /// Progress of the newest state that was offered, or resumed from.
-    saved: Option<Progress>,
+    saved: Option<TrainProgress>,
     /// The step in progress and its micro-batches.
     plan: Option<(usize, Vec<Micro>)>,
     /// Time spent on the step in progress, and on what.
     seconds: f64,
-    parts: Parts,
+    parts: StepSeconds,
     /// The last evaluation was the best, and no state was offered since.
     found_best: bool,
     asked: Control,
@@ -202,8 +202,8 @@ impl Loop<'_> {
         match () {
             () if p.within.micro > 0 => Next::Micro,
             () if due && p.judged < p.step && !self.job.heldout.is_empty() => Next::Judge,
-            () if s.early_stop.is_some_and(|patience| p.stale >= patience) => Next::Done(Reason::EarlyStop),
-            () if p.step >= self.order.steps => Next::Done(Reason::Complete),
+            () if s.early_stop.is_some_and(|patience| p.stale >= patience) => Next::Done(StopReason::EarlyStop),
+            () if p.step >= self.order.steps => Next::Done(StopReason::Complete),
             () => Next::Micro,
         }
     }
@@ -251,7 +251,7 @@ impl Loop<'_> {
         let params = self.job.adapter.params();
         let sums = std::mem::replace(&mut self.carried.sums, vec![None; params.len()]);
         let Within { loss: Exact(loss), tokens, .. } = std::mem::take(&mut self.carried.progress.within);
-        let grad_norm = optim::norm(&sums)?;
+        let grad_norm = adamw::norm(&sums)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             self.save()?;
             return Err(Error::NonFinite {
@@ -262,13 +262,13 @@ impl Loop<'_> {
             });
         }
         let lr = s.lr * schedule::factor(s.schedule, s.warmup, step, self.order.steps);
-        self.carried.optim.step(params, &sums, &optim::Settings::new(s, lr, grad_norm))?;
+        self.carried.optim.step(params, &sums, &adamw::AdamWSettings::new(s, lr, grad_norm))?;
         let progress = &mut self.carried.progress;
         progress.step += 1;
         progress.tokens += tokens as u64;
         progress.trained += trained as u64;
         let optimizer = started.elapsed().as_secs_f64();
-        let parts = Parts { optimizer, ..std::mem::take(&mut self.parts) };
+        let parts = StepSeconds { optimizer, ..std::mem::take(&mut self.parts) };
         let seconds = std::mem::take(&mut self.seconds) + optimizer;
         self.tell(Event::Step { step: step + 1, loss, lr, grad_norm, tokens, trained, seconds, parts })
     }
@@ -338,13 +338,13 @@ pub fn recompute(checkpoint: recipe::Checkpoint) -> Recompute {
 /// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share. Written out where
 /// the model covers it (example by example), through autograd elsewhere (in packed rows).
 fn accumulate(
-    job: &Job,
+    job: &TrainSetup,
     room: &mut Workspace,
     adapt: &dyn Adapt,
     rows: &[Vec<ExampleRef>],
     trained: usize,
     sums: &mut [Option<Tensor>],
-    parts: &mut Parts,
+    parts: &mut StepSeconds,
 ) -> Result<f64> {
     let examples: Vec<ExampleRef> = rows.concat();
     let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids).collect();

@@ -8,7 +8,7 @@ use crate::data::Examples;
 use crate::error::{Error, Result};
 use crate::recipe;
 use crate::train::mixture::{Mixture, Share};
-use crate::train::pack::{self, Rows};
+use crate::train::pack::{self, PackedRows};
 
 /// Rows of a micro-batch; each is the indices of its examples: one, or several that are packed together.
 pub type Micro = Vec<Vec<usize>>;
@@ -31,7 +31,7 @@ pub struct Order<'a> {
     /// Rows before each epoch, as far as was asked.
     starts: RefCell<Vec<usize>>,
     /// The newest epoch asked for; laying one out costs far more than reading it.
-    newest: RefCell<Option<(usize, Rc<Rows>)>>,
+    newest: RefCell<Option<(usize, Rc<PackedRows>)>>,
 }
 
 impl<'a> Order<'a> {
@@ -121,7 +121,7 @@ impl<'a> Order<'a> {
         self.mixture.drawn(examples, |example| self.lengths[example])
     }
 
-    fn epoch(&self, epoch: usize) -> Rc<Rows> {
+    fn epoch(&self, epoch: usize) -> Rc<PackedRows> {
         let mut newest = self.newest.borrow_mut();
         match newest.as_ref() {
             Some((e, rows)) if *e == epoch => Rc::clone(rows),
@@ -129,8 +129,8 @@ impl<'a> Order<'a> {
         }
     }
 
-    fn lay_out(&self, epoch: usize) -> Rows {
-        let Some(room) = self.room else { return Rows::single(self.mixture.draws(self.seed, epoch)) };
+    fn lay_out(&self, epoch: usize) -> PackedRows {
+        let Some(room) = self.room else { return PackedRows::single(self.mixture.draws(self.seed, epoch)) };
         if self.mixture.is_plain() {
             return pack::pack(&self.lengths, room, self.seed, epoch as u64);
         }

@@ -15,14 +15,14 @@ const REACH: u64 = 16;
 
 /// Rows of examples, by index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rows {
+pub struct PackedRows {
     /// Row after row; every example is there once.
     examples: Vec<u32>,
     /// Where each row ends in `examples`.
     ends: Vec<u32>,
 }
 
-impl Rows {
+impl PackedRows {
     /// The examples of row `row`, the longest first but for exchanges.
     pub fn row(&self, row: usize) -> &[u32] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
@@ -40,21 +40,21 @@ impl Rows {
     }
 
     /// The same rows of other examples: what was example k is `examples[k]`.
-    pub fn of(mut self, examples: &[usize]) -> Rows {
+    pub fn of(mut self, examples: &[usize]) -> PackedRows {
         self.examples.iter_mut().for_each(|k| *k = examples[*k as usize] as u32);
         self
     }
 
     /// One example a row, in the order given.
-    pub fn single(order: Vec<usize>) -> Rows {
+    pub fn single(order: Vec<usize>) -> PackedRows {
         let ends = (1..=order.len() as u32).collect();
-        Rows { examples: order.into_iter().map(|i| i as u32).collect(), ends }
+        PackedRows { examples: order.into_iter().map(|i| i as u32).collect(), ends }
     }
 }
 
 /// Packs examples of `lengths` tokens into rows of `room` tokens, for `epoch` under `seed`: a pure function of the four,
 /// in O(n log n). A longer example than `room` (`data::load` lets none through) gets a row of its own.
-pub fn pack(lengths: &[usize], room: usize, seed: u64, epoch: u64) -> Rows {
+pub fn pack(lengths: &[usize], room: usize, seed: u64, epoch: u64) -> PackedRows {
     let mut items = random::order(lengths.len(), seed, "pack", &[epoch]);
     // Stable: examples of one length stay shuffled.
     items.sort_by_key(|i| Reverse(lengths[*i]));
@@ -114,7 +114,7 @@ fn mix(lengths: &[usize], places: &mut [u32], free: &mut [usize], key: u64) {
 }
 
 /// `items[k]` lies in row `places[k]`; the rows are taken in `order`.
-fn in_order(items: &[usize], places: &[u32], order: &[usize]) -> Rows {
+fn in_order(items: &[usize], places: &[u32], order: &[usize]) -> PackedRows {
     let mut rank = vec![0u32; order.len()];
     for (at, row) in order.iter().enumerate() {
         rank[*row] = at as u32;
@@ -134,7 +134,7 @@ fn in_order(items: &[usize], places: &[u32], order: &[usize]) -> Rows {
         examples[*at as usize] = *item as u32;
         *at += 1;
     }
-    Rows { examples, ends }
+    PackedRows { examples, ends }
 }
 
 /// How full packed rows are.
@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    fn groups(rows: &Rows) -> BTreeSet<Vec<u32>> {
+    fn groups(rows: &PackedRows) -> BTreeSet<Vec<u32>> {
         let sorted = |row| {
             let mut row: Vec<u32> = rows.row(row).to_vec();
             row.sort_unstable();

@@ -7,13 +7,13 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::optim::AdamW;
+use super::adamw::AdamW;
 use crate::adapter::{Adapter, Param};
 use crate::error::{Error, Result};
 
 /// Counters of a run.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Progress {
+pub struct TrainProgress {
     /// Optimiser steps done.
     pub step: usize,
     /// What the step in progress has gathered.
@@ -61,7 +61,7 @@ impl<'de> serde::Deserialize<'de> for Exact {
 #[derive(Debug)]
 pub(super) struct Carried {
     pub(super) optim: AdamW,
-    pub(super) progress: Progress,
+    pub(super) progress: TrainProgress,
     /// Gradients gathered in the step in progress, by parameter.
     pub(super) sums: Vec<Option<Tensor>>,
     /// Values of the best adapter, by parameter; empty when no evaluation chose one.
@@ -72,7 +72,7 @@ impl Carried {
     /// At the beginning of a run.
     pub(super) fn fresh(adapter: &Adapter) -> Result<Carried> {
         let params = adapter.params();
-        let (optim, progress) = (AdamW::new(params)?, Progress::default());
+        let (optim, progress) = (AdamW::new(params)?, TrainProgress::default());
         Ok(Carried { optim, progress, sums: vec![None; params.len()], best: Vec::new() })
     }
 }
@@ -80,7 +80,7 @@ impl Carried {
 /// Everything a run needs to go on, apart from its inputs.
 #[derive(Debug, Clone)]
 pub struct State {
-    pub progress: Progress,
+    pub progress: TrainProgress,
     /// What the run was made from (recipe, data, base, template), set by whoever writes the state.
     pub inputs: serde_json::Value,
     tensors: BTreeMap<String, Tensor>,
@@ -89,8 +89,8 @@ pub struct State {
 const META: &str = "lorakit.state";
 
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Header {
-    progress: Progress,
+struct StateHeader {
+    progress: TrainProgress,
     inputs: serde_json::Value,
 }
 
@@ -148,7 +148,7 @@ impl State {
     /// # Errors
     /// When the tensors cannot be serialised.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let header = Header { progress: self.progress.clone(), inputs: self.inputs.clone() };
+        let header = StateHeader { progress: self.progress.clone(), inputs: self.inputs.clone() };
         let json = serde_json::to_string(&header).map_err(|e| bad("state", e.to_string()))?;
         let meta = HashMap::from([(META.to_string(), json)]);
         safetensors::serialize(self.tensors.iter(), Some(meta)).map_err(|e| bad("state", e.to_string()))
@@ -162,7 +162,7 @@ impl State {
         let name = origin.display().to_string();
         let (_, meta) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| bad(&name, e.to_string()))?;
         let json = meta.metadata().as_ref().and_then(|m| m.get(META)).ok_or_else(|| bad(&name, "no state in it".into()))?;
-        let header: Header = serde_json::from_str(json).map_err(|e| bad(&name, e.to_string()))?;
+        let header: StateHeader = serde_json::from_str(json).map_err(|e| bad(&name, e.to_string()))?;
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?.into_iter().collect();
         Ok(State { progress: header.progress, inputs: header.inputs, tensors })
     }

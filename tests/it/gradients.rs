@@ -16,7 +16,7 @@ const DROPOUT: f64 = 0.2;
 const FIRST: [&str; 4] = ["q_proj", "k_proj", "v_proj", "c_attn"];
 
 fn all_linear(dropout: f64) -> recipe::Adapter {
-    recipe::Adapter { dropout, ..recipe::Adapter::lora(3, recipe::Targets::AllLinear) }
+    recipe::Adapter { dropout, ..recipe::Adapter::lora(3, recipe::TargetModules::AllLinear) }
 }
 
 /// `all-linear`, rank 3, with A as it starts and B zero.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lorakit::data::{self, Renderer};
-use lorakit::eval::{Rows, measure};
+use lorakit::eval::{EvalRows, measure};
 use lorakit::model::{Marked, text};
 use lorakit::recipe::Recipe;
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ fn losses_by_row_add_up_and_a_limit_takes_rows_of_every_file() {
     let loaded = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed).unwrap();
     let model = tiny_models::open("llama");
     let stop = renderer.stop_ids();
-    let rows = |limit| Rows {
+    let rows = |limit| EvalRows {
         examples: &loaded.heldout,
         prompts: &loaded.heldout_prompts,
         tokenizer: &tokenizer,

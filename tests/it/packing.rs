@@ -31,7 +31,7 @@ fn texts(model: &Model) -> Texts {
 
 /// All linear layers, rank 3, with random values in B, so that A has a gradient.
 fn moved(model: &Model) -> Adapter {
-    let adapter = Adapter::new(&recipe::Adapter::lora(3, recipe::Targets::AllLinear), None, model, 7).unwrap();
+    let adapter = Adapter::new(&recipe::Adapter::lora(3, recipe::TargetModules::AllLinear), None, model, 7).unwrap();
     for (i, param) in adapter.params().iter().enumerate().filter(|(_, p)| p.key.contains(".lora_B.")) {
         let unit = |j: usize| random::indexed(i as u64, j as u64) as f64 / u64::MAX as f64;
         let values: Vec<f32> = (0..param.var.elem_count()).map(|j| (unit(j) - 0.5) as f32 * 0.2).collect();

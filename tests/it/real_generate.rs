@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 use lorakit::device::Compute;
-use lorakit::generate::{Limits, Sampling, Session, TextStream, batch};
+use lorakit::generate::{CachedConversation, Limits, Sampling, TextStream, batch};
 use lorakit::model::{Model, text};
 
 use crate::shared::{find, ids, json, smollm2};
@@ -18,7 +18,7 @@ fn stories260k_continues_as_its_reference_does() {
         let tokenizer = text::tokenizer(&path).unwrap();
         let mut stream = TextStream::new(tokenizer.clone(), &[]);
         let mut said = String::new();
-        let mut session = Session::new(&model, 512).unwrap();
+        let mut session = CachedConversation::new(&model, 512).unwrap();
         let answer = session.generate(&(), "", &expected[..1], &Sampling::GREEDY, &limits, &mut |id| {
             said += &stream.push(id).unwrap();
             true

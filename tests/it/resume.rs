@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lorakit::train::{Control, Event, Reason, State};
+use lorakit::train::{Control, Event, State, StopReason};
 
 use crate::training::Fixture;
 
@@ -27,7 +27,7 @@ fn fixture(more: &[&str]) -> Fixture {
 /// What a run leaves.
 #[derive(Debug, PartialEq)]
 struct Ended {
-    reason: Reason,
+    reason: StopReason,
     adapter: Vec<u8>,
     /// Bits of the losses of every step and evaluation.
     losses: Vec<(&'static str, usize, u64)>,
@@ -104,9 +104,9 @@ fn stopped_at_any_event_a_mixture_goes_on_with_the_draws_that_were_due() {
 fn an_early_stop_that_was_due_is_due_after_resuming() {
     let f = fixture(&["train.steps=400", "train.accumulate=1", "train.lr=0.3", "train.early_stop=2", "train.schedule=constant"]);
     let (want, saved, _) = run(&f, None, usize::MAX, Control::Go);
-    assert_eq!(want.reason, Reason::EarlyStop);
+    assert_eq!(want.reason, StopReason::EarlyStop);
     let (again, more, events) = run(&f, Some(read(&saved.unwrap())), usize::MAX, Control::Go);
-    assert_eq!((again.reason, events, more), (Reason::EarlyStop, 2, None), "nothing is left to do or to save");
+    assert_eq!((again.reason, events, more), (StopReason::EarlyStop, 2, None), "nothing is left to do or to save");
     assert!(again.adapter == want.adapter && again.best == want.best);
 }
 
@@ -122,7 +122,7 @@ fn a_state_asked_for_is_offered_and_changes_nothing() {
         }
         Ok(if matches!(event, Event::Micro { step: 2, .. }) { Control::Save } else { Control::Go })
     });
-    assert_eq!(reason.unwrap(), Reason::Complete);
+    assert_eq!(reason.unwrap(), StopReason::Complete);
     assert_eq!(saves, [(1, 1), (1, 2), (5, 0)], "after each micro-step that asked, and at the end");
     assert!(adapter.to_safetensors().unwrap() == want.adapter);
 }

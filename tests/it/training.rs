@@ -8,7 +8,7 @@ use lorakit::data::{self, Loaded, Renderer};
 use lorakit::model::{Model, text};
 use lorakit::recipe::Recipe;
 use lorakit::train::mixture::Mixture;
-use lorakit::train::{self, Control, Event, Job, Reason, State};
+use lorakit::train::{self, Control, Event, State, StopReason, TrainSetup};
 use lorakit::{Error, Result};
 
 use crate::tiny_models;
@@ -44,9 +44,9 @@ impl Fixture {
         adapter: &Adapter,
         resume: Option<State>,
         listen: &mut dyn FnMut(Event) -> Result<Control>,
-    ) -> Result<Reason> {
+    ) -> Result<StopReason> {
         let (Loaded { train: examples, heldout, .. }, mixture) = (&self.rows, &self.mixture);
-        let job = Job { model: &self.model, adapter, examples, mixture, heldout, settings: &self.recipe.train, pad: 0 };
+        let job = TrainSetup { model: &self.model, adapter, examples, mixture, heldout, settings: &self.recipe.train, pad: 0 };
         train::run(&job, resume, listen)
     }
 
@@ -105,7 +105,7 @@ fn early_stop_ends_a_run_whose_heldout_loss_no_longer_falls() {
         }
         Ok(Control::Go)
     });
-    assert_eq!(reason.unwrap(), Reason::EarlyStop);
+    assert_eq!(reason.unwrap(), StopReason::EarlyStop);
     let (last, before) = evals.split_at(evals.len() - 3);
     assert!(before.iter().all(|(_, best)| !best), "three evaluations without a better one: {evals:?}");
     assert!(last.iter().any(|(_, best)| *best));

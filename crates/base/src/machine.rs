@@ -2,7 +2,7 @@
 
 /// Memory of the machine in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct MachineMemory {
     pub total: u64,
     /// What a new program could use without swapping.
     pub available: u64,
@@ -19,16 +19,16 @@ pub struct Resident {
 }
 
 /// Memory of the machine, as far as this process may use it.
-pub fn memory() -> Option<Memory> {
+pub fn memory() -> Option<MachineMemory> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let machine = Memory { total: bytes(&text, "MemTotal:")?, available: bytes(&text, "MemAvailable:")? };
+    let machine = MachineMemory { total: bytes(&text, "MemTotal:")?, available: bytes(&text, "MemAvailable:")? };
     Some(within(machine, limit()))
 }
 
 /// The machine's memory under a limit (with what of it is in use).
-fn within(machine: Memory, limit: Option<(u64, u64)>) -> Memory {
+fn within(machine: MachineMemory, limit: Option<(u64, u64)>) -> MachineMemory {
     let Some((limit, used)) = limit.filter(|(limit, _)| *limit < machine.total) else { return machine };
-    Memory { total: limit, available: machine.available.min(limit.saturating_sub(used)) }
+    MachineMemory { total: limit, available: machine.available.min(limit.saturating_sub(used)) }
 }
 
 /// Limit and use of the control group that this process is in (version 2, as containers see it).
@@ -58,10 +58,10 @@ mod tests {
         let text = "MemTotal:       24000 kB\nMemFree: 1 kB\nMemAvailable:   23000 kB\nOdd: x kB\n";
         assert_eq!(bytes(text, "MemAvailable:"), Some(23000 * 1024));
         assert_eq!((bytes(text, "Odd:"), bytes(text, "None:")), (None, None));
-        let machine = Memory { total: 100, available: 80 };
+        let machine = MachineMemory { total: 100, available: 80 };
         assert_eq!(within(machine, None), machine);
         assert_eq!(within(machine, Some((200, 50))), machine);
-        assert_eq!(within(machine, Some((60, 50))), Memory { total: 60, available: 10 });
+        assert_eq!(within(machine, Some((60, 50))), MachineMemory { total: 60, available: 10 });
     }
 
     #[cfg(target_os = "linux")]

@@ -78,7 +78,7 @@ pub mod portable {
 struct CrossEntropy {
     targets: Box<[u32]>,
     /// What normalises each row, kept only when a gradient will be asked for.
-    saved: Option<OnceLock<Vec<Normaliser>>>,
+    saved: Option<OnceLock<Vec<LogSumExp>>>,
     lanes: Lanes,
 }
 
@@ -128,12 +128,12 @@ impl CustomOp1 for CrossEntropy {
 /// The largest logit of a row, and Σ exp(logit − largest). Kept apart: added up as max + ln(sum), large logits would
 /// cost the digits of the logarithm.
 #[derive(Debug, Clone, Copy)]
-struct Normaliser {
+struct LogSumExp {
     max: f32,
     sum: f32,
 }
 
-impl Normaliser {
+impl LogSumExp {
     fn logp(self, logit: f32) -> f32 {
         (logit - self.max) - self.sum.ln()
     }
@@ -151,12 +151,12 @@ pub(super) fn row_loss(lanes: Lanes, row: &mut [f32], target: usize, gradient: b
 }
 
 /// What normalises each row of `x` (n, v).
-fn normalisers(lanes: Lanes, x: &[f32], v: usize) -> Vec<Normaliser> {
+fn normalisers(lanes: Lanes, x: &[f32], v: usize) -> Vec<LogSumExp> {
     let rows = host::rows_per_task(v);
     x.par_chunks_exact(v).with_min_len(rows).map(|row| normaliser(lanes, row)).collect()
 }
 
-multiversion! { fn normaliser(x: &[f32]) -> Normaliser = normaliser_body; }
+multiversion! { fn normaliser(x: &[f32]) -> LogSumExp = normaliser_body; }
 multiversion! { fn softmax_in_place(x: &mut [f32], max: f32, scale: f32) = in_place_body; }
 multiversion! { fn softmax_scaled(x: &[f32], max: f32, scale: f32, out: &mut [f32]) = softmax_body; }
 
@@ -174,14 +174,14 @@ pub(super) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn normaliser_body<S: Simd>(s: S, x: &[f32]) -> Normaliser {
+fn normaliser_body<S: Simd>(s: S, x: &[f32]) -> LogSumExp {
     let max = largest(s, x);
     let max_v = s.splat(max);
     let mut sum = s.splat(0.0);
     for x in x.chunks(S::LANES) {
         sum = s.add(sum, s.first(s.exp(s.sub(s.load(x), max_v)), x.len()));
     }
-    Normaliser { max, sum: s.sum(sum) }
+    LogSumExp { max, sum: s.sum(sum) }
 }
 
 /// `x = scale · exp(x − max)`

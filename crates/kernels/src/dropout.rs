@@ -18,7 +18,7 @@ use crate::random;
 /// # Errors
 /// When memory for the result cannot be had on the device.
 pub fn dropout(x: &Tensor, key: u64, p: f64) -> Result<Tensor> {
-    let mask = Mask::new(key, p);
+    let mask = DropoutMask::new(key, p);
     if !host::fused(x) {
         return portable::dropout(x, &mask);
     }
@@ -30,7 +30,7 @@ pub mod portable {
     use super::*;
 
     /// See [`super::dropout`].
-    pub(super) fn dropout(x: &Tensor, mask: &Mask) -> Result<Tensor> {
+    pub(super) fn dropout(x: &Tensor, mask: &DropoutMask) -> Result<Tensor> {
         let values: Vec<f32> = (0..x.elem_count()).map(|i| mask.at(i)).collect();
         Ok((x * Tensor::from_vec(values, x.shape(), &Device::Cpu)?.to_device(x.device())?)?)
     }
@@ -38,16 +38,16 @@ pub mod portable {
 
 /// A mask as a function.
 #[derive(Debug, Clone, Copy)]
-pub struct Mask {
+pub struct DropoutMask {
     key: u64,
     /// Hashes below it drop their element.
     limit: u64,
     keep: f32,
 }
 
-impl Mask {
-    pub fn new(key: u64, p: f64) -> Mask {
-        Mask { key, limit: (p * u64::MAX as f64) as u64, keep: 1.0 / (1.0 - p) as f32 }
+impl DropoutMask {
+    pub fn new(key: u64, p: f64) -> DropoutMask {
+        DropoutMask { key, limit: (p * u64::MAX as f64) as u64, keep: 1.0 / (1.0 - p) as f32 }
     }
 
     fn at(&self, i: usize) -> f32 {
@@ -58,7 +58,7 @@ impl Mask {
 /// A mask over tokens: token `i` of a slice is row `rows[i]` of the tensor that [`dropout`] would see.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenMask<'a> {
-    pub mask: Mask,
+    pub mask: DropoutMask,
     pub rows: &'a [u64],
 }
 
@@ -125,7 +125,7 @@ fn add_product_body<S: Simd, T: Element>(s: S, a: &[f32], b: &[f32], y: &mut [T]
     }
 }
 
-impl CustomOp1 for Mask {
+impl CustomOp1 for DropoutMask {
     fn name(&self) -> &'static str {
         "dropout"
     }
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn it_is_its_twin_forwards_and_backwards() {
         let x = Var::randn(0f32, 1., (40, 1000), &Device::Cpu).unwrap();
-        let sides = [dropout(&x, 9, 0.3).unwrap(), portable::dropout(&x, &Mask::new(9, 0.3)).unwrap()];
+        let sides = [dropout(&x, 9, 0.3).unwrap(), portable::dropout(&x, &DropoutMask::new(9, 0.3)).unwrap()];
         let [ours, twin] = sides.map(|out| {
             let grads = out.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             [out, grads.get(&x).unwrap().clone()].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())

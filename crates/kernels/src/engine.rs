@@ -9,7 +9,7 @@ use std::sync::Arc;
 use half::bf16;
 
 use super::adapted::{self, LowRankSlices, PairGradient};
-use super::attention::{Normalisers, Slices, Texts};
+use super::attention::{Normalisers, Slices, TextSpans};
 use super::dropout::TokenMask;
 use super::element::Element;
 use super::head_loss;
@@ -17,14 +17,14 @@ use super::linear::{Frozen, Side};
 #[cfg(target_arch = "x86_64")]
 use super::{
     attention::half::{self as half_attention},
-    gemm_bf16::{self, Job, Left, Share, Target},
+    gemm_bf16::{self, Bf16Matrix, GemmJob, LowRankShare, ProductTarget},
     head_loss_bf16,
     pair_bf16::{self, Outer, Thin},
 };
 
 /// A low-rank pair `A (r, i)`, `B (o, r)` as a step uses it.
 #[derive(Debug)]
-pub struct Pair {
+pub struct StepPair {
     a: Vec<f32>,
     b: Vec<f32>,
     scale: f32,
@@ -32,14 +32,14 @@ pub struct Pair {
     half: Option<pair_bf16::HalfPair>,
 }
 
-impl Pair {
+impl StepPair {
     /// `half` prepares it for layers in bf16.
-    pub fn new(a: Vec<f32>, b: Vec<f32>, rank: usize, scale: f32, half: bool) -> Pair {
+    pub fn new(a: Vec<f32>, b: Vec<f32>, rank: usize, scale: f32, half: bool) -> StepPair {
         #[cfg(target_arch = "x86_64")]
         let half = half.then(|| pair_bf16::HalfPair::new(&a, &b, rank, scale));
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (rank, half);
-        Pair {
+        StepPair {
             a,
             b,
             scale,
@@ -68,7 +68,7 @@ impl Pair {
 pub struct Layer<'a> {
     pub matrix: &'a Frozen,
     pub side: Side,
-    pub pair: Option<&'a Pair>,
+    pub pair: Option<&'a StepPair>,
     /// Dropout on the input of the pair.
     pub drop: Option<TokenMask<'a>>,
 }
@@ -117,7 +117,7 @@ pub enum Attended {
 
 /// The gradient of attention's output beside what the forward pass left.
 #[derive(Clone, Copy)]
-pub struct Behind<'a, T> {
+pub struct AttentionGradient<'a, T> {
     pub out: &'a [T],
     pub grad: &'a [T],
     pub saved: &'a Attended,
@@ -134,9 +134,9 @@ pub trait Engine: Element {
     fn forward(x: &[Self], layers: &[Layer], dests: Vec<Dest<Self>>);
     /// Adds each layer's pair gradient, and makes the sum of the gradients of their common input, if it is wanted.
     fn backward(layers: Vec<Back<Self>>, dx: Option<Dest<Self>>);
-    fn attend(texts: &Texts, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
+    fn attend(texts: &TextSpans, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
     /// Gradients of q, k and v, set; see [`Engine::EACH_HEAD`].
-    fn attend_back(texts: &Texts, qkv: [&[Self]; 3], left: Behind<Self>, grads: [&mut [f32]; 3]);
+    fn attend_back(texts: &TextSpans, qkv: [&[Self]; 3], left: AttentionGradient<Self>, grads: [&mut [f32]; 3]);
     /// Summed cross-entropy of `x` (n, d) through the head; `gradient` becomes `factor ·` its gradient.
     fn head_loss(
         x: &[Self],
@@ -174,7 +174,7 @@ impl Engine for f32 {
             None => (None, false),
         };
         for Back { layer, x, dy, gradient } in layers {
-            let pair = layer.pair.map(Pair::slices).zip(gradient);
+            let pair = layer.pair.map(StepPair::slices).zip(gradient);
             let dropped = layer.dropped(x);
             let x = dropped.as_deref().unwrap_or(x);
             adapted::backward((x, dy), layer.matrix, layer.side, pair, dx.as_deref_mut(), add, layer.drop);
@@ -182,13 +182,13 @@ impl Engine for f32 {
         }
     }
 
-    fn attend(texts: &Texts, qkv: [&[f32]; 3], out: &mut [f32]) -> Attended {
+    fn attend(texts: &TextSpans, qkv: [&[f32]; 3], out: &mut [f32]) -> Attended {
         let (attended, normalisers) = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scale).forward();
         out.copy_from_slice(&attended);
         Attended::Exact(normalisers)
     }
 
-    fn attend_back(texts: &Texts, qkv: [&[f32]; 3], left: Behind<f32>, grads: [&mut [f32]; 3]) {
+    fn attend_back(texts: &TextSpans, qkv: [&[f32]; 3], left: AttentionGradient<f32>, grads: [&mut [f32]; 3]) {
         let Attended::Exact(normalisers) = left.saved else { unreachable!("of this precision") };
         let slices = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scale);
         for (to, from) in grads.into_iter().zip(slices.backward(left.out, left.grad, normalisers)) {
@@ -214,14 +214,14 @@ impl Engine for bf16 {
         let inputs = dropped.iter().map(|d| d.as_deref().unwrap_or(x));
         let thins = layers.iter().zip(inputs).map(|(l, x)| l.pair.map(|p| Thin { x, e: &p.half().a, r: p.half().rank }));
         let shares = thin(thins);
-        let jobs: Vec<Job> = layers
+        let jobs: Vec<GemmJob> = layers
             .iter()
             .zip(&shares)
             .map(|(layer, h)| {
                 let (inputs, _) = adapted::layer(layer.matrix, layer.side);
-                let share = layer.pair.zip(h.as_ref()).map(|(p, h)| Share { h, e: &p.half().b, rank: p.half().rank });
-                let a = Left { data: x, width: inputs };
-                Job { a, w: &layer.matrix.weight, transposed: layer.side == Side::Transposed, share }
+                let share = layer.pair.zip(h.as_ref()).map(|(p, h)| LowRankShare { h, e: &p.half().b, rank: p.half().rank });
+                let a = Bf16Matrix { data: x, width: inputs };
+                GemmJob { a, w: &layer.matrix.weight, transposed: layer.side == Side::Transposed, share }
             })
             .collect();
         gemm_bf16::each(&jobs, &mut dests.into_iter().map(target).collect::<Vec<_>>());
@@ -234,15 +234,15 @@ impl Engine for bf16 {
             layers.into_iter().zip(&dropped).map(|(b, d)| Back { x: d.as_deref().unwrap_or(b.x), ..b }).collect();
         let shares = thin(layers.iter().map(|b| b.layer.pair.map(|p| Thin { x: b.dy, e: &p.half().b_t, r: p.half().rank })));
         if let Some(dx) = &mut dx {
-            let jobs: Vec<Job> = layers
+            let jobs: Vec<GemmJob> = layers
                 .iter()
                 .zip(&shares)
                 .map(|(Back { layer, dy, .. }, g)| {
                     let (_, outputs) = adapted::layer(layer.matrix, layer.side);
                     let fused = layer.pair.filter(|_| layer.drop.is_none());
-                    let share = fused.zip(g.as_ref()).map(|(p, g)| Share { h: g, e: &p.half().a_t, rank: p.half().rank });
-                    let a = Left { data: dy, width: outputs };
-                    Job { a, w: &layer.matrix.weight, transposed: layer.side == Side::Plain, share }
+                    let share = fused.zip(g.as_ref()).map(|(p, g)| LowRankShare { h: g, e: &p.half().a_t, rank: p.half().rank });
+                    let a = Bf16Matrix { data: dy, width: outputs };
+                    GemmJob { a, w: &layer.matrix.weight, transposed: layer.side == Side::Plain, share }
                 })
                 .collect();
             gemm_bf16::sum(&jobs, &mut target(dx.again()));
@@ -251,13 +251,13 @@ impl Engine for bf16 {
         pair_gradients(layers, &shares);
     }
 
-    fn attend(texts: &Texts, qkv: [&[bf16]; 3], out: &mut [bf16]) -> Attended {
+    fn attend(texts: &TextSpans, qkv: [&[bf16]; 3], out: &mut [bf16]) -> Attended {
         Attended::Half(half_attention::forward(texts, qkv, out))
     }
 
-    fn attend_back(texts: &Texts, qkv: [&[bf16]; 3], left: Behind<bf16>, grads: [&mut [f32]; 3]) {
+    fn attend_back(texts: &TextSpans, qkv: [&[bf16]; 3], left: AttentionGradient<bf16>, grads: [&mut [f32]; 3]) {
         let Attended::Half(normalisers) = left.saved else { unreachable!("of this precision") };
-        let saved = half_attention::Saved { out: left.out, grad: left.grad, normalisers };
+        let saved = half_attention::HalfSaved { out: left.out, grad: left.grad, normalisers };
         half_attention::backward(texts, qkv, saved, grads);
     }
 
@@ -279,19 +279,19 @@ impl Engine for bf16 {
 
 /// Products of one input with matrices of one shape, as training makes them: the input is in the precision of the products
 /// already. For measuring.
-pub struct Prepared<'a> {
+pub struct PreparedProducts<'a> {
     matrices: &'a [Arc<Frozen>],
     side: Side,
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only made where bf16 is"))]
     x: Vec<bf16>,
 }
 
-impl<'a> Prepared<'a> {
+impl<'a> PreparedProducts<'a> {
     /// `None` where products are not made in bf16, or widths are odd.
-    pub fn new(matrices: &'a [Arc<Frozen>], side: Side, x: &[f32]) -> Option<Prepared<'a>> {
+    pub fn new(matrices: &'a [Arc<Frozen>], side: Side, x: &[f32]) -> Option<PreparedProducts<'a>> {
         let even = |w: &Arc<Frozen>| w.is_bf16() && (w.weight.rows | w.weight.cols).is_multiple_of(2);
         let x = x.iter().map(|v| bf16::from_f32(*v)).collect();
-        matrices.iter().all(even).then_some(Prepared { matrices, side, x })
+        matrices.iter().all(even).then_some(PreparedProducts { matrices, side, x })
     }
 
     /// Every product, one after another: `x·Wᵀ` into `kept` (as activations are), `x·W` into `summed` (as gradients are).
@@ -312,11 +312,11 @@ impl<'a> Prepared<'a> {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn target(dest: Dest<'_, bf16>) -> Target<'_> {
+fn target(dest: Dest<'_, bf16>) -> ProductTarget<'_> {
     match dest {
-        Dest::Set(y) => Target::Set(y),
-        Dest::Add(y) => Target::Add(y),
-        Dest::Store(y) => Target::Half(y),
+        Dest::Set(y) => ProductTarget::Set(y),
+        Dest::Add(y) => ProductTarget::Add(y),
+        Dest::Store(y) => ProductTarget::Half(y),
     }
 }
 

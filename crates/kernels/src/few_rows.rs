@@ -22,7 +22,7 @@ mod tests;
 pub(super) use pair::{narrow, widen};
 use rayon::prelude::*;
 
-use super::host::Out;
+use super::host::SharedOutput;
 use super::simd::Lanes;
 use super::weight::{RowOrder, Weight, WeightType};
 
@@ -52,7 +52,7 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, bf16: bool, y: &mut [f32]
             y.fill(0.0)
         };
     }
-    let to = Put { out: Out(y.as_mut_ptr()), m, w, add };
+    let to = FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m, w, add };
     #[cfg(target_arch = "x86_64")]
     if bf16 && !matches!(w.dtype, WeightType::F32 | WeightType::F16) {
         return half::product(x, &to);
@@ -62,14 +62,14 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, bf16: bool, y: &mut [f32]
 }
 
 /// Where results go: row `j` of `W` (in our order) with row `i` of x to element (i, j).
-struct Put<'a> {
-    out: Out,
+struct FewRowsOutput<'a> {
+    out: SharedOutput,
     m: usize,
     w: &'a Weight,
     add: bool,
 }
 
-impl Put<'_> {
+impl FewRowsOutput<'_> {
     /// Our row of row `file_row` of the file: what [`Weight::file_row`] undoes.
     fn our_row(&self, file_row: usize) -> usize {
         match self.w.order {
@@ -114,21 +114,22 @@ impl Put<'_> {
     }
 }
 
-fn with_lanes(level: Lanes, x: &[f32], to: &Put) {
+fn with_lanes(level: Lanes, x: &[f32], to: &FewRowsOutput) {
     to.tasks(Vec::new, |decoded, rows| lanes::rows(level, x, to, rows, decoded));
 }
 
 /// The bf16 path: number of rows and type of the blocks become constants.
 #[cfg(target_arch = "x86_64")]
 mod half {
-    use super::bf16::{Rows, Sums, floats, quantised};
-    use super::expand::{self, Format, Scales};
-    use super::{AHEAD, Put, WeightType};
+    use super::bf16::{Bf16Rows, Sums, floats, quantised};
+    use super::expand::{self, BlockFormat, Scales};
+    use super::{AHEAD, FewRowsOutput, WeightType};
 
     /// `R` rows of `W`, their strides apart, with `M` rows of x.
-    type Run<const R: usize, const M: usize> = unsafe fn([*const u8; R], usize, usize, &Rows, &mut Scales) -> Sums<R, M>;
+    type RunKernel<const R: usize, const M: usize> =
+        unsafe fn([*const u8; R], usize, usize, &Bf16Rows, &mut Scales) -> Sums<R, M>;
 
-    pub(super) fn product(x: &[f32], to: &Put) {
+    pub(super) fn product(x: &[f32], to: &FewRowsOutput) {
         match to.w.dtype {
             WeightType::Q4_0 => blocks::<expand::Q4_0>(x, to),
             WeightType::Q4_1 => blocks::<expand::Q4_1>(x, to),
@@ -144,8 +145,8 @@ mod half {
     }
 
     /// Rows of x and of `W` at once: sums for as many as there are registers, few loads a multiplication.
-    fn plain(x: &[f32], to: &Put) {
-        let x = |height| Rows::each(x, to.w.cols, height, &expand::in_order());
+    fn plain(x: &[f32], to: &FewRowsOutput) {
+        let x = |height| Bf16Rows::each(x, to.w.cols, height, &expand::in_order());
         match to.m {
             1 => each::<8, 1>(&x(1), to, float_rows, float_rows),
             2 => each::<8, 2>(&x(2), to, float_rows, float_rows),
@@ -157,8 +158,8 @@ mod half {
         }
     }
 
-    fn blocks<F: Format>(x: &[f32], to: &Put) {
-        let x = |height| Rows::each(x, to.w.cols, height, &F::ORDER);
+    fn blocks<F: BlockFormat>(x: &[f32], to: &FewRowsOutput) {
+        let x = |height| Bf16Rows::each(x, to.w.cols, height, &F::ORDER);
         match to.m {
             0 => {}
             1 => each::<8, 1>(&x(1), to, quantised::<F, 8, 1>, quantised::<F, 1, 1>),
@@ -169,7 +170,7 @@ mod half {
         }
     }
 
-    /// [`floats`] as a [`Run`].
+    /// [`floats`] as a [`RunKernel`].
     ///
     /// # Safety
     /// As [`floats`].
@@ -177,7 +178,7 @@ mod half {
         rows: [*const u8; R],
         k: usize,
         ahead: usize,
-        x: &Rows,
+        x: &Bf16Rows,
         _: &mut Scales,
     ) -> Sums<R, M> {
         // SAFETY: as the contract says.
@@ -185,7 +186,7 @@ mod half {
     }
 
     /// All of `x`, `M` rows of it after another while the rows of `W` are in the first-level cache.
-    fn each<const R: usize, const M: usize>(x: &[Rows], to: &Put, run: Run<R, M>, one: Run<1, M>) {
+    fn each<const R: usize, const M: usize>(x: &[Bf16Rows], to: &FewRowsOutput, run: RunKernel<R, M>, one: RunKernel<1, M>) {
         let (k, stride) = (to.w.cols, to.stride());
         let ahead = (R * stride).max(AHEAD);
         to.tasks(Scales::default, |room, rows| {

@@ -11,10 +11,10 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::host::Out;
+use super::host::SharedOutput;
 use super::panel::{self, NR, Scratch};
 use super::simd::first;
-use super::tile_bf16::{Into, Operands, Output, as_bf16, stripe};
+use super::tile_bf16::{Into, Operands, TileOutput, as_bf16, stripe};
 use super::weight::Weight;
 
 /// Rows of `W` in one panel of `dy·W`: 48 × 1024 pairs of bf16 stay inside a core's second-level cache.
@@ -22,7 +22,7 @@ const DEPTH: usize = 2048;
 
 /// A matrix of bf16, row by row; `width` is even.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Left<'a> {
+pub(super) struct Bf16Matrix<'a> {
     pub data: &'a [bf16],
     pub width: usize,
 }
@@ -32,7 +32,7 @@ const TILE: usize = 8;
 /// Columns that one task of `dy·W` packs: of each row it reads a run long enough for the memory to be fast.
 const WIDE: usize = 2 * NR;
 
-impl Left<'_> {
+impl Bf16Matrix<'_> {
     pub(super) fn rows(self) -> usize {
         self.data.len() / self.width
     }
@@ -45,7 +45,7 @@ impl Left<'_> {
 
 /// A low-rank share of a product: `h (m, r) · eᵀ`, `e (columns of the product, r)`, r even.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Share<'a> {
+pub(super) struct LowRankShare<'a> {
     pub h: &'a [bf16],
     pub e: &'a [bf16],
     pub rank: usize,
@@ -53,32 +53,32 @@ pub(super) struct Share<'a> {
 
 /// `a · Wᵀ` or `a · W`, and a low-rank share.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Job<'a> {
-    pub a: Left<'a>,
+pub(super) struct GemmJob<'a> {
+    pub a: Bf16Matrix<'a>,
     pub w: &'a Weight,
     pub transposed: bool,
-    pub share: Option<Share<'a>>,
+    pub share: Option<LowRankShare<'a>>,
 }
 
 /// Where a product goes: all of it, row by row.
 #[derive(Debug)]
-pub(super) enum Target<'a> {
+pub(super) enum ProductTarget<'a> {
     Set(&'a mut [f32]),
     Add(&'a mut [f32]),
     Half(&'a mut [bf16]),
 }
 
-impl Target<'_> {
-    fn parts(&mut self) -> (Out, usize, Into) {
+impl ProductTarget<'_> {
+    fn parts(&mut self) -> (SharedOutput, usize, Into) {
         match self {
-            Target::Set(y) => (Out(y.as_mut_ptr()), y.len(), Into::Set),
-            Target::Add(y) => (Out(y.as_mut_ptr()), y.len(), Into::Add),
-            Target::Half(y) => (Out(y.as_mut_ptr().cast()), y.len(), Into::Half),
+            ProductTarget::Set(y) => (SharedOutput(y.as_mut_ptr()), y.len(), Into::Set),
+            ProductTarget::Add(y) => (SharedOutput(y.as_mut_ptr()), y.len(), Into::Add),
+            ProductTarget::Half(y) => (SharedOutput(y.as_mut_ptr().cast()), y.len(), Into::Half),
         }
     }
 }
 
-impl Job<'_> {
+impl GemmJob<'_> {
     fn columns(&self) -> usize {
         if self.transposed { self.w.rows } else { self.w.cols }
     }
@@ -96,7 +96,7 @@ impl Job<'_> {
 
 /// What a task packs into.
 #[derive(Default)]
-pub(super) struct Room {
+pub(super) struct GemmScratch {
     panels: Vec<u32>,
     share: Vec<u32>,
     scratch: Scratch,
@@ -147,14 +147,14 @@ impl Ahead {
 }
 
 /// Each job into a target of its own, all at once.
-pub(super) fn each(jobs: &[Job], targets: &mut [Target]) {
-    let parts: Vec<(Out, usize, Into)> = targets.iter_mut().map(Target::parts).collect();
+pub(super) fn each(jobs: &[GemmJob], targets: &mut [ProductTarget]) {
+    let parts: Vec<(SharedOutput, usize, Into)> = targets.iter_mut().map(ProductTarget::parts).collect();
     let mut tasks = Vec::new();
     for (at, (job, (_, len, _))) in jobs.iter().zip(&parts).enumerate() {
         assert!(job.a.width == job.depth().next_multiple_of(2) && *len == job.a.rows() * job.columns(), "product: shapes");
         tasks.extend((0..job.columns()).step_by(job.step()).map(|c0| (at, c0)));
     }
-    tasks.into_par_iter().for_each_init(Room::default, |room, (at, c0)| {
+    tasks.into_par_iter().for_each_init(GemmScratch::default, |room, (at, c0)| {
         let (job, (out, _, how)) = (&jobs[at], parts[at]);
         // SAFETY: AVX-512 BF16 was detected by the caller of this module; the target holds rows × columns, and the columns
         // from c0 on of this job are this task's own.
@@ -163,7 +163,7 @@ pub(super) fn each(jobs: &[Job], targets: &mut [Target]) {
 }
 
 /// The sum of all jobs (of one shape of result) into one target.
-pub(super) fn sum(jobs: &[Job], target: &mut Target) {
+pub(super) fn sum(jobs: &[GemmJob], target: &mut ProductTarget) {
     let Some(first) = jobs.first() else { return };
     let (out, len, how) = target.parts();
     let (rows, width) = (first.a.rows(), first.columns());
@@ -174,8 +174,8 @@ pub(super) fn sum(jobs: &[Job], target: &mut Target) {
         );
     }
     assert!(len == rows * width && (jobs.len() == 1 || how != Into::Half), "product: shapes");
-    let step = jobs.iter().map(Job::step).fold(1, lcm);
-    (0..width.div_ceil(step)).into_par_iter().for_each_init(Room::default, |room, task| {
+    let step = jobs.iter().map(GemmJob::step).fold(1, lcm);
+    (0..width.div_ceil(step)).into_par_iter().for_each_init(GemmScratch::default, |room, task| {
         let c0 = task * step;
         for (i, job) in jobs.iter().enumerate() {
             let how = if i > 0 { Into::Add } else { how };
@@ -186,7 +186,7 @@ pub(super) fn sum(jobs: &[Job], target: &mut Target) {
 }
 
 /// One job on this thread.
-pub(super) fn here(job: &Job, target: &mut Target, room: &mut Room) {
+pub(super) fn here(job: &GemmJob, target: &mut ProductTarget, room: &mut GemmScratch) {
     let (out, len, how) = target.parts();
     assert!(job.a.width == job.depth().next_multiple_of(2) && len == job.a.rows() * job.columns(), "product: shapes");
     for c0 in (0..job.columns()).step_by(job.step()) {
@@ -207,7 +207,7 @@ pub(super) fn row_dot(x: &[bf16], w: &Weight, row: usize, scratch: &mut Scratch)
 ///
 /// # Safety
 /// Requires AVX-512 BF16; the output holds rows × columns of the job, and nobody else touches these columns.
-unsafe fn columns(job: &Job, c0: usize, width: usize, (out, how): (Out, Into), room: &mut Room) {
+unsafe fn columns(job: &GemmJob, c0: usize, width: usize, (out, how): (SharedOutput, Into), room: &mut GemmScratch) {
     let (m, ldc) = (job.a.rows(), job.columns());
     let whole = job.depth();
     // bf16 results are stored once: their sum is not cut.
@@ -236,7 +236,7 @@ unsafe fn columns(job: &Job, c0: usize, width: usize, (out, how): (Out, Into), r
             };
             let c = if how == Into::Half { out.0.cast::<u16>().wrapping_add(column).cast() } else { out.0.wrapping_add(column) };
             let how = if d0 > 0 { Into::Add } else { how };
-            let output = Output { c, ldc, width: NR.min(width - j * NR), how };
+            let output = TileOutput { c, ldc, width: NR.min(width - j * NR), how };
             for i in (0..m).step_by(TILE) {
                 // SAFETY: the operands were checked against their slices; the output is as the contract says.
                 unsafe { stripe(TILE.min(m - i), first.row(i), second.row(i), output.row(i)) }
@@ -246,7 +246,7 @@ unsafe fn columns(job: &Job, c0: usize, width: usize, (out, how): (Out, Into), r
     }
 }
 
-impl Share<'_> {
+impl LowRankShare<'_> {
     /// Columns `column..column + NR` of the share.
     fn operands(&self, column: usize, m: usize, room: &mut Vec<u32>) -> Operands {
         let (r, pairs) = (self.rank, self.rank / 2);
@@ -266,8 +266,8 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, transposed: bool, y: &mut
     let k = if transposed { w.cols } else { w.rows };
     assert!(x.len() == m * k, "product: shapes");
     let a = rounded(x, m, k);
-    let a = Left { data: &a, width: k.next_multiple_of(2) };
-    sum(&[Job { a, w, transposed, share: None }], &mut if add { Target::Add(y) } else { Target::Set(y) });
+    let a = Bf16Matrix { data: &a, width: k.next_multiple_of(2) };
+    sum(&[GemmJob { a, w, transposed, share: None }], &mut if add { ProductTarget::Add(y) } else { ProductTarget::Set(y) });
 }
 
 /// `x (m, k)` rounded to bf16, rows padded with zero to an even width.

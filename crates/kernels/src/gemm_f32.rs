@@ -6,7 +6,7 @@
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
-use super::host::Out;
+use super::host::SharedOutput;
 use super::weight::Weight;
 
 /// Output columns of one task.
@@ -18,7 +18,7 @@ const ROWS: usize = 256;
 pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
-    let out = Out(y.as_mut_ptr());
+    let out = SharedOutput(y.as_mut_ptr());
     (0..n.div_ceil(COLUMNS)).into_par_iter().for_each_init(Vec::new, |block, task| {
         let (n0, count) = (task * COLUMNS, COLUMNS.min(n - task * COLUMNS));
         decode_rows(w, n0, count, 0, k, block);
@@ -31,7 +31,7 @@ pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
 pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(dy.len() == m * n && dx.len() == m * k, "nn: shapes disagree");
-    let out = Out(dx.as_mut_ptr());
+    let out = SharedOutput(dx.as_mut_ptr());
     (0..k.div_ceil(COLUMNS)).into_par_iter().for_each_init(Vec::new, |block, task| {
         let (k0, count) = (task * COLUMNS, COLUMNS.min(k - task * COLUMNS));
         for n0 in (0..n).step_by(ROWS) {

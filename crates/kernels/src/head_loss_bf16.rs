@@ -9,8 +9,8 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::element::Element;
-use super::gemm_bf16::{self, Job, Left, Share, Target};
-use super::host::Out;
+use super::gemm_bf16::{self, Bf16Matrix, GemmJob, LowRankShare, ProductTarget};
+use super::host::SharedOutput;
 use super::panel::Scratch;
 use super::simd::{Lanes, Simd, multiversion};
 use super::weight::Weight;
@@ -31,7 +31,7 @@ pub(super) fn head_loss(x: &[bf16], w: &Weight, targets: &[u32], factor: f32, gr
 }
 
 /// One block of columns of the logits of m rows.
-struct Part {
+struct LogitColumns {
     first: usize,
     width: usize,
 }
@@ -43,15 +43,16 @@ fn run(x: &[bf16], w: &Weight, targets: &[u32], factor: f32, gradient: &mut [f32
         room.resize(m * v, bf16::ZERO);
     }
     let logits = &mut room[..m * v];
-    let parts: Vec<Part> = (0..v).step_by(COLUMNS).map(|first| Part { first, width: COLUMNS.min(v - first) }).collect();
+    let parts: Vec<LogitColumns> =
+        (0..v).step_by(COLUMNS).map(|first| LogitColumns { first, width: COLUMNS.min(v - first) }).collect();
     let losses = forward(x, w, &parts, &at_targets(x, w, targets), logits);
-    let left = |part: &Part| m * part.first..m * (part.first + part.width);
+    let left = |part: &LogitColumns| m * part.first..m * (part.first + part.width);
     for part in &parts {
         let logits = &mut logits[left(part)];
         slopes(logits, part, &losses, targets, factor);
         let rows = w.part(part.first..part.first + part.width);
-        let job = Job { a: Left { data: logits, width: part.width }, w: &rows, transposed: false, share: None };
-        let target = if part.first == 0 { Target::Set(gradient) } else { Target::Add(gradient) };
+        let job = GemmJob { a: Bf16Matrix { data: logits, width: part.width }, w: &rows, transposed: false, share: None };
+        let target = if part.first == 0 { ProductTarget::Set(gradient) } else { ProductTarget::Add(gradient) };
         gemm_bf16::sum(&[job], &mut { target });
     }
     losses.iter().map(|loss| f64::from(*loss)).sum()
@@ -68,23 +69,23 @@ fn digits(value: f32) -> [bf16; DIGITS] {
 }
 
 /// All logits less that of the row's target, part by part; returns each row's loss: the logarithm of what normalises them.
-fn forward(x: &[bf16], w: &Weight, parts: &[Part], exact: &[f32], logits: &mut [bf16]) -> Vec<f32> {
+fn forward(x: &[bf16], w: &Weight, parts: &[LogitColumns], exact: &[f32], logits: &mut [bf16]) -> Vec<f32> {
     let m = x.len() / w.cols;
     let h: Vec<bf16> = exact.iter().flat_map(|logit| digits(*logit)).collect();
     let ones = vec![bf16::ONE; COLUMNS * DIGITS];
     let mut stats = vec![(f32::NEG_INFINITY, 0f32); m * parts.len()];
-    let out = Out(logits.as_mut_ptr().cast());
+    let out = SharedOutput(logits.as_mut_ptr().cast());
     let lanes = Lanes::in_force();
-    stats.par_chunks_mut(m).zip(parts).for_each_init(gemm_bf16::Room::default, |room, (stats, part)| {
-        let a = Left { data: x, width: w.cols };
+    stats.par_chunks_mut(m).zip(parts).for_each_init(gemm_bf16::GemmScratch::default, |room, (stats, part)| {
+        let a = Bf16Matrix { data: x, width: w.cols };
         // SAFETY: parts do not overlap, and each is one task's own.
         let mine = unsafe {
             let first = { out }.0.cast::<bf16>().add(m * part.first);
             std::slice::from_raw_parts_mut(first, m * part.width)
         };
         let rows = w.part(part.first..part.first + part.width);
-        let share = Some(Share { h: &h, e: &ones, rank: DIGITS });
-        gemm_bf16::here(&Job { a, w: &rows, transposed: true, share }, &mut Target::Half(mine), room);
+        let share = Some(LowRankShare { h: &h, e: &ones, rank: DIGITS });
+        gemm_bf16::here(&GemmJob { a, w: &rows, transposed: true, share }, &mut ProductTarget::Half(mine), room);
         for (stats, row) in stats.iter_mut().zip(mine.chunks_exact(part.width)) {
             *stats = summary(lanes, row);
         }
@@ -106,7 +107,7 @@ fn at_targets(x: &[bf16], w: &Weight, targets: &[u32]) -> Vec<f32> {
 }
 
 /// Logits of one part become `factor · (softmax − onehot)`.
-fn slopes(logits: &mut [bf16], part: &Part, losses: &[f32], targets: &[u32], factor: f32) {
+fn slopes(logits: &mut [bf16], part: &LogitColumns, losses: &[f32], targets: &[u32], factor: f32) {
     let lanes = Lanes::in_force();
     let rows = logits.par_chunks_exact_mut(part.width).zip(losses.par_iter().zip(targets)).with_min_len(8);
     rows.for_each(|(row, (loss, target))| {

@@ -10,11 +10,11 @@ const TASK: usize = 16 * 1024;
 
 /// A raw pointer to an output that tasks share, each writing only elements of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Out(pub *mut f32);
+pub(super) struct SharedOutput(pub *mut f32);
 // SAFETY: whoever makes one hands every task its own range of elements, as the type's contract says.
-unsafe impl Send for Out {}
+unsafe impl Send for SharedOutput {}
 // SAFETY: as above.
-unsafe impl Sync for Out {}
+unsafe impl Sync for SharedOutput {}
 
 /// Whether the fused kernels apply: f32 on the CPU. Everything else takes the portable twin.
 pub(super) fn fused(x: &Tensor) -> bool {

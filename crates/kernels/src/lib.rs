@@ -1,12 +1,12 @@
 //! CPU kernels with their backward passes, and the portable (any-device, differentiable) twin of each.
 //!
-//! Reading order: [`weight`] (a frozen matrix where it lies), [`blocks`] (GGUF block formats), then the operations.
+//! Reading order: [`weight`] (a frozen matrix where it lies), [`quantized`] (GGUF block formats), then the operations.
 //! Refuses to know: model families, names of tensors, adapters.
 //!
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `cpu`, `host`, `weight_type`, `dense` | the level of the processor; slices of tensors over threads; element types; small f32 products |
-//! | 1 | `simd`, `blocks`, `bias` | vectors of f32; GGUF blocks as f32; adding a bias |
+//! | 1 | `simd`, `quantized`, `bias` | vectors of f32; GGUF blocks as f32; adding a bias |
 //! | 2 | `weight`, `element`, `tile`, `tile_bf16`, `cross_entropy` | a matrix where it lies; f32 or bf16 activations; the inner loops of products; the loss of logits |
 //! | 3 | `panel`, `gemm_f32`, `few_rows`, `norm`, `rope`, `glu`, `dropout`, `peak` | packing for products; f32 products; products of a few rows; operations on rows; the machine's limits |
 //! | 4 | `gemm_bf16`, `pair_bf16`, `attention` | bf16 products, of frozen matrices and of low-rank pairs; attention |
@@ -17,7 +17,7 @@
 use lorakit_base::{device, error, files, random};
 
 mod weight_type;
-pub mod blocks;
+pub mod quantized;
 pub mod weight;
 pub mod cpu;
 mod gemm_f32;

@@ -74,7 +74,7 @@ impl Side {
 /// # Errors
 /// When the last dimension of `x` does not fit.
 pub fn product(x: &Tensor, w: &Arc<Frozen>, side: Side) -> Result<Tensor> {
-    Ok(x.contiguous()?.apply_op1(Product { w: w.clone(), side })?)
+    Ok(x.contiguous()?.apply_op1(FrozenProduct { w: w.clone(), side })?)
 }
 
 /// As [`product`], on slices: `m` rows in, `m` rows out.
@@ -97,12 +97,12 @@ pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], 
     }
 }
 
-struct Product {
+struct FrozenProduct {
     w: Arc<Frozen>,
     side: Side,
 }
 
-impl Product {
+impl FrozenProduct {
     /// (rows of x, output shape).
     fn shapes(&self, layout: &Layout) -> candle_core::Result<(usize, Shape)> {
         let (inner, outer) = match self.side {
@@ -135,7 +135,7 @@ impl Product {
     }
 }
 
-impl CustomOp1 for Product {
+impl CustomOp1 for FrozenProduct {
     fn name(&self) -> &'static str {
         "frozen-product"
     }
@@ -163,7 +163,7 @@ impl CustomOp1 for Product {
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let grad = grad.to_dtype(DType::F32)?.contiguous()?;
-        Ok(Some(grad.apply_op1_no_bwd(&Product { w: self.w.clone(), side: self.side.other() })?))
+        Ok(Some(grad.apply_op1_no_bwd(&FrozenProduct { w: self.w.clone(), side: self.side.other() })?))
     }
 }
 

@@ -8,10 +8,10 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::host::Out;
+use super::host::SharedOutput;
 use super::panel;
 use super::simd::first;
-use super::tile_bf16::{Into, Operands, Output, as_bf16, narrow};
+use super::tile_bf16::{Into, Operands, TileOutput, as_bf16, narrow};
 
 /// Tokens of one task of [`thin`].
 const TOKENS: usize = 64;
@@ -103,7 +103,7 @@ pub(super) fn thin(jobs: &[Thin]) -> Vec<Vec<bf16>> {
         for (j, panel) in panels.iter().enumerate() {
             let operands = Operands { a: x.as_ptr().cast(), lda: pairs, panel: panel.as_ptr(), pairs };
             let c = out[16 * j..].as_mut_ptr().cast();
-            let output = Output { c, ldc: r, width: 16.min(r - 16 * j), how: Into::Half };
+            let output = TileOutput { c, ldc: r, width: 16.min(r - 16 * j), how: Into::Half };
             // SAFETY: AVX-512 BF16 was detected by the caller of this module; shapes were checked when packing.
             unsafe { narrow(rows, operands, Operands::NONE, output) }
         }
@@ -128,12 +128,12 @@ pub(super) fn outer(jobs: Vec<Outer>) {
         let Outer { g, r, x, n, out } = job;
         let m = g.len() / r;
         assert!(x.len() == m * n && out.len() == r * n && r.is_multiple_of(2), "outer product: shapes");
-        let to = Out(out.as_mut_ptr());
+        let to = SharedOutput(out.as_mut_ptr());
         tasks.extend((0..n).step_by(COLUMNS).map(|c0| (left, (m, r, n), x, to, c0)));
     }
     tasks.into_par_iter().for_each(|(left, (m, r, n), x, to, c0)| {
         let pairs = m.div_ceil(2);
-        let x = Columns { x: x[c0..].as_ptr(), m, n, width: COLUMNS.min(n - c0) };
+        let x = ColumnBlock { x: x[c0..].as_ptr(), m, n, width: COLUMNS.min(n - c0) };
         let mut k = 0;
         while k < r {
             let a = left[k * pairs..].as_ptr();
@@ -167,7 +167,7 @@ fn token_pairs(g: &[bf16], r: usize) -> Vec<u32> {
 
 /// Some columns of `x` (m, n).
 #[derive(Clone, Copy)]
-struct Columns {
+struct ColumnBlock {
     x: *const bf16,
     m: usize,
     n: usize,
@@ -180,7 +180,7 @@ struct Columns {
 /// # Safety
 /// Requires AVX-512 F, BW, VL and BF16; `a` holds R × pairs, `c` R rows of stride `x.n`.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
-unsafe fn outer_tile<const R: usize>(a: *const u32, pairs: usize, x: Columns, c: *mut f32) -> usize {
+unsafe fn outer_tile<const R: usize>(a: *const u32, pairs: usize, x: ColumnBlock, c: *mut f32) -> usize {
     let mask = first(x.width);
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
     for p in 0..pairs {

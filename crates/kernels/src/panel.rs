@@ -16,16 +16,16 @@ use super::weight::{RowOrder, Weight, WeightType};
 pub(super) const NR: usize = 48;
 
 /// A row of bf16 that is read in place; null reads as zeros.
-pub(super) type Row = *const bf16;
+pub(super) type RowPointer = *const bf16;
 
 /// Packs up to `width` rows of `pairs` pairs as the columns of a panel; rows that `row` says are null become zeros.
 ///
 /// # Safety
 /// Every row is null or valid for `2 · pairs` elements; `panel` holds `pairs · width`, `width` is a multiple of 16.
-pub(super) unsafe fn columns_from_rows(row: impl Fn(usize) -> Row, width: usize, pairs: usize, panel: &mut [u32]) {
+pub(super) unsafe fn columns_from_rows(row: impl Fn(usize) -> RowPointer, width: usize, pairs: usize, panel: &mut [u32]) {
     assert!(width.is_multiple_of(16) && panel.len() >= pairs * width, "room for the panel");
     for j0 in (0..width).step_by(16) {
-        let rows: [Row; 16] = std::array::from_fn(|j| row(j0 + j));
+        let rows: [RowPointer; 16] = std::array::from_fn(|j| row(j0 + j));
         // SAFETY: as the contract says.
         unsafe { transpose_rows(&rows, pairs, panel.as_mut_ptr().add(j0), width) }
     }
@@ -36,7 +36,7 @@ pub(super) unsafe fn columns_from_rows(row: impl Fn(usize) -> Row, width: usize,
 /// # Safety
 /// Rows are null or hold `pairs` pairs; `dst` is valid for `pairs` rows of 16, `stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn transpose_rows(rows: &[Row; 16], pairs: usize, dst: *mut u32, stride: usize) {
+pub(super) unsafe fn transpose_rows(rows: &[RowPointer; 16], pairs: usize, dst: *mut u32, stride: usize) {
     let mut p0 = 0;
     while p0 < pairs {
         let left = pairs - p0;
@@ -104,7 +104,7 @@ pub(super) fn transpose_block(r: &mut [__m512i; 16]) {
 /// # Safety
 /// Rows are null or hold `columns` elements; `dst` holds `columns` rounded up to a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn interleave(low: Row, high: Row, columns: usize, dst: *mut u32) {
+pub(super) unsafe fn interleave(low: RowPointer, high: RowPointer, columns: usize, dst: *mut u32) {
     let mut j = 0;
     while j < columns {
         let left = columns - j;
@@ -124,7 +124,7 @@ pub(super) unsafe fn interleave(low: Row, high: Row, columns: usize, dst: *mut u
 /// # Safety
 /// The rows hold `count · NR` elements; `panels` holds `count · ⌈depth/2⌉ · NR`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn interleave_rows(rows: Row, (stride, depth): (usize, usize), count: usize, panels: &mut [u32]) {
+unsafe fn interleave_rows(rows: RowPointer, (stride, depth): (usize, usize), count: usize, panels: &mut [u32]) {
     /// Rows that are asked for ahead of their use.
     const AHEAD: usize = 16;
     let pairs = depth.div_ceil(2);
@@ -164,7 +164,7 @@ unsafe fn interleave_rows(rows: Row, (stride, depth): (usize, usize), count: usi
 /// The row is null or holds the elements that the mask names.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn sixteen(row: Row, j: usize, mask: u16) -> __m512i {
+unsafe fn sixteen(row: RowPointer, j: usize, mask: u16) -> __m512i {
     if row.is_null() {
         return _mm512_setzero_si512();
     }
@@ -207,7 +207,7 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Elements `from..from + columns` of row `row`, in place where the file holds them as bf16 (and, when whole pairs
     /// are asked for, an even number), else decoded into slot `slot`, whose `padded` elements end in zeros.
-    fn row(&mut self, w: &Weight, row: usize, (from, columns): (usize, usize), slot: usize, padded: usize) -> Row {
+    fn row(&mut self, w: &Weight, row: usize, (from, columns): (usize, usize), slot: usize, padded: usize) -> RowPointer {
         if w.dtype == WeightType::BF16 && columns == padded {
             return w.row_bytes(row)[from * 2..][..columns * 2].as_ptr().cast();
         }
@@ -225,7 +225,7 @@ impl Scratch {
     }
 
     /// Row `row` as whole pairs.
-    pub(super) fn whole_row(&mut self, w: &Weight, row: usize) -> Row {
+    pub(super) fn whole_row(&mut self, w: &Weight, row: usize) -> RowPointer {
         self.row(w, row, (0, w.cols), 0, w.cols.next_multiple_of(2))
     }
 }
@@ -274,7 +274,7 @@ pub(super) fn pack_columns(
         for j in 0..count {
             let width = NR.min(columns - j * NR);
             let dst = panels[(j * pairs + p) * NR..].as_mut_ptr();
-            let at = |row: Row| if row.is_null() { row } else { row.wrapping_add(j * NR) };
+            let at = |row: RowPointer| if row.is_null() { row } else { row.wrapping_add(j * NR) };
             // SAFETY: both rows hold the columns, dst a whole row of the panel.
             unsafe {
                 interleave(at(low), at(high), width, dst);

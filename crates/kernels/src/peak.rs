@@ -34,7 +34,7 @@ pub fn bf16_gflops(compute: Compute) -> Option<Bf16> {
 
 #[cfg(target_arch = "x86_64")]
 mod packed {
-    use super::super::tile_bf16::{Into, Operands, Output, stripe};
+    use super::super::tile_bf16::{Into, Operands, TileOutput, stripe};
 
     const ROWS: usize = 512;
     /// Pairs along the sum: a width of 576.
@@ -58,7 +58,9 @@ mod packed {
                     let operands = Operands { a: a.as_ptr(), lda: PAIRS, panel: panel.as_ptr(), pairs: PAIRS };
                     let c = out[at * 48..].as_mut_ptr();
                     // SAFETY: AVX-512 BF16 was detected by the caller; sizes are those of the vectors above.
-                    unsafe { stripe(ROWS, operands, Operands::NONE, Output { c, ldc: PANELS * 48, width: 48, how: Into::Set }) }
+                    unsafe {
+                        stripe(ROWS, operands, Operands::NONE, TileOutput { c, ldc: PANELS * 48, width: 48, how: Into::Set })
+                    }
                 }
             });
         });
@@ -79,17 +81,17 @@ fn best(mut run: impl FnMut()) -> f64 {
 }
 
 /// Memory larger than any cache, to be read through.
-pub struct Stream(Vec<u64>);
+pub struct StreamedMemory(Vec<u64>);
 
-impl Default for Stream {
-    fn default() -> Stream {
+impl Default for StreamedMemory {
+    fn default() -> StreamedMemory {
         const BYTES: usize = 256 << 20;
         // Written once, so that every page is there.
-        Stream((0..BYTES as u64 / 8).collect())
+        StreamedMemory((0..BYTES as u64 / 8).collect())
     }
 }
 
-impl Stream {
+impl StreamedMemory {
     /// Reads all of it; whatever was in the caches is in them no more.
     pub fn read(&self) {
         use rayon::prelude::*;

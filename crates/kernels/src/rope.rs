@@ -117,7 +117,7 @@ pub mod portable {
 }
 
 /// How [`turn_parts`] turns: which way, and by what.
-pub struct Turn<'a> {
+pub struct Rotation<'a> {
     /// Nothing is turned without one.
     pub table: Option<&'a RopeTable>,
     pub positions: &'a [u32],
@@ -129,7 +129,7 @@ pub struct Turn<'a> {
 /// Queries, keys (both turned) and values of every token into `out`; each is (tokens, its heads · dh). Where an input has
 /// several times the heads of its output, heads that share a head of the output are summed first (the gradients that
 /// query heads give to the keys and values they share).
-pub fn turn_parts<T: Element>(turn: &Turn, parts: [&[f32]; 3], out: [&mut [T]; 3]) {
+pub fn turn_parts<T: Element>(turn: &Rotation, parts: [&[f32]; 3], out: [&mut [T]; 3]) {
     let (lanes, tokens) = (Lanes::in_force(), turn.positions.len().max(1));
     let angles = turn.table.map(|t| t.upto(turn.positions.iter().max().map_or(0, |p| *p as usize + 1)));
     let half = turn.table.map_or(0, |t| t.inverse_frequencies.len());

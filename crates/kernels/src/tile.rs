@@ -6,7 +6,7 @@ use super::simd::{Simd, multiversion};
 
 /// The left matrix: element (i, p) lies at `i · row + p · column`, so a transposed matrix is one too.
 #[derive(Clone, Copy)]
-pub(super) struct Left<'a> {
+pub(super) struct StridedLeft<'a> {
     pub data: &'a [f32],
     pub row: usize,
     pub column: usize,
@@ -20,7 +20,7 @@ pub(super) struct Right<'a> {
 }
 
 /// The product: element (i, j) lies at `i · row + j`.
-pub(super) struct Product<'a> {
+pub(super) struct StridedProduct<'a> {
     pub data: &'a mut [f32],
     pub row: usize,
 }
@@ -36,14 +36,14 @@ pub(super) struct Size {
 
 multiversion! {
     /// The product of `size`; every element is summed over k in order. Panics when a slice is too short for it.
-    pub(super) fn matmul(size: Size, a: Left<'_>, b: Right<'_>, c: Product<'_>) = matmul_body;
+    pub(super) fn matmul(size: Size, a: StridedLeft<'_>, b: Right<'_>, c: StridedProduct<'_>) = matmul_body;
 }
 
 /// Rows of a tile: 6 rows of sums fill 24 of 32 AVX-512 registers, or 12 of 16 AVX2 registers.
 pub(super) const ROWS: usize = 6;
 
 #[inline(always)]
-fn matmul_body<S: Simd>(s: S, size: Size, a: Left<'_>, b: Right<'_>, c: Product<'_>) {
+fn matmul_body<S: Simd>(s: S, size: Size, a: StridedLeft<'_>, b: Right<'_>, c: StridedProduct<'_>) {
     let Size { m, k, n, add } = size;
     if m == 0 || n == 0 {
         return;
@@ -65,9 +65,9 @@ fn matmul_body<S: Simd>(s: S, size: Size, a: Left<'_>, b: Right<'_>, c: Product<
         let mut i = 0;
         while i < m {
             let rows = ROWS.min(m - i);
-            let a = Left { data: &a.data[i * a.row..], ..a };
+            let a = StridedLeft { data: &a.data[i * a.row..], ..a };
             let b = Right { data: &b.data[j..], ..b };
-            let c = Product { data: &mut c.data[i * c.row + j..], row: c.row };
+            let c = StridedProduct { data: &mut c.data[i * c.row + j..], row: c.row };
             // SAFETY: the assertions above bound every element of the `rows × width` tile at (i, j).
             unsafe { strip(s, rows, width, k, add, a, b, c) };
             i += rows;
@@ -79,7 +79,16 @@ fn matmul_body<S: Simd>(s: S, size: Size, a: Left<'_>, b: Right<'_>, c: Product<
 /// One tile of `rows × width`. The caller vouches that all its elements are inside the slices.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "the three matrices and the sizes of one tile")]
-unsafe fn strip<S: Simd>(s: S, rows: usize, width: usize, k: usize, add: bool, a: Left<'_>, b: Right<'_>, c: Product<'_>) {
+unsafe fn strip<S: Simd>(
+    s: S,
+    rows: usize,
+    width: usize,
+    k: usize,
+    add: bool,
+    a: StridedLeft<'_>,
+    b: Right<'_>,
+    c: StridedProduct<'_>,
+) {
     // SAFETY: passed on from the caller; `width` is whole vectors where a whole-vector tile is chosen.
     unsafe {
         match (rows, width / S::LANES) {
@@ -99,7 +108,14 @@ unsafe fn strip<S: Simd>(s: S, rows: usize, width: usize, k: usize, add: bool, a
 
 /// A tile of R rows and N whole vectors, its sums in registers.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const N: usize>(s: S, k: usize, add: bool, a: Left<'_>, b: Right<'_>, c: Product<'_>) {
+unsafe fn tile<S: Simd, const R: usize, const N: usize>(
+    s: S,
+    k: usize,
+    add: bool,
+    a: StridedLeft<'_>,
+    b: Right<'_>,
+    c: StridedProduct<'_>,
+) {
     let mut sums = [[s.splat(0.0); N]; R];
     for p in 0..k {
         // SAFETY: row p of b has N whole vectors, as the caller of `strip` vouches.
@@ -126,7 +142,16 @@ unsafe fn tile<S: Simd, const R: usize, const N: usize>(s: S, k: usize, add: boo
 /// The rest: few rows, or a width that is not one of the fast ones; a vector of one row at a time.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "the three matrices and the sizes of one tile")]
-fn any_tile<S: Simd>(s: S, rows: usize, width: usize, k: usize, add: bool, a: Left<'_>, b: Right<'_>, c: Product<'_>) {
+fn any_tile<S: Simd>(
+    s: S,
+    rows: usize,
+    width: usize,
+    k: usize,
+    add: bool,
+    a: StridedLeft<'_>,
+    b: Right<'_>,
+    c: StridedProduct<'_>,
+) {
     for i in 0..rows {
         for j in (0..width).step_by(S::LANES) {
             let lanes = S::LANES.min(width - j);
@@ -168,8 +193,8 @@ mod tests {
         let b = numbers(k * (n + 5) + n, 2);
         let before = numbers(m * (n + 1), 3);
         let mut c = before.clone();
-        let left = Left { data: &a, row, column };
-        let product = Product { data: &mut c, row: n + 1 };
+        let left = StridedLeft { data: &a, row, column };
+        let product = StridedProduct { data: &mut c, row: n + 1 };
         matmul(lanes, Size { m, k, n, add }, left, Right { data: &b, row: n + 5 }, product);
         for i in 0..m {
             for j in 0..n {

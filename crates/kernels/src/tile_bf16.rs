@@ -40,20 +40,20 @@ impl Operands {
 
 /// Where `rows × width` sums go: `c` points at f32, or at bf16 for [`Into::Half`]; rows are `ldc` elements apart.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Output {
+pub(super) struct TileOutput {
     pub c: *mut f32,
     pub ldc: usize,
     pub width: usize,
     pub how: Into,
 }
 
-impl Output {
-    pub(super) fn row(self, i: usize) -> Output {
+impl TileOutput {
+    pub(super) fn row(self, i: usize) -> TileOutput {
         let c = match self.how {
             Into::Half => self.c.cast::<u16>().wrapping_add(i * self.ldc).cast(),
             _ => self.c.wrapping_add(i * self.ldc),
         };
-        Output { c, ..self }
+        TileOutput { c, ..self }
     }
 }
 
@@ -63,7 +63,7 @@ macro_rules! by_rows {
         ///
         /// # Safety
         /// Requires AVX-512 F, BW, VL and BF16; operands and output are valid for `m` rows as their types say.
-        pub(super) unsafe fn $name(m: usize, first: Operands, second: Operands, out: Output) {
+        pub(super) unsafe fn $name(m: usize, first: Operands, second: Operands, out: TileOutput) {
             let mut i = 0;
             while i < m {
                 let (a, b, c) = (first.row(i), second.row(i), out.row(i));
@@ -88,7 +88,7 @@ by_rows!(wide, 4: 6, 4, 2, 1);
 /// # Safety
 /// As the functions above, for `R` rows.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
-unsafe fn tile<const R: usize, const C: usize>(first: Operands, second: Operands, out: Output) {
+unsafe fn tile<const R: usize, const C: usize>(first: Operands, second: Operands, out: TileOutput) {
     // Plain loops only: a closure or an iterator adapter here is compiled without the features and is not inlined.
     // SAFETY: all offsets lie inside the shapes of the contract; partial columns are masked.
     unsafe {
@@ -137,7 +137,7 @@ unsafe fn tile<const R: usize, const C: usize>(first: Operands, second: Operands
 /// As [`tile`], for one row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
-unsafe fn put(sum: __m512, to: Output, column: usize) {
+unsafe fn put(sum: __m512, to: TileOutput, column: usize) {
     let left = to.width.saturating_sub(column);
     let mask = first(left) as u16;
     // SAFETY: the mask keeps to the columns that exist.

@@ -1,6 +1,6 @@
 //! A frozen matrix exactly as it lies in a mapped file, readable a piece of a row at a time.
 
-use super::blocks;
+use super::quantized;
 pub use super::weight_type::WeightType;
 use super::weight_type::floats;
 use crate::files::Mapped;
@@ -83,6 +83,6 @@ impl Weight {
 /// Decodes whole blocks of `dtype` into f32.
 pub fn decode(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
     if !floats(dtype, bytes, out) {
-        blocks::decode(dtype, bytes, out);
+        quantized::decode(dtype, bytes, out);
     }
 }

@@ -1,6 +1,6 @@
 //! Element types of stored tensors: their names, their blocks, and plain floats as f32.
 //!
-//! Refuses to know: what is packed in a block (`blocks`), rows and files.
+//! Refuses to know: what is packed in a block (`quantized`), rows and files.
 
 use half::{bf16, f16};
 

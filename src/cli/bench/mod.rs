@@ -19,7 +19,7 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Steps of training: tokens a second, memory, share of the machine's limit
-    Train(train::TrainArgs),
+    Train(train::BenchTrainArgs),
     /// The machine's limit for products with frozen matrices, and what a model's own reach of it
     Gemm(gemm::GemmArgs),
 }

@@ -2,8 +2,8 @@
 //!
 //! Refuses to know how anything was measured.
 
-use crate::bench::Report;
-use crate::bench::gemm::{Gemm, Rate, Shape};
+use crate::bench::BenchReport;
+use crate::bench::gemm::{Gemm, MatrixShape, Rate};
 
 /// The limit, then a line a shape.
 pub(super) fn rates(report: &Gemm) -> String {
@@ -19,7 +19,7 @@ pub(super) fn rates(report: &Gemm) -> String {
         None => format!("{:>6.0} GFLOP/s {:>3.0} %", r.gflops, r.share * 100.0),
     };
     let head = format!("{:<30}{:>19}{:>21}\n", format!("{} rows", report.rows), "x·Wᵀ", "dy·W");
-    let line = |s: &Shape| {
+    let line = |s: &MatrixShape| {
         let what = format!("{} × {} {}", s.outputs, s.inputs, s.dtype);
         format!("{what:<30}{:>19}{:>21}   {}\n", rate(&s.forward), rate(&s.backward), s.sites.join(", "))
     };
@@ -27,7 +27,7 @@ pub(super) fn rates(report: &Gemm) -> String {
 }
 
 /// The figures of a step.
-pub(super) fn figures(r: &Report) -> String {
+pub(super) fn figures(r: &BenchReport) -> String {
     format!(
         "tokens/s            {:>8.0}  ({:.0} of them trained)\nstep                {:>8.0} ms  (forward {:.0}, backward {:.0}, optimiser {:.0})\n\
          peak resident       {:>8.0} MB  (anonymous {:.0})\nFLOP utilisation    {:>8.2}  of {:.0} GFLOP/s\n",

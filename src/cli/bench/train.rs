@@ -7,15 +7,15 @@ use serde_json::json;
 
 use super::tables::figures;
 use super::values::{precision, targets};
-use crate::bench::{self, MadeUp, Report, Work};
+use crate::bench::{self, BenchReport, BenchRun, MadeUp};
 use crate::cli::{base, print};
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::job::Prepared;
-use crate::recipe::{Base, Targets};
+use crate::recipe::{Base, TargetModules};
 
 #[derive(Debug, Args)]
-pub(super) struct TrainArgs {
+pub(super) struct BenchTrainArgs {
     /// Base model: a directory, a .gguf file, or a hub id
     #[arg(long, required_unless_present = "recipe")]
     model: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct TrainArgs {
     seq: u16,
     /// Names of the adapted modules, separated by commas, or all-linear
     #[arg(long, default_value = "q_proj,v_proj", value_parser = targets)]
-    targets: Targets,
+    targets: TargetModules,
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     rank: u16,
     /// Precision of the big matrix products: auto, f32 or bf16
@@ -57,7 +57,7 @@ pub(super) struct TrainArgs {
 ///
 /// # Errors
 /// Whatever is wrong with the model, the recipe or the arguments.
-pub(super) fn run(args: &TrainArgs) -> Result<()> {
+pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
     if !(args.trained > 0.0 && args.trained <= 1.0) {
         return Err(Error::usage("--trained", format!("{} is no share of a row", args.trained), "give more than 0, up to 1"));
     }
@@ -75,16 +75,16 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
 }
 
 /// Steps of a recipe: its rows in its order, its batches, its adapter.
-fn of_recipe(args: &TrainArgs, path: &Path) -> Result<Report> {
+fn of_recipe(args: &BenchTrainArgs, path: &Path) -> Result<BenchReport> {
     let recipe = base::recipe(path, &args.set)?;
     let Prepared { opened, loaded, adapter, .. } = base::prepare(&recipe, args.json)?;
     let (settings, compute, steps) = (&recipe.train, recipe.base.compute, args.steps.into());
     let (model, examples, pad) = (&opened.model, &loaded.train, opened.tokenizer.pad_id());
-    bench::train(&Work { model, adapter: &adapter, examples, settings, compute, steps, pad })
+    bench::train(&BenchRun { model, adapter: &adapter, examples, settings, compute, steps, pad })
 }
 
 /// Steps over rows of random ids.
-fn made_up(args: &TrainArgs, model: &str) -> Result<Report> {
+fn made_up(args: &BenchTrainArgs, model: &str) -> Result<BenchReport> {
     let compute = args.compute;
     let base = Base { model: model.to_string(), fallback: args.fallback.clone(), revision: "main".into(), compute };
     let opened = base::open(&base, args.json)?;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::device::Compute;
-use crate::recipe::Targets;
+use crate::recipe::TargetModules;
 
 /// A precision by its name.
 pub(super) fn precision() -> impl TypedValueParser<Value = Compute> {
@@ -17,9 +17,9 @@ pub(super) fn precision() -> impl TypedValueParser<Value = Compute> {
 }
 
 /// Names separated by commas, or all-linear.
-pub(super) fn targets(text: &str) -> Result<Targets, Infallible> {
+pub(super) fn targets(text: &str) -> Result<TargetModules, Infallible> {
     Ok(match text {
-        "all-linear" => Targets::AllLinear,
-        _ => Targets::Names(text.split(',').map(|t| t.trim().to_string()).collect()),
+        "all-linear" => TargetModules::AllLinear,
+        _ => TargetModules::Names(text.split(',').map(|t| t.trim().to_string()).collect()),
     })
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::looking::{scan, searching};
 use super::page;
 use super::report_text::text;
 use super::rows_args::RowsArgs;
+use super::scan_progress::{scan, searching};
 use crate::curate;
 use crate::error::{Error, Result};
 use crate::files;

@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::curate_values::{Leaking, Personal, flaw, known, score};
 use super::curated::Curated;
-use super::looking::{scan, searching, writing};
 use super::rows_args::RowsArgs;
+use super::scan_progress::{scan, searching, writing};
 use crate::cli::print;
-use crate::curate::{self, Flaw, Kept, Out, Wishes};
+use crate::curate::{self, CurateOut, Flaw, KeptRows, Wishes};
 use crate::error::Result;
 use crate::files;
 
@@ -73,12 +73,12 @@ impl CurateArgs {
 /// What is wrong with the arguments, the recipe or the rows; writing failed, and nothing is left.
 pub(super) fn run(args: &CurateArgs) -> Result<()> {
     let (wishes, settings) = (args.wishes()?, args.rows.settings()?);
-    let out = Out { path: args.out.clone(), force: args.force };
+    let out = CurateOut { path: args.out.clone(), force: args.force };
     out.refuse(&settings)?;
     let scan = scan(&settings)?;
     out.holds(&scan.files, &settings)?;
     let choice = curate::choose(&scan, &wishes, &mut searching())?;
-    let kept = Kept { settings: &settings, choice: &choice, mask: args.pii == Personal::Mask };
+    let kept = KeptRows { settings: &settings, choice: &choice, mask: args.pii == Personal::Mask };
     let masked = kept.write(&out, &mut writing(choice.rows_kept()))?;
     let account = curate::account(&scan, &choice, &wishes, masked);
     files::write_atomic(&out.sidecar(), account.as_bytes())?;

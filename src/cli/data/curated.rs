@@ -2,14 +2,14 @@
 //!
 //! Refuses to know how rows are chosen.
 
-use crate::curate::{Choice, Out, Scan, Wishes};
+use crate::curate::{CurateOut, KeepChoice, Scan, Wishes};
 
 /// A curation that is done.
 pub(super) struct Curated<'a> {
     pub(super) scan: &'a Scan,
-    pub(super) choice: &'a Choice,
+    pub(super) choice: &'a KeepChoice,
     pub(super) wishes: &'a Wishes,
-    pub(super) out: &'a Out,
+    pub(super) out: &'a CurateOut,
     /// Places that were masked.
     pub(super) masked: usize,
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::synth::{Settings, Variant};
+use crate::synth::{SynthesisSettings, Variant};
 
 /// How candidates are drawn.
 #[derive(Debug, Args)]
@@ -44,8 +44,8 @@ pub(super) struct DrawArgs {
 
 impl DrawArgs {
     /// Settings of a variant; `batch` as a local model's.
-    pub(super) fn settings(&self, variant: Variant, batch: Option<usize>) -> Settings {
-        let mut settings = Settings::of(variant);
+    pub(super) fn settings(&self, variant: Variant, batch: Option<usize>) -> SynthesisSettings {
+        let mut settings = SynthesisSettings::of(variant);
         settings.seed = self.seed;
         (settings.per_round, settings.instances) = (self.per_round.into(), self.instances.into());
         settings.threshold = self.similarity;

@@ -13,7 +13,7 @@ use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::model::Adapt;
 use crate::recipe::{Base, Recipe, Template};
-use crate::synth::{Endpoint, Generator, Http, Identity, Local, Style};
+use crate::synth::{Endpoint, Generator, Http, Identity, Local, PromptStyle};
 
 /// A model on this machine.
 #[derive(Debug, Args)]
@@ -60,14 +60,14 @@ pub(super) struct ServerArgs {
 
 /// How requests are put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Put {
+pub(super) enum StyleArg {
     Chat,
     Completion,
 }
 
-impl From<Put> for Style {
-    fn from(put: Put) -> Style {
-        if put == Put::Chat { Style::Chat } else { Style::Completion }
+impl From<StyleArg> for PromptStyle {
+    fn from(put: StyleArg) -> PromptStyle {
+        if put == StyleArg::Chat { PromptStyle::Chat } else { PromptStyle::Completion }
     }
 }
 
@@ -78,7 +78,7 @@ impl LocalArgs {
     /// What is wrong with the base or the adapter; what `work` returns.
     pub(super) fn with<T>(
         &self,
-        style: Option<Style>,
+        style: Option<PromptStyle>,
         quiet: bool,
         work: impl FnOnce(&mut dyn Generator) -> Result<T>,
     ) -> Result<T> {
@@ -91,7 +91,7 @@ impl LocalArgs {
         let adapter = dir.map(|dir| Adapter::load(dir, &opened.model)).transpose()?.map(|a| a.frozen());
         let own = Template::default();
         let renderer = Renderer::new(opened.tokenizer.clone(), recipe.as_ref().map_or(&own, |r| &r.template))?;
-        let style = style.unwrap_or_else(|| Style::own(&opened.tokenizer));
+        let style = style.unwrap_or_else(|| PromptStyle::own(&opened.tokenizer));
         let name = opened.resolved.id.clone().unwrap_or_else(|| base.model.clone());
         let identity = Identity::of_files(name, &opened.resolved.path, dir, style)?;
         let adapt: &dyn Adapt = adapter.as_ref().map_or(&(), |a| a);
@@ -104,7 +104,7 @@ impl ServerArgs {
     ///
     /// # Errors
     /// The variable of the key is not there; as [`Http::new`].
-    pub(super) fn http(&self, url: &str, style: Style) -> Result<Http> {
+    pub(super) fn http(&self, url: &str, style: PromptStyle) -> Result<Http> {
         let key = self.key_env.as_ref().map(|name| {
             std::env::var(name).map_err(|_| {
                 Error::usage(format!("--key-env {name}"), "there is no such environment variable", "set it to the server's key")

@@ -8,7 +8,7 @@ use minijinja::value::Value;
 use super::html;
 use super::phrases::{paths, place, reasons, shape, share};
 use super::plots::{Slice, bars, columns, rings};
-use crate::curate::{CopyOf, Distribution, File, Leak, Low, Place, Summary, VerbCount};
+use crate::curate::{CopyOf, CurationReport, Distribution, File, Leak, Low, RowPlace, VerbCount};
 use crate::error::Result;
 
 /// Rows named in a table.
@@ -23,9 +23,9 @@ const OBJECTS: usize = 4;
 ///
 /// # Errors
 /// As [`html::page`].
-pub(super) fn page(s: &Summary) -> Result<String> {
+pub(super) fn page(s: &CurationReport) -> Result<String> {
     let files = paths(s);
-    let at = |of: Place| place(&files, of);
+    let at = |of: RowPlace| place(&files, of);
     let file = |f: &File| [f.path.display().to_string(), f.rows.to_string(), shape(f)];
     let context = context! {
         rows => s.rows,
@@ -43,7 +43,7 @@ pub(super) fn page(s: &Summary) -> Result<String> {
     html::page(include_str!("report_page.html"), &context)
 }
 
-fn copies(s: &Summary, at: &dyn Fn(Place) -> String) -> Value {
+fn copies(s: &CurationReport, at: &dyn Fn(RowPlace) -> String) -> Value {
     let c = &s.copies;
     let bin = |similarity: f32| ((similarity * 20.0) as usize).min(20);
     let least = bin(c.threshold);
@@ -64,7 +64,7 @@ fn copies(s: &Summary, at: &dyn Fn(Place) -> String) -> Value {
     }
 }
 
-fn leaks(s: &Summary, at: &dyn Fn(Place) -> String) -> Value {
+fn leaks(s: &CurationReport, at: &dyn Fn(RowPlace) -> String) -> Value {
     let l = &s.leaks;
     let row = |l: &Leak| [share(l), at(l.row), place(&s.held_files, l.of)];
     context! {
@@ -76,7 +76,7 @@ fn leaks(s: &Summary, at: &dyn Fn(Place) -> String) -> Value {
     }
 }
 
-fn languages(s: &Summary) -> Value {
+fn languages(s: &CurationReport) -> Value {
     let mut list: Vec<(String, usize)> = s.languages.iter().map(|(l, n)| ((*l).to_string(), *n)).collect();
     list.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     list.truncate(30);
@@ -97,7 +97,7 @@ fn lengths(title: &str, d: &Distribution) -> Value {
     }
 }
 
-fn hints(s: &Summary, at: &dyn Fn(Place) -> String) -> Value {
+fn hints(s: &CurationReport, at: &dyn Fn(RowPlace) -> String) -> Value {
     let flaws: Vec<(String, usize)> = s.flaws.iter().map(|f| (f.kind.name().replace('_', " "), f.rows)).collect();
     let pii: Vec<(String, usize)> = s.pii.iter().map(|f| (f.kind.name().to_string(), f.rows)).collect();
     let named = s.flaws.iter().map(|f| (f.kind.name().replace('_', " "), &f.places));
@@ -113,7 +113,7 @@ fn hints(s: &Summary, at: &dyn Fn(Place) -> String) -> Value {
     }
 }
 
-fn spread(s: &Summary) -> Value {
+fn spread(s: &CurationReport) -> Value {
     let d = &s.spread;
     let orders = d.verbs.iter().filter(|v| !v.verb.ends_with('?')).take(VERBS);
     let slice =
@@ -134,7 +134,7 @@ fn spread(s: &Summary) -> Value {
     }
 }
 
-fn quality(s: &Summary, at: &dyn Fn(Place) -> String) -> Value {
+fn quality(s: &CurationReport, at: &dyn Fn(RowPlace) -> String) -> Value {
     let named = |(i, n): (usize, &usize)| (format!("{:.2}", i as f32 / 20.0), *n);
     let items: Vec<(String, usize)> = s.quality.histogram.iter().enumerate().map(named).collect();
     let row = |l: &Low| [format!("{:.2}", l.quality.score), at(l.row), reasons(l)];

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use crate::curate::{File, Leak, Low, Place, Summary};
+use crate::curate::{CurationReport, File, Leak, Low, RowPlace};
 
 /// A place as `file:line`.
-pub(super) fn place(files: &[PathBuf], place: Place) -> String {
+pub(super) fn place(files: &[PathBuf], place: RowPlace) -> String {
     let path = files.get(place.source as usize).map(|p| p.display().to_string()).unwrap_or_default();
     format!("{path}:{}", place.line)
 }
 
 /// The files of the rows, by number.
-pub(super) fn paths(s: &Summary) -> Vec<PathBuf> {
+pub(super) fn paths(s: &CurationReport) -> Vec<PathBuf> {
     s.files.iter().map(|f| f.path.clone()).collect()
 }
 

@@ -3,7 +3,7 @@
 //! Refuses to know how anything was found.
 
 use super::phrases::{paths, place, reasons, shape, share};
-use crate::curate::{Low, Place, Summary};
+use crate::curate::{CurationReport, Low, RowPlace};
 
 /// Rows named of each kind.
 const NAMED: usize = 5;
@@ -11,9 +11,9 @@ const NAMED: usize = 5;
 const FILES: usize = 12;
 
 /// The report for the terminal.
-pub(super) fn text(s: &Summary) -> String {
+pub(super) fn text(s: &CurationReport) -> String {
     let files = paths(s);
-    let at = |p: &Place| place(&files, *p);
+    let at = |p: &RowPlace| place(&files, *p);
     let mut out = String::new();
     for file in s.files.iter().take(FILES) {
         out += &format!("{}: {} rows, shape {}\n", file.path.display(), file.rows, shape(file));
@@ -44,7 +44,7 @@ pub(super) fn text(s: &Summary) -> String {
     out + &spread(s)
 }
 
-fn leaks(s: &Summary, at: &dyn Fn(&Place) -> String) -> String {
+fn leaks(s: &CurationReport, at: &dyn Fn(&RowPlace) -> String) -> String {
     let (found, ngram) = (&s.leaks.rows, s.leaks.ngram);
     let held = match s.leaks.held_rows {
         0 => return "leaks       no held-out rows to look for; name them with --against FILE\n".to_string(),
@@ -59,8 +59,8 @@ fn leaks(s: &Summary, at: &dyn Fn(&Place) -> String) -> String {
 
 fn findings<'a>(
     title: &str,
-    found: impl Iterator<Item = (&'static str, usize, &'a [Place])>,
-    at: &dyn Fn(&Place) -> String,
+    found: impl Iterator<Item = (&'static str, usize, &'a [RowPlace])>,
+    at: &dyn Fn(&RowPlace) -> String,
 ) -> String {
     let mut out = String::new();
     for (name, rows, places) in found.filter(|(_, rows, _)| *rows > 0) {
@@ -72,7 +72,7 @@ fn findings<'a>(
     if out.is_empty() { format!("{title:<12}none found\n") } else { out }
 }
 
-fn spread(s: &Summary) -> String {
+fn spread(s: &CurationReport) -> String {
     let d = &s.spread;
     let mut out = format!(
         "asked for   {} orders, {} questions, {} neither; {} pairs of verb and object, spread as {:.0} equal ones\n",
@@ -85,7 +85,7 @@ fn spread(s: &Summary) -> String {
     out + &format!("quality     mean {:.2} of 1; the lowest:\n", s.quality.mean) + &lowest(s)
 }
 
-fn lowest(s: &Summary) -> String {
+fn lowest(s: &CurationReport) -> String {
     let files = paths(s);
     let line = |low: &Low| format!("              {:.2}  {}  {}\n", low.quality.score, place(&files, low.row), reasons(low));
     s.quality.lowest.iter().take(NAMED).map(line).collect()

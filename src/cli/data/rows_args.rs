@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::base;
-use crate::curate::{Settings, files_of, is_recipe};
+use crate::curate::{ScanSettings, files_of, is_recipe};
 use crate::error::Result;
 use crate::recipe::{Malformed, Source};
 
@@ -51,8 +51,8 @@ impl RowsArgs {
     ///
     /// # Errors
     /// What is wrong with the recipe; no rows are where they were named.
-    pub(super) fn settings(&self) -> Result<Settings> {
-        let (mut settings, against) = (Settings { ngram: self.ngram.into(), ..Settings::default() }, &self.against);
+    pub(super) fn settings(&self) -> Result<ScanSettings> {
+        let (mut settings, against) = (ScanSettings { ngram: self.ngram.into(), ..ScanSettings::default() }, &self.against);
         match self.what.as_slice() {
             [one] if is_recipe(one) => {
                 let recipe = base::recipe(one, &[])?;

@@ -6,12 +6,12 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::draw_args::DrawArgs;
-use super::generator_args::{LocalArgs, Put, ServerArgs};
-use super::making::Making;
+use super::generator_args::{LocalArgs, ServerArgs, StyleArg};
+use super::synthesis_progress::Making;
 use super::synthesized::told;
 use crate::cli::{print, stop};
 use crate::error::{Error, Result};
-use crate::synth::{Ended, Goal, Seeds, Style, Variant};
+use crate::synth::{Ended, Goal, PromptStyle, Seeds, Variant};
 
 /// Write instruction data with a model: Self-Instruct's loop, or Alpaca's one call for whole tasks.
 ///
@@ -37,7 +37,7 @@ pub(super) struct SynthesizeArgs {
     server: ServerArgs,
     /// Put requests as messages, or as texts to be continued (default: chat; completion for a base without chat template)
     #[arg(long, value_name = "chat|completion", value_enum)]
-    style: Option<Put>,
+    style: Option<StyleArg>,
     #[command(flatten)]
     draw: DrawArgs,
     /// Print one JSON line at the end
@@ -62,9 +62,10 @@ pub(super) fn run(args: &SynthesizeArgs) -> Result<()> {
     settings.check(goal)?;
     let seeds = Seeds::read(&args.seeds)?;
     stop::listen();
-    let (making, style) = (Making { out: &args.out, settings: &settings, goal, seeds: &seeds }, args.style.map(Style::from));
+    let (making, style) =
+        (Making { out: &args.out, settings: &settings, goal, seeds: &seeds }, args.style.map(PromptStyle::from));
     let summary = match &args.server.endpoint {
-        Some(url) => making.by(&mut args.server.http(url, style.unwrap_or(Style::Chat))?)?,
+        Some(url) => making.by(&mut args.server.http(url, style.unwrap_or(PromptStyle::Chat))?)?,
         None => args.local.with(style, args.json, |generator| making.by(generator))?,
     };
     if args.json {

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use crate::synth::Summary;
+use crate::synth::SynthesisSummary;
 
 /// What is said at the end; `out` is the folder of the rows.
-pub(super) fn told(summary: &Summary, out: &Path) -> String {
+pub(super) fn told(summary: &SynthesisSummary, out: &Path) -> String {
     let share = |part: usize, whole: usize| if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 };
     let mut text = format!(
         "{} rows in {}\n{} replies in {} rounds\n{} of {} instructions kept ({:.1} %), {} of them classification\n\

@@ -5,14 +5,14 @@ use serde_json::json;
 use super::*;
 
 #[derive(clap::Parser)]
-struct Line {
+struct CommandLine {
     #[command(flatten)]
     args: RecipeArgs,
 }
 
 fn said(words: &[&str]) -> Result<String> {
     use clap::Parser;
-    text(&Line::try_parse_from([&["recipe"], words].concat()).unwrap().args)
+    text(&CommandLine::try_parse_from([&["recipe"], words].concat()).unwrap().args)
 }
 
 /// A folder with a good and a bad recipe, and the paths of the three.

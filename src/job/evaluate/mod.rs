@@ -6,13 +6,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::listen::{JobEvent, Listener, tell};
-use super::open::{self, Opened};
+use super::events::{JobEvent, Listener, tell};
+use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::artifact::card;
 use crate::data::{self, Loaded, Renderer};
 use crate::error::Result;
-use crate::eval::{self, Comparison, Measure, Metric, Rows};
+use crate::eval::{self, Comparison, EvalRows, Measure, Metric};
 use crate::model::Adapt;
 use crate::recipe::{EvalSet, Recipe};
 
@@ -40,7 +40,7 @@ pub struct SideBySide {
 ///
 /// # Errors
 /// Whatever is wrong with their files, or when the model does not know a token.
-pub(super) fn sets(recipe: &Recipe, opened: &Opened, renderer: &Renderer) -> Result<Vec<NamedSet>> {
+pub(super) fn sets(recipe: &Recipe, opened: &OpenedBase, renderer: &Renderer) -> Result<Vec<NamedSet>> {
     let load = |set: &EvalSet| {
         let loaded = data::load_set(&set.rows, &recipe.data, renderer, recipe.train.max_length, recipe.train.seed)?;
         opened.covers(&loaded)?;
@@ -52,7 +52,7 @@ pub(super) fn sets(recipe: &Recipe, opened: &Opened, renderer: &Renderer) -> Res
 /// What [`evaluate`] returns.
 pub struct Evaluated {
     pub evaluation: Evaluation,
-    pub opened: Opened,
+    pub opened: OpenedBase,
     pub loaded: Loaded,
 }
 
@@ -87,7 +87,7 @@ pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) ->
 /// As the model's forward pass, and when the listener ends the job.
 pub(super) fn measure(
     recipe: &Recipe,
-    opened: &Opened,
+    opened: &OpenedBase,
     renderer: &Renderer,
     (loaded, sets): (&Loaded, &[NamedSet]),
     adapter: &Adapter,
@@ -95,7 +95,7 @@ pub(super) fn measure(
 ) -> Result<Evaluation> {
     let stop = renderer.stop_ids();
     let mut side_by_side = |name: &str, loaded: &Loaded, limit: Option<usize>| -> Result<SideBySide> {
-        let rows = Rows {
+        let rows = EvalRows {
             examples: &loaded.heldout,
             prompts: &loaded.heldout_prompts,
             tokenizer: &opened.tokenizer,
@@ -116,7 +116,7 @@ pub(super) fn measure(
 }
 
 /// One measure, told of as `who`.
-fn one(who: &str, opened: &Opened, rows: &Rows, adapt: &dyn Adapt, listener: &mut Listener<'_>) -> Result<Measure> {
+fn one(who: &str, opened: &OpenedBase, rows: &EvalRows, adapt: &dyn Adapt, listener: &mut Listener<'_>) -> Result<Measure> {
     let mut progress = |what: &str, done, all| tell(listener, JobEvent::Evaluating { who, what, done, all });
     let measure = eval::measure(&opened.model, adapt, rows, &mut progress)?;
     // All the answers are there: a stop is heard with the next of them.
@@ -149,7 +149,7 @@ impl Evaluation {
     ///
     /// # Errors
     /// When a prompt cannot be decoded.
-    pub fn samples(&self, n: usize, opened: &Opened, loaded: &Loaded) -> Result<Vec<card::Sample>> {
+    pub fn samples(&self, n: usize, opened: &OpenedBase, loaded: &Loaded) -> Result<Vec<card::Sample>> {
         let (base, adapter) = (&self.heldout.base.answers, &self.heldout.adapter.answers);
         let shown = n.min(base.len());
         let spread = (0..shown).map(|i| i * base.len() / shown);
@@ -209,8 +209,8 @@ fn key(metric: Metric) -> String {
     json!(metric).as_str().unwrap_or_default().to_string()
 }
 
-impl From<&Measure> for card::Result {
-    fn from(m: &Measure) -> card::Result {
-        card::Result { loss: m.loss, perplexity: m.perplexity, exact_match: m.exact_match, rouge_l: m.rouge_l }
+impl From<&Measure> for card::CardResult {
+    fn from(m: &Measure) -> card::CardResult {
+        card::CardResult { loss: m.loss, perplexity: m.perplexity, exact_match: m.exact_match, rouge_l: m.rouge_l }
     }
 }

@@ -10,51 +10,51 @@ use crate::kernels::weight::RowOrder;
 
 /// A metadata value as it is written: type number and bytes.
 #[derive(Clone)]
-struct Raw(u32, Vec<u8>);
+struct RawValue(u32, Vec<u8>);
 
 fn text_bytes(s: &str) -> Vec<u8> {
     [&(s.len() as u64).to_le_bytes()[..], s.as_bytes()].concat()
 }
 
-fn text(s: &str) -> Raw {
-    Raw(8, text_bytes(s))
+fn text(s: &str) -> RawValue {
+    RawValue(8, text_bytes(s))
 }
 
-fn number(n: u32) -> Raw {
-    Raw(4, n.to_le_bytes().to_vec())
+fn number(n: u32) -> RawValue {
+    RawValue(4, n.to_le_bytes().to_vec())
 }
 
-fn float(x: f32) -> Raw {
-    Raw(6, x.to_le_bytes().to_vec())
+fn float(x: f32) -> RawValue {
+    RawValue(6, x.to_le_bytes().to_vec())
 }
 
-fn list(kind: u32, items: &[Vec<u8>]) -> Raw {
-    Raw(9, [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat())
+fn list(kind: u32, items: &[Vec<u8>]) -> RawValue {
+    RawValue(9, [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat())
 }
 
-fn texts(items: &[&str]) -> Raw {
+fn texts(items: &[&str]) -> RawValue {
     list(8, &items.iter().map(|s| text_bytes(s)).collect::<Vec<_>>())
 }
 
-fn kinds(items: &[i32]) -> Raw {
+fn kinds(items: &[i32]) -> RawValue {
     list(5, &items.iter().map(|k| k.to_le_bytes().to_vec()).collect::<Vec<_>>())
 }
 
 /// A GGUF file to be written.
 #[derive(Clone)]
-struct Draft {
+struct GgufDraft {
     magic: [u8; 4],
     version: u32,
-    keys: Vec<(String, Raw)>,
+    keys: Vec<(String, RawValue)>,
     /// Name, dimensions (innermost first), type number, offset.
     tensors: Vec<(String, Vec<u64>, u32, u64)>,
     data: usize,
 }
 
-impl Draft {
+impl GgufDraft {
     /// One layer of llama with 4 dimensions, two heads of two, a vocabulary of 6.
     fn llama() -> Self {
-        let mut keys: Vec<(String, Raw)> = Vec::new();
+        let mut keys: Vec<(String, RawValue)> = Vec::new();
         for (key, n) in [
             ("block_count", 1),
             ("context_length", 16),
@@ -81,7 +81,7 @@ impl Draft {
         Self { magic: *b"GGUF", version: 3, keys, tensors, data: 192 }
     }
 
-    fn set(mut self, key: &str, value: Raw) -> Self {
+    fn set(mut self, key: &str, value: RawValue) -> Self {
         self.keys.retain(|(k, _)| k != key);
         self.keys.push((key.into(), value));
         self
@@ -107,7 +107,7 @@ impl Draft {
         let mut out = [&self.magic[..], &self.version.to_le_bytes()].concat();
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.keys.len() as u64).to_le_bytes());
-        for (key, Raw(kind, value)) in &self.keys {
+        for (key, RawValue(kind, value)) in &self.keys {
             out.extend([&text_bytes(key)[..], &kind.to_le_bytes(), value].concat());
         }
         for (name, dims, kind, offset) in &self.tensors {
@@ -146,14 +146,14 @@ fn refused(bytes: &[u8], words: &[&str]) {
     check(Checkpoint::open(&path).map(|c| format!("{:?}", c.config)), words);
 }
 
-fn text_refused(draft: &Draft, words: &[&str]) {
+fn text_refused(draft: &GgufDraft, words: &[&str]) {
     let (_dir, path) = draft.write();
     check(GgufText::open(&path).map(|t| format!("{:?}", t.bos)), words);
 }
 
 #[test]
 fn the_small_file_is_a_model() {
-    let (_dir, path) = Draft::llama().write();
+    let (_dir, path) = GgufDraft::llama().write();
     let mut checkpoint = Checkpoint::open(&path).unwrap();
     assert_eq!((&checkpoint.config["head_dim"], &checkpoint.config["vocab_size"]), (&2.into(), &6.into()));
     let q = checkpoint.take("model.layers.0.self_attn.q_proj.weight").unwrap();
@@ -161,7 +161,7 @@ fn the_small_file_is_a_model() {
     assert_eq!(checkpoint.take("model.layers.0.self_attn.k_proj.weight").unwrap().order, RowOrder::Interleaved { heads: 1 });
     let text = GgufText::open(&path).unwrap();
     assert_eq!(text.tokenizer.encode("<s>abcab", false).unwrap().get_ids(), [0, 5, 4]);
-    let qwen = Draft::llama().set("general.architecture", self::text("qwen2"));
+    let qwen = GgufDraft::llama().set("general.architecture", self::text("qwen2"));
     let mut qwen = qwen;
     for (key, _) in &mut qwen.keys {
         *key = key.replace("llama.", "qwen2.");
@@ -172,7 +172,7 @@ fn the_small_file_is_a_model() {
 
 #[test]
 fn a_bias_of_q_is_permuted_like_its_rows() {
-    let mut draft = Draft::llama();
+    let mut draft = GgufDraft::llama();
     draft.tensors.push(("blk.0.attn_q.bias".into(), vec![4], 0, 192));
     draft.data = 208;
     let (_dir, path) = draft.write();
@@ -189,8 +189,8 @@ fn a_bias_of_q_is_permuted_like_its_rows() {
 
 #[test]
 fn headers_that_lie_are_refused() {
-    let good = Draft::llama();
-    let with = |f: &dyn Fn(&mut Draft)| {
+    let good = GgufDraft::llama();
+    let with = |f: &dyn Fn(&mut GgufDraft)| {
         let mut draft = good.clone();
         f(&mut draft);
         draft.bytes()
@@ -208,12 +208,12 @@ fn headers_that_lie_are_refused() {
         (patched(8, &u64::MAX.to_le_bytes()), &["number of tensors"]),
         (patched(16, &u64::MAX.to_le_bytes()), &["number of metadata keys"]),
         (patched(24, &u64::MAX.to_le_bytes()), &["length of a metadata key"]),
-        (with(&|d| d.keys.push(("x".into(), Raw(13, vec![])))), &["`x`", "value type 13"]),
-        (with(&|d| d.keys.push(("x".into(), Raw(7, vec![2])))), &["`x`", "truth value"]),
-        (with(&|d| d.keys.push(("x".into(), Raw(8, vec![0xff; 8])))), &["length of key `x`"]),
-        (with(&|d| d.keys.push(("x".into(), Raw(8, [&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat())))), &["`x`", "UTF-8"]),
+        (with(&|d| d.keys.push(("x".into(), RawValue(13, vec![])))), &["`x`", "value type 13"]),
+        (with(&|d| d.keys.push(("x".into(), RawValue(7, vec![2])))), &["`x`", "truth value"]),
+        (with(&|d| d.keys.push(("x".into(), RawValue(8, vec![0xff; 8])))), &["length of key `x`"]),
+        (with(&|d| d.keys.push(("x".into(), RawValue(8, [&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat())))), &["`x`", "UTF-8"]),
         (with(&|d| d.keys.push(("x".into(), list(9, &[])))), &["`x`", "arrays of arrays"]),
-        (with(&|d| d.keys.push(("x".into(), Raw(9, [&0u32.to_le_bytes()[..], &[0xff; 8]].concat())))), &["elements of `x`"]),
+        (with(&|d| d.keys.push(("x".into(), RawValue(9, [&0u32.to_le_bytes()[..], &[0xff; 8]].concat())))), &["elements of `x`"]),
         (with(&|d| d.keys.push(d.keys[0].clone())), &["twice"]),
         (with(&|d| d.tensors.push(d.tensors[0].clone())), &["`token_embd.weight`", "twice"]),
         (good.clone().set("general.alignment", number(0)).bytes(), &["general.alignment", "power of two"]),
@@ -238,8 +238,8 @@ fn headers_that_lie_are_refused() {
 
 #[test]
 fn metadata_that_is_no_model_is_refused() {
-    let good = Draft::llama();
-    let cases: Vec<(Draft, &[&str])> = vec![
+    let good = GgufDraft::llama();
+    let cases: Vec<(GgufDraft, &[&str])> = vec![
         (good.clone().without("general.architecture"), &["general.architecture", "not there"]),
         (good.clone().set("general.architecture", text("mamba")), &["`mamba`", "not supported"]),
         (good.clone().set("split.count", number(2)), &["split", "--merge"]),
@@ -263,9 +263,9 @@ fn metadata_that_is_no_model_is_refused() {
 
 #[test]
 fn vocabularies_that_are_wrong_are_refused() {
-    let good = Draft::llama();
-    let key = |name: &str, value: Raw| good.clone().set(&format!("tokenizer.ggml.{name}"), value);
-    let cases: Vec<(Draft, &[&str])> = vec![
+    let good = GgufDraft::llama();
+    let key = |name: &str, value: RawValue| good.clone().set(&format!("tokenizer.ggml.{name}"), value);
+    let cases: Vec<(GgufDraft, &[&str])> = vec![
         (good.clone().without("tokenizer.ggml.tokens"), &["ggml.tokens", "not there"]),
         (key("tokens", kinds(&[1])), &["ggml.tokens", "not text"]),
         (key("tokens", texts(&["a", "b", "a"])), &["tokens 0 and 2"]),
@@ -285,7 +285,7 @@ fn vocabularies_that_are_wrong_are_refused() {
 
 #[test]
 fn every_truncation_is_refused() {
-    let whole = Draft::llama().bytes();
+    let whole = GgufDraft::llama().bytes();
     for end in (0..whole.len()).step_by(64) {
         refused(&whole[..end], &["m.gguf"]);
     }
@@ -293,7 +293,7 @@ fn every_truncation_is_refused() {
 
 #[test]
 fn no_single_wrong_byte_panics() {
-    let whole = Draft::llama().bytes();
+    let whole = GgufDraft::llama().bytes();
     for at in 0..whole.len() - 192 {
         let mut bytes = whole.clone();
         bytes[at] ^= if at % 3 == 0 { 0x01 } else { 0xff };
@@ -304,7 +304,8 @@ fn no_single_wrong_byte_panics() {
 
 /// The draft with eight pairs a head and these frequency divisors, opened.
 fn with_divisors(divisors: [f32; 8]) -> Result<serde_json::Value> {
-    let mut draft = Draft::llama().set("llama.attention.key_length", number(16)).set("llama.rope.dimension_count", number(16));
+    let mut draft =
+        GgufDraft::llama().set("llama.attention.key_length", number(16)).set("llama.rope.dimension_count", number(16));
     draft = draft.set("llama.rope.freq_base", float(500.0));
     draft.tensors.push(("rope_freqs.weight".into(), vec![8], 0, 192));
     draft.data = 224;

@@ -26,7 +26,7 @@ pub(super) fn open(root: &Path) -> Result<(Value, BTreeMap<String, Stored>)> {
     let config = read_config(root)?;
     let gpt2 = model_type(&config) == "gpt2";
     let ignore = |name: &str| is_derived(name, gpt2);
-    let mut tensors = Tensors { root, gpt2, by_name: BTreeMap::new() };
+    let mut tensors = CollectedTensors { root, gpt2, by_name: BTreeMap::new() };
     if exists(root, SINGLE) {
         tensors.add(safetensors::read(&inside(root, SINGLE)?, ignore)?)?;
     } else if exists(root, INDEX) {
@@ -48,13 +48,13 @@ pub(super) fn open(root: &Path) -> Result<(Value, BTreeMap<String, Stored>)> {
 }
 
 /// Tensors collected over all files.
-struct Tensors<'a> {
+struct CollectedTensors<'a> {
     root: &'a Path,
     gpt2: bool,
     by_name: BTreeMap<String, Stored>,
 }
 
-impl Tensors<'_> {
+impl CollectedTensors<'_> {
     fn add(&mut self, found: Vec<Stored>) -> Result<()> {
         for mut tensor in found {
             tensor.name = full_name(&tensor.name, self.gpt2);

@@ -25,20 +25,20 @@ const REFETCH: &str = "the file is damaged or not finished; fetch it again";
 #[derive(Debug)]
 pub(super) struct Gguf {
     pub(super) path: PathBuf,
-    pub(super) metadata: BTreeMap<String, Value>,
+    pub(super) metadata: BTreeMap<String, MetadataValue>,
     pub(super) tensors: Vec<Tensor>,
 }
 
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum MetadataValue {
     Unsigned(u64),
     Signed(i64),
     F32(f32),
     F64(f64),
     Bool(bool),
     Text(String),
-    Array(Vec<Value>),
+    Array(Vec<MetadataValue>),
 }
 
 /// A tensor with its data, checked to lie inside the file.
@@ -52,7 +52,7 @@ pub(super) struct Tensor {
 }
 
 /// A tensor as the header describes it.
-struct Described {
+struct TensorInfo {
     name: String,
     shape: Vec<usize>,
     dtype: WeightType,
@@ -88,18 +88,18 @@ impl Gguf {
     }
 }
 
-impl Value {
+impl MetadataValue {
     pub(super) fn text(&self) -> Option<&str> {
         match self {
-            Value::Text(s) => Some(s),
+            MetadataValue::Text(s) => Some(s),
             _ => None,
         }
     }
 
     pub(super) fn count(&self) -> Option<u64> {
         match self {
-            Value::Unsigned(n) => Some(*n),
-            Value::Signed(n) => u64::try_from(*n).ok(),
+            MetadataValue::Unsigned(n) => Some(*n),
+            MetadataValue::Signed(n) => u64::try_from(*n).ok(),
             _ => None,
         }
     }
@@ -107,24 +107,24 @@ impl Value {
     /// The number as it was meant: an f32 is read as the shortest decimal it stands for (1e-5, not 9.99999974e-6).
     pub(super) fn number(&self) -> Option<f64> {
         match self {
-            Value::F32(x) => x.to_string().parse().ok(),
-            Value::F64(x) => Some(*x),
-            Value::Unsigned(n) => Some(*n as f64),
-            Value::Signed(n) => Some(*n as f64),
+            MetadataValue::F32(x) => x.to_string().parse().ok(),
+            MetadataValue::F64(x) => Some(*x),
+            MetadataValue::Unsigned(n) => Some(*n as f64),
+            MetadataValue::Signed(n) => Some(*n as f64),
             _ => None,
         }
     }
 
     pub(super) fn flag(&self) -> Option<bool> {
         match self {
-            Value::Bool(b) => Some(*b),
+            MetadataValue::Bool(b) => Some(*b),
             _ => None,
         }
     }
 
-    pub(super) fn array(&self) -> Option<&[Value]> {
+    pub(super) fn array(&self) -> Option<&[MetadataValue]> {
         match self {
-            Value::Array(a) => Some(a),
+            MetadataValue::Array(a) => Some(a),
             _ => None,
         }
     }
@@ -193,7 +193,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn metadata(&mut self, keys: u64) -> Result<BTreeMap<String, Value>> {
+    fn metadata(&mut self, keys: u64) -> Result<BTreeMap<String, MetadataValue>> {
         let mut metadata = BTreeMap::new();
         for _ in 0..keys {
             let key = self.string("a metadata key", MAX_NAME)?;
@@ -207,33 +207,33 @@ impl<'a> Cursor<'a> {
         Ok(metadata)
     }
 
-    fn value(&mut self, key: &str, kind: u32) -> Result<Value> {
+    fn value(&mut self, key: &str, kind: u32) -> Result<MetadataValue> {
         if kind == 9 { self.array(key) } else { self.scalar(key, kind) }
     }
 
-    fn scalar(&mut self, key: &str, kind: u32) -> Result<Value> {
+    fn scalar(&mut self, key: &str, kind: u32) -> Result<MetadataValue> {
         Ok(match kind {
-            0 => Value::Unsigned(u64::from(self.bytes::<1>()?[0])),
-            1 => Value::Signed(i64::from(i8::from_le_bytes(self.bytes()?))),
-            2 => Value::Unsigned(u64::from(u16::from_le_bytes(self.bytes()?))),
-            3 => Value::Signed(i64::from(i16::from_le_bytes(self.bytes()?))),
-            4 => Value::Unsigned(u64::from(self.u32()?)),
-            5 => Value::Signed(i64::from(i32::from_le_bytes(self.bytes()?))),
-            6 => Value::F32(f32::from_le_bytes(self.bytes()?)),
+            0 => MetadataValue::Unsigned(u64::from(self.bytes::<1>()?[0])),
+            1 => MetadataValue::Signed(i64::from(i8::from_le_bytes(self.bytes()?))),
+            2 => MetadataValue::Unsigned(u64::from(u16::from_le_bytes(self.bytes()?))),
+            3 => MetadataValue::Signed(i64::from(i16::from_le_bytes(self.bytes()?))),
+            4 => MetadataValue::Unsigned(u64::from(self.u32()?)),
+            5 => MetadataValue::Signed(i64::from(i32::from_le_bytes(self.bytes()?))),
+            6 => MetadataValue::F32(f32::from_le_bytes(self.bytes()?)),
             7 => match self.bytes::<1>()?[0] {
-                0 => Value::Bool(false),
-                1 => Value::Bool(true),
+                0 => MetadataValue::Bool(false),
+                1 => MetadataValue::Bool(true),
                 b => return Err(wrong(self.path, format!("key `{key}`"), format!("{b} is not a truth value"))),
             },
-            8 => Value::Text(self.string(&format!("key `{key}`"), MAX_STRING)?),
-            10 => Value::Unsigned(self.u64()?),
-            11 => Value::Signed(i64::from_le_bytes(self.bytes()?)),
-            12 => Value::F64(f64::from_le_bytes(self.bytes()?)),
+            8 => MetadataValue::Text(self.string(&format!("key `{key}`"), MAX_STRING)?),
+            10 => MetadataValue::Unsigned(self.u64()?),
+            11 => MetadataValue::Signed(i64::from_le_bytes(self.bytes()?)),
+            12 => MetadataValue::F64(f64::from_le_bytes(self.bytes()?)),
             _ => return Err(wrong(self.path, format!("key `{key}`"), format!("value type {kind} is not known"))),
         })
     }
 
-    fn array(&mut self, key: &str) -> Result<Value> {
+    fn array(&mut self, key: &str) -> Result<MetadataValue> {
         let kind = self.u32()?;
         if kind == 9 {
             return Err(wrong(self.path, format!("key `{key}`"), "arrays of arrays are not supported"));
@@ -247,10 +247,10 @@ impl<'a> Cursor<'a> {
                 format!("all arrays together have more than {MAX_ELEMENTS} elements"),
             ));
         }
-        (0..count).map(|_| self.scalar(key, kind)).collect::<Result<_>>().map(Value::Array)
+        (0..count).map(|_| self.scalar(key, kind)).collect::<Result<_>>().map(MetadataValue::Array)
     }
 
-    fn describe(&mut self, index: u64) -> Result<Described> {
+    fn describe(&mut self, index: u64) -> Result<TensorInfo> {
         let name = self.string(&format!("the name of tensor {index}"), MAX_NAME)?;
         let fail = |why: String| wrong(self.path, of_tensor(&name), why);
         let dims = self.u32()?;
@@ -279,12 +279,12 @@ impl<'a> Cursor<'a> {
         }
         let size = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).and_then(|n| dtype.bytes(n));
         let size = size.ok_or_else(|| fail(format!("the shape {shape:?} is too large")))?;
-        Ok(Described { name, shape, dtype, offset, size })
+        Ok(TensorInfo { name, shape, dtype, offset, size })
     }
 }
 
 /// Slices the data of every tensor: aligned, inside the file, no two overlapping.
-fn place(path: &Path, map: &Mapped, start: usize, alignment: usize, described: Vec<Described>) -> Result<Vec<Tensor>> {
+fn place(path: &Path, map: &Mapped, start: usize, alignment: usize, described: Vec<TensorInfo>) -> Result<Vec<Tensor>> {
     let mut spans: Vec<(u64, usize)> = Vec::new();
     let mut tensors = Vec::new();
     for t in described {
@@ -312,7 +312,7 @@ fn place(path: &Path, map: &Mapped, start: usize, alignment: usize, described: V
     }
 }
 
-fn alignment(path: &Path, metadata: &BTreeMap<String, Value>) -> Result<usize> {
+fn alignment(path: &Path, metadata: &BTreeMap<String, MetadataValue>) -> Result<usize> {
     let Some(value) = metadata.get("general.alignment") else { return Ok(32) };
     match value.count() {
         Some(n) if n.is_power_of_two() && n <= MAX_ALIGNMENT => Ok(n as usize),

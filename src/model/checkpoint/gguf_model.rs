@@ -9,8 +9,8 @@ use std::path::Path;
 use serde_json::{Map, Value as Json, json};
 
 use super::Stored;
-use super::gguf::{Gguf, Tensor, Value};
-use super::rope_factors::{Factors, explain};
+use super::gguf::{Gguf, MetadataValue, Tensor};
+use super::rope_scaling::{Factors, explain};
 use crate::error::{Error, Result};
 use crate::kernels::weight::{RowOrder, decode};
 
@@ -58,10 +58,10 @@ struct Metadata<'a> {
 
 impl<'a> Metadata<'a> {
     fn new(gguf: &'a Gguf) -> Result<Self> {
-        let arch = gguf.metadata.get("general.architecture").and_then(Value::text);
+        let arch = gguf.metadata.get("general.architecture").and_then(MetadataValue::text);
         let arch = arch
             .ok_or_else(|| Error::model(&gguf.path, "key `general.architecture`", "it is not there", "fetch the model again"))?;
-        if gguf.metadata.get("split.count").and_then(Value::count).is_some_and(|n| n > 1) {
+        if gguf.metadata.get("split.count").and_then(MetadataValue::count).is_some_and(|n| n > 1) {
             let help = "join the parts: `llama-gguf-split --merge FIRST-PART OUT.gguf`";
             return Err(Error::model(&gguf.path, "key `split.count`", "the model is split over several files", help));
         }
@@ -72,7 +72,7 @@ impl<'a> Metadata<'a> {
         Ok(Self { gguf, arch })
     }
 
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    fn get(&self, key: &str) -> Option<&'a MetadataValue> {
         self.gguf.metadata.get(&format!("{}.{key}", self.arch))
     }
 
@@ -128,7 +128,7 @@ impl<'a> Metadata<'a> {
 
     /// The config but for rope and special tokens.
     fn config(&self) -> Result<Map<String, Json>> {
-        if self.get("expert_count").and_then(Value::count).is_some_and(|n| n > 0) {
+        if self.get("expert_count").and_then(MetadataValue::count).is_some_and(|n| n > 0) {
             return Err(Error::model(
                 &self.gguf.path,
                 format!("key `{}.expert_count`", self.arch),
@@ -173,7 +173,11 @@ impl<'a> Metadata<'a> {
     }
 
     fn token_id(&self, key: &str) -> Option<u64> {
-        self.gguf.metadata.get(&format!("tokenizer.ggml.{key}")).and_then(Value::count).filter(|n| *n < u64::from(u32::MAX))
+        self.gguf
+            .metadata
+            .get(&format!("tokenizer.ggml.{key}"))
+            .and_then(MetadataValue::count)
+            .filter(|n| *n < u64::from(u32::MAX))
     }
 
     /// `rope_theta` and `rope_scaling`.
@@ -217,7 +221,7 @@ impl<'a> Metadata<'a> {
 
     /// The scaling that the metadata names, passed on in Hugging Face's spelling.
     fn named_scaling(&self) -> Result<Json> {
-        let kind = self.get("rope.scaling.type").and_then(Value::text).unwrap_or("none");
+        let kind = self.get("rope.scaling.type").and_then(MetadataValue::text).unwrap_or("none");
         if kind == "none" {
             return Ok(Json::Null);
         }

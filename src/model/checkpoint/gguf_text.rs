@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::gguf::{Gguf, Value};
+use super::gguf::{Gguf, MetadataValue};
 use super::vocabulary::{Kind, Vocabulary};
 use crate::error::{Error, Result};
 
@@ -45,15 +45,15 @@ impl GgufText {
     pub fn open(path: &Path) -> Result<Self> {
         let gguf = Gguf::open(path)?;
         let vocabulary = Vocabulary::read(&gguf)?;
-        let kind = vocabulary.get("model").and_then(Value::text).unwrap_or_default();
-        let pre = vocabulary.get("pre").and_then(Value::text).unwrap_or("default");
+        let kind = vocabulary.get("model").and_then(MetadataValue::text).unwrap_or_default();
+        let pre = vocabulary.get("pre").and_then(MetadataValue::text).unwrap_or("default");
         let ((mut description, model), default_bos) = match kind {
             "gpt2" => (byte_level(&vocabulary, pre)?, pre == "llama-bpe"),
             "llama" => (sentence_piece(&vocabulary)?, true),
             other => return Err(unsupported(path, "model", other, "gpt2 (byte-level BPE) and llama (SentencePiece BPE)")),
         };
         let bos = vocabulary.special("bos_token_id")?;
-        let add_bos = vocabulary.get("add_bos_token").and_then(Value::flag).unwrap_or(default_bos) && bos.is_some();
+        let add_bos = vocabulary.get("add_bos_token").and_then(MetadataValue::flag).unwrap_or(default_bos) && bos.is_some();
         description["post_processor"] =
             bos.as_deref().filter(|_| add_bos).map_or(Json::Null, |bos| prepend(bos, vocabulary.ids[bos]));
         Ok(Self {
@@ -63,13 +63,13 @@ impl GgufText {
             pad: vocabulary.special("padding_token_id")?,
             unk: vocabulary.special("unknown_token_id")?,
             add_bos,
-            chat_template: gguf.metadata.get("tokenizer.chat_template").and_then(Value::text).map(str::to_string),
+            chat_template: gguf.metadata.get("tokenizer.chat_template").and_then(MetadataValue::text).map(str::to_string),
         })
     }
 }
 
 /// A tokenizer without its vocabulary, and the model that holds that.
-type Described = (Json, tokenizers::Result<BPE>);
+type BareTokenizer = (Json, tokenizers::Result<BPE>);
 
 fn unsupported(path: &Path, key: &str, value: &str, known: &str) -> Error {
     let help = format!("{known} are; use the Hugging Face directory of this model");
@@ -90,7 +90,7 @@ fn build(path: &Path, description: &Json, model: tokenizers::Result<BPE>, added:
 }
 
 /// Byte-level BPE (GPT-2 and its descendants).
-fn byte_level(vocabulary: &Vocabulary, pre: &str) -> Result<Described> {
+fn byte_level(vocabulary: &Vocabulary, pre: &str) -> Result<BareTokenizer> {
     let merges = vocabulary.merges()?;
     let (normalizer, pre_tokenizer) = match pre {
         "default" | "gpt-2" => (Json::Null, bytes(true)),
@@ -104,10 +104,10 @@ fn byte_level(vocabulary: &Vocabulary, pre: &str) -> Result<Described> {
 }
 
 /// SentencePiece BPE with byte fallback (Llama 2 and its descendants).
-fn sentence_piece(vocabulary: &Vocabulary) -> Result<Described> {
+fn sentence_piece(vocabulary: &Vocabulary) -> Result<BareTokenizer> {
     let scores = vocabulary.scores()?;
     let merges = merges_by_score(vocabulary, &scores);
-    let prefix = vocabulary.get("add_space_prefix").and_then(Value::flag).unwrap_or(true);
+    let prefix = vocabulary.get("add_space_prefix").and_then(MetadataValue::flag).unwrap_or(true);
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let normalizer =
         if prefix { sequence("normalizers", [json!({"type": "Prepend", "prepend": SPACE}), spaces]) } else { spaces };

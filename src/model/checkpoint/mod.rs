@@ -6,7 +6,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `safetensors`, `gguf`, `rope_factors` | the two containers; llama.cpp's rope divisors |
+//! | 0 | `safetensors`, `gguf`, `rope_scaling` | the two containers; llama.cpp's rope divisors |
 //! | 1 | `directory`, `gguf_model`, `vocabulary` | a Hugging Face directory; a GGUF model in its terms; GGUF's pieces, checked |
 //! | 2 | `gguf_text` | GGUF's tokenizer |
 
@@ -14,7 +14,7 @@ mod directory;
 mod safetensors;
 mod gguf;
 mod gguf_model;
-mod rope_factors;
+mod rope_scaling;
 mod gguf_text;
 mod vocabulary;
 #[cfg(test)]

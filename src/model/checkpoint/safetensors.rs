@@ -21,14 +21,14 @@ const REFETCH: &str = "the file is damaged or not a safetensors file; fetch it a
 
 /// One entry of the header.
 #[derive(Deserialize)]
-struct Entry {
+struct TensorEntry {
     dtype: String,
     shape: Vec<usize>,
     data_offsets: (usize, usize),
 }
 
 /// The entries in file order, with duplicates still visible.
-struct Header(Vec<(String, Entry)>);
+struct Header(Vec<(String, TensorEntry)>);
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
@@ -55,7 +55,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
             if entries.len() == MAX_TENSORS {
                 return Err(serde::de::Error::custom(format!("more than {MAX_TENSORS} tensors")));
             }
-            entries.push((name, map.next_value::<Entry>()?));
+            entries.push((name, map.next_value::<TensorEntry>()?));
         }
         Ok(Header(entries))
     }
@@ -90,7 +90,7 @@ fn split(path: &Path, map: &Mapped) -> Result<(Mapped, Mapped)> {
 }
 
 /// Sizes agree with shapes, names are unique, and the tensors cover the data from first to last byte.
-fn check_layout(path: &Path, entries: &mut [(String, Entry)], data: usize) -> Result<()> {
+fn check_layout(path: &Path, entries: &mut [(String, TensorEntry)], data: usize) -> Result<()> {
     let mut names = std::collections::HashSet::new();
     for (name, entry) in entries.iter() {
         if !names.insert(name) {
@@ -128,7 +128,7 @@ fn check_layout(path: &Path, entries: &mut [(String, Entry)], data: usize) -> Re
     Ok(())
 }
 
-fn stored(path: &Path, data: &Mapped, name: String, entry: Entry) -> Result<Stored> {
+fn stored(path: &Path, data: &Mapped, name: String, entry: TensorEntry) -> Result<Stored> {
     let dtype = match entry.dtype.as_str() {
         "F32" => WeightType::F32,
         "F16" => WeightType::F16,

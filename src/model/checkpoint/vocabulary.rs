@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::gguf::{Gguf, Value};
+use super::gguf::{Gguf, MetadataValue};
 use crate::error::{Error, Result};
 
 const REFETCH: &str = "the tokenizer in the file is damaged: fetch the model again";
@@ -44,7 +44,7 @@ impl<'a> Vocabulary<'a> {
         Ok(vocabulary)
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a MetadataValue> {
         self.gguf.metadata.get(&format!("tokenizer.ggml.{key}"))
     }
 
@@ -113,12 +113,12 @@ impl<'a> Vocabulary<'a> {
         if n == tokens { Ok(list) } else { Err(self.wrong(key, format!("it has {n} entries for {tokens} tokens"))) }
     }
 
-    fn list(&self, key: &str) -> Result<&'a [Value]> {
-        self.get(key).and_then(Value::array).ok_or_else(|| self.wrong(key, "it is not there, or not a list"))
+    fn list(&self, key: &str) -> Result<&'a [MetadataValue]> {
+        self.get(key).and_then(MetadataValue::array).ok_or_else(|| self.wrong(key, "it is not there, or not a list"))
     }
 
     fn texts(&self, key: &str) -> Result<Vec<&'a str>> {
-        let texts: Option<Vec<&str>> = self.list(key)?.iter().map(Value::text).collect();
+        let texts: Option<Vec<&str>> = self.list(key)?.iter().map(MetadataValue::text).collect();
         texts.ok_or_else(|| self.wrong(key, "it holds something that is not text"))
     }
 }

@@ -1,15 +1,15 @@
 //! One block, forward and backward, in either precision.
 
-use super::super::decoder::{Block, Mlp, Norm, Qkv, Shared, SiteLinear};
-use super::texts::Texts;
+use super::super::decoder::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
+use super::texts::PackedTexts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::adapted::PairGradient;
 use crate::kernels::attention;
-use crate::kernels::dropout::{Mask, TokenMask};
+use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::element::add_to_rows;
-use crate::kernels::engine::{Attended, Back, Behind, Dest, Layer, Pair};
-use crate::kernels::rope::{Turn, turn_parts};
+use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Layer, StepPair};
+use crate::kernels::rope::{Rotation, turn_parts};
 use crate::kernels::{glu, norm};
 
 /// Gradients of pairs by site.
@@ -18,15 +18,15 @@ pub(super) type Gradients = [Option<PairGradient>];
 /// What all blocks are given.
 pub(super) struct Given<'a> {
     /// Pairs by site.
-    pub pairs: &'a [Option<Pair>],
+    pub pairs: &'a [Option<StepPair>],
     /// Dropout on the input of pairs, by site.
-    pub masks: &'a [Option<Mask>],
-    pub texts: &'a Texts,
-    pub shared: &'a Shared,
+    pub masks: &'a [Option<DropoutMask>],
+    pub texts: &'a PackedTexts,
+    pub shared: &'a SharedTables,
 }
 
 /// What a block keeps for its backward pass.
-pub(super) struct Kept<T> {
+pub(super) struct BlockActivations<T> {
     /// Input (n, d).
     x: Buffer<T>,
     /// Turned queries (n, h·e), turned keys and values (n, g·e).
@@ -41,14 +41,14 @@ pub(super) struct Kept<T> {
     up: Buffer<T>,
 }
 
-impl<T: Pooled> Kept<T> {
+impl<T: Pooled> BlockActivations<T> {
     pub(super) fn give_to(self, room: &mut Workspace) {
-        let Kept { x, qkv, attended, saved: _, middle, gate, up } = self;
+        let BlockActivations { x, qkv, attended, saved: _, middle, gate, up } = self;
         [x, attended, middle, gate, up].into_iter().chain(qkv).for_each(|b| room.give(b));
     }
 }
 
-/// Numbers kept a token: the width, and those of [`Kept`].
+/// Numbers kept a token: the width, and those of [`BlockActivations`].
 pub(super) fn kept_per_token(block: &Block, width: usize) -> usize {
     let [q, k, v, gate, up, _] = block.projections();
     let of = |s: &SiteLinear| s.linear.outputs();
@@ -65,8 +65,8 @@ impl Given<'_> {
         Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: self.pairs[site.site.0].as_ref(), drop }
     }
 
-    fn attention(&self) -> attention::Texts<'_> {
-        attention::Texts {
+    fn attention(&self) -> attention::TextSpans<'_> {
+        attention::TextSpans {
             spans: &self.texts.spans,
             starts: &self.texts.batch.starts,
             heads: self.shared.heads,
@@ -76,9 +76,9 @@ impl Given<'_> {
         }
     }
 
-    fn turn(&self, inverse: bool) -> Turn<'_> {
+    fn turn(&self, inverse: bool) -> Rotation<'_> {
         let (table, head_dim) = (self.shared.rope.as_ref(), self.shared.head_dim);
-        Turn { table, positions: &self.texts.batch.positions, head_dim, inverse }
+        Rotation { table, positions: &self.texts.batch.positions, head_dim, inverse }
     }
 
     /// `x` through one site, added to `y`.
@@ -130,7 +130,12 @@ impl Block {
     }
 
     /// `x (n, d)` becomes the block's output; returns what the backward pass needs.
-    pub(super) fn direct_forward<T: Pooled>(&self, given: &Given, room: &mut Workspace, x: &mut [f32]) -> Result<Kept<T>> {
+    pub(super) fn direct_forward<T: Pooled>(
+        &self,
+        given: &Given,
+        room: &mut Workspace,
+        x: &mut [f32],
+    ) -> Result<BlockActivations<T>> {
         let n = given.tokens();
         let [_, _, _, gate, up, down] = self.projections();
         let width = x.len() / n;
@@ -155,7 +160,7 @@ impl Block {
         glu::swiglu_forward(&at_gate, &at_up, &mut act);
         given.add(down, &act, x)?;
         room.give(act);
-        Ok(Kept { x: kept_x, qkv, attended, saved, middle, gate: at_gate, up: at_up })
+        Ok(BlockActivations { x: kept_x, qkv, attended, saved, middle, gate: at_gate, up: at_up })
     }
 
     /// Turned queries and keys, and values, of the normed input.
@@ -181,7 +186,7 @@ impl Block {
         &self,
         (given, gradients): (&Given, &mut Gradients),
         room: &mut Workspace,
-        mut kept: Kept<T>,
+        mut kept: BlockActivations<T>,
         (dx, rounded): (&mut [f32], &mut [T]),
         below: bool,
     ) -> Result<()> {
@@ -196,7 +201,7 @@ impl Block {
         &self,
         (given, gradients): (&Given, &mut Gradients),
         room: &mut Workspace,
-        kept: &mut Kept<T>,
+        kept: &mut BlockActivations<T>,
         (dx, rounded): (&mut [f32], &mut [T]),
     ) -> Result<()> {
         let n = given.tokens();
@@ -229,7 +234,7 @@ impl Block {
         &self,
         (given, gradients): (&Given, &mut Gradients),
         room: &mut Workspace,
-        kept: &Kept<T>,
+        kept: &BlockActivations<T>,
         (dx, rounded): (&mut [f32], &mut [T]),
         below: bool,
     ) -> Result<()> {
@@ -241,7 +246,7 @@ impl Block {
         let width_of = |s: &SiteLinear| if T::EACH_HEAD { q.linear.outputs() } else { s.linear.outputs() };
         let mut flat = sites.map(|s| room.take::<f32>(n, width_of(s)));
         let [dq, dk, dv] = &mut flat;
-        let behind = Behind { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
+        let behind = AttentionGradient { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
         T::attend_back(&given.attention(), [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
         room.give(d_attended);
         let mut grads = sites.map(|s| room.take::<T>(n, s.linear.outputs()));

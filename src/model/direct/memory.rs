@@ -12,7 +12,7 @@ use crate::model::Site;
 
 /// Bytes that the written-out path holds at its peak, by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct DirectMemory {
     /// Tokens that go through the model at once.
     pub tokens: usize,
     /// Kept for the backward pass.
@@ -35,7 +35,7 @@ impl Model {
         trained: f64,
         adapted: &dyn Fn(Site) -> bool,
         recompute: Recompute,
-    ) -> Option<Memory> {
+    ) -> Option<DirectMemory> {
         if !self.covered() {
             return None;
         }
@@ -59,7 +59,7 @@ impl Model {
         let widest = self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width)).max().unwrap_or(0);
         // Gradients of a block's parts live while its activations do; residual stream, its gradient, chosen rows.
         let workspace = tokens * (widest * size + 8 * self.config.width * 4);
-        Some(Memory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed })
+        Some(DirectMemory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed })
     }
 
     /// Bytes that the blocks from `lowest` on keep.

@@ -29,13 +29,13 @@ use super::Model;
 use super::decoder::{Block, Mlp, Norm, Qkv};
 use super::site::{self, Adapt, Site};
 use crate::error::Result;
-use crate::kernels::dropout::Mask;
+use crate::kernels::dropout::DropoutMask;
 use crate::kernels::element::convert;
-use crate::kernels::engine::Pair;
+use crate::kernels::engine::StepPair;
 use crate::kernels::norm;
-use block::{Given, Gradients, Kept};
-pub use memory::Memory;
-use texts::Texts;
+use block::{BlockActivations, Given, Gradients};
+pub use memory::DirectMemory;
+use texts::PackedTexts;
 use workspace::{Buffer, Pooled};
 pub use workspace::{Recompute, Workspace};
 
@@ -58,12 +58,12 @@ pub struct Times {
 }
 
 /// The work of one call.
-struct Work<'a> {
-    groups: &'a [Texts],
+struct GradientCall<'a> {
+    groups: &'a [PackedTexts],
     factor: f64,
     /// By site.
-    pairs: &'a [Option<Pair>],
-    masks: &'a [Option<Mask>],
+    pairs: &'a [Option<StepPair>],
+    masks: &'a [Option<DropoutMask>],
 }
 
 impl Model {
@@ -83,10 +83,10 @@ impl Model {
         let Some(pairs) = self.plain_pairs(adapt) else { return Ok(None) };
         let half = self.multiplies_in_bf16();
         let values = pairs.par_iter().map(|p| p.as_ref().map(|p| read(p, half)).transpose()).collect::<Result<Vec<_>>>()?;
-        let masks: Vec<Option<Mask>> = pairs.iter().map(|p| p.as_ref()?.mask).collect();
-        let mut gradients: Vec<_> = values.iter().map(|v| v.as_ref().map(Pair::zero)).collect();
-        let groups: Vec<Texts> = texts::groups(rows).iter().map(|group| Texts::new(rows, group, trained)).collect();
-        let work = Work { groups: &groups, factor, pairs: &values, masks: &masks };
+        let masks: Vec<Option<DropoutMask>> = pairs.iter().map(|p| p.as_ref()?.mask).collect();
+        let mut gradients: Vec<_> = values.iter().map(|v| v.as_ref().map(StepPair::zero)).collect();
+        let groups: Vec<PackedTexts> = texts::groups(rows).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
+        let work = GradientCall { groups: &groups, factor, pairs: &values, masks: &masks };
         // On a thread of the pool: from outside, each of the thousands of parallel loops would wait to be picked up.
         let (loss, times) = rayon::scope(|_| match half {
             #[cfg(target_arch = "x86_64")]
@@ -122,10 +122,10 @@ impl Model {
     fn plain_pairs(&self, adapt: &dyn Adapt) -> Option<Vec<Option<Plain>>> {
         let plain = |i: usize| {
             let site = Site(i);
-            let dropped = || adapt.dropped_pair(site).map(|(pair, key, p)| (pair, Some(Mask::new(key, p))));
+            let dropped = || adapt.dropped_pair(site).map(|(pair, key, p)| (pair, Some(DropoutMask::new(key, p))));
             let pair = adapt.pair(site).map(|pair| (pair, None)).or_else(dropped);
             let touched = adapt.touches(site);
-            let owned = |(p, mask): (site::Pair, _)| Plain { a: p.a.detach(), b: p.b.detach(), scale: p.scale, mask };
+            let owned = |(p, mask): (site::LowRankPair, _)| Plain { a: p.a.detach(), b: p.b.detach(), scale: p.scale, mask };
             (touched == pair.is_some()).then(|| pair.map(owned))
         };
         let pairs: Option<Vec<_>> = (0..self.sites.len()).map(plain).collect();
@@ -138,9 +138,14 @@ impl Model {
     }
 
     /// All groups of examples, one after another. Returns the loss, times the factor.
-    fn direct_all<T: Pooled>(&self, room: &mut Workspace, work: &Work, gradients: &mut Gradients) -> Result<(f64, Times)> {
+    fn direct_all<T: Pooled>(
+        &self,
+        room: &mut Workspace,
+        work: &GradientCall,
+        gradients: &mut Gradients,
+    ) -> Result<(f64, Times)> {
         let (mut loss, mut times) = (0.0, Times::default());
-        room.fit(work.groups.iter().map(Texts::tokens).max().unwrap_or(0));
+        room.fit(work.groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
         for texts in work.groups.iter().filter(|t| !t.targets.is_empty()) {
             loss += work.factor * self.direct_group::<T>(room, work, texts, gradients, &mut times)?;
         }
@@ -151,8 +156,8 @@ impl Model {
     fn direct_group<T: Pooled>(
         &self,
         room: &mut Workspace,
-        work: &Work,
-        texts: &Texts,
+        work: &GradientCall,
+        texts: &PackedTexts,
         gradients: &mut Gradients,
         times: &mut Times,
     ) -> Result<f64> {
@@ -161,7 +166,7 @@ impl Model {
         let given = Given { pairs: work.pairs, masks: work.masks, texts, shared: &self.shared };
         let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest);
         let mut x = self.embed(&(), &texts.batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
-        let mut behind: Vec<Behind<T>> = Vec::with_capacity(self.blocks.len() - lowest);
+        let mut behind: Vec<BlockTrace<T>> = Vec::with_capacity(self.blocks.len() - lowest);
         for (i, block) in self.blocks.iter().enumerate() {
             let before = (again && i >= lowest).then(|| {
                 let mut before = room.take::<f32>(texts.tokens(), self.config.width);
@@ -172,9 +177,9 @@ impl Model {
             match before {
                 Some(before) => {
                     kept.give_to(room);
-                    behind.push(Behind::Input(before));
+                    behind.push(BlockTrace::Input(before));
                 }
-                None if i >= lowest => behind.push(Behind::All(Box::new(kept))),
+                None if i >= lowest => behind.push(BlockTrace::All(Box::new(kept))),
                 None => kept.give_to(room),
             }
         }
@@ -186,8 +191,8 @@ impl Model {
         convert(&dx, &mut rounded);
         for (i, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
             let kept = match behind.pop() {
-                Some(Behind::All(kept)) => *kept,
-                Some(Behind::Input(mut x)) => {
+                Some(BlockTrace::All(kept)) => *kept,
+                Some(BlockTrace::Input(mut x)) => {
                     let kept = block.direct_forward::<T>(&given, room, &mut x)?;
                     room.give(x);
                     kept
@@ -203,7 +208,13 @@ impl Model {
     }
 
     /// Final norm, head and loss at the targets: the summed loss and `factor ·` its gradient at the last block's output.
-    fn direct_head<T: Pooled>(&self, room: &mut Workspace, x: &[f32], texts: &Texts, factor: f32) -> Result<(f64, Buffer<f32>)> {
+    fn direct_head<T: Pooled>(
+        &self,
+        room: &mut Workspace,
+        x: &[f32],
+        texts: &PackedTexts,
+        factor: f32,
+    ) -> Result<(f64, Buffer<f32>)> {
         let (d, targets) = (self.config.width, &texts.targets);
         let (weight, eps) = self.final_norm.rms()?;
         let mut chosen = Vec::with_capacity(targets.len() * d);
@@ -228,8 +239,8 @@ impl Model {
 }
 
 /// What is left of a block for the way back.
-enum Behind<T> {
-    All(Box<Kept<T>>),
+enum BlockTrace<T> {
+    All(Box<BlockActivations<T>>),
     /// Its input (n, d), exactly: running it again gives the same bits.
     Input(Buffer<f32>),
 }
@@ -239,10 +250,10 @@ struct Plain {
     a: Tensor,
     b: Tensor,
     scale: f64,
-    mask: Option<Mask>,
+    mask: Option<DropoutMask>,
 }
 
-fn read(pair: &Plain, half: bool) -> Result<Pair> {
+fn read(pair: &Plain, half: bool) -> Result<StepPair> {
     let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-    Ok(Pair::new(flat(&pair.a)?, flat(&pair.b)?, pair.a.dim(0)?, pair.scale as f32, half))
+    Ok(StepPair::new(flat(&pair.a)?, flat(&pair.b)?, pair.a.dim(0)?, pair.scale as f32, half))
 }

@@ -11,7 +11,7 @@ const TOKENS: usize = 512;
 const FULL: usize = TOKENS + TOKENS / 4;
 
 /// Several examples as one row.
-pub(super) struct Texts {
+pub(super) struct PackedTexts {
     pub batch: Batch,
     pub spans: Vec<Range<usize>>,
     /// Each token's row in the micro-batch, were all its examples padded to the longest: what dropout's masks go by.
@@ -19,9 +19,9 @@ pub(super) struct Texts {
     pub targets: Targets,
 }
 
-impl Texts {
+impl PackedTexts {
     /// The examples `which` of `rows`; `trained(row, i)` tells whether token `i` of a row is a target.
-    pub(super) fn new(rows: &[&[u32]], which: &[usize], trained: &dyn Fn(usize, usize) -> bool) -> Texts {
+    pub(super) fn new(rows: &[&[u32]], which: &[usize], trained: &dyn Fn(usize, usize) -> bool) -> PackedTexts {
         let texts: Vec<&[u32]> = which.iter().map(|row| rows[*row]).collect();
         let batch = Batch::packed(&[texts], 0);
         let longest = rows.iter().map(|r| r.len()).max().unwrap_or(0);
@@ -34,7 +34,7 @@ impl Texts {
         }
         let places = whose.iter().zip(&batch.positions).map(|(row, at)| (row * longest) as u64 + u64::from(*at)).collect();
         let targets = Targets::shifted(&batch, |_, i| trained(whose[i], batch.positions[i] as usize));
-        Texts { batch, spans, rows: places, targets }
+        PackedTexts { batch, spans, rows: places, targets }
     }
 
     pub(super) fn tokens(&self) -> usize {
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_text_is_not_predicted_from_the_one_before() {
         let rows: [&[u32]; 2] = [&[5, 6, 7], &[8, 9]];
-        let texts = Texts::new(&rows, &[0, 1], &|_, _| true);
+        let texts = PackedTexts::new(&rows, &[0, 1], &|_, _| true);
         assert_eq!(texts.targets.at, [0, 1, 3]);
         assert_eq!(texts.targets.ids, [6, 7, 9]);
         assert_eq!(texts.batch.positions, [0, 1, 2, 0, 1]);

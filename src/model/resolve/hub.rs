@@ -13,14 +13,14 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::hf_cache::{CONFIG, INDEX, SINGLE, TOKENIZER, shards};
-use super::{Note, Places, Step, git_hash};
+use super::{Attempt, Note, Places, git_hash};
 use crate::hub::is_plain;
 
 /// Files that are taken when they are there.
 const OPTIONAL: [&str; 4] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja", "special_tokens_map.json"];
 
 /// Downloads what is missing of `revision` and returns its snapshot in the cache.
-pub(super) fn fetch(places: &Places, id: &str, revision: &str, say: &mut dyn FnMut(Note)) -> Step<PathBuf> {
+pub(super) fn fetch(places: &Places, id: &str, revision: &str, say: &mut dyn FnMut(Note)) -> Attempt<PathBuf> {
     let (mut download, files) = Download::of(places, (id, RepoType::Model), revision, say)?;
     let snapshot = download.snapshot.clone();
     for name in chosen(&files)? {
@@ -39,9 +39,9 @@ pub(super) fn files(
     places: &Places,
     repo: (&str, RepoType),
     revision: &str,
-    chosen: &dyn Fn(&[String]) -> Step<Vec<String>>,
+    chosen: &dyn Fn(&[String]) -> Attempt<Vec<String>>,
     say: &mut dyn FnMut(Note),
-) -> Step<(String, usize)> {
+) -> Attempt<(String, usize)> {
     let (mut download, files) = Download::of(places, repo, revision, say)?;
     let chosen = chosen(&files)?;
     chosen.iter().try_for_each(|name| download.file(name))?;
@@ -49,7 +49,7 @@ pub(super) fn files(
     Ok((commit, chosen.len()))
 }
 
-fn connect(places: &Places, cache: Cache) -> Step<Api> {
+fn connect(places: &Places, cache: Cache) -> Attempt<Api> {
     let mut builder = ApiBuilder::from_cache(cache).with_progress(false).with_token(places.token.clone());
     if let Some(endpoint) = &places.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
@@ -58,7 +58,7 @@ fn connect(places: &Places, cache: Cache) -> Step<Api> {
 }
 
 /// Commit and file names of the revision. Asked for in a thread of its own, since the client has no limit on connecting.
-fn listing(api: &Api, repo: &Repo, patience: Duration) -> Step<(String, Vec<String>)> {
+fn listing(api: &Api, repo: &Repo, patience: Duration) -> Attempt<(String, Vec<String>)> {
     let (answer, wait) = std::sync::mpsc::channel();
     let repo = api.repo(repo.clone());
     std::thread::spawn(move || answer.send(repo.info()));
@@ -71,7 +71,7 @@ fn listing(api: &Api, repo: &Repo, patience: Duration) -> Step<(String, Vec<Stri
 }
 
 /// The files to take, small ones first.
-fn chosen(files: &[String]) -> Step<Vec<String>> {
+fn chosen(files: &[String]) -> Attempt<Vec<String>> {
     let has = |name: &str| files.iter().any(|f| f == name);
     let lacking: Vec<&str> = [CONFIG, TOKENIZER].into_iter().filter(|n| !has(n)).collect();
     if !lacking.is_empty() {
@@ -100,7 +100,7 @@ impl<'a> Download<'a> {
         (id, kind): (&str, RepoType),
         revision: &str,
         say: &'a mut dyn FnMut(Note),
-    ) -> Step<(Download<'a>, Vec<String>)> {
+    ) -> Attempt<(Download<'a>, Vec<String>)> {
         if places.offline {
             return Err("HF_HUB_OFFLINE is set, the hub was not asked".into());
         }
@@ -113,7 +113,7 @@ impl<'a> Download<'a> {
         Ok((Download { repo: api.repo(repo), snapshot, blobs, say }, files))
     }
 
-    fn file(&mut self, name: &str) -> Step<()> {
+    fn file(&mut self, name: &str) -> Attempt<()> {
         let place = self.snapshot.join(name);
         if place.exists() {
             return Ok(());
@@ -131,7 +131,7 @@ impl<'a> Download<'a> {
         if path == place { Ok(()) } else { Err(format!("{name}: the model changed on the hub meanwhile; run again")) }
     }
 
-    fn transfer(&mut self, name: &str) -> Step<PathBuf> {
+    fn transfer(&mut self, name: &str) -> Attempt<PathBuf> {
         let bar = Bar { say: self.say, what: name.to_string(), done: 0, told: 0, total: 0 };
         self.repo.download_with_progress(name, bar).map_err(explain)
     }
@@ -147,7 +147,7 @@ impl<'a> Download<'a> {
 }
 
 /// Compares a file with the hash that is its name in the cache: SHA-256 for large files, git's for small ones.
-fn verify(pointer: &Path) -> Step<()> {
+fn verify(pointer: &Path) -> Attempt<()> {
     let text = |e: std::io::Error| e.to_string();
     let blob = pointer.canonicalize().map_err(text)?;
     let name = blob.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_string();

@@ -66,7 +66,7 @@ pub enum Note {
 }
 
 /// Outcome of one step: the reason for a failure is for people.
-type Step<T> = std::result::Result<T, String>;
+type Attempt<T> = std::result::Result<T, String>;
 
 /// Finds the base of a recipe, fetching it when it is nowhere on this machine. Caches are taken from the environment
 /// ([`Places::from_env`]).
@@ -85,7 +85,7 @@ pub fn resolve_in(places: &Places, base: &Base, say: &mut dyn FnMut(Note)) -> Re
     let fallback = base.fallback.as_deref().map(Fallback::parse).transpose()?;
     check_revision(&base.revision)?;
     let id = hub_id(&base.model);
-    let mut search = Search { say, failed: Vec::new() };
+    let mut search = BaseSearch { say, failed: Vec::new() };
     let found = |path: PathBuf, how: How| Ok(Resolved { path, id: id.map(str::to_string), how });
     if let Some(path) = search.step(format!("path {}", base.model), |_| given_path(places, &base.model)) {
         let id = hf_cache::id_of(&path);
@@ -117,13 +117,13 @@ pub fn resolve_in(places: &Places, base: &Base, say: &mut dyn FnMut(Note)) -> Re
 }
 
 /// The steps so far.
-struct Search<'a> {
+struct BaseSearch<'a> {
     say: &'a mut dyn FnMut(Note),
     failed: Vec<String>,
 }
 
-impl Search<'_> {
-    fn step(&mut self, what: String, run: impl FnOnce(&mut dyn FnMut(Note)) -> Step<PathBuf>) -> Option<PathBuf> {
+impl BaseSearch<'_> {
+    fn step(&mut self, what: String, run: impl FnOnce(&mut dyn FnMut(Note)) -> Attempt<PathBuf>) -> Option<PathBuf> {
         (self.say)(Note::Trying(what.clone()));
         match run(self.say) {
             Ok(path) => {
@@ -152,7 +152,7 @@ impl Search<'_> {
     }
 }
 
-fn given_path(places: &Places, model: &str) -> Step<PathBuf> {
+fn given_path(places: &Places, model: &str) -> Attempt<PathBuf> {
     let path = match (model.strip_prefix("~/"), &places.home) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(model),

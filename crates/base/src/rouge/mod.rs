@@ -13,23 +13,23 @@ use std::collections::HashMap;
 
 /// Words as numbers: equal words have equal numbers, so that texts are compared without looking at letters.
 #[derive(Debug, Clone, Default)]
-pub struct Words {
+pub struct WordIds {
     stemmed: bool,
     ids: HashMap<String, u32>,
 }
 
 /// Precision, recall and their harmonic mean.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
-pub struct Score {
+pub struct RougeScore {
     pub precision: f64,
     pub recall: f64,
     pub f: f64,
 }
 
-impl Words {
+impl WordIds {
     /// `stemmed`: as `use_stemmer=True` (Super-NaturalInstructions' evaluation; Self-Instruct compares words as they are).
-    pub fn new(stemmed: bool) -> Words {
-        Words { stemmed, ids: HashMap::new() }
+    pub fn new(stemmed: bool) -> WordIds {
+        WordIds { stemmed, ids: HashMap::new() }
     }
 
     /// The words of a text.
@@ -47,10 +47,10 @@ impl Words {
 }
 
 /// ROUGE-L of two texts. The F-measure does not change when they are swapped.
-pub fn score(reference: &str, answer: &str, stemmed: bool) -> Score {
-    let mut words = Words::new(stemmed);
+pub fn score(reference: &str, answer: &str, stemmed: bool) -> RougeScore {
+    let mut words = WordIds::new(stemmed);
     let reference = words.of(reference);
-    Pattern::new(&reference).score(&words.of(answer))
+    LcsPattern::new(&reference).score(&words.of(answer))
 }
 
 /// The F-measure against the most similar reference; 0 without one (`metric_max_over_ground_truths` of
@@ -61,20 +61,20 @@ pub fn best<'a>(references: impl IntoIterator<Item = &'a str>, answer: &str, ste
 
 /// A text to be compared with many others.
 #[derive(Debug, Clone)]
-pub struct Pattern {
+pub struct LcsPattern {
     words: usize,
     /// Bit `i` of the blocks of a word: it stands at place `i`.
     places: HashMap<u32, Vec<u64>>,
 }
 
-impl Pattern {
-    /// The pattern of a text's [`Words::of`].
-    pub fn new(text: &[u32]) -> Pattern {
+impl LcsPattern {
+    /// The pattern of a text's [`WordIds::of`].
+    pub fn new(text: &[u32]) -> LcsPattern {
         let mut places: HashMap<u32, Vec<u64>> = HashMap::new();
         for (i, word) in text.iter().enumerate() {
             places.entry(*word).or_insert_with(|| vec![0; text.len().div_ceil(64)])[i / 64] |= 1 << (i % 64);
         }
-        Pattern { words: text.len(), places }
+        LcsPattern { words: text.len(), places }
     }
 
     /// Length of the longest common subsequence, 64 places at a time (Hyyrö 2004, "Bit-parallel LCS-length computation
@@ -99,17 +99,17 @@ impl Pattern {
     }
 
     /// ROUGE-L of `answer` against this text; 0 where one of them has no words.
-    pub fn score(&self, answer: &[u32]) -> Score {
+    pub fn score(&self, answer: &[u32]) -> RougeScore {
         if self.words == 0 || answer.is_empty() {
-            return Score::default();
+            return RougeScore::default();
         }
         let common = self.common(answer) as f64;
         let (precision, recall) = (common / answer.len() as f64, common / self.words as f64);
         let f = if precision + recall > 0.0 { 2.0 * precision * recall / (precision + recall) } else { 0.0 };
-        Score { precision, recall, f }
+        RougeScore { precision, recall, f }
     }
 
-    /// The most that [`Pattern::score`]'s F-measure can be for a text of `words` words, whatever they are
+    /// The most that [`LcsPattern::score`]'s F-measure can be for a text of `words` words, whatever they are
     /// (up to rounding).
     pub fn bound(&self, words: usize) -> f64 {
         let common = self.words.min(words) as f64;

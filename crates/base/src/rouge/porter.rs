@@ -42,9 +42,9 @@ enum If {
     AfterST,
 }
 
-type Rule = (&'static str, &'static str, If);
+type SuffixRule = (&'static str, &'static str, If);
 
-const STEP_2: &[Rule] = &[
+const STEP_2: &[SuffixRule] = &[
     ("ational", "ate", If::Measure(0)),
     ("tional", "tion", If::Measure(0)),
     ("enci", "ence", If::Measure(0)),
@@ -69,7 +69,7 @@ const STEP_2: &[Rule] = &[
     ("logi", "log", If::WithFirst),
 ];
 
-const STEP_3: &[Rule] = &[
+const STEP_3: &[SuffixRule] = &[
     ("icate", "ic", If::Measure(0)),
     ("ative", "", If::Measure(0)),
     ("alize", "al", If::Measure(0)),
@@ -79,7 +79,7 @@ const STEP_3: &[Rule] = &[
     ("ness", "", If::Measure(0)),
 ];
 
-const STEP_4: &[Rule] = &[
+const STEP_4: &[SuffixRule] = &[
     ("al", "", If::Measure(1)),
     ("ance", "", If::Measure(1)),
     ("ence", "", If::Measure(1)),
@@ -102,7 +102,7 @@ const STEP_4: &[Rule] = &[
 ];
 
 /// Applies the first rule whose suffix the word has; when its condition does not hold, none.
-fn first_rule(word: &str, rules: &[Rule]) -> String {
+fn first_rule(word: &str, rules: &[SuffixRule]) -> String {
     let Some((rest, (suffix, replacement, condition))) =
         rules.iter().find_map(|rule| word.strip_suffix(rule.0).map(|rest| (rest, rule)))
     else {

@@ -12,7 +12,7 @@ fn a_thousand_pairs_score_as_in_python() {
     for line in pairs.lines() {
         let (target, answer, plain, stemmed): (String, String, [f64; 3], [f64; 3]) = serde_json::from_str(line).unwrap();
         for (wanted, stem) in [(plain, false), (stemmed, true)] {
-            let Score { precision, recall, f } = score(&target, &answer, stem);
+            let RougeScore { precision, recall, f } = score(&target, &answer, stem);
             for (ours, python) in [precision, recall, f].iter().zip(wanted) {
                 assert!((ours - python).abs() <= 1e-12, "{ours} and {python}, stemmed {stem}: {line}");
             }
@@ -53,8 +53,8 @@ fn bits_find_what_the_table_finds() {
             (0..length).map(|j| (crate::random::number(1, "word", &[i, which, j]) % (2 + i % 40)) as u32).collect()
         };
         let (a, b) = (text(0), text(1));
-        assert_eq!(Pattern::new(&a).common(&b), by_table(&a, &b), "pair {i}");
-        let pattern = Pattern::new(&a);
+        assert_eq!(LcsPattern::new(&a).common(&b), by_table(&a, &b), "pair {i}");
+        let pattern = LcsPattern::new(&a);
         assert!(pattern.score(&b).f <= pattern.bound(b.len()) + 1e-12);
     }
 }

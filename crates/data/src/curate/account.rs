@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Choice, File, Place, Removed, Scan, Wishes};
+use super::{File, KeepChoice, Removed, RowPlace, Scan, Wishes};
 
 /// The account as JSON, `masked` the places that were masked; a dropped row is a line, so that it can be searched by line.
-pub fn account(scan: &Scan, choice: &Choice, wishes: &Wishes, masked: usize) -> String {
-    let at = |place: Place, held: bool| {
+pub fn account(scan: &Scan, choice: &KeepChoice, wishes: &Wishes, masked: usize) -> String {
+    let at = |place: RowPlace, held: bool| {
         let of = |i: u32| if held { scan.held_files.get(i as usize) } else { scan.files.get(i as usize).map(|f| &f.path) };
         json!({ "file": of(place.source), "line": place.line })
     };

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::copies;
-use super::copies::{Copy, Corpus};
+use super::copies::{CopyPair, Corpus};
 use super::leaks::Leak;
 use super::scan::Scan;
-use super::{Flaw, Place, best};
+use super::{Flaw, RowPlace, best};
 use crate::data::read::reason::Reason;
 use crate::error::Result;
 
@@ -34,14 +34,14 @@ pub struct Wishes {
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum Why {
     Exact {
-        of: Place,
+        of: RowPlace,
     },
     Near {
-        of: Place,
+        of: RowPlace,
         similarity: f32,
     },
     Leak {
-        of: Place,
+        of: RowPlace,
         overlap: f32,
     },
     Language {
@@ -80,7 +80,7 @@ impl Why {
     }
 
     /// The row that it is, or has part of; of a leak, among the held-out ones.
-    pub fn of(&self) -> Option<Place> {
+    pub fn of(&self) -> Option<RowPlace> {
         match self {
             Why::Exact { of } | Why::Near { of, .. } | Why::Leak { of, .. } => Some(*of),
             _ => None,
@@ -96,21 +96,21 @@ impl Why {
 /// A row that is removed.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Removed {
-    pub row: Place,
+    pub row: RowPlace,
     #[serde(flatten)]
     pub why: Why,
 }
 
 /// What was decided about every row.
 #[derive(Debug, Clone)]
-pub struct Choice {
+pub struct KeepChoice {
     /// By source and number of the row in it.
     pub kept: Vec<Vec<bool>>,
     /// In reading order.
     pub removed: Vec<Removed>,
 }
 
-impl Choice {
+impl KeepChoice {
     /// Rows kept.
     pub fn rows_kept(&self) -> usize {
         self.kept.iter().flatten().filter(|k| **k).count()
@@ -128,13 +128,14 @@ impl Choice {
 ///
 /// # Errors
 /// What `tick` returns.
-pub fn choose(scan: &Scan, wishes: &Wishes, tick: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<Choice> {
-    let leaks: std::collections::HashMap<Place, &Leak> = scan.leaks.iter().filter(|_| wishes.leaks).map(|l| (l.row, l)).collect();
+pub fn choose(scan: &Scan, wishes: &Wishes, tick: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<KeepChoice> {
+    let leaks: std::collections::HashMap<RowPlace, &Leak> =
+        scan.leaks.iter().filter(|_| wishes.leaks).map(|l| (l.row, l)).collect();
     let mut why: Vec<Option<Why>> = (0..scan.facts.len()).map(|i| alone(scan, i, wishes, &leaks)).collect();
     let place = |row: u32| scan.facts[row as usize].place;
     if wishes.copies {
         let alive: Vec<bool> = why.iter().map(Option::is_none).collect();
-        for Copy { row, of, similarity, exact } in found(scan, &alive, wishes.near, tick)? {
+        for CopyPair { row, of, similarity, exact } in found(scan, &alive, wishes.near, tick)? {
             let of = place(of);
             why[row as usize] = Some(if exact { Why::Exact { of } } else { Why::Near { of, similarity } });
         }
@@ -154,14 +155,14 @@ pub(super) fn found(
     alive: &[bool],
     near: Option<f32>,
     tick: &mut dyn FnMut(usize, usize) -> Result<()>,
-) -> Result<Vec<Copy>> {
+) -> Result<Vec<CopyPair>> {
     let exact = |i: usize| scan.facts[i].exact;
     let corpus = Corpus { exact: &exact, words: &scan.words, frequencies: &scan.frequencies, alive };
     copies::find(&corpus, near, tick)
 }
 
 /// What the row itself is removed for.
-fn alone(scan: &Scan, i: usize, wishes: &Wishes, leaks: &std::collections::HashMap<Place, &Leak>) -> Option<Why> {
+fn alone(scan: &Scan, i: usize, wishes: &Wishes, leaks: &std::collections::HashMap<RowPlace, &Leak>) -> Option<Why> {
     let facts = &scan.facts[i];
     if let Some(leak) = leaks.get(&facts.place) {
         return Some(Why::Leak { of: leak.of, overlap: leak.overlap });
@@ -178,7 +179,7 @@ fn alone(scan: &Scan, i: usize, wishes: &Wishes, leaks: &std::collections::HashM
     wishes.min_quality.filter(|least| facts.score < *least).map(|_| Why::Quality { score: facts.score })
 }
 
-fn collect(scan: &Scan, why: Vec<Option<Why>>) -> Choice {
+fn collect(scan: &Scan, why: Vec<Option<Why>>) -> KeepChoice {
     let mut kept: Vec<Vec<bool>> = scan.usable.clone();
     let mut removed = Vec::new();
     let mut rows = scan.facts.iter().zip(why);
@@ -197,5 +198,5 @@ fn collect(scan: &Scan, why: Vec<Option<Why>>) -> Choice {
             }
         }
     }
-    Choice { kept, removed }
+    KeepChoice { kept, removed }
 }

@@ -22,7 +22,7 @@ const ROUNDS: usize = 4;
 
 /// A copy, by the numbers of the rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Copy {
+pub(super) struct CopyPair {
     pub(super) row: u32,
     pub(super) of: u32,
     /// 1 for the same words in the same order.
@@ -49,7 +49,7 @@ pub(super) fn find(
     corpus: &Corpus<'_>,
     near: Option<f32>,
     tick: &mut dyn FnMut(usize, usize) -> Result<()>,
-) -> Result<Vec<Copy>> {
+) -> Result<Vec<CopyPair>> {
     let rows = || (0..corpus.words.len()).filter(|i| corpus.alive[*i]);
     let mut first: HashMap<u64, u32> = HashMap::new();
     let mut copies = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn find(
         let of = *first.entry((corpus.exact)(i)).or_insert(i as u32);
         match of as usize == i {
             true => left.push(i as u32),
-            false => copies.push(Copy { row: i as u32, of, similarity: 1.0, exact: true }),
+            false => copies.push(CopyPair { row: i as u32, of, similarity: 1.0, exact: true }),
         }
     }
     drop(first);
@@ -67,7 +67,7 @@ pub(super) fn find(
         let copied: std::collections::HashSet<u32> = same.iter().map(|c| c.row).collect();
         left.retain(|i| !copied.contains(i));
         copies.extend(same);
-        copies.extend(Search::new(corpus, left, threshold, tick)?.run(tick)?);
+        copies.extend(CopySearch::new(corpus, left, threshold, tick)?.run(tick)?);
     }
     copies.sort_unstable_by_key(|c| c.row);
     follow(&mut copies);
@@ -75,7 +75,7 @@ pub(super) fn find(
 }
 
 /// What is said to be a copy of a copy is one of that one's original, whose exact or worded twin it is.
-fn follow(copies: &mut [Copy]) {
+fn follow(copies: &mut [CopyPair]) {
     let of: HashMap<u32, (u32, f32)> = copies.iter().map(|c| (c.row, (c.of, c.similarity))).collect();
     for copy in copies {
         while let Some((of, similarity)) = of.get(&copy.of) {
@@ -85,7 +85,7 @@ fn follow(copies: &mut [Copy]) {
     }
 }
 
-fn same_words(corpus: &Corpus<'_>, rows: &[u32]) -> Vec<Copy> {
+fn same_words(corpus: &Corpus<'_>, rows: &[u32]) -> Vec<CopyPair> {
     let hash = |i: &u32| {
         let words = corpus.words.words(*i as usize);
         (!words.is_empty()).then(|| words.iter().fold(words.len() as u64, |h, w| mix(h ^ u64::from(w.0))))
@@ -97,7 +97,7 @@ fn same_words(corpus: &Corpus<'_>, rows: &[u32]) -> Vec<Copy> {
         let Some(hash) = hash else { continue };
         let of = *first.entry(hash).or_insert(*row);
         if of != *row {
-            copies.push(Copy { row: *row, of, similarity: 1.0, exact: false });
+            copies.push(CopyPair { row: *row, of, similarity: 1.0, exact: false });
         }
     }
     copies
@@ -117,7 +117,7 @@ impl Apart {
     }
 }
 
-struct Search<'a> {
+struct CopySearch<'a> {
     corpus: &'a Corpus<'a>,
     rows: Vec<u32>,
     threshold: f32,
@@ -127,13 +127,13 @@ struct Search<'a> {
     apart: Apart,
 }
 
-impl<'a> Search<'a> {
+impl<'a> CopySearch<'a> {
     fn new(
         corpus: &'a Corpus<'a>,
         rows: Vec<u32>,
         threshold: f32,
         tick: &mut dyn FnMut(usize, usize) -> Result<()>,
-    ) -> Result<Search<'a>> {
+    ) -> Result<CopySearch<'a>> {
         let (shape, hashes) = (Bands::for_threshold(threshold), Hashes::new());
         let mut bands = Vec::with_capacity(rows.len() * shape.bands);
         let of = |i: &u32| hashes.bands(&corpus.words.words(*i as usize), corpus.frequencies, shape);
@@ -143,12 +143,12 @@ impl<'a> Search<'a> {
             group.iter().for_each(|b| bands.extend_from_slice(b));
         }
         let apart = Apart::new(rows.len());
-        Ok(Search { corpus, rows, threshold, shape, bands, apart })
+        Ok(CopySearch { corpus, rows, threshold, shape, bands, apart })
     }
 
-    fn run(&self, tick: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<Vec<Copy>> {
+    fn run(&self, tick: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<Vec<CopyPair>> {
         // By position in `rows`: the original, as far as one is known.
-        let mut found: Vec<Option<Copy>> = vec![None; self.rows.len()];
+        let mut found: Vec<Option<CopyPair>> = vec![None; self.rows.len()];
         for _ in 0..ROUNDS {
             for band in 0..self.shape.bands {
                 tick(self.rows.len(), self.rows.len())?;
@@ -161,11 +161,11 @@ impl<'a> Search<'a> {
             }
         }
         let row = |i: u32| self.rows[i as usize];
-        Ok(found.into_iter().flatten().map(|c| Copy { row: row(c.row), of: row(c.of), ..c }).collect())
+        Ok(found.into_iter().flatten().map(|c| CopyPair { row: row(c.row), of: row(c.of), ..c }).collect())
     }
 
     /// Copies that agree in one band; rows known to be copies take no part.
-    fn band(&self, band: usize, found: &[Option<Copy>]) -> Vec<Copy> {
+    fn band(&self, band: usize, found: &[Option<CopyPair>]) -> Vec<CopyPair> {
         let hash = |i: usize| self.bands[i * self.shape.bands + band];
         let mut keyed: Vec<(u32, u32)> =
             (0..self.rows.len()).filter(|i| found[*i].is_none() && self.says(*i)).map(|i| (hash(i), i as u32)).collect();
@@ -184,7 +184,7 @@ impl<'a> Search<'a> {
         Bag::of(&words, self.corpus.frequencies)
     }
 
-    fn group(&self, group: &[(u32, u32)]) -> Vec<Copy> {
+    fn group(&self, group: &[(u32, u32)]) -> Vec<CopyPair> {
         let mut bags: Vec<Option<Bag>> = group.iter().map(|_| None).collect();
         // Places in the group of rows that are no copies so far.
         let mut kept: Vec<usize> = vec![0];
@@ -205,7 +205,7 @@ impl<'a> Search<'a> {
                 let (Some(a), Some(b)) = (&bags[earlier], &bags[place]) else { continue };
                 match a.copy(b, self.threshold) {
                     Some(similarity) => {
-                        of = Some(Copy { row: group[place].1, of: group[earlier].1, similarity, exact: false });
+                        of = Some(CopyPair { row: group[place].1, of: group[earlier].1, similarity, exact: false });
                         break;
                     }
                     None => slot.store(key, Ordering::Relaxed),
@@ -221,14 +221,14 @@ impl<'a> Search<'a> {
 
     /// Gives every copy of a copy the original at the end of the chain, if they are alike; if not, it is no copy and looks
     /// again. Says whether there is such a row.
-    fn settle(&self, found: &mut [Option<Copy>]) -> bool {
+    fn settle(&self, found: &mut [Option<CopyPair>]) -> bool {
         let mut again = false;
         for i in 0..found.len() {
             let Some(copy) = found[i] else { continue };
             let Some(original) = found[copy.of as usize] else { continue };
             // Originals come first, so that theirs are settled.
             let alike = self.bag(original.of).copy(&self.bag(copy.row), self.threshold);
-            found[i] = alike.map(|similarity| Copy { of: original.of, similarity, ..copy });
+            found[i] = alike.map(|similarity| CopyPair { of: original.of, similarity, ..copy });
             again |= alike.is_none();
         }
         again

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use aho_corasick::AhoCorasick;
 
-use super::rows::{Part, Speaker};
+use super::rows::{Role, RowTurn};
 use super::words;
 
 /// A reason to look at a row again.
@@ -67,9 +67,9 @@ impl Flaw {
 }
 
 /// The flaws of a row, gravest first.
-pub(super) fn of(parts: &[Part]) -> Vec<Flaw> {
-    let answers: Vec<&str> = parts.iter().filter(|p| p.by == Speaker::Assistant).map(|p| p.text.as_str()).collect();
-    let questions: Vec<&str> = parts.iter().filter(|p| p.by == Speaker::User).map(|p| p.text.as_str()).collect();
+pub(super) fn of(parts: &[RowTurn]) -> Vec<Flaw> {
+    let answers: Vec<&str> = parts.iter().filter(|p| p.by == Role::Assistant).map(|p| p.text.as_str()).collect();
+    let questions: Vec<&str> = parts.iter().filter(|p| p.by == Role::User).map(|p| p.text.as_str()).collect();
     let last = answers.last().copied().unwrap_or_default();
     let visible = |t: &&str| !t.trim().is_empty();
     let found = |flaw: Flaw| match flaw {
@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     fn row(question: &str, answer: &str) -> Vec<Flaw> {
-        of(&[Part::new(Speaker::User, question), Part::new(Speaker::Assistant, answer)])
+        of(&[RowTurn::new(Role::User, question), RowTurn::new(Role::Assistant, answer)])
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Choice, Out, Raw, Settings, mask_row, raw_rows};
+use super::{CurateOut, KeepChoice, Raw, ScanSettings, mask_row, raw_rows};
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::files;
@@ -25,20 +25,20 @@ struct Sink<'a> {
 }
 
 /// What is written.
-pub struct Kept<'a> {
-    pub settings: &'a Settings,
-    pub choice: &'a Choice,
+pub struct KeptRows<'a> {
+    pub settings: &'a ScanSettings,
+    pub choice: &'a KeepChoice,
     /// Whether personal data is masked.
     pub mask: bool,
 }
 
-impl Kept<'_> {
+impl KeptRows<'_> {
     /// Writes all rows into one file, or a file a source into a folder, and says how many places were masked. A crash or a stop
     /// leaves what was there before. `tick` hears how many rows of a source are written.
     ///
     /// # Errors
     /// No row is left; a source has changed since it was looked at; writing failed; what `tick` returns.
-    pub fn write(&self, out: &Out, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
+    pub fn write(&self, out: &CurateOut, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<usize> {
         self.some(&out.path)?;
         let path = &out.path;
         if !out.folder() {
@@ -109,7 +109,7 @@ fn line(path: &Path, row: Raw) -> Value {
 }
 
 /// The names of the files in a folder, one a source.
-fn names(settings: &Settings) -> Vec<String> {
+fn names(settings: &ScanSettings) -> Vec<String> {
     let mut taken = HashSet::new();
     let name = |path: &PathBuf| {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -130,7 +130,7 @@ mod tests {
     fn files_of_one_name_do_not_overwrite_each_other() {
         let source = |path: &str| Source { path: path.into(), ..Source::default() };
         let sources = ["a/x.jsonl", "b/x.json.gz", "c/y.csv", "d/x"].map(source).to_vec();
-        let settings = Settings { sources, ..Settings::default() };
+        let settings = ScanSettings { sources, ..ScanSettings::default() };
         assert_eq!(names(&settings), ["x.jsonl", "x-2.jsonl", "y.jsonl", "x-3.jsonl"]);
     }
 

@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Place;
-use super::rows::{Part, Speaker};
+use super::RowPlace;
+use super::rows::{Role, RowTurn};
 use super::words::{Word, mix, words};
 
 /// A run in more training rows than this is a phrase that rows have in common.
@@ -18,9 +18,9 @@ const OWN: usize = 3;
 /// A training row that has (part of) a row to be judged by.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Leak {
-    pub row: Place,
+    pub row: RowPlace,
     /// The row it was found in: `source` counts the held-out sources and then the other files.
-    pub of: Place,
+    pub of: RowPlace,
     /// Word for word the same question or row; otherwise only runs of words are shared.
     pub whole: bool,
     /// The share of the runs of the held-out row that the training row has; 0 where it is too short to have any.
@@ -31,7 +31,7 @@ pub struct Leak {
 #[derive(Default)]
 pub(super) struct Held {
     ngram: usize,
-    places: Vec<Place>,
+    places: Vec<RowPlace>,
     /// Runs of each row.
     runs: Vec<u32>,
     /// Run → the first row that has it, and a number of its own.
@@ -41,7 +41,7 @@ pub(super) struct Held {
 
 /// What a training row has of them.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct SharedRuns {
     whole: Option<u32>,
     /// Row and number of each run.
     grams: Vec<(u32, u32)>,
@@ -56,8 +56,8 @@ fn grams(words: &[Word], n: usize) -> impl Iterator<Item = u64> {
 }
 
 /// What of a row is looked for as a whole: every question, all of them together, the row.
-fn wholes(parts: &[Part], lists: &[Vec<Word>]) -> Vec<u64> {
-    let question = |p: &&Part| p.by == Speaker::User;
+fn wholes(parts: &[RowTurn], lists: &[Vec<Word>]) -> Vec<u64> {
+    let question = |p: &&RowTurn| p.by == Role::User;
     let asked = || parts.iter().zip(lists).filter(|(p, _)| question(p)).map(|(_, l)| l);
     let joined: Vec<Word> = asked().flatten().copied().collect();
     let row: Vec<Word> = lists.iter().flatten().copied().collect();
@@ -77,11 +77,11 @@ impl Held {
     }
 
     /// Adds a row; what is a text of its own in it is a part.
-    pub(super) fn add(&mut self, place: Place, parts: &[Part]) {
+    pub(super) fn add(&mut self, place: RowPlace, parts: &[RowTurn]) {
         let row = self.places.len() as u32;
         self.places.push(place);
-        let lists: Vec<Vec<Word>> = parts.iter().filter(|p| p.by != Speaker::System).map(|p| words(&p.text)).collect();
-        let parts: Vec<Part> = parts.iter().filter(|p| p.by != Speaker::System).cloned().collect();
+        let lists: Vec<Vec<Word>> = parts.iter().filter(|p| p.by != Role::System).map(|p| words(&p.text)).collect();
+        let parts: Vec<RowTurn> = parts.iter().filter(|p| p.by != Role::System).cloned().collect();
         let runs: HashSet<u64> = lists.iter().flat_map(|l| grams(l, self.ngram)).collect();
         self.runs.push(runs.len() as u32);
         let mut runs: Vec<u64> = runs.into_iter().collect();
@@ -96,25 +96,25 @@ impl Held {
     }
 
     /// What a training row shares with them.
-    pub(super) fn shared(&self, parts: &[Part]) -> Shared {
+    pub(super) fn shared(&self, parts: &[RowTurn]) -> SharedRuns {
         if self.places.is_empty() {
-            return Shared::default();
+            return SharedRuns::default();
         }
-        let parts: Vec<Part> = parts.iter().filter(|p| p.by != Speaker::System).cloned().collect();
+        let parts: Vec<RowTurn> = parts.iter().filter(|p| p.by != Role::System).cloned().collect();
         let lists: Vec<Vec<Word>> = parts.iter().map(|p| words(&p.text)).collect();
         let mut shared: Vec<(u32, u32)> =
             lists.iter().flat_map(|l| grams(l, self.ngram)).filter_map(|g| self.grams.get(&g).copied()).collect();
         shared.sort_unstable();
         shared.dedup();
         let whole = wholes(&parts, &lists).iter().filter_map(|h| self.whole.get(h).copied()).min();
-        Shared { whole, grams: shared }
+        SharedRuns { whole, grams: shared }
     }
 
     /// The leaks among the training rows that share something.
-    pub(super) fn leaks(&self, shared: &[(Place, Shared)]) -> Vec<Leak> {
+    pub(super) fn leaks(&self, shared: &[(RowPlace, SharedRuns)]) -> Vec<Leak> {
         let mut rows_with: HashMap<u32, u32> = HashMap::new();
         shared.iter().flat_map(|(_, s)| &s.grams).for_each(|(_, g)| *rows_with.entry(*g).or_default() += 1);
-        let leak = |(place, shared): &(Place, Shared)| {
+        let leak = |(place, shared): &(RowPlace, SharedRuns)| {
             let mut of: HashMap<u32, (u32, bool)> = HashMap::new();
             for (row, gram) in &shared.grams {
                 let entry = of.entry(*row).or_default();
@@ -142,7 +142,7 @@ impl Held {
     }
 }
 
-impl Shared {
+impl SharedRuns {
     pub(super) fn is_empty(&self) -> bool {
         self.whole.is_none() && self.grams.is_empty()
     }
@@ -152,22 +152,22 @@ impl Shared {
 mod tests {
     use super::*;
 
-    fn at(line: u32) -> Place {
-        Place { source: 0, line }
+    fn at(line: u32) -> RowPlace {
+        RowPlace { source: 0, line }
     }
 
-    fn row(question: &str, answer: &str) -> Vec<Part> {
-        vec![Part::new(Speaker::User, question), Part::new(Speaker::Assistant, answer)]
+    fn row(question: &str, answer: &str) -> Vec<RowTurn> {
+        vec![RowTurn::new(Role::User, question), RowTurn::new(Role::Assistant, answer)]
     }
 
     const LONG: &str =
         "A train leaves the station at noon and reaches the next town, forty miles away, at ten past one; how fast is it?";
 
-    fn found(rows: &[Vec<Part>]) -> Vec<(u32, bool)> {
+    fn found(rows: &[Vec<RowTurn>]) -> Vec<(u32, bool)> {
         let mut held = Held::new(13);
         held.add(at(1), &row(LONG, "Its speed is 34 miles an hour."));
         held.add(at(2), &row("Capital of Peru?", "Lima"));
-        let shared: Vec<(Place, Shared)> =
+        let shared: Vec<(RowPlace, SharedRuns)> =
             rows.iter().enumerate().map(|(i, r)| (at(i as u32), held.shared(r))).filter(|(_, s)| !s.is_empty()).collect();
         held.leaks(&shared).iter().map(|l| (l.row.line, l.whole)).collect()
     }
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_run_that_many_rows_have_is_a_phrase() {
         let head: String = LONG.split(' ').take(14).collect::<Vec<_>>().join(" ");
-        let many: Vec<Vec<Part>> = (0..20).map(|i| row(&format!("{head} question {i}"), "yes")).collect();
+        let many: Vec<Vec<RowTurn>> = (0..20).map(|i| row(&format!("{head} question {i}"), "yes")).collect();
         assert_eq!(found(&many), []);
         assert_eq!(found(&many[..3]).len(), 3);
     }

@@ -30,17 +30,17 @@ mod out;
 mod kept;
 
 pub use account::account;
-pub use choose::{Choice, Removed, Why, Wishes, choose};
+pub use choose::{KeepChoice, Removed, Why, Wishes, choose};
 pub use flaw::Flaw;
-pub use kept::Kept;
+pub use kept::KeptRows;
 pub use leaks::Leak;
 pub use named::{files_of, is_recipe};
-pub use out::Out;
+pub use out::CurateOut;
 pub use pii::{Pii, mask};
 pub use quality::Quality;
-pub use report::{Copies, CopyOf, Distribution, Findings, Leaks, Low, Scores, Spread, Summary, VerbCount, summary};
+pub use report::{Copies, CopyOf, CurationReport, Distribution, Findings, Leaks, Low, Scores, Spread, VerbCount, summary};
 pub use rows::{Raw, raw_rows};
-pub use scan::{File, Scan, Settings, scan};
+pub use scan::{File, Scan, ScanSettings, scan};
 
 /// Every language code that rows can be told to have.
 pub fn languages() -> Vec<&'static str> {
@@ -54,7 +54,7 @@ pub fn mask_row(row: &mut Raw) -> usize {
 
 /// A row: the file (index into the sources given) and the line, or the number of the instance in files of tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-pub struct Place {
+pub struct RowPlace {
     pub source: u32,
     pub line: u32,
 }

@@ -4,19 +4,19 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{File, Settings};
+use super::{File, ScanSettings};
 use crate::error::{Error, Result};
 use crate::recipe::Source;
 
 /// A file of rows, or a folder that gets a file a source, with the account beside it.
 #[derive(Debug, Clone)]
-pub struct Out {
+pub struct CurateOut {
     pub path: PathBuf,
     /// Replace what is there.
     pub force: bool,
 }
 
-impl Out {
+impl CurateOut {
     /// Whether a folder is to be written: a name without an ending.
     pub fn folder(&self) -> bool {
         self.path.extension().is_none()
@@ -33,7 +33,7 @@ impl Out {
     ///
     /// # Errors
     /// [`Error::Usage`] for a file that is read, a form that is not written, and what is there and may not be replaced.
-    pub fn refuse(&self, settings: &Settings) -> Result<()> {
+    pub fn refuse(&self, settings: &ScanSettings) -> Result<()> {
         let what = self.path.display().to_string();
         let same = |a: &Path| a.canonicalize().ok().is_some_and(|a| self.path.canonicalize().ok() == Some(a));
         let read = settings.sources.iter().chain(&settings.heldout).map(|s| s.path.as_path());
@@ -64,7 +64,7 @@ impl Out {
     ///
     /// # Errors
     /// Two sources that differ, named.
-    pub fn holds(&self, files: &[File], settings: &Settings) -> Result<()> {
+    pub fn holds(&self, files: &[File], settings: &ScanSettings) -> Result<()> {
         if self.folder() {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use super::leaks::Leak;
 use super::quality;
 use super::quality::Quality;
 use super::scan::{File, Scan};
-use super::{Flaw, Pii, Place};
+use super::{Flaw, Pii, RowPlace};
 use crate::error::Result;
 
 /// Rows named among the lowest in quality.
@@ -17,7 +17,7 @@ const LOWEST: usize = 20;
 
 /// The whole report.
 #[derive(Debug, Clone, Serialize)]
-pub struct Summary {
+pub struct CurationReport {
     pub files: Vec<File>,
     /// Files of rows to be judged by.
     pub held_files: Vec<std::path::PathBuf>,
@@ -57,8 +57,8 @@ pub struct Copies {
 /// A copy.
 #[derive(Debug, Clone, Serialize)]
 pub struct CopyOf {
-    pub row: Place,
-    pub of: Place,
+    pub row: RowPlace,
+    pub of: RowPlace,
     pub similarity: f32,
     pub exact: bool,
 }
@@ -90,7 +90,7 @@ pub struct Distribution {
 pub struct Findings<T> {
     pub kind: T,
     pub rows: usize,
-    pub places: Vec<Place>,
+    pub places: Vec<RowPlace>,
 }
 
 /// What the rows ask for (English only).
@@ -127,7 +127,7 @@ pub struct Scores {
 /// A row of low quality.
 #[derive(Debug, Clone, Serialize)]
 pub struct Low {
-    pub row: Place,
+    pub row: RowPlace,
     #[serde(flatten)]
     pub quality: Quality,
 }
@@ -136,17 +136,17 @@ pub struct Low {
 ///
 /// # Errors
 /// What `tick` returns.
-pub fn summary(scan: &Scan, threshold: f32, tick: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<Summary> {
+pub fn summary(scan: &Scan, threshold: f32, tick: &mut dyn FnMut(usize, usize) -> Result<()>) -> Result<CurationReport> {
     let mut unusable = BTreeMap::new();
     scan.unusable.iter().for_each(|(_, reason)| *unusable.entry(reason.to_string()).or_default() += 1);
     let mut languages = BTreeMap::new();
     scan.facts.iter().for_each(|f| *languages.entry(f.language.unwrap_or("unknown")).or_default() += 1);
-    let with = |has: &dyn Fn(usize) -> bool| -> Vec<Place> {
+    let with = |has: &dyn Fn(usize) -> bool| -> Vec<RowPlace> {
         scan.facts.iter().enumerate().filter(|(i, _)| has(*i)).map(|(_, f)| f.place).collect()
     };
     let flaws = Flaw::ALL.map(|kind| (kind, with(&|i| scan.facts[i].flaws & kind.bit() != 0)));
     let pii = Pii::ALL.map(|kind| (kind, with(&|i| scan.facts[i].pii().contains(&kind))));
-    Ok(Summary {
+    Ok(CurationReport {
         files: scan.files.clone(),
         held_files: scan.held_files.clone(),
         rows: scan.files.iter().map(|f| f.rows).sum(),
@@ -169,7 +169,7 @@ fn copies(scan: &Scan, threshold: f32, tick: &mut dyn FnMut(usize, usize) -> Res
     let place = |i: u32| scan.facts[i as usize].place;
     let rows: Vec<CopyOf> =
         found.iter().map(|c| CopyOf { row: place(c.row), of: place(c.of), similarity: c.similarity, exact: c.exact }).collect();
-    let originals: std::collections::BTreeSet<Place> = rows.iter().map(|c| c.of).collect();
+    let originals: std::collections::BTreeSet<RowPlace> = rows.iter().map(|c| c.of).collect();
     let exact = rows.iter().filter(|c| c.exact).count();
     Ok(Copies {
         threshold,

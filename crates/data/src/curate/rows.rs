@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::Place;
+use super::RowPlace;
 use crate::data::read::Split;
 use crate::data::read::reason::Reason;
 use crate::data::read::row::{Message, RowKind};
@@ -20,7 +20,7 @@ use crate::recipe::{Shape, Source};
 
 /// Who says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaker {
+pub(super) enum Role {
     System,
     User,
     Assistant,
@@ -29,14 +29,14 @@ pub(super) enum Speaker {
 
 /// A turn of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) by: Speaker,
+pub(super) struct RowTurn {
+    pub(super) by: Role,
     pub(super) text: String,
 }
 
-impl Part {
-    pub(super) fn new(by: Speaker, text: impl Into<String>) -> Part {
-        Part { by, text: text.into() }
+impl RowTurn {
+    pub(super) fn new(by: Role, text: impl Into<String>) -> RowTurn {
+        RowTurn { by, text: text.into() }
     }
 }
 
@@ -51,14 +51,14 @@ pub struct Raw {
 
 /// A row and what it says, or why it says nothing.
 #[derive(Debug)]
-pub(super) struct Unit {
-    pub(super) place: Place,
-    pub(super) parts: std::result::Result<Vec<Part>, Reason>,
+pub(super) struct WrittenRow {
+    pub(super) place: RowPlace,
+    pub(super) parts: std::result::Result<Vec<RowTurn>, Reason>,
 }
 
 /// A source whose rows have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Opened {
+pub(super) struct ReadSource {
     pub(super) shape: Shape,
 }
 
@@ -66,7 +66,12 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// [`Error::Data`] with file and line for what cannot be read or has no known shape; what `take` returns.
-pub(super) fn open(source: &Source, index: u32, split: Split, mut take: impl FnMut(Vec<Unit>) -> Result<()>) -> Result<Opened> {
+pub(super) fn open(
+    source: &Source,
+    index: u32,
+    split: Split,
+    mut take: impl FnMut(Vec<WrittenRow>) -> Result<()>,
+) -> Result<ReadSource> {
     let (mut reader, mut feed) = Reader::stream(source, split, 0)?.settled()?;
     let shape = reader.shape;
     let unread = std::mem::take(&mut reader.faults.lines);
@@ -80,31 +85,31 @@ pub(super) fn open(source: &Source, index: u32, split: Split, mut take: impl FnM
         }
     }
     // Last, so that the others keep the numbers that `raw_rows` counts them by.
-    let malformed = |line| Unit { place: Place { source: index, line: line as u32 }, parts: Err(Reason::Malformed) };
+    let malformed = |line| WrittenRow { place: RowPlace { source: index, line: line as u32 }, parts: Err(Reason::Malformed) };
     group.extend(unread.into_iter().map(malformed));
     take(group)?;
-    Ok(Opened { shape })
+    Ok(ReadSource { shape })
 }
 
 /// Rows looked at together, on all threads.
 const GROUP: usize = 2048;
 
-fn units(reader: &mut Reader<'_>, shape: Shape, source: u32, row: &RawRow, group: &mut Vec<Unit>) -> Result<()> {
-    let at = |line: usize| Place { source, line: line as u32 };
+fn units(reader: &mut Reader<'_>, shape: Shape, source: u32, row: &RawRow, group: &mut Vec<WrittenRow>) -> Result<()> {
+    let at = |line: usize| RowPlace { source, line: line as u32 };
     let converted = match reader.convert(row) {
         Ok(converted) => converted,
         Err(error) => {
             reader.faults.put(error)?;
             let instances = row.fields.get("Instances").and_then(Value::as_array).filter(|_| shape == Shape::SuperNi);
-            let dropped = || Unit { place: at(row.line), parts: Err(Reason::Malformed) };
+            let dropped = || WrittenRow { place: at(row.line), parts: Err(Reason::Malformed) };
             group.extend((0..instances.map_or(1, Vec::len)).map(|_| dropped()));
             return Ok(());
         }
     };
     match converted {
-        Converted::Row(kind) => group.push(Unit { place: at(row.line), parts: Ok(parts(kind)) }),
-        Converted::Empty => group.push(Unit { place: at(row.line), parts: Err(Reason::Empty) }),
-        Converted::Dropped(reason) => group.push(Unit { place: at(row.line), parts: Err(reason) }),
+        Converted::Row(kind) => group.push(WrittenRow { place: at(row.line), parts: Ok(parts(kind)) }),
+        Converted::Empty => group.push(WrittenRow { place: at(row.line), parts: Err(Reason::Empty) }),
+        Converted::Dropped(reason) => group.push(WrittenRow { place: at(row.line), parts: Err(reason) }),
         Converted::Rows(pieces) if shape == Shape::SuperNi => {
             let instances = row.fields.get("Instances").and_then(Value::as_array);
             for piece in pieces {
@@ -112,16 +117,16 @@ fn units(reader: &mut Reader<'_>, shape: Shape, source: u32, row: &RawRow, group
                 let input = instance.and_then(|i| i.get("input")).and_then(Value::as_str).unwrap_or_default();
                 let parts = piece.became.map(|kind| match kind {
                     RowKind::Completion { completion, .. } => {
-                        vec![Part::new(Speaker::User, input), Part::new(Speaker::Assistant, completion)]
+                        vec![RowTurn::new(Role::User, input), RowTurn::new(Role::Assistant, completion)]
                     }
                     other => parts(other),
                 });
-                group.push(Unit { place: at(piece.line), parts });
+                group.push(WrittenRow { place: at(piece.line), parts });
             }
         }
         // Pairs of ranked replies, phrasings of a task: one row that says all of it once.
         Converted::Rows(pieces) => {
-            let mut all: Vec<Part> = Vec::new();
+            let mut all: Vec<RowTurn> = Vec::new();
             let mut reason = Reason::Empty;
             for piece in pieces {
                 match piece.became {
@@ -133,43 +138,43 @@ fn units(reader: &mut Reader<'_>, shape: Shape, source: u32, row: &RawRow, group
                     Err(why) => reason = why,
                 }
             }
-            group.push(Unit { place: at(row.line), parts: if all.is_empty() { Err(reason) } else { Ok(all) } });
+            group.push(WrittenRow { place: at(row.line), parts: if all.is_empty() { Err(reason) } else { Ok(all) } });
         }
     }
     Ok(())
 }
 
-fn parts(kind: RowKind) -> Vec<Part> {
+fn parts(kind: RowKind) -> Vec<RowTurn> {
     match kind {
         RowKind::Chat(conversation) => turns(conversation.messages),
         RowKind::Alpaca { instruction, input, output, system } => {
             let asked = if input.trim().is_empty() { instruction } else { format!("{instruction}\n{input}") };
-            let system = system.map(|s| Part::new(Speaker::System, s));
-            system.into_iter().chain([Part::new(Speaker::User, asked), Part::new(Speaker::Assistant, output)]).collect()
+            let system = system.map(|s| RowTurn::new(Role::System, s));
+            system.into_iter().chain([RowTurn::new(Role::User, asked), RowTurn::new(Role::Assistant, output)]).collect()
         }
         RowKind::Completion { prompt, completion } => {
-            vec![Part::new(Speaker::User, prompt), Part::new(Speaker::Assistant, completion)]
+            vec![RowTurn::new(Role::User, prompt), RowTurn::new(Role::Assistant, completion)]
         }
-        RowKind::Text(text) => vec![Part::new(Speaker::Assistant, text)],
+        RowKind::Text(text) => vec![RowTurn::new(Role::Assistant, text)],
         RowKind::Preference(pair) => turns(pair.prompt.messages.into_iter().chain(pair.chosen).chain(pair.rejected).collect()),
         RowKind::Labelled { conversation, .. } => turns(conversation.messages),
     }
 }
 
-fn turns(messages: Vec<Message>) -> Vec<Part> {
+fn turns(messages: Vec<Message>) -> Vec<RowTurn> {
     messages.into_iter().map(turn).collect()
 }
 
-fn turn(message: Message) -> Part {
+fn turn(message: Message) -> RowTurn {
     let by = match message.role.as_str() {
-        "system" => Speaker::System,
-        "assistant" => Speaker::Assistant,
-        "tool" => Speaker::Tool,
-        _ => Speaker::User,
+        "system" => Role::System,
+        "assistant" => Role::Assistant,
+        "tool" => Role::Tool,
+        _ => Role::User,
     };
     let calls = message.fields.get("tool_calls").map(Value::to_string).unwrap_or_default();
     let gap = if calls.is_empty() || message.content.is_empty() { "" } else { "\n" };
-    Part { by, text: format!("{}{gap}{calls}", message.content) }
+    RowTurn { by, text: format!("{}{gap}{calls}", message.content) }
 }
 
 /// Calls `take` with every row of a source as it was written, without those that `keep` refuses: it is asked about the rows in

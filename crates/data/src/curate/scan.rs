@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::leaks::{Held, Leak, Shared};
+use super::leaks::{Held, Leak, SharedRuns};
 use super::minhash::Frequencies;
 use super::rows;
-use super::rows::{Part, Speaker, Unit};
+use super::rows::{Role, RowTurn, WrittenRow};
 use super::spill::{Spilled, Writer};
 use super::verbs;
-use super::verbs::Asked;
+use super::verbs::AskedFor;
 use super::words;
 use super::words::Word;
-use super::{Flaw, Pii, Place, flaw, language, pii, quality};
+use super::{Flaw, Pii, RowPlace, flaw, language, pii, quality};
 use crate::data::read::Split;
 use crate::data::read::reason::Reason;
 use crate::error::Result;
@@ -24,7 +24,7 @@ use crate::recipe::{Shape, Source, origin};
 
 /// What is looked at.
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
+pub struct ScanSettings {
     /// Rows to be trained on.
     pub sources: Vec<Source>,
     /// Rows to be judged by, that must not be among them.
@@ -37,8 +37,8 @@ pub struct Settings {
 
 /// Of one row.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
-    pub(super) place: Place,
+pub(super) struct RowFacts {
+    pub(super) place: RowPlace,
     /// Of everything it says, with who says it.
     pub(super) exact: u64,
     pub(super) prompt_words: u32,
@@ -53,7 +53,7 @@ pub(super) struct Facts {
     pub(super) object: Option<u32>,
 }
 
-impl Facts {
+impl RowFacts {
     pub(super) fn flaws(&self) -> Vec<Flaw> {
         Flaw::ALL.into_iter().filter(|f| self.flaws & f.bit() != 0).collect()
     }
@@ -79,10 +79,10 @@ pub struct Scan {
     pub held_files: Vec<PathBuf>,
     pub held_rows: usize,
     pub ngram: usize,
-    pub(super) facts: Vec<Facts>,
+    pub(super) facts: Vec<RowFacts>,
     /// By number of the row in its source and source: whether it is in `facts`, in reading order.
     pub(super) usable: Vec<Vec<bool>>,
-    pub(super) unusable: Vec<(Place, Reason)>,
+    pub(super) unusable: Vec<(RowPlace, Reason)>,
     pub(super) leaks: Vec<Leak>,
     pub(super) words: Spilled,
     pub(super) frequencies: Frequencies,
@@ -90,17 +90,17 @@ pub struct Scan {
 }
 
 struct Looked {
-    facts: Facts,
-    asked: Option<Asked>,
+    facts: RowFacts,
+    asked: Option<AskedFor>,
     words: Vec<Word>,
-    shared: Shared,
+    shared: SharedRuns,
 }
 
 /// Reads every source once. `tick` hears the rows so far.
 ///
 /// # Errors
 /// [`crate::Error::Data`] with file and line for what cannot be read; what `tick` returns.
-pub fn scan(settings: &Settings, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<Scan> {
+pub fn scan(settings: &ScanSettings, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<Scan> {
     let (held, held_files) = held(settings, tick)?;
     let mut words = Writer::new()?;
     let mut gathered = Gathered::default();
@@ -110,7 +110,7 @@ pub fn scan(settings: &Settings, tick: &mut dyn FnMut(usize) -> Result<()>) -> R
         let mut mine: Vec<bool> = Vec::new();
         let opened = rows::open(source, index as u32, Split::Train, |units| {
             mine.extend(units.iter().map(|u| u.parts.is_ok()));
-            let looked: Vec<std::result::Result<Looked, (Place, Reason)>> =
+            let looked: Vec<std::result::Result<Looked, (RowPlace, Reason)>> =
                 units.into_par_iter().map(|u| look(u, &held)).collect();
             for row in looked {
                 gathered.take(row, &mut words, &mut frequencies)?;
@@ -138,7 +138,7 @@ pub fn scan(settings: &Settings, tick: &mut dyn FnMut(usize) -> Result<()>) -> R
     })
 }
 
-fn held(settings: &Settings, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<(Held, Vec<PathBuf>)> {
+fn held(settings: &ScanSettings, tick: &mut dyn FnMut(usize) -> Result<()>) -> Result<(Held, Vec<PathBuf>)> {
     let mut held = Held::new(settings.ngram);
     let mut files = Vec::new();
     for source in &settings.heldout {
@@ -150,8 +150,8 @@ fn held(settings: &Settings, tick: &mut dyn FnMut(usize) -> Result<()>) -> Resul
     }
     for path in &settings.against {
         rows::texts(path, |line, texts| {
-            let parts: Vec<Part> = texts.into_iter().map(|t| Part::new(Speaker::User, t)).collect();
-            held.add(Place { source: files.len() as u32, line }, &parts);
+            let parts: Vec<RowTurn> = texts.into_iter().map(|t| RowTurn::new(Role::User, t)).collect();
+            held.add(RowPlace { source: files.len() as u32, line }, &parts);
         })?;
         files.push(named(path));
     }
@@ -180,16 +180,16 @@ impl Names {
 
 #[derive(Default)]
 struct Gathered {
-    facts: Vec<Facts>,
-    unusable: Vec<(Place, Reason)>,
-    shared: Vec<(Place, Shared)>,
+    facts: Vec<RowFacts>,
+    unusable: Vec<(RowPlace, Reason)>,
+    shared: Vec<(RowPlace, SharedRuns)>,
     names: Names,
 }
 
 impl Gathered {
     fn take(
         &mut self,
-        row: std::result::Result<Looked, (Place, Reason)>,
+        row: std::result::Result<Looked, (RowPlace, Reason)>,
         words: &mut Writer,
         frequencies: &mut Frequencies,
     ) -> Result<()> {
@@ -203,11 +203,11 @@ impl Gathered {
         words.push(&row.words)?;
         frequencies.add(&row.words);
         match row.asked {
-            Some(Asked::Order { verb, object }) => {
+            Some(AskedFor::Order { verb, object }) => {
                 row.facts.verb = Some(self.names.of(verb));
                 row.facts.object = object.map(|o| self.names.of(o));
             }
-            Some(Asked::Question(word)) => row.facts.verb = Some(self.names.of(format!("{word}?"))),
+            Some(AskedFor::Question(word)) => row.facts.verb = Some(self.names.of(format!("{word}?"))),
             None => {}
         }
         if !row.shared.is_empty() {
@@ -218,17 +218,17 @@ impl Gathered {
     }
 }
 
-fn look(unit: Unit, held: &Held) -> std::result::Result<Looked, (Place, Reason)> {
+fn look(unit: WrittenRow, held: &Held) -> std::result::Result<Looked, (RowPlace, Reason)> {
     let parts = unit.parts.map_err(|reason| (unit.place, reason))?;
-    let said = |by: Speaker| parts.iter().filter(move |p| p.by == by).map(|p| p.text.as_str());
-    let count = |by: Speaker| said(by).map(words::count).sum::<usize>() as u32;
-    let (prompt_words, answer_words) = (count(Speaker::User), count(Speaker::Assistant));
+    let said = |by: Role| parts.iter().filter(move |p| p.by == by).map(|p| p.text.as_str());
+    let count = |by: Role| said(by).map(words::count).sum::<usize>() as u32;
+    let (prompt_words, answer_words) = (count(Role::User), count(Role::Assistant));
     let exact = parts.iter().fold(parts.len() as u64, |h, p| words::mix(h ^ words::hash(p.text.as_bytes()) ^ p.by as u64));
     let flaws = flaw::of(&parts);
     let mut kinds = 0;
     parts.iter().flat_map(|p| pii::find(&p.text)).for_each(|(kind, _)| kinds |= kind.bit());
-    let all: String = parts.iter().filter(|p| p.by != Speaker::System).map(|p| format!("{}\n", p.text)).collect();
-    let facts = Facts {
+    let all: String = parts.iter().filter(|p| p.by != Role::System).map(|p| format!("{}\n", p.text)).collect();
+    let facts = RowFacts {
         place: unit.place,
         exact,
         prompt_words,
@@ -242,7 +242,7 @@ fn look(unit: Unit, held: &Held) -> std::result::Result<Looked, (Place, Reason)>
     };
     // The list of verbs is English, and words like `comment` are others elsewhere.
     let english = matches!(facts.language, Some("en") | None);
-    let asked = said(Speaker::User).next().filter(|_| english).and_then(verbs::of);
+    let asked = said(Role::User).next().filter(|_| english).and_then(verbs::of);
     let (words, shared) = (words::words(&all), held.shared(&parts));
     Ok(Looked { facts, asked, words, shared })
 }

@@ -64,7 +64,7 @@ const SMALL: &str = " a an the this that these those my your his her its our the
 
 /// What the first sentence that asks for something asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum AskedFor {
     /// Verb and object, singular.
     Order { verb: String, object: Option<String> },
     /// The word that the question begins with.
@@ -72,7 +72,7 @@ pub(super) enum Asked {
 }
 
 /// What a prompt asks for; `None` when it is neither an order nor a question that this knows.
-pub(super) fn of(prompt: &str) -> Option<Asked> {
+pub(super) fn of(prompt: &str) -> Option<AskedFor> {
     let sentences = sentences(prompt);
     sentences.iter().take(3).find_map(|s| order(s)).or_else(|| sentences.iter().take(3).find_map(|s| question(s)))
 }
@@ -107,7 +107,7 @@ fn listed(list: &str, word: &str) -> bool {
     list.contains(&format!(" {word} "))
 }
 
-fn order(sentence: &[String]) -> Option<Asked> {
+fn order(sentence: &[String]) -> Option<AskedFor> {
     let clauses = sentence.split(|w| w == ",");
     clauses.take(3).filter(|c| !c.is_empty()).find_map(|clause| {
         let line = clause.join(" ");
@@ -132,7 +132,7 @@ fn order(sentence: &[String]) -> Option<Asked> {
         if !listed(VERBS, verb) {
             return None;
         }
-        Some(Asked::Order { verb: verb.clone(), object: object(behind) })
+        Some(AskedFor::Order { verb: verb.clone(), object: object(behind) })
     })
 }
 
@@ -158,10 +158,10 @@ fn singular(word: &str) -> String {
     }
 }
 
-fn question(sentence: &[String]) -> Option<Asked> {
+fn question(sentence: &[String]) -> Option<AskedFor> {
     let clause = sentence.split(|w| w == ",").find(|c| c.first().is_some_and(|w| QUESTIONS.contains(&w.as_str())))?;
     let word = clause.first()?.as_str();
-    Some(Asked::Question(if word == "whats" { "what".into() } else { word.into() }))
+    Some(AskedFor::Question(if word == "whats" { "what".into() } else { word.into() }))
 }
 
 #[cfg(test)]
@@ -170,8 +170,8 @@ mod tests {
 
     fn pair(prompt: &str) -> String {
         match of(prompt) {
-            Some(Asked::Order { verb, object }) => format!("{verb} {}", object.unwrap_or_default()).trim().to_string(),
-            Some(Asked::Question(word)) => format!("{word}?"),
+            Some(AskedFor::Order { verb, object }) => format!("{verb} {}", object.unwrap_or_default()).trim().to_string(),
+            Some(AskedFor::Question(word)) => format!("{word}?"),
             None => String::new(),
         }
     }

@@ -15,12 +15,12 @@ use crate::error::{Error, Result};
 pub(super) struct Written {
     pub(super) file: PathBuf,
     pub(super) tree: Map<String, Value>,
-    pub(super) places: HashMap<String, Place>,
+    pub(super) places: HashMap<String, WrittenAt>,
 }
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum WrittenAt {
     /// A line of the file, counted from 1.
     Line(usize),
     /// A `--set` argument, as typed.
@@ -42,8 +42,8 @@ impl Written {
     /// The complaint about `key`, at the place of the key or, when it was not written, of what it would stand in.
     pub(super) fn complain(&self, key: &str, why: impl Into<String>, help: impl Into<String>) -> Error {
         let (file, line) = match self.place(key) {
-            Some(Place::Line(line)) => (self.file.clone(), Some(*line)),
-            Some(Place::Set(argument)) => (PathBuf::from(format!("--set {argument}")), None),
+            Some(WrittenAt::Line(line)) => (self.file.clone(), Some(*line)),
+            Some(WrittenAt::Set(argument)) => (PathBuf::from(format!("--set {argument}")), None),
             None => (self.file.clone(), None),
         };
         Error::Recipe { file, line, key: key.to_string(), why: why.into(), help: help.into() }
@@ -51,10 +51,10 @@ impl Written {
 
     /// Whether the value of `key` was given on the command line.
     pub(super) fn was_set(&self, key: &str) -> bool {
-        matches!(self.place(key), Some(Place::Set(_)))
+        matches!(self.place(key), Some(WrittenAt::Set(_)))
     }
 
-    fn place(&self, key: &str) -> Option<&Place> {
+    fn place(&self, key: &str) -> Option<&WrittenAt> {
         let mut key = key;
         loop {
             if let Some(place) = self.places.get(key) {
@@ -69,7 +69,7 @@ impl Written {
         for (name, item) in table.iter() {
             let key = join(parent, name);
             if let Some(span) = table.key(name).and_then(Key::span).or_else(|| item.span()) {
-                self.places.insert(key.clone(), Place::Line(line_of(text, span.start)));
+                self.places.insert(key.clone(), WrittenAt::Line(line_of(text, span.start)));
             }
             tree.insert(name.to_string(), self.item(item, &key, text)?);
         }
@@ -129,7 +129,7 @@ impl Written {
     fn entry(&mut self, list: &str, index: usize, span: Option<std::ops::Range<usize>>, text: &str) -> String {
         let key = format!("{list}[{index}]");
         if let Some(span) = span {
-            self.places.insert(key.clone(), Place::Line(line_of(text, span.start)));
+            self.places.insert(key.clone(), WrittenAt::Line(line_of(text, span.start)));
         }
         key
     }

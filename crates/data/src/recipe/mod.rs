@@ -1,17 +1,17 @@
 //! A recipe: everything a run depends on, in one TOML file.
 //!
-//! `raw` is the file as written (serde), `check` turns it into the types below and complains with key, line and
+//! `raw` is the file as written (serde), `validate` turns it into the types below and complains with key, line and
 //! remedy. Nothing outside this module sees the raw form. Refuses to know: tensors, models, files of data.
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `data`, `template`, `locate`, `paths`, `foreign` | checked `[data]` and `[template]`; the tree as written; paths; other tools' names of keys |
-//! | 1 | `eval`, `raw`, `overrides`, `checking` | checked `[eval]`; the file as written; `--set`; a recipe while it is checked |
+//! | 0 | `data`, `template`, `locate`, `paths`, `key_synonyms` | checked `[data]` and `[template]`; the tree as written; paths; other tools' names of keys |
+//! | 1 | `eval`, `raw`, `overrides`, `validation_context` | checked `[eval]`; the file as written; `--set`; a recipe while it is checked |
 //! | 2 | `sources`, `mixture`, `targeting` | which files a path stands for; shares; what is adapted |
 //! | 3 | `write` | back to TOML |
 //! | 4 | `schema` | the JSON Schema and the list of keys |
-//! | 5 | `typed` | the tree against the schema |
-//! | 6 | `check` | from raw to checked |
+//! | 5 | `schema_check` | the tree against the schema |
+//! | 6 | `validate` | from raw to checked |
 
 mod data;
 mod template;
@@ -19,16 +19,16 @@ mod raw;
 mod schema;
 mod locate;
 mod overrides;
-mod foreign;
-mod typed;
+mod key_synonyms;
+mod schema_check;
 mod paths;
-mod checking;
+mod validation_context;
 mod sources;
 mod mixture;
 mod targeting;
 mod eval;
 mod list;
-mod check;
+mod validate;
 mod write;
 #[cfg(test)]
 mod tests;
@@ -37,8 +37,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub use self::check::FIELDS;
-use self::checking::Files;
 pub use self::data::{
     Clean, Data, Keep, Malformed, Mixture, MixtureUnit, OverLong, Pairs, Replay, Shape, Source, Strategy, Take, Templates,
 };
@@ -48,6 +46,8 @@ use self::locate::Written;
 pub use self::schema::{KeyDoc, keys, schema};
 pub use self::sources::{in_folder, is_pattern, matching, origin};
 pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
+pub use self::validate::FIELDS;
+use self::validation_context::Files;
 pub use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::hub::Dataset;
@@ -124,7 +124,7 @@ impl Recipe {
 fn checked(text: &str, path: &Path, overrides: &[String], files: Files) -> Result<Recipe> {
     let mut written = Written::parse(text, path)?;
     overrides.iter().try_for_each(|argument| written.set(argument))?;
-    check::check(&written, files)
+    validate::check(&written, files)
 }
 
 fn hub_addresses(written: &Written, key: &str, value: &Value, found: &mut Vec<Dataset>) -> Result<()> {
@@ -183,8 +183,8 @@ pub struct Adapter {
     pub alpha: f64,
     pub dropout: f64,
     pub init: Init,
-    pub targets: Targets,
-    pub exclude: Option<Targets>,
+    pub targets: TargetModules,
+    pub exclude: Option<TargetModules>,
     /// Pattern (regex, matched as PEFT does) → rank; kept in the order written.
     pub rank_pattern: Vec<(String, usize)>,
     /// Pattern (regex, matched as PEFT does) → alpha; kept in the order written.
@@ -197,7 +197,7 @@ pub struct Adapter {
 
 impl Adapter {
     /// Plain LoRA of `rank` with alpha twice that, on `targets`; everything else at its default.
-    pub fn lora(rank: usize, targets: Targets) -> Adapter {
+    pub fn lora(rank: usize, targets: TargetModules) -> Adapter {
         Adapter {
             method: Method::Lora,
             rank,
@@ -237,7 +237,7 @@ pub enum Init {
 
 /// Which modules get an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Targets {
+pub enum TargetModules {
     /// The attention projections of the model's family (what a recipe without `targets` gets).
     Attention,
     /// Names; a module matches when its path equals one or ends in `.` + one.

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 use toml_edit::Key;
 
-use super::locate::{Place, Written, join};
+use super::locate::{Written, WrittenAt, join};
 use crate::error::{Error, Result};
 
 const FORM: &str =
@@ -22,7 +22,7 @@ impl Written {
         let names: Vec<&str> = path.iter().map(Key::get).collect();
         let key = names.iter().fold(String::new(), |parent, name| join(&parent, name));
         self.forget(&key);
-        self.places.insert(key.clone(), Place::Set(argument.to_string()));
+        self.places.insert(key.clone(), WrittenAt::Set(argument.to_string()));
         let value = self.typed(argument, &key, right.trim())?;
         // `Key::parse` yields at least one name.
         let Some((last, parents)) = names.split_last() else { return Ok(()) };

@@ -1,7 +1,7 @@
 //! The recipe as it is written: one struct a section, one optional field a key.
 //!
 //! The doc comments, examples and bounds below are the only description of the keys: the JSON Schema is derived from
-//! them, and `typed` checks a file against that schema. Refuses to know: whether the values fit each other (`check`).
+//! them, and `schema_check` checks a file against that schema. Refuses to know: whether the values fit each other (`validate`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -77,10 +77,10 @@ pub(super) struct RawAdapter {
     pub(super) exclude: Option<RawNames>,
     /// Rank for modules whose path ends in a match of the pattern; the first match in the order written wins.
     #[schemars(extend("examples" = [{"v_proj": 4}]))]
-    pub(super) rank_pattern: Option<Pairs<NonZeroUsize>>,
+    pub(super) rank_pattern: Option<OrderedTable<NonZeroUsize>>,
     /// Alpha for modules whose path ends in a match of the pattern; the first match in the order written wins.
     #[schemars(extend("examples" = [{"v_proj": 8.0}], "additionalProperties" = {"type": "number", "exclusiveMinimum": 0}))]
-    pub(super) alpha_pattern: Option<Pairs<f64>>,
+    pub(super) alpha_pattern: Option<OrderedTable<f64>>,
     /// Indices of the only layers that get an adapter (PEFT's `layers_to_transform`).
     #[schemars(length(min = 1), example = [0, 1, 2])]
     pub(super) layers: Option<Vec<usize>>,
@@ -186,7 +186,7 @@ pub(super) struct RawSourceTable {
     pub(super) shape: Option<Shape>,
     /// lorakit's field name = the file's column name.
     #[schemars(extend("examples" = [{"instruction": "question", "output": "answer"}]))]
-    pub(super) columns: Option<Pairs<String>>,
+    pub(super) columns: Option<OrderedTable<String>>,
     /// Use at most this many rows, chosen by the seed.
     #[schemars(range(min = 1), example = 1000)]
     pub(super) limit: Option<usize>,
@@ -407,41 +407,41 @@ pub(super) enum RawNames {
 
 /// A table whose order counts.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Pairs<T>(pub(super) Vec<(String, T)>);
+pub(super) struct OrderedTable<T>(pub(super) Vec<(String, T)>);
 
-impl<T> Default for Pairs<T> {
+impl<T> Default for OrderedTable<T> {
     fn default() -> Self {
-        Pairs(Vec::new())
+        OrderedTable(Vec::new())
     }
 }
 
-impl<T: Serialize> Serialize for Pairs<T> {
+impl<T: Serialize> Serialize for OrderedTable<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrderedTable<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct InOrder<T>(std::marker::PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
-            type Value = Pairs<T>;
+            type Value = OrderedTable<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a table")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<T>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedTable<T>, A::Error> {
                 let mut pairs = Vec::new();
                 while let Some(pair) = map.next_entry()? {
                     pairs.push(pair);
                 }
-                Ok(Pairs(pairs))
+                Ok(OrderedTable(pairs))
             }
         }
         deserializer.deserialize_map(InOrder(std::marker::PhantomData))
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Pairs<T> {
+impl<T: JsonSchema> JsonSchema for OrderedTable<T> {
     fn inline_schema() -> bool {
         true
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::checking::{Check, Files};
+use super::validation_context::{Files, ValidationContext};
 use crate::error::Result as Checked;
 use crate::files::unpacked_name;
 use crate::hub::{Dataset, Places, address_of};
@@ -11,7 +11,7 @@ use crate::piped;
 /// Endings of files of rows and of tasks.
 pub(super) const ENDINGS: [&str; 9] = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet", ".toml"];
 
-impl Check<'_> {
+impl ValidationContext<'_> {
     /// The files of data that a path stands for: itself, those of a folder, those that a pattern matches; by name.
     pub(super) fn files(&self, key: &str, given: &str) -> Checked<Vec<PathBuf>> {
         if Dataset::is_meant(given) {

@@ -5,7 +5,7 @@
 
 use super::locate::{Written, join};
 use super::raw::{RawAdapter, RawNames};
-use super::{Adapter, Targets};
+use super::{Adapter, TargetModules};
 use crate::error::{Result, nearest};
 
 const KEY: &str = "adapter.targets";
@@ -47,16 +47,16 @@ pub(super) fn check(written: &Written, raw: RawAdapter) -> Result<Adapter> {
     })
 }
 
-fn targets(written: &Written, raw: Option<RawNames>) -> Result<Targets> {
+fn targets(written: &Written, raw: Option<RawNames>) -> Result<TargetModules> {
     match raw {
-        None => Ok(Targets::Attention),
+        None => Ok(TargetModules::Attention),
         Some(RawNames::List(names)) => {
             if names.iter().any(|name| name == ALL) {
                 return Err(written.complain(KEY, "has \"all-linear\" in a list of names", "write `targets = \"all-linear\"`"));
             }
-            Ok(Targets::Names(names))
+            Ok(TargetModules::Names(names))
         }
-        Some(RawNames::Text(text)) if text.eq_ignore_ascii_case(ALL) => Ok(Targets::AllLinear),
+        Some(RawNames::Text(text)) if text.eq_ignore_ascii_case(ALL) => Ok(TargetModules::AllLinear),
         Some(RawNames::Text(text)) => {
             let plain = text.chars().all(|c| c.is_alphanumeric() || "_- ".contains(c));
             if plain && nearest(&text.to_lowercase(), [ALL]).is_some() {
@@ -64,29 +64,29 @@ fn targets(written: &Written, raw: Option<RawNames>) -> Result<Targets> {
                 return Err(written.complain(KEY, format!("\"{text}\" is no module's path"), help));
             }
             regex(written, KEY, &text)?;
-            Ok(Targets::Regex(text))
+            Ok(TargetModules::Regex(text))
         }
     }
 }
 
-fn exclude(written: &Written, raw: Option<RawNames>) -> Result<Option<Targets>> {
+fn exclude(written: &Written, raw: Option<RawNames>) -> Result<Option<TargetModules>> {
     match raw {
         None => Ok(None),
-        Some(RawNames::List(names)) => Ok(Some(Targets::Names(names))),
+        Some(RawNames::List(names)) => Ok(Some(TargetModules::Names(names))),
         Some(RawNames::Text(text)) if text.eq_ignore_ascii_case(ALL) => {
             let help = "write the names to leave out, e.g. `exclude = [\"lm_head\"]`";
             Err(written.complain("adapter.exclude", "\"all-linear\" would leave nothing to adapt", help))
         }
         Some(RawNames::Text(text)) => {
             regex(written, "adapter.exclude", &text)?;
-            Ok(Some(Targets::Regex(text)))
+            Ok(Some(TargetModules::Regex(text)))
         }
     }
 }
 
 /// PEFT refuses layers beside a text as targets, and a pattern of layers without layers.
-fn layers(written: &Written, targets: &Targets, layers: bool, pattern: bool) -> Result<()> {
-    if layers && matches!(targets, Targets::Regex(_) | Targets::AllLinear) {
+fn layers(written: &Written, targets: &TargetModules, layers: bool, pattern: bool) -> Result<()> {
+    if layers && matches!(targets, TargetModules::Regex(_) | TargetModules::AllLinear) {
         let help = "write the targets as a list, e.g. `targets = [\"q_proj\", \"v_proj\"]`, or put the layers into the regular expression";
         return Err(written.complain("adapter.layers", "works only with targets that are a list of names", help));
     }

@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::locate::join;
 use super::raw::{
-    Pairs, RawAdapter, RawBase, RawData, RawEval, RawEvalSet, RawMixture, RawNames, RawOutput, RawRecipe, RawReplay, RawSource,
-    RawSourceTable, RawSources, RawTemplate, RawTrain, RawWarmup,
+    OrderedTable, RawAdapter, RawBase, RawData, RawEval, RawEvalSet, RawMixture, RawNames, RawOutput, RawRecipe, RawReplay,
+    RawSource, RawSourceTable, RawSources, RawTemplate, RawTrain, RawWarmup,
 };
-use super::{Recipe, Source, Strategy, Targets, TemplateKind, Warmup};
+use super::{Recipe, Source, Strategy, TargetModules, TemplateKind, Warmup};
 
 /// How a path of the recipe is spelled in the file.
 type Spell<'a> = &'a dyn Fn(&Path) -> String;
@@ -134,20 +134,20 @@ fn adapter(adapter: &super::Adapter) -> RawAdapter {
         init: Some(adapter.init),
         targets: names(&adapter.targets),
         exclude: adapter.exclude.as_ref().and_then(names),
-        rank_pattern: (!adapter.rank_pattern.is_empty()).then_some(Pairs(ranks)),
-        alpha_pattern: (!adapter.alpha_pattern.is_empty()).then(|| Pairs(adapter.alpha_pattern.clone())),
+        rank_pattern: (!adapter.rank_pattern.is_empty()).then_some(OrderedTable(ranks)),
+        alpha_pattern: (!adapter.alpha_pattern.is_empty()).then(|| OrderedTable(adapter.alpha_pattern.clone())),
         layers: adapter.layers.clone(),
         layers_pattern: some(&adapter.layers_pattern).map(RawNames::List),
         modules_to_save: some(&adapter.modules_to_save),
     }
 }
 
-fn names(targets: &Targets) -> Option<RawNames> {
+fn names(targets: &TargetModules) -> Option<RawNames> {
     match targets {
-        Targets::Attention => None,
-        Targets::Names(list) => Some(RawNames::List(list.clone())),
-        Targets::Regex(pattern) => Some(RawNames::Text(pattern.clone())),
-        Targets::AllLinear => Some(RawNames::Text("all-linear".to_string())),
+        TargetModules::Attention => None,
+        TargetModules::Names(list) => Some(RawNames::List(list.clone())),
+        TargetModules::Regex(pattern) => Some(RawNames::Text(pattern.clone())),
+        TargetModules::AllLinear => Some(RawNames::Text("all-linear".to_string())),
     }
 }
 
@@ -200,7 +200,7 @@ fn source(source: &Source, spell: Spell<'_>) -> RawSource {
     RawSource::Table(Box::new(RawSourceTable {
         path,
         shape: source.shape,
-        columns: (!source.columns.is_empty()).then(|| Pairs(source.columns.clone())),
+        columns: (!source.columns.is_empty()).then(|| OrderedTable(source.columns.clone())),
         limit: source.limit,
         // Each file is written by its path.
         tasks: None,

@@ -11,15 +11,15 @@ use tokenizers::{AddedToken, Model, ModelWrapper};
 use unicode_normalization_alignments::{IsNormalized, is_nfc_quick};
 
 use super::classes::classes;
-use super::memo::{Memo, Memos, Piece};
-use super::words::{Pattern, Words};
+use super::memo::{Memo, Memos, TokenSpan};
+use super::words::{SplitPattern, WordSplit};
 use super::{Tokens, by_library};
 
 type Refused = tokenizers::Error;
 
 /// A tokenizer whose parts are understood.
 pub(crate) struct Fast {
-    words: Words,
+    words: WordSplit,
     /// The text is normalised to NFC: only texts that already are so are read here.
     nfc: bool,
     /// Added tokens that are looked for before and after normalisation.
@@ -53,7 +53,7 @@ impl Fast {
         {
             return None;
         }
-        let words = Words { pattern, digits_apart, classes: classes()? };
+        let words = WordSplit { pattern, digits_apart, classes: classes()? };
         let fast = Fast { words, nfc, added: added(inner, nfc)?, memos: Memos::default(), alphabet: alphabet() };
         let agrees = fast.tokens(inner, PROBE).ok()?.is_none_or(|ours| by_library(inner, PROBE).is_ok_and(|t| t == ours));
         agrees.then_some(fast)
@@ -101,7 +101,7 @@ impl Fast {
     ) -> Result<(), Refused> {
         for place in self.words.of(text) {
             let (word, at) = (&text[place.clone()], base + place.start);
-            let mut push = |piece: &Piece| {
+            let mut push = |piece: &TokenSpan| {
                 out.ids.push(piece.id);
                 out.offsets.push(at + piece.start as usize..at + piece.end as usize);
             };
@@ -117,7 +117,7 @@ impl Fast {
     }
 
     /// What the library's model makes of a word.
-    fn ask(&self, inner: &tokenizers::Tokenizer, word: &str) -> Result<Vec<Piece>, Refused> {
+    fn ask(&self, inner: &tokenizers::Tokenizer, word: &str) -> Result<Vec<TokenSpan>, Refused> {
         let mut spelled = String::with_capacity(2 * word.len());
         // The byte of the word behind each byte of its spelling.
         let mut behind = Vec::with_capacity(2 * word.len());
@@ -134,7 +134,7 @@ impl Fast {
             while !word.is_char_boundary(end) {
                 end += 1;
             }
-            Piece { id: token.id, start: start as u32, end: end as u32 }
+            TokenSpan { id: token.id, start: start as u32, end: end as u32 }
         };
         Ok(inner.get_model().tokenize(&spelled)?.into_iter().map(piece).collect())
     }
@@ -145,18 +145,18 @@ fn json(part: Option<&impl serde::Serialize>) -> Option<Value> {
 }
 
 /// The pattern of a pre-tokenizer and whether digits are cut out first.
-fn pattern(pre: &Value) -> Option<(Pattern, bool)> {
+fn pattern(pre: &Value) -> Option<(SplitPattern, bool)> {
     let byte_level = |v: &Value, regex: bool| {
         v["type"] == "ByteLevel" && v["add_prefix_space"] == false && v["use_regex"].as_bool().unwrap_or(true) == regex
     };
     if byte_level(pre, true) {
-        return Some((Pattern::Gpt2, false));
+        return Some((SplitPattern::Gpt2, false));
     }
     let parts = pre["pretokenizers"].as_array().filter(|_| pre["type"] == "Sequence")?;
     match parts.as_slice() {
-        [only] if byte_level(only, true) => Some((Pattern::Gpt2, false)),
+        [only] if byte_level(only, true) => Some((SplitPattern::Gpt2, false)),
         [digits, bytes] if digits["type"] == "Digits" && digits["individual_digits"] == true && byte_level(bytes, true) => {
-            Some((Pattern::Gpt2, true))
+            Some((SplitPattern::Gpt2, true))
         }
         [split, bytes] if split["type"] == "Split" && byte_level(bytes, false) => {
             let isolated = split["behavior"] == "Isolated" && split["invert"] == false;
@@ -170,19 +170,19 @@ fn pattern(pre: &Value) -> Option<(Pattern, bool)> {
 }
 
 /// The patterns of tokenizer files in use, as they are written there.
-fn written(regex: &str) -> Option<Pattern> {
+fn written(regex: &str) -> Option<SplitPattern> {
     let tails = [
         r"|[^\r\n\p{L}\p{N}]?\p{L}+|N| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         r"|[^\r\n\p{L}\p{N}]?+\p{L}+|N| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
     ];
     let gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
     if regex == gpt2 {
-        return Some(Pattern::Gpt2);
+        return Some(SplitPattern::Gpt2);
     }
     let tail = [r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"'(?i:[sdmt]|ll|ve|re)"].iter().find_map(|h| regex.strip_prefix(h))?;
     let numbers = [(r"\p{N}", 1), (r"\p{N}{1,3}", 3)];
     let same = |numbers: &str| tails.iter().any(|t| t.replacen("|N|", &format!("|{numbers}|"), 1) == tail);
-    numbers.iter().find(|(n, _)| same(n)).map(|(_, digits)| Pattern::Cl100k { digits: *digits })
+    numbers.iter().find(|(n, _)| same(n)).map(|(_, digits)| SplitPattern::Cl100k { digits: *digits })
 }
 
 /// Whether a post-processor leaves ids and offsets of a text alone when no special tokens are wanted.

@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 
 /// A token of a word: its id and the bytes of the word that it covers, whole characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct TokenSpan {
     pub(crate) id: u32,
     pub(crate) start: u32,
     pub(crate) end: u32,
@@ -26,17 +26,17 @@ const LONGEST: usize = 64;
 #[derive(Default)]
 pub(crate) struct Memo {
     words: HashMap<Box<str>, Range<u32>, FixedState>,
-    pieces: Vec<Piece>,
+    pieces: Vec<TokenSpan>,
 }
 
 impl Memo {
     /// The tokens of `word`.
-    pub(crate) fn get(&self, word: &str) -> Option<&[Piece]> {
+    pub(crate) fn get(&self, word: &str) -> Option<&[TokenSpan]> {
         let at = self.words.get(word)?;
         Some(&self.pieces[at.start as usize..at.end as usize])
     }
 
-    pub(crate) fn put(&mut self, word: &str, pieces: &[Piece]) {
+    pub(crate) fn put(&mut self, word: &str, pieces: &[TokenSpan]) {
         if word.len() > LONGEST {
             return;
         }

@@ -27,10 +27,10 @@ use crate::error::{Error, Result};
 /// A tokenizer; cloning shares it.
 #[derive(Clone)]
 pub struct Tokenizer {
-    shared: Arc<Shared>,
+    shared: Arc<TokenizerParts>,
 }
 
-struct Shared {
+struct TokenizerParts {
     inner: tokenizers::Tokenizer,
     special: Special,
     chat_template: Option<String>,
@@ -101,7 +101,7 @@ impl Tokenizer {
         let controls: BTreeMap<u32, String> =
             inner.get_added_tokens_decoder().into_iter().filter(|(_, t)| t.special).map(|(id, t)| (id, t.content)).collect();
         let pad_id = pad.or(eos_ids.first().copied()).unwrap_or(0);
-        let shared = Shared {
+        let shared = TokenizerParts {
             inner,
             special,
             chat_template,
@@ -201,7 +201,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Usage`] when it cannot be written out.
     pub(crate) fn written(&self) -> Result<String> {
-        let Shared { inner, special, pad_id, eos_ids, controls, .. } = &*self.shared;
+        let TokenizerParts { inner, special, pad_id, eos_ids, controls, .. } = &*self.shared;
         Ok(format!("{} {special:?} {pad_id} {eos_ids:?} {controls:?}", inner.to_string(false).map_err(failed)?))
     }
 

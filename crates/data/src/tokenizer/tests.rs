@@ -9,7 +9,7 @@ use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, PreTokenizerWra
 use super::byte_level;
 use super::classes::classes;
 use super::fast::Fast;
-use super::words::{Pattern, Words};
+use super::words::{SplitPattern, WordSplit};
 use super::{Tokens, by_library};
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -20,19 +20,19 @@ const QWEN2: &str =
 const PHI4: &str =
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
 
-fn patterns() -> [(SysRegex, Pattern); 4] {
+fn patterns() -> [(SysRegex, SplitPattern); 4] {
     [
-        (GPT2, Pattern::Gpt2),
-        (LLAMA3, Pattern::Cl100k { digits: 3 }),
-        (QWEN2, Pattern::Cl100k { digits: 1 }),
-        (PHI4, Pattern::Cl100k { digits: 3 }),
+        (GPT2, SplitPattern::Gpt2),
+        (LLAMA3, SplitPattern::Cl100k { digits: 3 }),
+        (QWEN2, SplitPattern::Cl100k { digits: 1 }),
+        (PHI4, SplitPattern::Cl100k { digits: 3 }),
     ]
     .map(|(regex, pattern)| (SysRegex::new(regex).unwrap(), pattern))
 }
 
 /// The words of `text` by the regular expression and by the scanner are the same.
-fn same_words(regex: &SysRegex, pattern: Pattern, text: &str) {
-    let words = Words { pattern, digits_apart: false, classes: classes().unwrap() };
+fn same_words(regex: &SysRegex, pattern: SplitPattern, text: &str) {
+    let words = WordSplit { pattern, digits_apart: false, classes: classes().unwrap() };
     let expected: Vec<_> = regex.find_iter(text).map(|(a, b)| a..b).collect();
     assert_eq!(words.of(text).collect::<Vec<_>>(), expected, "{pattern:?} {text:?}");
 }

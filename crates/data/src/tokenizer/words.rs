@@ -15,7 +15,7 @@ use super::classes::{CLASS, LETTER, NUMBER, NUMERIC, OTHER, SPACE};
 const END: u8 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pattern {
+pub(crate) enum SplitPattern {
     Gpt2,
     /// With at most this many digits a word.
     Cl100k {
@@ -25,19 +25,19 @@ pub(crate) enum Pattern {
 
 /// How a text is split.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Words {
-    pub(crate) pattern: Pattern,
+pub(crate) struct WordSplit {
+    pub(crate) pattern: SplitPattern,
     /// Every numeric character is cut out first, a word by itself (`Digits` with `individual_digits`).
     pub(crate) digits_apart: bool,
     /// [`super::classes::classes`].
     pub(crate) classes: &'static [u8],
 }
 
-impl Words {
+impl WordSplit {
     /// The words of `text`, in order and without gaps.
     pub(crate) fn of<'t>(&self, text: &'t str) -> impl Iterator<Item = Range<usize>> + use<'t> {
         let cut = if self.digits_apart { NUMERIC } else { 0 };
-        let (scan, pattern) = (Scan { text, bytes: text.as_bytes(), classes: self.classes, cut }, self.pattern);
+        let (scan, pattern) = (Splitter { text, bytes: text.as_bytes(), classes: self.classes, cut }, self.pattern);
         let mut at = 0;
         std::iter::from_fn(move || {
             let start = at;
@@ -47,7 +47,7 @@ impl Words {
     }
 }
 
-struct Scan<'t> {
+struct Splitter<'t> {
     text: &'t str,
     bytes: &'t [u8],
     classes: &'static [u8],
@@ -55,17 +55,17 @@ struct Scan<'t> {
     cut: u8,
 }
 
-impl Scan<'_> {
+impl Splitter<'_> {
     /// The end of the word that begins at `i`; `None` at the end of the text.
-    fn word(&self, i: usize, pattern: Pattern) -> Option<usize> {
+    fn word(&self, i: usize, pattern: SplitPattern) -> Option<usize> {
         let first = *self.bytes.get(i)?;
         let (class, len) = self.class(i);
         if class == END {
             return Some(i + len);
         }
         Some(match pattern {
-            Pattern::Gpt2 => self.gpt2(i, first),
-            Pattern::Cl100k { digits } => self.cl100k(i, first, (class, len), digits),
+            SplitPattern::Gpt2 => self.gpt2(i, first),
+            SplitPattern::Cl100k { digits } => self.cl100k(i, first, (class, len), digits),
         })
     }
 

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::block::Block;
+use super::block::QueryBlock;
 use super::rows::{self, Panels};
 use super::{Attention, BLOCK, Heads, Normaliser};
 
@@ -75,7 +75,7 @@ fn head_grads(
     let (mut p, mut dp) = (Vec::new(), Vec::new());
     for head in key_head * d.group()..(key_head + 1) * d.group() {
         for first in (0..d.t).step_by(BLOCK) {
-            let Some(block) = Block::new(op, b, head, first..d.t.min(first + BLOCK)) else {
+            let Some(block) = QueryBlock::new(op, b, head, first..d.t.min(first + BLOCK)) else {
                 continue; // No query sees a key: nothing to add, and dq is zero already.
             };
             let (query, apart) = (q.from(b, first, head), d.h * d.dh);
@@ -94,7 +94,7 @@ fn head_grads(
 }
 
 /// Turns a row of scores into probabilities and its dp into ds, zero where the query does not see.
-fn back_row(block: &Block<'_>, saved: Saved<'_>, row: usize, p: &mut [f32], dp: &mut [f32]) {
+fn back_row(block: &QueryBlock<'_>, saved: Saved<'_>, row: usize, p: &mut [f32], dp: &mut [f32]) {
     let (d, lanes) = (block.op.dims, block.op.lanes);
     let seen = block.columns(row);
     for row in [&mut *p, &mut *dp] {

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::super::tile::{Left, Product, ROWS, Right, Size, matmul};
+use super::super::tile::{ROWS, Right, Size, StridedLeft, StridedProduct, matmul};
 use super::rows::Panels;
 use super::{Attention, Heads};
 
@@ -14,7 +14,7 @@ use super::{Attention, Heads};
 const GAP: usize = 16;
 
 /// Queries `first..first + len` of `head` of row `b`.
-pub(super) struct Block<'a> {
+pub(super) struct QueryBlock<'a> {
     pub op: &'a Attention,
     pub b: usize,
     pub head: usize,
@@ -27,9 +27,9 @@ pub(super) struct Block<'a> {
     width: usize,
 }
 
-impl<'a> Block<'a> {
+impl<'a> QueryBlock<'a> {
     /// `None` when no query of the block sees a key.
-    pub(super) fn new(op: &'a Attention, b: usize, head: usize, queries: Range<usize>) -> Option<Block<'a>> {
+    pub(super) fn new(op: &'a Attention, b: usize, head: usize, queries: Range<usize>) -> Option<QueryBlock<'a>> {
         let d = op.dims;
         let width = op.lanes.tile_columns();
         let visible = queries.clone().map(|i| d.visible(&op.starts, b, i)).filter(|keys| !keys.is_empty());
@@ -39,7 +39,7 @@ impl<'a> Block<'a> {
         }
         let seen = first / width * width..end;
         let stride = seen.len().div_ceil(width) * width + GAP;
-        Some(Block { op, b, head, first: queries.start, len: queries.len(), seen, stride, width })
+        Some(QueryBlock { op, b, head, first: queries.start, len: queries.len(), seen, stride, width })
     }
 
     /// The head of k and v that this block reads.
@@ -78,9 +78,9 @@ impl<'a> Block<'a> {
                 }
                 let n = (columns.end - from).next_multiple_of(GAP).min(self.width);
                 let size = Size { m: chunk.len(), k: self.op.dims.dh, n, add: false };
-                let left = Left { data: &left[chunk.start * left_row..], row: left_row, column: 1 };
+                let left = StridedLeft { data: &left[chunk.start * left_row..], row: left_row, column: 1 };
                 let right = Right { data: panels.panel(first_panel + panel), row: self.width };
-                let product = Product { data: &mut out[chunk.start * self.stride + from..], row: self.stride };
+                let product = StridedProduct { data: &mut out[chunk.start * self.stride + from..], row: self.stride };
                 matmul(self.op.lanes, size, left, right, product);
             }
         }
@@ -90,9 +90,9 @@ impl<'a> Block<'a> {
     pub(super) fn times_values(&self, weights: &[f32], values: Heads<'_>, out: &mut [f32], out_row: usize) {
         for (chunk, columns) in self.chunks() {
             let size = Size { m: chunk.len(), k: columns.len(), n: self.op.dims.dh, add: false };
-            let left = Left { data: &weights[chunk.start * self.stride + columns.start..], row: self.stride, column: 1 };
+            let left = StridedLeft { data: &weights[chunk.start * self.stride + columns.start..], row: self.stride, column: 1 };
             let right = Right { data: values.from(self.b, self.seen.start + columns.start, self.key_head()), row: values.time };
-            matmul(self.op.lanes, size, left, right, Product { data: &mut out[chunk.start * out_row..], row: out_row });
+            matmul(self.op.lanes, size, left, right, StridedProduct { data: &mut out[chunk.start * out_row..], row: out_row });
         }
     }
 
@@ -105,9 +105,9 @@ impl<'a> Block<'a> {
             let query = (0..self.len).find(|row| self.columns(*row).end > key).unwrap_or(self.len);
             let keys = if query == 0 { self.columns(0).end - key } else { ROWS.min(self.seen.len() - key) };
             let size = Size { m: keys, k: self.len - query, n: dh, add: true };
-            let left = Left { data: &weights[query * self.stride + key..], row: 1, column: self.stride };
+            let left = StridedLeft { data: &weights[query * self.stride + key..], row: 1, column: self.stride };
             let right = Right { data: &right[query * right_row..], row: right_row };
-            let product = Product { data: &mut out[(self.seen.start + key) * dh..], row: dh };
+            let product = StridedProduct { data: &mut out[(self.seen.start + key) * dh..], row: dh };
             matmul(self.op.lanes, size, left, right, product);
             key += keys;
         }

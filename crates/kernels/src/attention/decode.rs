@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::super::tile::{Left, Product, Right, Size, matmul};
+use super::super::tile::{Right, Size, StridedLeft, StridedProduct, matmul};
 use super::{Attention, Heads, Normaliser, rows};
 
 /// Multiply–adds that one task handles at least.
@@ -28,7 +28,13 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (
         // out (1, dh) = p (1, keys) · v (keys, dh)
         let size = Size { m: 1, k: keys.len(), n: d.dh, add: false };
         let right = Right { data: v.from(b, keys.start, key_head), row: v.time };
-        matmul(op.lanes, size, Left { data: scores, row: keys.len(), column: 1 }, right, Product { data: out, row: d.dh });
+        matmul(
+            op.lanes,
+            size,
+            StridedLeft { data: scores, row: keys.len(), column: 1 },
+            right,
+            StridedProduct { data: out, row: d.dh },
+        );
         rows::scale_row(op.lanes, out, 1.0 / softmax.sum);
         *normaliser = softmax;
     });

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::block::Block;
+use super::block::QueryBlock;
 use super::rows::{self, Panels};
 use super::{Attention, BLOCK, Heads, Normaliser};
 
@@ -19,7 +19,7 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (
         blocks.for_each_init(Vec::new, |scores, (block, (out, normalisers))| {
             let queries = block * BLOCK..d.t.min((block + 1) * BLOCK);
             for head in 0..d.h {
-                let Some(block) = Block::new(op, b, head, queries.clone()) else {
+                let Some(block) = QueryBlock::new(op, b, head, queries.clone()) else {
                     continue; // No query sees a key: the output is zero already.
                 };
                 let panels = &packed[b * d.hkv + block.key_head()];
@@ -32,7 +32,7 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (
 }
 
 /// Softmax of every row over the keys it sees, zero elsewhere, then `out = p · v` for this head.
-fn finish_block(block: &Block<'_>, v: Heads<'_>, scores: &mut [f32], out: &mut [f32], normalisers: &mut [Normaliser]) {
+fn finish_block(block: &QueryBlock<'_>, v: Heads<'_>, scores: &mut [f32], out: &mut [f32], normalisers: &mut [Normaliser]) {
     let (d, lanes) = (block.op.dims, block.op.lanes);
     let mut factors = [0.0; BLOCK];
     for ((row, scores), factor) in scores.chunks_exact_mut(block.stride).enumerate().zip(&mut factors) {

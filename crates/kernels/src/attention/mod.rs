@@ -134,7 +134,7 @@ struct Normaliser {
 
 /// Whole texts, one after another, that attend to themselves only.
 #[derive(Debug, Clone)]
-pub struct Texts<'a> {
+pub struct TextSpans<'a> {
     /// First and past-the-last token of each text.
     pub spans: &'a [Range<usize>],
     /// First token of each token's text.
@@ -146,7 +146,7 @@ pub struct Texts<'a> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Texts<'_> {
+impl TextSpans<'_> {
     /// Query heads that share a head of keys and values.
     fn group(&self) -> usize {
         self.heads / self.key_heads

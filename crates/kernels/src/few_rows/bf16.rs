@@ -9,13 +9,13 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::expand::{Format, GROUP, Scales};
+use super::expand::{BlockFormat, GROUP, Scales};
 use crate::simd::first;
 use crate::tile_bf16::as_bf16;
 
 /// A few rows of x, each element rounded to bf16: groups of 32 elements, in each group row after row (`height` of them,
 /// those beyond the given ones zero), in each row the order that the format's numbers are unpacked in.
-pub(super) struct Rows {
+pub(super) struct Bf16Rows {
     lines: Vec<[bf16; GROUP]>,
     /// Sums of the groups, row after row, `padded` of them a row.
     sums: Vec<f32>,
@@ -23,14 +23,14 @@ pub(super) struct Rows {
     height: usize,
 }
 
-impl Rows {
+impl Bf16Rows {
     /// `x` (m, k) in parts of `height` rows.
-    pub(super) fn each(x: &[f32], k: usize, height: usize, order: &[u16; GROUP]) -> Vec<Rows> {
-        x.chunks(k * height).map(|x| Rows::new(x, k, height, order)).collect()
+    pub(super) fn each(x: &[f32], k: usize, height: usize, order: &[u16; GROUP]) -> Vec<Bf16Rows> {
+        x.chunks(k * height).map(|x| Bf16Rows::new(x, k, height, order)).collect()
     }
 
     /// Up to `height` rows; `order[i]` is the element of a group that lies at place `i`.
-    fn new(x: &[f32], k: usize, height: usize, order: &[u16; GROUP]) -> Rows {
+    fn new(x: &[f32], k: usize, height: usize, order: &[u16; GROUP]) -> Bf16Rows {
         let groups = k.div_ceil(GROUP);
         let padded = groups.next_multiple_of(16);
         let mut lines = vec![[bf16::ZERO; GROUP]; groups * height];
@@ -41,7 +41,7 @@ impl Rows {
                 sums[i * padded + g] = unsafe { lay(x, order, &mut lines[g * height + i]) };
             }
         }
-        Rows { lines, sums, padded, height }
+        Bf16Rows { lines, sums, padded, height }
     }
 
     fn lines(&self, groups: usize, height: usize) -> *const [bf16; GROUP] {
@@ -79,7 +79,7 @@ pub(super) unsafe fn floats<const R: usize, const M: usize>(
     rows: [*const u8; R],
     k: usize,
     ahead: usize,
-    x: &Rows,
+    x: &Bf16Rows,
 ) -> Sums<R, M> {
     let lines = x.lines(k.div_ceil(GROUP), M);
     let mut acc = [[_mm512_setzero_ps(); M]; R];
@@ -111,7 +111,7 @@ pub(super) unsafe fn floats<const R: usize, const M: usize>(
 /// What is added to every element of a group, times the sum of x over the group.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
-fn add_mins<const M: usize>(mins: &[f32], x: &Rows, acc: &mut [__m512; M]) {
+fn add_mins<const M: usize>(mins: &[f32], x: &Bf16Rows, acc: &mut [__m512; M]) {
     assert!(x.padded >= mins.len() && x.sums.len() >= x.padded * M, "sums of groups: shapes");
     for at in (0..mins.len()).step_by(16) {
         let left = mins.len() - at;
@@ -133,11 +133,11 @@ fn add_mins<const M: usize>(mins: &[f32], x: &Rows, acc: &mut [__m512; M]) {
 /// # Safety
 /// As [`floats`]; `k` is whole blocks.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
-pub(super) unsafe fn quantised<F: Format, const R: usize, const M: usize>(
+pub(super) unsafe fn quantised<F: BlockFormat, const R: usize, const M: usize>(
     rows: [*const u8; R],
     k: usize,
     ahead: usize,
-    x: &Rows,
+    x: &Bf16Rows,
     room: &mut Scales,
 ) -> Sums<R, M> {
     let (blocks, groups, each) = (k / F::BLOCK, k / GROUP, F::BLOCK / GROUP);

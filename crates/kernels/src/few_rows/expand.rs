@@ -24,7 +24,7 @@ impl Scales {
     /// Requires AVX-512 F, BW, VL and DQ; each row points at `blocks` blocks.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    pub(super) unsafe fn fill<F: Format>(&mut self, rows: &[*const u8], blocks: usize) {
+    pub(super) unsafe fn fill<F: BlockFormat>(&mut self, rows: &[*const u8], blocks: usize) {
         let groups = rows.len() * blocks * F::BLOCK / GROUP;
         // They are made and read sixteen at a time.
         self.heads.resize((rows.len() * blocks).next_multiple_of(16), 0);
@@ -36,7 +36,7 @@ impl Scales {
 }
 
 /// A block type.
-pub(super) trait Format {
+pub(super) trait BlockFormat {
     /// Elements and bytes of a block.
     const BLOCK: usize;
     const BYTES: usize;
@@ -47,7 +47,7 @@ pub(super) trait Format {
     /// The element of a group that lies at each place of the register.
     const ORDER: [u16; GROUP] = in_order();
 
-    /// Registers that [`Format::group`] looks up.
+    /// Registers that [`BlockFormat::group`] looks up.
     type Tables;
 
     /// # Safety
@@ -124,7 +124,7 @@ fn register(table: &[u16; 32]) -> __m512i {
 /// would wait for them.
 ///
 /// # Safety
-/// As [`Format::scales`].
+/// As [`BlockFormat::scales`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn half_pairs<const BYTES: usize, const MINS: bool>(rows: &[*const u8], blocks: usize, to: &mut Scales) {
@@ -235,7 +235,7 @@ macro_rules! small {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $mins:literal, $order:expr, [$($table:expr),*] as $tables:ty, |$t:ident, $block:ident| $group:expr) => {
         $(#[$doc])*
         pub(super) struct $name;
-        impl Format for $name {
+        impl BlockFormat for $name {
             const BLOCK: usize = 32;
             const BYTES: usize = $bytes;
             const MINS: bool = $mins;
@@ -322,7 +322,7 @@ macro_rules! k_block {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, [$($table:expr),+] as $tables:ty, |$t:ident, $block:ident, $g:ident| $group:expr) => {
         $(#[$doc])*
         pub(super) struct $name;
-        impl Format for $name {
+        impl BlockFormat for $name {
             const BLOCK: usize = 256;
             const BYTES: usize = $bytes;
             const MINS: bool = true;
@@ -377,7 +377,7 @@ k_block! {
 /// `d·s·(q − 32)`, a scale for sixteen elements. A group is a run of 32 elements of a half of the block.
 pub(super) struct Q6K;
 
-impl Format for Q6K {
+impl BlockFormat for Q6K {
     const BLOCK: usize = 256;
     const BYTES: usize = 210;
     const PER_GROUP: usize = 2;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::{MOST, Put};
+use super::{FewRowsOutput, MOST};
 use crate::element::Element;
 use crate::simd::{Lanes, Simd, multiversion};
 use crate::weight::{WeightType, decode};
@@ -15,10 +15,10 @@ use crate::weight::{WeightType, decode};
 /// Rows of `W` that are multiplied at once.
 pub(super) const WIDE: usize = 4;
 /// What they give with each row of x.
-pub(super) type Sums = [[f32; MOST]; WIDE];
+pub(super) type LaneSums = [[f32; MOST]; WIDE];
 
 /// Rows `rows` of the file.
-pub(super) fn rows(level: Lanes, x: &[f32], to: &Put, rows: Range<usize>, decoded: &mut Vec<f32>) {
+pub(super) fn rows(level: Lanes, x: &[f32], to: &FewRowsOutput, rows: Range<usize>, decoded: &mut Vec<f32>) {
     let (k, stride, dtype) = (to.w.cols, to.stride(), to.w.dtype);
     for row in rows.clone().step_by(WIDE) {
         let here = WIDE.min(rows.end - row);
@@ -41,11 +41,11 @@ pub(super) fn rows(level: Lanes, x: &[f32], to: &Put, rows: Range<usize>, decode
 
 multiversion! {
     /// Up to `WIDE` rows of `w`, each of `k` elements, with up to `MOST` rows of x.
-    pub(super) fn dots<T: Element>(x: &[f32], k: usize, w: &[T], sums: &mut Sums) = dots_body;
+    pub(super) fn dots<T: Element>(x: &[f32], k: usize, w: &[T], sums: &mut LaneSums) = dots_body;
 }
 
 #[inline(always)]
-fn dots_body<S: Simd, T: Element>(s: S, x: &[f32], k: usize, w: &[T], sums: &mut Sums) {
+fn dots_body<S: Simd, T: Element>(s: S, x: &[f32], k: usize, w: &[T], sums: &mut LaneSums) {
     if w.len() == WIDE * k {
         return x_rows::<S, T, WIDE>(s, x, k, w, sums);
     }

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::lanes::{WIDE, dots};
-use super::{MOST, Out};
+use super::{MOST, SharedOutput};
 use crate::simd::{Lanes, Simd, multiversion};
 
 /// Rows of B of one task.
@@ -33,7 +33,7 @@ pub(crate) fn narrow(x: &[f32], i: usize, a: &[f32], scale: f32) -> Vec<f32> {
 pub(crate) fn widen(h: &[f32], r: usize, b: &[f32], y: &mut [f32]) {
     let (m, o, level) = (h.len() / r, b.len() / r, Lanes::in_force());
     assert!(h.len() == m * r && b.len() == o * r && y.len() == m * o, "low-rank share: shapes");
-    let out = Out(y.as_mut_ptr());
+    let out = SharedOutput(y.as_mut_ptr());
     b.par_chunks(ROWS * r).enumerate().for_each(|(task, b)| {
         for (i, h) in h.chunks_exact(r).enumerate() {
             // SAFETY: these outputs of row i lie inside y and are this task's own.

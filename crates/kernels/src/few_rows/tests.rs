@@ -7,9 +7,9 @@ use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::blocks::tests::KINDS;
 use crate::cpu::{Level, level};
 use crate::files::Mapped;
+use crate::quantized::tests::KINDS;
 
 fn numbers(seed: usize, n: usize) -> Vec<f32> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed as u64);
@@ -82,7 +82,7 @@ fn every_type_and_number_of_rows_agrees_with_the_definition_at_every_level() {
             let want = definition(&x, &values, w.cols);
             for lanes in Lanes::available() {
                 let mut y = vec![f32::NAN; m * w.rows];
-                with_lanes(lanes, &x, &Put { out: Out(y.as_mut_ptr()), m, w: &w, add: false });
+                with_lanes(lanes, &x, &FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m, w: &w, add: false });
                 check(&y, &want, 2e-6, &format!("{}, {}", name(&w, m), lanes.name()));
             }
         }

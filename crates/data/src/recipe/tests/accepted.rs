@@ -9,7 +9,7 @@ use crate::recipe::*;
 fn least_recipe_has_the_documented_defaults() {
     let recipe = good("", &[]);
     assert_eq!(recipe.adapter.alpha, 2.0 * recipe.adapter.rank as f64);
-    assert_eq!(recipe.adapter.targets, Targets::Attention);
+    assert_eq!(recipe.adapter.targets, TargetModules::Attention);
     assert_eq!(recipe.output.dir, Path::new("runs/r"));
     assert_eq!(recipe.output.name, "r");
     let tree = recipe.to_json();
@@ -30,8 +30,8 @@ fn every_key_is_read() {
     let root = dir.path().canonicalize().unwrap();
     assert_eq!(recipe.adapter.method, Method::RsLora);
     assert_eq!(recipe.adapter.alpha, 12.0);
-    assert_eq!(recipe.adapter.targets, Targets::Names(vec!["q_proj".into(), "mlp.down_proj".into()]));
-    assert_eq!(recipe.adapter.exclude, Some(Targets::Regex("model\\.layers\\.0\\..*".into())));
+    assert_eq!(recipe.adapter.targets, TargetModules::Names(vec!["q_proj".into(), "mlp.down_proj".into()]));
+    assert_eq!(recipe.adapter.exclude, Some(TargetModules::Regex("model\\.layers\\.0\\..*".into())));
     let ranks: Vec<_> = recipe.adapter.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank)).collect();
     assert_eq!(ranks, [("v_proj", 2), ("layers.1.q_proj", 8), (".*k_proj", 1)], "in the order written");
     assert_eq!(recipe.adapter.alpha_pattern, [("z".to_string(), 1.5), ("a".to_string(), 3.0)]);
@@ -209,11 +209,11 @@ fn overrides_win() {
         &["adapter.rank=32", "train.lr = 5e-5", "output.name=my run", "adapter.targets=['q_proj']", "eval.exact_match=true"],
     );
     assert_eq!((recipe.adapter.rank, recipe.train.lr, recipe.output.name.as_str()), (32, 5e-5, "my run"));
-    assert_eq!(recipe.adapter.targets, Targets::Names(vec!["q_proj".into()]));
+    assert_eq!(recipe.adapter.targets, TargetModules::Names(vec!["q_proj".into()]));
     assert!(recipe.eval.exact_match);
-    assert_eq!(good("", &["adapter.targets=all-linear"]).adapter.targets, Targets::AllLinear);
-    assert_eq!(good("", &["adapter.targets=All-Linear"]).adapter.targets, Targets::AllLinear, "as PEFT, in any case");
-    assert_eq!(good("", &["adapter.targets=[qk]_proj"]).adapter.targets, Targets::Regex("[qk]_proj".into()));
+    assert_eq!(good("", &["adapter.targets=all-linear"]).adapter.targets, TargetModules::AllLinear);
+    assert_eq!(good("", &["adapter.targets=All-Linear"]).adapter.targets, TargetModules::AllLinear, "as PEFT, in any case");
+    assert_eq!(good("", &["adapter.targets=[qk]_proj"]).adapter.targets, TargetModules::Regex("[qk]_proj".into()));
     assert_eq!(good("", &["output.name=2024-01-01"]).output.name, "2024-01-01");
     assert_eq!(good("", &["template.system="]).template.system.as_deref(), Some(""));
     assert_eq!(good("", &["template.system=a = b"]).template.system.as_deref(), Some("a = b"));
@@ -230,7 +230,7 @@ fn overrides_win() {
 #[test]
 fn names_of_other_tools_lead_to_keys_that_exist() {
     let keys: Vec<String> = keys().into_iter().map(|key| key.key).collect();
-    for (theirs, ours) in foreign::NAMES {
+    for (theirs, ours) in key_synonyms::NAMES {
         let key = ours.split(' ').next().unwrap();
         assert!(keys.iter().any(|known| known == key), "{theirs} → {ours}");
     }

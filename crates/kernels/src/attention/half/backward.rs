@@ -6,20 +6,20 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::super::super::host::Out;
-use super::super::super::tile_bf16::{Into, Operands, Output, stripe, wide};
-use super::{Head, KEYS, QUERIES, Texts, Transposed, lanes};
+use super::super::super::host::SharedOutput;
+use super::super::super::tile_bf16::{Into, Operands, TileOutput, stripe, wide};
+use super::{Head, KEYS, QUERIES, TextSpans, Transposed, lanes};
 
 /// What the forward pass left behind, and the gradient of its output.
 #[derive(Clone, Copy)]
-pub(crate) struct Saved<'a> {
+pub(crate) struct HalfSaved<'a> {
     pub out: &'a [bf16],
     pub grad: &'a [bf16],
     pub normalisers: &'a [f32],
 }
 
 /// What a task works in.
-struct Room {
+struct BackwardScratch {
     /// Queries and gradients as columns (e/2, 48), and along the sum (24, 64) a panel.
     query: Vec<u32>,
     grad: Vec<u32>,
@@ -34,10 +34,10 @@ struct Room {
     dq: Vec<f32>,
 }
 
-impl Room {
-    fn new(e: usize) -> Room {
+impl BackwardScratch {
+    fn new(e: usize) -> BackwardScratch {
         let along = e.div_ceil(64) * 64 * QUERIES / 2;
-        Room {
+        BackwardScratch {
             query: vec![0; e / 2 * QUERIES],
             grad: vec![0; e / 2 * QUERIES],
             query_along: vec![0; along],
@@ -53,14 +53,14 @@ impl Room {
 }
 
 /// Gradients of q (n, h·e), and those that each query head gives to the keys and values it reads (n, h·e), set in f32.
-pub(crate) fn backward(texts: &Texts, [q, k, v]: [&[bf16]; 3], saved: Saved, [dq, dk, dv]: [&mut [f32]; 3]) {
+pub(crate) fn backward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], saved: HalfSaved, [dq, dk, dv]: [&mut [f32]; 3]) {
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let shapes = dq.len() == q.len() && dk.len() == q.len() && dv.len() == q.len() && saved.grad.len() == q.len();
     assert!(shapes && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
     let keys = Transposed::all(k, texts);
-    let to = [Out(dq.as_mut_ptr()), Out(dk.as_mut_ptr()), Out(dv.as_mut_ptr())];
+    let to = [SharedOutput(dq.as_mut_ptr()), SharedOutput(dk.as_mut_ptr()), SharedOutput(dv.as_mut_ptr())];
     (0..texts.spans.len() * h).into_par_iter().for_each_init(
-        || Room::new(e),
+        || BackwardScratch::new(e),
         |room, at| {
             let (text, head) = (at / h, at % h);
             one_head(texts, (text, head), [q, k, v], &keys[text * g + head / texts.group()], saved, room, to);
@@ -69,13 +69,13 @@ pub(crate) fn backward(texts: &Texts, [q, k, v]: [&[bf16]; 3], saved: Saved, [dq
 }
 
 fn one_head(
-    texts: &Texts,
+    texts: &TextSpans,
     (text, head): (usize, usize),
     [q, k, v]: [&[bf16]; 3],
     keys_turned: &Transposed,
-    saved: Saved,
-    room: &mut Room,
-    to: [Out; 3],
+    saved: HalfSaved,
+    room: &mut BackwardScratch,
+    to: [SharedOutput; 3],
 ) {
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let span = &texts.spans[text];
@@ -96,7 +96,7 @@ fn one_head(
         grads.columns(first, count, &mut room.grad);
         queries.along(first, count, &mut room.query_along);
         grads.along(first, count, &mut room.grad_along);
-        let mut columns = lanes::Columns { normaliser: [0.0; QUERIES], delta: [0.0; QUERIES] };
+        let mut columns = lanes::QueryColumns { normaliser: [0.0; QUERIES], delta: [0.0; QUERIES] };
         for i in 0..count {
             columns.normaliser[i] = saved.normalisers[(span.start + first + i) * h + head];
         }
@@ -115,16 +115,16 @@ fn one_head(
 
 /// Weights and slopes of a block of keys.
 fn block(
-    room: &mut Room,
+    room: &mut BackwardScratch,
     [keys, values]: [Head; 2],
     (k0, len, first): (usize, usize, usize),
     scale: f32,
-    columns: &lanes::Columns,
+    columns: &lanes::QueryColumns,
 ) {
     let product = |rows: Head, panel: &[u32], out: &mut [f32]| {
         let a = rows.row(k0).as_ptr().cast();
         let operands = Operands { a, lda: rows.stride / 2, panel: panel.as_ptr(), pairs: rows.dim / 2 };
-        let output = Output { c: out.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how: Into::Set };
+        let output = TileOutput { c: out.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how: Into::Set };
         // SAFETY: AVX-512 BF16 was detected by the caller; len rows exist from k0 on, out holds KEYS rows of QUERIES.
         unsafe { stripe(len, operands, Operands::NONE, output) };
     };
@@ -141,7 +141,7 @@ fn block(
 /// # Safety
 /// `dk` and `dv` are valid for `len` rows of `e`, `stride` apart.
 unsafe fn gradients(
-    room: &mut Room,
+    room: &mut BackwardScratch,
     keys: &Transposed,
     (k0, len, e): (usize, usize, usize),
     (dk, dv, stride): (*mut f32, *mut f32, usize),
@@ -151,7 +151,7 @@ unsafe fn gradients(
         for (j, panel) in along.chunks_exact(pairs * 64).enumerate() {
             let operands = Operands { a: rows.as_ptr().cast(), lda: pairs, panel: panel.as_ptr(), pairs };
             let c = out.wrapping_add(64 * j);
-            let output = Output { c, ldc: stride, width: 64.min(e - 64 * j), how: Into::Add };
+            let output = TileOutput { c, ldc: stride, width: 64.min(e - 64 * j), how: Into::Add };
             // SAFETY: AVX-512 BF16 was detected by the caller; len rows exist.
             unsafe { wide(len, operands, Operands::NONE, output) };
         }
@@ -159,7 +159,7 @@ unsafe fn gradients(
     let a = keys.data[k0 / 2..].as_ptr();
     let operands = Operands { a, lda: keys.pairs, panel: room.pairs.as_ptr(), pairs: len.div_ceil(2) };
     let how = if k0 > 0 { Into::Add } else { Into::Set };
-    let output = Output { c: room.dq.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
+    let output = TileOutput { c: room.dq.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
     // SAFETY: as above; e rows of the turned keys, each with the pairs of these keys.
     unsafe { stripe(e, operands, Operands::NONE, output) };
 }

@@ -3,12 +3,12 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::super::super::host::Out;
-use super::super::super::tile_bf16::{Into, Operands, Output, stripe};
-use super::{Head, KEYS, QUERIES, Texts, Transposed, lanes};
+use super::super::super::host::SharedOutput;
+use super::super::super::tile_bf16::{Into, Operands, TileOutput, stripe};
+use super::{Head, KEYS, QUERIES, TextSpans, Transposed, lanes};
 
 /// What a task works in.
-struct Room {
+struct ForwardScratch {
     query: Vec<u32>,
     /// (keys, queries)
     scores: Vec<f32>,
@@ -20,7 +20,7 @@ struct Room {
 
 /// `out` (n, h·e) for `q` (n, h·e) and `k`, `v` (n, g·e); the result is the logarithm of what normalises each query of
 /// each head: (n, h).
-pub(crate) fn forward(texts: &Texts, [q, k, v]: [&[bf16]; 3], out: &mut [bf16]) -> Vec<f32> {
+pub(crate) fn forward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], out: &mut [bf16]) -> Vec<f32> {
     let (h, e) = (texts.heads, texts.head_dim);
     let mut normalisers = vec![0f32; q.len() / e];
     let values = Transposed::all(v, texts);
@@ -28,9 +28,9 @@ pub(crate) fn forward(texts: &Texts, [q, k, v]: [&[bf16]; 3], out: &mut [bf16]) 
     for (text, span) in texts.spans.iter().enumerate() {
         tasks.extend((0..span.len()).step_by(QUERIES).map(|first| (text, first)));
     }
-    let to = (Out(out.as_mut_ptr().cast()), Out(normalisers.as_mut_ptr()));
+    let to = (SharedOutput(out.as_mut_ptr().cast()), SharedOutput(normalisers.as_mut_ptr()));
     assert!(out.len() == q.len() && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
-    let room = || Room {
+    let room = || ForwardScratch {
         query: vec![0; e / 2 * QUERIES],
         scores: vec![0.0; KEYS * QUERIES],
         weights: vec![0; KEYS / 2 * QUERIES],
@@ -47,12 +47,12 @@ pub(crate) fn forward(texts: &Texts, [q, k, v]: [&[bf16]; 3], out: &mut [bf16]) 
 
 /// One block of queries of one head.
 fn block(
-    texts: &Texts,
+    texts: &TextSpans,
     (text, first, head): (usize, usize, usize),
     [q, k]: [&[bf16]; 2],
     values: &[Transposed],
-    room: &mut Room,
-    (out, normalisers): (Out, Out),
+    room: &mut ForwardScratch,
+    (out, normalisers): (SharedOutput, SharedOutput),
 ) {
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let span = &texts.spans[text];
@@ -64,7 +64,7 @@ fn block(
     let mut softmax = lanes::Softmax::default();
     for k0 in (0..first + count).step_by(KEYS) {
         let len = KEYS.min(first + count - k0);
-        let scores = Output { c: room.scores.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how: Into::Set };
+        let scores = TileOutput { c: room.scores.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how: Into::Set };
         let products =
             Operands { a: keys.row(k0).as_ptr().cast(), lda: keys.stride / 2, panel: room.query.as_ptr(), pairs: e / 2 };
         // SAFETY: AVX-512 BF16 was detected by the caller; len rows of keys exist from k0 on, the room holds the rest.
@@ -78,7 +78,7 @@ fn block(
             (k0 > 0).then_some(&mut room.sums[..e * QUERIES]),
         );
         let how = if k0 > 0 { Into::Add } else { Into::Set };
-        let sums = Output { c: room.sums.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
+        let sums = TileOutput { c: room.sums.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
         let a = values.data[k0 / 2..].as_ptr();
         let products = Operands { a, lda: values.pairs, panel: room.weights.as_ptr(), pairs: len.div_ceil(2) };
         // SAFETY: as above; e rows of the transposed values, each with the pairs of these keys.

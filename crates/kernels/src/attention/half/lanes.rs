@@ -213,7 +213,7 @@ unsafe fn sixteen_rows(sums: &[f32], e0: usize, c: usize, factor: __m512) -> [__
 }
 
 /// The numbers of each query that the backward pass needs.
-pub(super) struct Columns {
+pub(super) struct QueryColumns {
     /// Logarithm of the normaliser.
     pub normaliser: [f32; QUERIES],
     /// Σ out ∘ d out.
@@ -234,7 +234,7 @@ pub(super) struct Slopes<'a> {
 /// where a query does not see a key.
 pub(super) fn slopes(
     (scores, dp): (&[f32], &[f32]),
-    columns: &Columns,
+    columns: &QueryColumns,
     (keys, queries): (usize, usize),
     scale: f32,
     out: &mut Slopes,
@@ -252,7 +252,7 @@ pub(super) fn slopes(
 unsafe fn slopes_run(
     s: Avx512,
     (scores, dp): (&[f32], &[f32]),
-    columns: &Columns,
+    columns: &QueryColumns,
     (keys, queries): (usize, usize),
     scale: f32,
     out: &mut Slopes,

@@ -21,9 +21,9 @@ mod tests;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::super::panel::{self, Row};
-use super::Texts;
-pub(crate) use backward::{Saved, backward};
+use super::super::panel::{self, RowPointer};
+use super::TextSpans;
+pub(crate) use backward::{HalfSaved, backward};
 pub(crate) use forward::forward;
 
 /// Queries of a block: the columns of a tile.
@@ -51,7 +51,7 @@ impl<'a> Head<'a> {
 
     /// Tokens `first..first + count` as the columns of a panel of [`QUERIES`]; missing ones are zero.
     fn columns(self, first: usize, count: usize, panel: &mut [u32]) {
-        let row = |j: usize| -> Row { if j < count { self.row(first + j).as_ptr() } else { std::ptr::null() } };
+        let row = |j: usize| -> RowPointer { if j < count { self.row(first + j).as_ptr() } else { std::ptr::null() } };
         // SAFETY: AVX-512 BF16 was detected by the caller; rows hold e/2 pairs.
         unsafe { panel::columns_from_rows(row, QUERIES, self.dim / 2, panel) }
     }
@@ -64,7 +64,9 @@ impl<'a> Head<'a> {
             panel.fill(0);
             let width = 64.min(self.dim - 64 * j);
             for p in 0..count.div_ceil(2) {
-                let at = |i: usize| -> Row { if i < count { self.row(first + i)[64 * j..].as_ptr() } else { std::ptr::null() } };
+                let at = |i: usize| -> RowPointer {
+                    if i < count { self.row(first + i)[64 * j..].as_ptr() } else { std::ptr::null() }
+                };
                 // SAFETY: AVX-512 BF16 was detected by the caller; rows hold the columns, the panel a row of 64.
                 unsafe { panel::interleave(at(2 * p), at(2 * p + 1), width, panel[p * 64..].as_mut_ptr()) }
             }
@@ -87,7 +89,7 @@ impl Transposed {
         for p0 in (0..pairs).step_by(16) {
             let count = 16.min(pairs - p0);
             for p in 0..16 {
-                let at = |i: usize| -> Row { if i < tokens { head.row(i).as_ptr() } else { std::ptr::null() } };
+                let at = |i: usize| -> RowPointer { if i < tokens { head.row(i).as_ptr() } else { std::ptr::null() } };
                 let first = if p < count { 2 * (p0 + p) } else { tokens };
                 // SAFETY: AVX-512 BF16 was detected by the caller; rows hold e elements.
                 unsafe { panel::interleave(at(first), at(first + 1), head.dim, rows[p * e..].as_mut_ptr()) }
@@ -98,7 +100,7 @@ impl Transposed {
     }
 
     /// All heads of all texts, `[text · key_heads + head]`.
-    fn all(data: &[bf16], texts: &Texts) -> Vec<Transposed> {
+    fn all(data: &[bf16], texts: &TextSpans) -> Vec<Transposed> {
         let (g, e) = (texts.key_heads, texts.head_dim);
         (0..texts.spans.len() * g)
             .into_par_iter()

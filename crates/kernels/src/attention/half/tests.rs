@@ -30,7 +30,7 @@ const CASES: [(&[usize], usize, usize, usize); 6] = [
     (&[97, 259], 2, 1, 128),
 ];
 
-struct Case {
+struct HalfCase {
     spans: Vec<Range<usize>>,
     starts: Vec<u32>,
     qkv: [Vec<bf16>; 3],
@@ -38,8 +38,8 @@ struct Case {
     sizes: (usize, usize, usize),
 }
 
-impl Case {
-    fn new(lens: &[usize], h: usize, g: usize, e: usize) -> Case {
+impl HalfCase {
+    fn new(lens: &[usize], h: usize, g: usize, e: usize) -> HalfCase {
         let (mut spans, mut starts) = (Vec::new(), Vec::new());
         for len in lens {
             let first = starts.len();
@@ -48,12 +48,12 @@ impl Case {
         }
         let n = starts.len();
         let qkv = [numbers(n * h * e, 1), numbers(n * g * e, 2), numbers(n * g * e, 3)];
-        Case { spans, starts, qkv, grad: numbers(n * h * e, 4), sizes: (h, g, e) }
+        HalfCase { spans, starts, qkv, grad: numbers(n * h * e, 4), sizes: (h, g, e) }
     }
 
-    fn texts(&self) -> Texts<'_> {
+    fn texts(&self) -> TextSpans<'_> {
         let (heads, key_heads, head_dim) = self.sizes;
-        Texts { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scale: 0.3 }
+        TextSpans { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scale: 0.3 }
     }
 
     /// The output and the three gradients.
@@ -63,7 +63,7 @@ impl Case {
         let normalisers = forward(&self.texts(), [q, k, v], &mut out);
         let mut grads = [(); 3].map(|()| vec![9f32; q.len()]);
         let [dq, dk, dv] = &mut grads;
-        let saved = Saved { out: &out, grad: &self.grad, normalisers: &normalisers };
+        let saved = HalfSaved { out: &out, grad: &self.grad, normalisers: &normalisers };
         backward(&self.texts(), [q, k, v], saved, [dq, dk, dv]);
         let [dq, dk, dv] = grads;
         [wide(&out), dq, self.shared(&dk), self.shared(&dv)]
@@ -83,7 +83,7 @@ fn agrees_with_the_kernel_in_f32() {
         return; // This kernel is never called on such a processor.
     }
     for (lens, h, g, e) in CASES {
-        let case = Case::new(lens, h, g, e);
+        let case = HalfCase::new(lens, h, g, e);
         let [q, k, v] = [wide(&case.qkv[0]), wide(&case.qkv[1]), wide(&case.qkv[2])];
         let exact = Slices::new([&q, &k, &v], 1, &case.starts, e, 0.3);
         let (out, normalisers) = exact.forward();
@@ -105,7 +105,7 @@ fn the_number_of_threads_does_not_change_a_bit() {
     if level() < Level::Avx512Bf16 {
         return; // As above.
     }
-    let case = Case::new(&[130, 300, 5], 6, 2, 32);
+    let case = HalfCase::new(&[130, 300, 5], 6, 2, 32);
     let run = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| case.run());
     assert_eq!(run(1), run(3));
 }

@@ -18,34 +18,34 @@ const FREE: [&str; 2] = ["train.save_every", "data.cache"];
 
 /// Everything that the numbers of a run depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Inputs {
+pub struct Fingerprint {
     /// Key → value, as JSON text (numbers are compared as they are written), of `[adapter]`, `[train]`, and of `[base]`
     /// and `[data]` without their files.
     pub recipe: BTreeMap<String, String>,
     /// File of the base → SHA-256.
     pub base: BTreeMap<String, String>,
-    pub template: Template,
-    pub data: Data,
+    pub template: TemplateDigest,
+    pub data: DataDigest,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Template {
+pub struct TemplateDigest {
     pub name: String,
     /// Of its text and of the system message.
     pub sha256: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Data {
+pub struct DataDigest {
     /// BLAKE3 of the tokens of all rows, with which of them are trained.
     pub tokens: String,
     pub train_rows: usize,
     pub heldout_rows: usize,
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceDigest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Source {
+pub struct SourceDigest {
     pub split: Split,
     /// Name of the file, without its folder.
     pub file: String,
@@ -53,29 +53,29 @@ pub struct Source {
     pub sha256: String,
 }
 
-impl Inputs {
+impl Fingerprint {
     /// Of a run of `recipe` on the base at `base`. Reads the base's weights once, to hash them.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be read.
-    pub fn of(recipe: &Recipe, base: &Path, tokenizer: &Tokenizer, loaded: &Loaded) -> Result<Inputs> {
+    pub fn of(recipe: &Recipe, base: &Path, tokenizer: &Tokenizer, loaded: &Loaded) -> Result<Fingerprint> {
         let places = Places::from_env();
         let base = weights(base)?.iter().map(|path| Ok((name(path), resolve::sha256(&places, path)?))).collect::<Result<_>>()?;
         let sources = loaded.report.sources.iter().map(|s| {
             let (split, file, rows, sha256) = (s.split, name(&s.path), s.rows, resolve::sha256(&places, &s.path)?);
-            Ok(Source { split, file, rows, sha256 })
+            Ok(SourceDigest { split, file, rows, sha256 })
         });
-        let data = Data {
+        let data = DataDigest {
             tokens: tokens(loaded),
             train_rows: loaded.train.len(),
             heldout_rows: loaded.heldout.len(),
             sources: sources.collect::<Result<_>>()?,
         };
-        Ok(Inputs { recipe: keys(recipe), base, template: template(recipe, tokenizer)?, data })
+        Ok(Fingerprint { recipe: keys(recipe), base, template: template(recipe, tokenizer)?, data })
     }
 
     /// One line for each thing that was `old` and is now otherwise: what, old → new.
-    pub fn differences(&self, old: &Inputs) -> Vec<String> {
+    pub fn differences(&self, old: &Fingerprint) -> Vec<String> {
         let mut found = Vec::new();
         let keys: BTreeSet<&String> = self.recipe.keys().chain(old.recipe.keys()).collect();
         let shown = |value: Option<&String>| value.map_or("not set".to_string(), Clone::clone);
@@ -86,7 +86,7 @@ impl Inputs {
             found.push(self.base_difference(old));
         }
         if self.template.sha256 != old.template.sha256 {
-            let show = |t: &Template| format!("{} (SHA-256 {})", t.name, short(&t.sha256));
+            let show = |t: &TemplateDigest| format!("{} (SHA-256 {})", t.name, short(&t.sha256));
             found.push(format!("template: {} → {}", show(&old.template), show(&self.template)));
         }
         if self.data.tokens != old.data.tokens {
@@ -95,7 +95,7 @@ impl Inputs {
         found
     }
 
-    fn base_difference(&self, old: &Inputs) -> String {
+    fn base_difference(&self, old: &Fingerprint) -> String {
         let only = |these: &BTreeMap<String, String>, those: &BTreeMap<String, String>| {
             let others: BTreeSet<&String> = those.values().collect();
             let own = these.iter().filter(|(_, sha)| !others.contains(sha));
@@ -106,10 +106,10 @@ impl Inputs {
     }
 }
 
-impl Data {
-    fn difference(&self, old: &Data) -> String {
+impl DataDigest {
+    fn difference(&self, old: &DataDigest) -> String {
         let mut files: Vec<String> = Vec::new();
-        let of = |s: &Source| format!("{} rows, SHA-256 {}", s.rows, short(&s.sha256));
+        let of = |s: &SourceDigest| format!("{} rows, SHA-256 {}", s.rows, short(&s.sha256));
         for (i, new) in self.sources.iter().enumerate() {
             match old.sources.get(i) {
                 Some(was) if was.sha256 == new.sha256 => {}
@@ -122,7 +122,7 @@ impl Data {
         if files.is_empty() {
             files.push("the files are the same, their tokens are not (another tokenizer, or another version of lorakit)".into());
         }
-        let rows = |d: &Data| format!("{} rows and {} held out", d.train_rows, d.heldout_rows);
+        let rows = |d: &DataDigest| format!("{} rows and {} held out", d.train_rows, d.heldout_rows);
         format!("data: {} → {}: {}", rows(old), rows(self), files.join("; "))
     }
 }
@@ -174,7 +174,7 @@ fn keys(recipe: &Recipe) -> BTreeMap<String, String> {
     keys
 }
 
-fn template(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Template> {
+fn template(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<TemplateDigest> {
     let (name, text) = match &recipe.template.kind {
         TemplateKind::Model => ("the model's own".to_string(), tokenizer.chat_template().unwrap_or_default().to_string()),
         TemplateKind::Alpaca => ("alpaca".into(), "alpaca".into()),
@@ -182,7 +182,7 @@ fn template(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Template> {
         TemplateKind::File(path) => (name(path), files::read_text(path)?),
     };
     let system = recipe.template.system.as_deref().unwrap_or_default();
-    Ok(Template { name, sha256: files::sha256(format!("{system}\0{text}").as_bytes()) })
+    Ok(TemplateDigest { name, sha256: files::sha256(format!("{system}\0{text}").as_bytes()) })
 }
 
 fn tokens(loaded: &Loaded) -> String {

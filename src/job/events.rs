@@ -46,7 +46,7 @@ pub enum JobEvent<'a> {
     /// Everything is ready to be trained. `packing` is how full packed rows are, where the recipe packs.
     Prepared { adapter: &'a Adapter, loaded: &'a Loaded, mixture: &'a Mixture, packing: Option<Fill> },
     /// A run in `out` goes on from `progress`; from the beginning where nothing was saved.
-    Resuming { out: &'a Path, progress: Option<&'a train::Progress> },
+    Resuming { out: &'a Path, progress: Option<&'a train::TrainProgress> },
     /// From here on a stop loses nothing: the state is saved first.
     Stoppable,
     /// The first step comes next: seconds since the job began, and by part of the start.

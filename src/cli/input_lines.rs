@@ -8,27 +8,27 @@ use rustyline::error::ReadlineError;
 use crate::error::{Error, Result};
 
 /// Where lines come from.
-pub(super) enum Lines {
+pub(super) enum InputLines {
     Terminal(Box<rustyline::DefaultEditor>),
     Pipe(std::io::Lines<std::io::StdinLock<'static>>),
 }
 
-impl Lines {
+impl InputLines {
     /// The editor on a terminal, else the pipe.
     ///
     /// # Errors
     /// When the terminal is not usable.
-    pub(super) fn open() -> Result<Lines> {
+    pub(super) fn open() -> Result<InputLines> {
         let stdin = std::io::stdin();
         if !stdin.is_terminal() {
-            return Ok(Lines::Pipe(stdin.lock().lines()));
+            return Ok(InputLines::Pipe(stdin.lock().lines()));
         }
         let editor = rustyline::DefaultEditor::new().map_err(|e| broken(&e.to_string()))?;
-        Ok(Lines::Terminal(Box::new(editor)))
+        Ok(InputLines::Terminal(Box::new(editor)))
     }
 
     pub(super) fn is_terminal(&self) -> bool {
-        matches!(self, Lines::Terminal(_))
+        matches!(self, InputLines::Terminal(_))
     }
 
     /// The next line, or `None` at the end of the input.
@@ -37,8 +37,8 @@ impl Lines {
     /// When it cannot be read.
     pub(super) fn next(&mut self, prompt: &str) -> Result<Option<String>> {
         match self {
-            Lines::Pipe(lines) => lines.next().transpose().map_err(Error::io("read", Path::new("standard input"))),
-            Lines::Terminal(editor) => match editor.readline(prompt) {
+            InputLines::Pipe(lines) => lines.next().transpose().map_err(Error::io("read", Path::new("standard input"))),
+            InputLines::Terminal(editor) => match editor.readline(prompt) {
                 Ok(line) => {
                     // Only the arrow keys lose by a line that is not remembered.
                     let _ = editor.add_history_entry(&line);

@@ -18,7 +18,7 @@ pub struct AdamW {
 
 /// What one update depends on besides moments and gradients.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct AdamWSettings {
     pub lr: f64,
     pub beta1: f64,
     pub beta2: f64,
@@ -28,11 +28,11 @@ pub struct Settings {
     pub clip: f64,
 }
 
-impl Settings {
+impl AdamWSettings {
     /// Of a recipe at rate `lr`, for gradients of norm `grad_norm` (clipped as `torch.nn.utils.clip_grad_norm_`).
-    pub fn new(s: &recipe::Train, lr: f64, grad_norm: f64) -> Settings {
+    pub fn new(s: &recipe::Train, lr: f64, grad_norm: f64) -> AdamWSettings {
         let clip = if s.clip > 0.0 { (s.clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        Settings { lr, beta1: s.beta1, beta2: s.beta2, eps: s.eps, weight_decay: s.weight_decay, clip }
+        AdamWSettings { lr, beta1: s.beta1, beta2: s.beta2, eps: s.eps, weight_decay: s.weight_decay, clip }
     }
 }
 
@@ -50,7 +50,7 @@ impl AdamW {
     ///
     /// # Errors
     /// When shapes disagree.
-    pub fn step(&mut self, params: &[Param], grads: &[Option<Tensor>], s: &Settings) -> Result<()> {
+    pub fn step(&mut self, params: &[Param], grads: &[Option<Tensor>], s: &AdamWSettings) -> Result<()> {
         self.steps += 1;
         let correction1 = 1.0 - s.beta1.powi(self.steps as i32);
         let correction2 = 1.0 - s.beta2.powi(self.steps as i32);

@@ -2,28 +2,28 @@
 
 use super::{Limits, Sampling};
 use crate::error::{Error, Result};
-use crate::model::{Adapt, Batch, Cache, Ctx, Model};
+use crate::model::{Adapt, Batch, Ctx, KvCache, Model};
 
 /// A conversation with one model. What the cache holds was computed under one adapter; another one empties it.
 #[derive(Debug)]
-pub struct Session<'a> {
+pub struct CachedConversation<'a> {
     model: &'a Model,
-    cache: Cache,
+    cache: KvCache,
     /// The tokens whose keys and values are in the cache.
     held: Vec<u32>,
     /// The adapter they were computed under.
     adapter: String,
 }
 
-impl<'a> Session<'a> {
+impl<'a> CachedConversation<'a> {
     /// A conversation of at most `capacity` tokens (and no more than the model takes).
     ///
     /// # Errors
     /// When the cache cannot be allocated.
-    pub fn new(model: &'a Model, capacity: usize) -> Result<Session<'a>> {
+    pub fn new(model: &'a Model, capacity: usize) -> Result<CachedConversation<'a>> {
         let capacity = capacity.min(model.config.max_positions);
-        let cache = Cache::new(&model.config, 1, capacity, &model.device)?;
-        Ok(Session { model, cache, held: Vec::new(), adapter: String::new() })
+        let cache = KvCache::new(&model.config, 1, capacity, &model.device)?;
+        Ok(CachedConversation { model, cache, held: Vec::new(), adapter: String::new() })
     }
 
     /// Tokens of `ids` that would not be computed again under this adapter. At least the last one always is.
@@ -115,17 +115,17 @@ mod tests {
 
     const LIMITS: Limits = Limits { max_new_tokens: 12, stop: Vec::new() };
 
-    fn answer(session: &mut Session, adapt: &dyn Adapt, key: &str, ids: &[u32]) -> Vec<u32> {
+    fn answer(session: &mut CachedConversation, adapt: &dyn Adapt, key: &str, ids: &[u32]) -> Vec<u32> {
         session.generate(adapt, key, ids, &Sampling::GREEDY, &LIMITS, &mut |_| true).unwrap()
     }
 
     #[test]
     fn a_common_prefix_is_reused_and_changes_nothing() {
         let model = tiny::model(1);
-        let mut session = Session::new(&model, 200).unwrap();
+        let mut session = CachedConversation::new(&model, 200).unwrap();
         let mut ids = tiny::prompt(3, 20);
         for turn in 0..3 {
-            let expected = answer(&mut Session::new(&model, 200).unwrap(), &(), "", &ids);
+            let expected = answer(&mut CachedConversation::new(&model, 200).unwrap(), &(), "", &ids);
             let reused = session.reusable("", &ids);
             assert_eq!(reused > 0, turn > 0, "{reused} of {}", ids.len());
             assert_eq!(answer(&mut session, &(), "", &ids), expected);
@@ -135,10 +135,16 @@ mod tests {
         // The same again, and one that parts in the middle.
         assert_eq!(session.reusable("", &session.held.clone()), session.held.len() - 1);
         let again = session.held.clone();
-        assert_eq!(answer(&mut session, &(), "", &again), answer(&mut Session::new(&model, 200).unwrap(), &(), "", &again));
+        assert_eq!(
+            answer(&mut session, &(), "", &again),
+            answer(&mut CachedConversation::new(&model, 200).unwrap(), &(), "", &again)
+        );
         let mut parted = ids[..10].to_vec();
         parted.extend([1, 2, 3]);
-        assert_eq!(answer(&mut session, &(), "", &parted), answer(&mut Session::new(&model, 200).unwrap(), &(), "", &parted));
+        assert_eq!(
+            answer(&mut session, &(), "", &parted),
+            answer(&mut CachedConversation::new(&model, 200).unwrap(), &(), "", &parted)
+        );
     }
 
     #[test]
@@ -146,10 +152,10 @@ mod tests {
         let model = tiny::model(1);
         let (x, y) = (tiny::adapter(&model, 5), tiny::adapter(&model, 6));
         let ids = tiny::prompt(2, 15);
-        let fresh = |adapt: &dyn Adapt| answer(&mut Session::new(&model, 99).unwrap(), adapt, "", &ids);
+        let fresh = |adapt: &dyn Adapt| answer(&mut CachedConversation::new(&model, 99).unwrap(), adapt, "", &ids);
         let alone = [fresh(&()), fresh(&x), fresh(&y)];
         assert!(alone[0] != alone[1] && alone[1] != alone[2] && alone[0] != alone[2], "{alone:?}");
-        let mut session = Session::new(&model, 99).unwrap();
+        let mut session = CachedConversation::new(&model, 99).unwrap();
         let adapters: [&dyn Adapt; 3] = [&(), &x, &y];
         for i in [0, 1, 2, 1, 0, 2] {
             assert_eq!(answer(&mut session, adapters[i], ["base", "x", "y"][i], &ids), alone[i]);
@@ -160,9 +166,9 @@ mod tests {
     fn an_answer_ends_at_a_stop_a_limit_a_refusal_and_the_end_of_the_room() {
         let model = tiny::model(1);
         let ids = tiny::prompt(4, 10);
-        let whole = answer(&mut Session::new(&model, 99).unwrap(), &(), "", &ids);
+        let whole = answer(&mut CachedConversation::new(&model, 99).unwrap(), &(), "", &ids);
         assert_eq!(whole.len(), 12);
-        let mut session = Session::new(&model, 99).unwrap();
+        let mut session = CachedConversation::new(&model, 99).unwrap();
         let stop = whole[5];
         let first = whole.iter().position(|id| *id == stop).unwrap();
         let limits = Limits { stop: vec![stop], ..LIMITS };
@@ -174,7 +180,7 @@ mod tests {
         assert_eq!((stopped.unwrap().as_slice(), seen.as_slice()), (&whole[..first], &whole[..first]));
         let refused = session.generate(&(), "", &ids, &Sampling::GREEDY, &LIMITS, &mut |_| false).unwrap();
         assert_eq!(refused, whole[..1]);
-        let mut short = Session::new(&model, 14).unwrap();
+        let mut short = CachedConversation::new(&model, 14).unwrap();
         assert_eq!(answer(&mut short, &(), "", &ids), whole[..5]);
         for bad in [&tiny::prompt(0, 15)[..], &[]] {
             let error = short.generate(&(), "", bad, &Sampling::GREEDY, &LIMITS, &mut |_| true).unwrap_err();

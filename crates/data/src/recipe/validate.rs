@@ -1,21 +1,21 @@
 //! The raw form to the checked one: paths resolved, defaults filled in, values that exclude each other refused.
 //!
-//! Bounds of single values are in the schema and were checked before (`typed`). Refuses to know: models and rows.
+//! Bounds of single values are in the schema and were checked before (`schema_check`). Refuses to know: models and rows.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::checking::{Check, Files};
 use super::locate::Written;
 use super::paths::folder_of;
 use super::raw::{
     RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain,
     RawWarmup,
 };
+use super::validation_context::{Files, ValidationContext};
 use super::{
     Base, Data, Eval, EvalSet, Keep, Output, Recipe, Replay, Source, Strategy, Template, TemplateKind, Train, Warmup, mixture,
-    sources, targeting, typed,
+    schema_check, sources, targeting,
 };
 use crate::error::{Error, Result, nearest};
 
@@ -49,10 +49,10 @@ pub const FIELDS: &[&str] = &[
 /// # Errors
 /// [`Error::Recipe`] for the first key that cannot be used.
 pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
-    typed::check(written)?;
+    schema_check::check(written)?;
     let raw: RawRecipe = serde_json::from_value(Value::Object(written.tree.clone()))
         .map_err(|e| written.complain("recipe", e.to_string(), "`lorakit recipe schema` prints what may be written"))?;
-    let check = Check { written, folder: folder_of(&written.file), files };
+    let check = ValidationContext { written, folder: folder_of(&written.file), files };
     Ok(Recipe {
         path: written.file.clone(),
         base: check.base(raw.base)?,
@@ -65,7 +65,7 @@ pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
     })
 }
 
-impl Check<'_> {
+impl ValidationContext<'_> {
     fn base(&self, raw: RawBase) -> Result<Base> {
         if let Some(fallback) = raw.fallback.as_deref().filter(|text| !is_pypi(text)) {
             let why = format!("\"{fallback}\" is not of the form pypi:PACKAGE==VERSION#PATH/IN/WHEEL");

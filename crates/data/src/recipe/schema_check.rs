@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::foreign;
+use super::key_synonyms;
 use super::locate::{Written, join};
 use super::schema::{branches, doc, expects, properties, shared, words};
 use super::write::toml_value;
@@ -133,7 +133,7 @@ impl Walk<'_> {
             "" => format!("sections: {}", siblings.iter().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(" ")),
             _ => format!("keys of `{parent}`: {}", siblings.join(", ")),
         };
-        let guess = match foreign::meant(name) {
+        let guess = match key_synonyms::meant(name) {
             Some(ours) => format!("write `{ours}` instead; "),
             None => guess(name, parent, &siblings).map(|key| format!("did you mean `{key}`? ")).unwrap_or_default(),
         };

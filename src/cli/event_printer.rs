@@ -1,6 +1,6 @@
 //! The events of a job on the terminal: lines and bars. Refuses to know arguments and what came of the job.
 
-use super::progress::{Progress, Unit};
+use super::progress::{ProgressDisplay, Unit};
 use super::{data, stop};
 use crate::adapter::Adapter;
 use crate::data::{self as rows, Loaded};
@@ -12,23 +12,23 @@ use crate::train::mixture::Mixture;
 use crate::train::pack::Fill;
 
 /// Draws what a job tells, and answers whether a signal asked to stop.
-pub(super) struct Screen {
+pub(super) struct EventPrinter {
     /// Nothing is said of where the base is looked for, unless it is fetched.
     quiet: bool,
     /// Standard output is kept for something else.
     aside: bool,
     /// The bar that is drawn, and what it is of.
-    bar: Option<(String, Progress)>,
+    bar: Option<(String, ProgressDisplay)>,
 }
 
-impl Screen {
-    pub(super) fn new(quiet: bool) -> Screen {
-        Screen { quiet, aside: false, bar: None }
+impl EventPrinter {
+    pub(super) fn new(quiet: bool) -> EventPrinter {
+        EventPrinter { quiet, aside: false, bar: None }
     }
 
     /// With the lines of a run on standard error.
-    pub(super) fn aside(self, aside: bool) -> Screen {
-        Screen { aside, ..self }
+    pub(super) fn aside(self, aside: bool) -> EventPrinter {
+        EventPrinter { aside, ..self }
     }
 
     /// As a job takes it.
@@ -78,9 +78,9 @@ impl Screen {
     }
 
     /// The bar of `what`, a new one if another is drawn.
-    fn bar(&mut self, what: &str, total: u64, unit: Unit) -> &mut Progress {
+    fn bar(&mut self, what: &str, total: u64, unit: Unit) -> &mut ProgressDisplay {
         let other = self.bar.take().filter(|(drawn, _)| drawn == what);
-        &mut self.bar.insert(other.unwrap_or_else(|| (what.to_string(), Progress::new(what, total, unit)))).1
+        &mut self.bar.insert(other.unwrap_or_else(|| (what.to_string(), ProgressDisplay::new(what, total, unit)))).1
     }
 
     fn looking(&mut self, sought: Sought, note: Note) {
@@ -93,7 +93,7 @@ impl Screen {
         match note {
             Note::Progress { done, total, what } => {
                 // One bar for all that is fetched.
-                let bar = || (what.clone(), Progress::new(&what, total.unwrap_or(0), Unit::Bytes));
+                let bar = || (what.clone(), ProgressDisplay::new(&what, total.unwrap_or(0), Unit::Bytes));
                 self.bar.get_or_insert_with(bar).1.set(done, "");
             }
             Note::Trying(what) if !self.silent(sought) => eprintln!("{name}: trying {what}"),
@@ -162,7 +162,7 @@ pub(super) fn results(fresh: &FreshRun, aside: bool) {
     say(aside, &format!("\n{}{}", fresh.evaluation.table(), before_and_after(&fresh.samples)));
 }
 
-fn goes_on(after: &train::Progress) {
+fn goes_on(after: &train::TrainProgress) {
     match after.within.micro {
         0 => eprintln!("going on after step {}", after.step),
         micro => eprintln!("going on after step {}, {micro} micro-steps into the next", after.step),

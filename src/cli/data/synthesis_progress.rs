@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use crate::cli::progress::{Progress, Unit};
+use crate::cli::progress::{ProgressDisplay, Unit};
 use crate::cli::stop;
 use crate::error::Result;
-use crate::synth::{self, Generator, GoOn, Goal, Seeds, Settings, Summary};
+use crate::synth::{self, Generator, GoOn, Goal, Seeds, SynthesisSettings, SynthesisSummary};
 
 /// What is made of what, and where.
 pub(super) struct Making<'a> {
     pub(super) out: &'a Path,
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a SynthesisSettings,
     pub(super) goal: Goal,
     pub(super) seeds: &'a Seeds,
 }
@@ -20,9 +20,9 @@ impl Making<'_> {
     ///
     /// # Errors
     /// As [`synth::run`]; the user asked to stop.
-    pub(super) fn by(&self, generator: &mut dyn Generator) -> Result<Summary> {
+    pub(super) fn by(&self, generator: &mut dyn Generator) -> Result<SynthesisSummary> {
         stop::save_first();
-        let mut bar = Progress::new("rows", self.goal.rows as u64, Unit::Items);
+        let mut bar = ProgressDisplay::new("rows", self.goal.rows as u64, Unit::Items);
         let go_on: GoOn = &|| {
             if stop::asked() {
                 return Err(stop::stopped(format!("all answers are in {}; the same command goes on", self.out.display())));

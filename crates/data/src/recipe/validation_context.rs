@@ -1,6 +1,6 @@
 //! A recipe while it is checked: what was written, and where its paths start.
 //!
-//! Refuses to know: the keys there are (`check`) and which files a path of data stands for (`sources`).
+//! Refuses to know: the keys there are (`validate`) and which files a path of data stands for (`sources`).
 
 use std::path::{Path, PathBuf};
 
@@ -16,14 +16,14 @@ pub(super) enum Files {
 }
 
 /// A recipe while it is checked.
-pub(super) struct Check<'a> {
+pub(super) struct ValidationContext<'a> {
     pub(super) written: &'a Written,
     /// Where relative paths of the file start.
     pub(super) folder: PathBuf,
     pub(super) files: Files,
 }
 
-impl Check<'_> {
+impl ValidationContext<'_> {
     /// A path of the file starts at the recipe's folder, one of the command line at the current directory.
     pub(super) fn path(&self, key: &str, given: &str) -> PathBuf {
         let start = if self.written.was_set(key) { Path::new(".") } else { &self.folder };

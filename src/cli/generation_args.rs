@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::screen::Screen;
+use super::event_printer::EventPrinter;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::generate::Sampling;
-use crate::job::{self, Control, Opened, Speaker};
+use crate::job::{self, Control, OpenedBase, Speaker};
 use crate::recipe::{Base, Recipe};
 
 /// Which base model.
@@ -97,8 +97,8 @@ impl AnswerArgs {
 ///
 /// # Errors
 /// Whatever is wrong with the base or an adapter.
-pub(super) fn open(args: &BaseArgs, adapters: &[(String, PathBuf)], quiet: bool) -> Result<(Opened, Vec<Speaker>)> {
-    job::speakers(adapters, &|recipe| args.base(recipe), &mut Screen::new(quiet).listener())
+pub(super) fn open(args: &BaseArgs, adapters: &[(String, PathBuf)], quiet: bool) -> Result<(OpenedBase, Vec<Speaker>)> {
+    job::speakers(adapters, &|recipe| args.base(recipe), &mut EventPrinter::new(quiet).listener())
 }
 
 /// Shows a piece of an answer; [`Control::Stop`] when the reader went away, which is not an error.

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use super::talk::show;
+use super::generation_args::show;
 use crate::error::{Result, nearest};
-use crate::job::{Control, Conversation, JobEvent, Speaker};
+use crate::job::{Chat, Control, JobEvent, Speaker};
 
 /// What can be typed instead of a message.
 const COMMANDS: [(&str, &str); 6] = [
@@ -17,7 +17,7 @@ const COMMANDS: [(&str, &str); 6] = [
 ];
 
 /// Every name, the one that answers marked.
-pub(super) fn list(talk: &Conversation) -> String {
+pub(super) fn list(talk: &Chat) -> String {
     let mark = |s: &Speaker| format!("{} {}", if s.name == talk.speaker().name { "*" } else { " " }, s.name);
     talk.speakers().iter().map(mark).collect::<Vec<_>>().join("\n")
 }
@@ -26,7 +26,7 @@ pub(super) fn list(talk: &Conversation) -> String {
 ///
 /// # Errors
 /// When the message cannot be answered; it is then forgotten.
-pub(super) fn line(talk: &mut Conversation, line: &str, out: &mut dyn Write, goes_on: &dyn Fn() -> bool) -> Result<bool> {
+pub(super) fn line(talk: &mut Chat, line: &str, out: &mut dyn Write, goes_on: &dyn Fn() -> bool) -> Result<bool> {
     if line.is_empty() {
         return Ok(true);
     }
@@ -43,7 +43,7 @@ pub(super) fn line(talk: &mut Conversation, line: &str, out: &mut dyn Write, goe
     Ok(true)
 }
 
-fn ask(talk: &mut Conversation, message: &str, out: &mut dyn Write, goes_on: &dyn Fn() -> bool) -> Result<()> {
+fn ask(talk: &mut Chat, message: &str, out: &mut dyn Write, goes_on: &dyn Fn() -> bool) -> Result<()> {
     talk.ask(message, &mut |event| match event {
         JobEvent::Text(piece) => show(out, piece).map(|answer| if goes_on() { answer } else { Control::Stop }),
         _ => Ok(Control::Go),
@@ -51,7 +51,7 @@ fn ask(talk: &mut Conversation, message: &str, out: &mut dyn Write, goes_on: &dy
     super::write(out, "\n")
 }
 
-fn reply(talk: &mut Conversation, command: &str, argument: &str) -> String {
+fn reply(talk: &mut Chat, command: &str, argument: &str) -> String {
     match (command, argument) {
         ("adapter", "") => list(talk),
         ("adapter", name) => switch(talk, name),
@@ -77,7 +77,7 @@ fn reply(talk: &mut Conversation, command: &str, argument: &str) -> String {
     }
 }
 
-fn switch(talk: &mut Conversation, name: &str) -> String {
+fn switch(talk: &mut Chat, name: &str) -> String {
     if talk.switch(name) {
         return format!("{name} answers from here on");
     }
@@ -90,18 +90,18 @@ mod tests {
     use super::*;
     use crate::data::Renderer;
     use crate::generate::{Sampling, tiny};
-    use crate::job::Opened;
+    use crate::job::OpenedBase;
     use crate::model::resolve::{How, Resolved};
     use crate::recipe::Template;
     use crate::tokenizer::byte_level as text;
 
-    fn opened() -> Opened {
+    fn opened() -> OpenedBase {
         let resolved = Resolved { path: "tiny".into(), id: None, how: How::Path };
-        Opened { model: tiny::model(1), tokenizer: text::chatml(), resolved }
+        OpenedBase { model: tiny::model(1), tokenizer: text::chatml(), resolved }
     }
 
     /// The base and the adapters x and y.
-    fn speakers(opened: &Opened) -> Vec<Speaker> {
+    fn speakers(opened: &OpenedBase) -> Vec<Speaker> {
         let renderer = || Renderer::new(opened.tokenizer.clone(), &Template::default()).unwrap();
         let adapter = |seed| Some(tiny::adapter(&opened.model, seed));
         let speaker = |(name, adapter): (&str, _)| Speaker { name: name.into(), adapter, renderer: renderer() };
@@ -109,7 +109,7 @@ mod tests {
     }
 
     /// What is written for each line, with 8 tokens an answer.
-    fn said(talk: &mut Conversation, lines: &[&str]) -> Vec<String> {
+    fn said(talk: &mut Chat, lines: &[&str]) -> Vec<String> {
         let written = |line: &&str| {
             let mut out = Vec::new();
             assert!(super::line(talk, line, &mut out, &|| true).unwrap());
@@ -118,8 +118,8 @@ mod tests {
         lines.iter().map(written).collect()
     }
 
-    fn talk(opened: &Opened) -> Conversation<'_> {
-        Conversation::new(opened, speakers(opened), 200, Sampling::GREEDY, 8).unwrap()
+    fn talk(opened: &OpenedBase) -> Chat<'_> {
+        Chat::new(opened, speakers(opened), 200, Sampling::GREEDY, 8).unwrap()
     }
 
     #[test]
