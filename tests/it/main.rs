@@ -21,7 +21,7 @@ mod hub;
 mod kill;
 mod packing;
 mod prepared;
-mod real_checkpoint;
+mod real_weights;
 mod real_generate;
 mod real_model;
 mod recipe_docs;
