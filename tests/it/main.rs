@@ -4,7 +4,7 @@
 
 mod answers;
 mod bad_input;
-mod before;
+mod before_training;
 mod bench;
 mod chat_templates;
 mod compare;

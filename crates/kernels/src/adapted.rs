@@ -219,7 +219,7 @@ mod tests {
     use candle_core::Var;
 
     fn random(shape: (usize, usize)) -> Var {
-        Var::from_tensor(&super::super::trial::numbers((shape.0 * 31 + shape.1) as u64, &[shape.0, shape.1])).unwrap()
+        Var::from_tensor(&super::super::gradient_check::numbers((shape.0 * 31 + shape.1) as u64, &[shape.0, shape.1])).unwrap()
     }
 
     fn largest(a: &Tensor, b: &Tensor) -> f32 {
@@ -234,7 +234,7 @@ mod tests {
                 let (rows, cols) = if side == Side::Transposed { (o, i) } else { (i, o) };
                 let w = Frozen::new(matrix(rows, cols, WeightType::F32).0, Compute::F32);
                 let (x, a, b) = (random((m, i)), random((r, i)), random((o, r)));
-                let seed = super::super::trial::numbers(9, &[m, o]);
+                let seed = super::super::gradient_check::numbers(9, &[m, o]);
                 let run = |y: &Tensor| {
                     let grads = (y * &seed).unwrap().sum_all().unwrap().backward().unwrap();
                     [&x, &a, &b].map(|v| grads.get(v).unwrap().clone())

@@ -18,9 +18,9 @@ mod rope_scaling;
 mod gguf_text;
 mod vocabulary;
 #[cfg(test)]
-mod broken;
+mod malformed_files_tests;
 #[cfg(test)]
-mod broken_gguf;
+mod malformed_gguf_tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
