@@ -101,7 +101,8 @@ impl Builder<'_> {
         layer: usize,
         name: &str,
         kind: SiteKind,
-        (inputs, outputs): (usize, usize),
+        inputs: usize,
+        outputs: usize,
         bias: bool,
     ) -> Result<SiteLinear> {
         let path = format!("{}.{layer}.{name}", self.config.family.layers);
@@ -122,24 +123,24 @@ impl Builder<'_> {
         let att = SiteKind::Attention;
         let (qkv, o) = match &family.attention {
             AttentionNames::Split { q, k, v, o } => {
-                let q = self.linear(i, q, att, (d, qd), c.qkv_bias)?;
-                let k = self.linear(i, k, att, (d, kd), c.qkv_bias)?;
-                let v = self.linear(i, v, att, (d, kd), c.qkv_bias)?;
+                let q = self.linear(i, q, att, d, qd, c.qkv_bias)?;
+                let k = self.linear(i, k, att, d, kd, c.qkv_bias)?;
+                let v = self.linear(i, v, att, d, kd, c.qkv_bias)?;
                 (Qkv::Split { q, k, v }, o)
             }
-            AttentionNames::Fused { qkv, o } => (Qkv::Fused(self.linear(i, qkv, att, (d, qd + 2 * kd), c.qkv_bias)?), o),
+            AttentionNames::Fused { qkv, o } => (Qkv::Fused(self.linear(i, qkv, att, d, qd + 2 * kd, c.qkv_bias)?), o),
         };
-        let output = self.linear(i, o, att, (qd, d), c.output_bias)?;
+        let output = self.linear(i, o, att, qd, d, c.output_bias)?;
         let mlp_norm = self.norm(&format!("{prefix}.{}", family.mlp_norm))?;
         let mlp = match &family.mlp {
             MlpNames::Gated { gate, up, down } => Mlp::Gated {
-                gate: self.linear(i, gate, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
-                up: self.linear(i, up, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, (c.ffn, d), c.mlp_bias)?,
+                gate: self.linear(i, gate, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
             MlpNames::Plain { up, down } => Mlp::Plain {
-                up: self.linear(i, up, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, (c.ffn, d), c.mlp_bias)?,
+                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
         };
         Ok(Block { attention_norm, qkv, output, mlp_norm, mlp })
