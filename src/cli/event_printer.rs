@@ -1,7 +1,7 @@
 //! The events of a job on the terminal: lines and bars. Refuses to know arguments and what came of the job.
 
 use super::progress::{ProgressDisplay, Unit};
-use super::{data, stop};
+use super::{mixture_shares, stop};
 use crate::adapter::Adapter;
 use crate::data::{self as rows, Loaded};
 use crate::error::Result;
@@ -124,7 +124,7 @@ impl EventPrinter {
             report.tokens,
             report.share_trained() * 100.0
         ));
-        let shares = data::planned(&loaded.mixture);
+        let shares = mixture_shares::planned(&loaded.mixture);
         if !shares.is_empty() {
             self.say(shares.trim_end());
         }
@@ -156,7 +156,7 @@ pub(super) fn say(aside: bool, line: &str) {
 /// What came of a run that was trained now.
 pub(super) fn results(fresh: &FreshRun, aside: bool) {
     if !fresh.drawn.is_empty() {
-        say(aside, &format!("\n{}", data::drawn(&fresh.loaded.mixture, &fresh.drawn).trim_end()));
+        say(aside, &format!("\n{}", mixture_shares::drawn(&fresh.loaded.mixture, &fresh.drawn).trim_end()));
     }
     say(aside, &format!("\n{}{}", fresh.evaluation.table(), before_and_after(&fresh.samples)));
 }

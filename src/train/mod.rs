@@ -5,8 +5,8 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `adamw`, `order`, `schedule` | AdamW; which examples a step sees; the learning rate |
-//! | 1 | `state` | a run between two micro-steps, as bytes |
+//! | 0 | `adamw`, `pack`, `schedule` | AdamW; several examples in a row; the learning rate |
+//! | 1 | `order`, `state` | which examples a step sees; a run between two micro-steps, as bytes |
 
 pub mod adamw;
 pub mod pack;

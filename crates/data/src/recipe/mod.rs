@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `data`, `template`, `locate`, `paths`, `key_synonyms` | checked `[data]` and `[template]`; the tree as written; paths; other tools' names of keys |
+//! | 0 | `data`, `template`, `locate`, `paths`, `key_synonyms`, `list` | checked `[data]` and `[template]`; the tree as written; paths; other tools' names of keys; the recipes of a folder |
 //! | 1 | `eval`, `raw`, `overrides`, `validation_context` | checked `[eval]`; the file as written; `--set`; a recipe while it is checked |
 //! | 2 | `sources`, `mixture`, `targeting` | which files a path stands for; shares; what is adapted |
 //! | 3 | `write` | back to TOML |
