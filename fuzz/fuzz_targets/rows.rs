@@ -34,5 +34,5 @@ fuzz_target!(|input: &[u8]| {
     let mut data = Data::of(vec![Source { path, ..Source::default() }]);
     data.cache = lorakit::recipe::Keep::Off;
     fair(data::load(&data, &RENDERER, 64, 1));
-    fair(data::turns(&data, &RENDERER, 1, 2));
+    fair(data::preview(&data, &RENDERER, 1, 2));
 });

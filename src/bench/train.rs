@@ -3,11 +3,11 @@
 use super::memory::Sampler;
 use super::{gemm, median};
 use crate::adapter::Adapter;
-use crate::data::mixture::Mixture;
 use crate::data::{ExampleRef, Examples};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::model::{Model, Site, SiteKind};
+use crate::train::mixture::Mixture;
 use crate::train::order::Order;
 use crate::train::{self, Control, Event, StepSeconds, TrainSetup};
 use crate::{machine, recipe};

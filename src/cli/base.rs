@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::event_printer::EventPrinter;
-use crate::data::{Loaded, Renderer};
+use crate::data::Renderer;
 use crate::error::Result;
-use crate::job::{self, OpenedBase, Prepared};
+use crate::job::{self, OpenedBase, PlannedRows, Prepared};
 use crate::model::resolve::Resolved;
 use crate::recipe::{Base, Recipe};
 
@@ -54,7 +54,7 @@ pub(super) fn find(base: &Base, quiet: bool) -> Result<Resolved> {
 ///
 /// # Errors
 /// As [`job::rows`].
-pub(super) fn rows(recipe: &Recipe, renderer: &Renderer) -> Result<Loaded> {
+pub(super) fn rows(recipe: &Recipe, renderer: &Renderer) -> Result<PlannedRows> {
     job::rows(recipe, renderer, &mut EventPrinter::new(false).listener())
 }
 

@@ -11,6 +11,7 @@ use crate::conform::exchange::{PromptFile, Steps};
 use crate::data::Renderer;
 use crate::device::Compute;
 use crate::error::Result;
+use crate::job::PlannedRows;
 use crate::model::Adapt;
 use crate::recipe::Base;
 
@@ -77,10 +78,10 @@ fn steps(recipe: &Path, set: &[String], out: &Path) -> Result<()> {
     let recipe = base::recipe(recipe, set)?;
     let opened = base::open(&recipe.base, false)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let loaded = base::rows(&recipe, &renderer)?;
+    let PlannedRows { loaded, mixture } = base::rows(&recipe, &renderer)?;
     opened.covers(&loaded)?;
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)?;
-    let steps = Steps::of(&recipe.train, &loaded, opened.tokenizer.pad_id())?;
+    let steps = Steps::of(&recipe.train, &mixture, &loaded.train, opened.tokenizer.pad_id())?;
     adapter.save(&out.join("adapter"))?;
     steps.write(&out.join("batches.json"))?;
     eprintln!("{} steps and the untrained adapter in {}", steps.len(), out.display());

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::job::{Control, FreshRun, JobEvent, Sought, before_and_after};
 use crate::model::resolve::Note;
 use crate::train;
+use crate::train::mixture::Mixture;
 use crate::train::pack::Fill;
 
 /// Draws what a job tells, and answers whether a signal asked to stop.
@@ -51,7 +52,7 @@ impl EventPrinter {
             JobEvent::Warning(text) => eprintln!("warning: {text}"),
             JobEvent::Remark(text) => eprintln!("note: {text}"),
             JobEvent::Complete(out) => self.say(&format!("{} is complete: nothing is left to do", out.display())),
-            JobEvent::Prepared { adapter, loaded, packing } => self.prepared(adapter, loaded, packing),
+            JobEvent::Prepared { adapter, loaded, mixture, packing } => self.prepared(adapter, loaded, mixture, packing),
             JobEvent::Resuming { progress: Some(progress), .. } => goes_on(progress),
             JobEvent::Resuming { out, progress: None } => {
                 eprintln!("nothing was saved in {} yet: training from the beginning", out.display());
@@ -109,12 +110,12 @@ impl EventPrinter {
         self.quiet && sought == Sought::Base
     }
 
-    fn reading(&mut self, at: rows::Progress) {
+    fn reading(&mut self, at: rows::LoadProgress) {
         let bar = self.bar("data", at.total, Unit::Bytes);
         bar.set(at.bytes, &format!("{} rows, {} tokens, {:.0} rows/s", at.rows, at.tokens, at.rows as f64 / bar.seconds()));
     }
 
-    fn prepared(&self, adapter: &Adapter, loaded: &Loaded, packing: Option<Fill>) {
+    fn prepared(&self, adapter: &Adapter, loaded: &Loaded, mixture: &Mixture, packing: Option<Fill>) {
         let report = &loaded.report.train;
         self.say(&format!(
             "training {} values on {} rows, {} held out; {} tokens, {:.0} % of them trained",
@@ -124,7 +125,7 @@ impl EventPrinter {
             report.tokens,
             report.share_trained() * 100.0
         ));
-        let shares = mixture_shares::planned(&loaded.mixture);
+        let shares = mixture_shares::planned(mixture);
         if !shares.is_empty() {
             self.say(shares.trim_end());
         }
@@ -156,7 +157,7 @@ pub(super) fn say(aside: bool, line: &str) {
 /// What came of a run that was trained now.
 pub(super) fn results(fresh: &FreshRun, aside: bool) {
     if !fresh.drawn.is_empty() {
-        say(aside, &format!("\n{}", mixture_shares::drawn(&fresh.loaded.mixture, &fresh.drawn).trim_end()));
+        say(aside, &format!("\n{}", mixture_shares::drawn(&fresh.mixture, &fresh.drawn).trim_end()));
     }
     say(aside, &format!("\n{}{}", fresh.evaluation.table(), before_and_after(&fresh.samples)));
 }

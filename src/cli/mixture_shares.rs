@@ -1,6 +1,6 @@
 //! The shares of a mixture in words. Refuses to know how they come about.
 
-use crate::data::mixture::{Mixture, Share};
+use crate::train::mixture::{Mixture, Share};
 
 /// A line for each part of an epoch; nothing where an epoch is every row once.
 pub(super) fn planned(mixture: &Mixture) -> String {
@@ -60,7 +60,7 @@ mod tests {
     fn upsampling_is_said_and_a_plain_epoch_is_not_spoken_of() {
         let source = |name: &str, epochs| Source { path: name.into(), epochs, ..Source::default() };
         let data = Data::of(vec![source("a.jsonl", Some(2.5)), source("b.jsonl", None)]);
-        let mixture = Mixture::plan(&data, [(0, 10), (0, 10), (1, 50)].into_iter()).unwrap();
+        let mixture = Mixture::plan_of(&data, [(0, 10), (0, 10), (1, 50)].into_iter()).unwrap();
         let said = planned(&mixture);
         assert_eq!(
             said.lines().collect::<Vec<_>>(),

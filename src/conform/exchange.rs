@@ -8,11 +8,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::data::{ExampleRef, Loaded};
+use crate::data::{ExampleRef, Examples};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Adapt, Batch, Ctx, Model};
 use crate::recipe::Train;
+use crate::train::mixture::Mixture;
 use crate::train::order::Order;
 use crate::train::schedule;
 
@@ -83,16 +84,15 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// The steps of a run; short rows are filled with `pad`.
+    /// The steps of a run on `examples`; short rows are filled with `pad`.
     ///
     /// # Errors
     /// As [`Order::new`].
-    pub fn of(train: &Train, loaded: &Loaded, pad: u32) -> Result<Steps> {
-        let order = Order::new(train, &loaded.mixture, &loaded.train)?;
+    pub fn of(train: &Train, mixture: &Mixture, examples: &Examples, pad: u32) -> Result<Steps> {
+        let order = Order::new(train, mixture, examples)?;
         let rate = |step| train.lr * schedule::factor(train.schedule, train.warmup, step, order.steps);
         let batch = |step| {
-            let rows: Vec<ExampleRef> =
-                order.micro_batches(step).iter().flatten().flatten().map(|i| loaded.train.get(*i)).collect();
+            let rows: Vec<ExampleRef> = order.micro_batches(step).iter().flatten().flatten().map(|i| examples.get(*i)).collect();
             padded(&rows, pad)
         };
         Ok(Steps { rates: (0..order.steps).map(rate).collect(), batches: (0..order.steps).map(batch).collect() })

@@ -44,12 +44,12 @@ pub struct Forecast {
 
 impl Forecast {
     fn of(recipe: &Recipe, prepared: &Prepared, budget: Option<u64>) -> Result<Forecast> {
-        let Prepared { opened, loaded, adapter, .. } = prepared;
+        let Prepared { opened, loaded, mixture, adapter, .. } = prepared;
         let run = TrainSetup {
             model: &opened.model,
             adapter,
             examples: &loaded.train,
-            mixture: &loaded.mixture,
+            mixture,
             heldout: &loaded.heldout,
             settings: &recipe.train,
             pad: opened.tokenizer.pad_id(),

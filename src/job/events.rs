@@ -7,6 +7,7 @@ use crate::adapter::Adapter;
 use crate::data::{self, Loaded};
 use crate::error::{Error, Result};
 use crate::model::resolve::Note;
+use crate::train::mixture::Mixture;
 use crate::train::pack::Fill;
 use crate::train::{self, Control};
 
@@ -31,7 +32,7 @@ pub enum JobEvent<'a> {
     /// A base or a data set is looked for, and fetched where it must be.
     Looking { sought: Sought, note: Note },
     /// Rows are being read and tokenised.
-    Reading(data::Progress),
+    Reading(data::LoadProgress),
     /// Something to know about tokens that are kept for the next time.
     KeptTokens(&'a str),
     /// All rows are read.
@@ -43,7 +44,7 @@ pub enum JobEvent<'a> {
     /// The run in this directory is complete: nothing is left to do.
     Complete(&'a Path),
     /// Everything is ready to be trained. `packing` is how full packed rows are, where the recipe packs.
-    Prepared { adapter: &'a Adapter, loaded: &'a Loaded, packing: Option<Fill> },
+    Prepared { adapter: &'a Adapter, loaded: &'a Loaded, mixture: &'a Mixture, packing: Option<Fill> },
     /// A run in `out` goes on from `progress`; from the beginning where nothing was saved.
     Resuming { out: &'a Path, progress: Option<&'a train::TrainProgress> },
     /// From here on a stop loses nothing: the state is saved first.

@@ -35,7 +35,7 @@ pub use self::events::{JobEvent, Listener, Sought};
 pub use self::merge::{LogitDifference, MergeJob, merge};
 pub use self::open::{OpenedBase, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};
-pub use self::rows::{packing, rows};
+pub use self::rows::{PlannedRows, packing, rows};
 pub use self::speaker::{Speaker, speakers};
 pub use self::train::{Existing, FreshRun, TrainJob, TrainResult, claim, train};
 pub use crate::train::Control;

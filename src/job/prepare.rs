@@ -6,16 +6,20 @@ use std::time::Instant;
 use super::evaluate::{self, NamedSet};
 use super::events::Listener;
 use super::open::{self, OpenedBase};
+use super::rows::PlannedRows;
 use crate::adapter::Adapter;
 use crate::data::{Loaded, Renderer};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
+use crate::train::mixture::Mixture;
 
 /// What a run starts from.
 pub struct Prepared {
     pub opened: OpenedBase,
     pub renderer: Renderer,
     pub loaded: Loaded,
+    /// How often an epoch has which training rows.
+    pub mixture: Mixture,
     /// The recipe's further sets to judge by.
     pub sets: Vec<NamedSet>,
     pub adapter: Adapter,
@@ -37,14 +41,14 @@ pub fn prepare(recipe: &Recipe, began: Instant, listener: &mut Listener<'_>) -> 
     let opened = open::open(&recipe.base, listener)?;
     lap("base");
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let loaded = super::rows(recipe, &renderer, listener)?;
+    let PlannedRows { loaded, mixture } = super::rows(recipe, &renderer, listener)?;
     opened.covers(&loaded)?;
     let sets = evaluate::sets(recipe, &opened, &renderer)?;
     lap("data");
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)
         .map_err(|e| in_recipe(e, &recipe.path))?;
     lap("adapter");
-    Ok(Prepared { opened, renderer, loaded, sets, adapter, parts })
+    Ok(Prepared { opened, renderer, loaded, mixture, sets, adapter, parts })
 }
 
 /// A complaint about targets names the recipe they stand in.

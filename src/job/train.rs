@@ -20,10 +20,10 @@ use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
 use crate::artifact::fingerprint::Fingerprint;
 use crate::data::Loaded;
-use crate::data::mixture::Share;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::Recipe;
+use crate::train::mixture::{Mixture, Share};
 use crate::train::order::Order;
 use crate::train::{self, StopReason, TrainSetup};
 
@@ -66,6 +66,7 @@ pub struct FreshRun {
     /// As many prompts with both answers as the recipe asks for.
     pub samples: Vec<card::Sample>,
     pub loaded: Loaded,
+    pub mixture: Mixture,
     /// What was drawn of each part of the mixture; empty where an epoch is every row once.
     pub drawn: Vec<Share>,
 }
@@ -87,16 +88,18 @@ impl TrainJob<'_> {
     /// [`Error::Interrupted`] when it asks to stop. From [`JobEvent::Stoppable`] on everything is saved then.
     pub fn run(&self, listener: &mut Listener<'_>) -> Result<TrainResult> {
         claim(self.out, self.existing)?;
-        let Prepared { opened, renderer, loaded, sets, adapter, parts } = prepare::prepare(self.recipe, self.began, listener)?;
+        let Prepared { opened, renderer, loaded, mixture, sets, adapter, parts } =
+            prepare::prepare(self.recipe, self.began, listener)?;
         let started = Instant::now();
-        let run = TrainRun { job: self, opened: &opened, loaded: &loaded, adapter: &adapter, parts, inputs: OnceCell::new() };
+        let (rows, inputs) = (&loaded, OnceCell::new());
+        let run = TrainRun { job: self, opened: &opened, loaded: rows, mixture: &mixture, adapter: &adapter, parts, inputs };
         let base = opened.resolved.path.clone();
         if let Some(trace) = run.already_complete()? {
             tell(listener, JobEvent::Complete(self.out))?;
             return Ok(TrainResult { base, results: trace["results"].clone(), fresh: None });
         }
-        let packing = packing(&self.recipe.train, &loaded);
-        tell(listener, JobEvent::Prepared { adapter: &adapter, loaded: &loaded, packing })?;
+        let packing = packing(&self.recipe.train, &loaded.train, &mixture);
+        tell(listener, JobEvent::Prepared { adapter: &adapter, loaded: &loaded, mixture: &mixture, packing })?;
         let made_from = || run.inputs_json();
         let record = run.train(&made_from, listener)?;
         tell(listener, JobEvent::Trained { step: record.step, seconds: started.elapsed().as_secs_f64() })?;
@@ -106,7 +109,7 @@ impl TrainJob<'_> {
         run.finish(&record, &evaluation, &samples, &drawn, started.elapsed().as_secs_f64())?;
         let results = evaluation.json();
         drop(record);
-        Ok(TrainResult { base, results, fresh: Some(FreshRun { evaluation, samples, drawn, loaded }) })
+        Ok(TrainResult { base, results, fresh: Some(FreshRun { evaluation, samples, drawn, loaded, mixture }) })
     }
 }
 
@@ -141,6 +144,7 @@ struct TrainRun<'a> {
     job: &'a TrainJob<'a>,
     opened: &'a OpenedBase,
     loaded: &'a Loaded,
+    mixture: &'a Mixture,
     adapter: &'a Adapter,
     /// Seconds by part of the start.
     parts: Vec<(&'static str, f64)>,
@@ -185,7 +189,7 @@ impl TrainRun<'_> {
             model: &self.opened.model,
             adapter: self.adapter,
             examples: &self.loaded.train,
-            mixture: &self.loaded.mixture,
+            mixture: self.mixture,
             heldout: &self.loaded.heldout,
             settings: &recipe.train,
             pad: self.opened.tokenizer.pad_id(),
@@ -212,11 +216,10 @@ impl TrainRun<'_> {
 
     /// What the first `steps` steps drew of each part of the mixture; empty where an epoch is every row once.
     fn drawn(&self, steps: usize) -> Result<Vec<Share>> {
-        let mixture = &self.loaded.mixture;
-        if mixture.is_plain() {
+        if self.mixture.is_plain() {
             return Ok(Vec::new());
         }
-        Ok(Order::new(&self.job.recipe.train, mixture, &self.loaded.train)?.drawn(steps))
+        Ok(Order::new(&self.job.recipe.train, self.mixture, &self.loaded.train)?.drawn(steps))
     }
 
     /// Recipe, trace, card and curve beside the adapter.
@@ -252,14 +255,14 @@ impl TrainRun<'_> {
 
     /// What went in, what it was made with, and what came out.
     fn trace(&self, record: &RunRecord, evaluation: &Evaluation, drawn: &[Share], seconds: f64) -> Result<Value> {
-        let mixture = &self.loaded.mixture;
+        let mixture = self.mixture;
         let shares = (!mixture.is_plain()).then(|| json!({"epoch": mixture.planned(), "drawn": drawn}));
         Ok(json!({
             "lorakit": env!("CARGO_PKG_VERSION"),
             "base": {"id": self.opened.resolved.id, "file": self.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
             "inputs": self.inputs_json()?,
             "mixture": shares,
-            "packing": packing(&self.job.recipe.train, self.loaded),
+            "packing": packing(&self.job.recipe.train, &self.loaded.train, mixture),
             "steps": record.step,
             "best_step": record.best,
             "trained_tokens": record.trained,

@@ -6,10 +6,13 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `adamw`, `pack`, `schedule` | AdamW; several examples in a row; the learning rate |
-//! | 1 | `order`, `state` | which examples a step sees; a run between two micro-steps, as bytes |
+//! | 0 | `mixture` | how often an epoch has which examples |
+//! | 1 | `order` | which examples a step sees |
+//! | 1 | `state` | a run between two micro-steps, as bytes |
 
 pub mod adamw;
 pub mod pack;
+pub mod mixture;
 pub mod order;
 pub mod schedule;
 pub mod state;
@@ -21,11 +24,11 @@ use candle_core::Tensor;
 pub use state::{Exact, State, TrainProgress, Within};
 
 use crate::adapter::Adapter;
-use crate::data::mixture::Mixture;
 use crate::data::{ExampleRef, Examples};
 use crate::error::{Error, Result};
 use crate::model::{Adapt, Batch, Ctx, Marked, Model, Recompute, Targets, Workspace};
 use crate::recipe;
+use mixture::Mixture;
 use order::{Micro, Order};
 use state::Carried;
 

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::data::Examples;
-use crate::data::mixture::{Mixture, Share};
 use crate::error::{Error, Result};
 use crate::recipe;
+use crate::train::mixture::{Mixture, Share};
 use crate::train::pack::{self, PackedRows};
 
 /// Rows of a micro-batch; each is the indices of its examples: one, or several that are packed together.
@@ -156,7 +156,7 @@ mod tests {
         let source = |name: &str, weight| recipe::Source { path: name.into(), weight: Some(weight), ..recipe::Source::default() };
         let mut data = recipe::Data::of(vec![source("a", 1.0), source("b", 2.0)]);
         data.mixture = recipe::Mixture { strategy: recipe::Strategy::Weights, rows: Some(101), ..recipe::Mixture::default() };
-        Mixture::plan(&data, examples().iter().enumerate().map(|(i, e)| (usize::from(i % 3 == 0), e.ids.len()))).unwrap()
+        Mixture::plan_of(&data, examples().iter().enumerate().map(|(i, e)| (usize::from(i % 3 == 0), e.ids.len()))).unwrap()
     }
 
     fn settings(set: &[&str]) -> recipe::Train {

@@ -96,7 +96,7 @@ fn stopped_at_any_event_a_mixture_goes_on_with_the_draws_that_were_due() {
     let (train, few) = (path("train.jsonl"), path("heldout.jsonl"));
     let weights = format!(r#"data.train=[{{path="{train}", weight=1}}, {{path="{few}", name="few", weight=2}}]"#);
     let f = fixture(&[&weights, "data.mixture.rows=17", "adapter.dropout=0.1"]);
-    assert!(!f.rows.mixture.is_plain());
+    assert!(!f.mixture.is_plain());
     stopped_everywhere(&f);
 }
 

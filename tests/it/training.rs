@@ -7,6 +7,7 @@ use lorakit::adapter::Adapter;
 use lorakit::data::{self, Loaded, Renderer};
 use lorakit::model::{Model, text};
 use lorakit::recipe::Recipe;
+use lorakit::train::mixture::Mixture;
 use lorakit::train::{self, Control, Event, State, StopReason, TrainSetup};
 use lorakit::{Error, Result};
 
@@ -21,6 +22,7 @@ pub(crate) struct Fixture {
     recipe: Recipe,
     model: Model,
     pub(crate) rows: Loaded,
+    pub(crate) mixture: Mixture,
 }
 
 impl Fixture {
@@ -29,7 +31,8 @@ impl Fixture {
         let recipe = Recipe::load(&recipe_file(), &set).unwrap();
         let renderer = Renderer::new(text::tokenizer(&tiny_models::dir("llama")).unwrap(), &recipe.template).unwrap();
         let rows = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed).unwrap();
-        Fixture { recipe, model: tiny_models::open("llama"), rows }
+        let mixture = Mixture::plan(&recipe.data, &rows.train).unwrap();
+        Fixture { recipe, model: tiny_models::open("llama"), rows, mixture }
     }
 
     pub(crate) fn adapter(&self) -> Adapter {
@@ -42,7 +45,7 @@ impl Fixture {
         resume: Option<State>,
         listen: &mut dyn FnMut(Event) -> Result<Control>,
     ) -> Result<StopReason> {
-        let Loaded { train: examples, heldout, mixture, .. } = &self.rows;
+        let (Loaded { train: examples, heldout, .. }, mixture) = (&self.rows, &self.mixture);
         let job = TrainSetup { model: &self.model, adapter, examples, mixture, heldout, settings: &self.recipe.train, pad: 0 };
         train::run(&job, resume, listen)
     }

@@ -12,7 +12,7 @@ use super::account::account;
 use crate::cli::base;
 use crate::data::{Renderer, Tokenizer};
 use crate::error::{Error, Result};
-use crate::job::packing;
+use crate::job::{PlannedRows, packing};
 use crate::recipe::Recipe;
 use crate::train::order::Order;
 
@@ -36,9 +36,9 @@ pub(super) fn run(args: &PrepareArgs, open: impl Fn(&Recipe) -> Result<Tokenizer
     let recipe = base::recipe(&args.recipe, &args.set)?;
     let renderer = Renderer::new(open(&recipe)?, &recipe.template)?;
     let started = Instant::now();
-    let loaded = base::rows(&recipe, &renderer)?;
-    let packed = packing(&recipe.train, &loaded);
-    let steps = Order::new(&recipe.train, &loaded.mixture, &loaded.train)?.steps;
+    let PlannedRows { loaded, mixture } = base::rows(&recipe, &renderer)?;
+    let packed = packing(&recipe.train, &loaded.train, &mixture);
+    let steps = Order::new(&recipe.train, &mixture, &loaded.train)?.steps;
     let (seconds, report) = (started.elapsed().as_secs_f64(), &loaded.report);
     let (kept, tokens) = (&loaded.kept, report.train.tokens + report.heldout.tokens);
     let text = if args.json {
@@ -48,7 +48,7 @@ pub(super) fn run(args: &PrepareArgs, open: impl Fn(&Recipe) -> Result<Tokenizer
             "heldout": report.heldout,
             "dropped": report.dropped.len(),
             "packing": packed,
-            "mixture": loaded.mixture.planned(),
+            "mixture": mixture.planned(),
             "steps": steps,
             "seconds": (seconds * 1000.0).round() / 1000.0,
             "kept_in": kept,
@@ -63,7 +63,7 @@ pub(super) fn run(args: &PrepareArgs, open: impl Fn(&Recipe) -> Result<Tokenizer
         format!(
             "{}{}{packed}{steps} steps\n{} rows, {tokens} tokens in {seconds:.1} s; {kept}\n",
             account(report),
-            planned(&loaded.mixture),
+            planned(&mixture),
             report.rows_read()
         )
     };

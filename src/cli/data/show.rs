@@ -14,7 +14,7 @@ use crate::cli::base;
 use crate::data::{self, Renderer, Tokenizer};
 use crate::error::Result;
 use crate::files;
-use crate::job::packing;
+use crate::job::{PlannedRows, packing};
 use crate::recipe::Recipe;
 
 /// Print rendered examples with their trained tokens marked, and what became of every row.
@@ -44,25 +44,27 @@ pub(super) fn run(args: &ShowArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) 
     let recipe = base::recipe(recipe, set)?;
     let tokenizer = open(&recipe)?;
     let renderer = Renderer::new(tokenizer.clone(), &recipe.template)?;
-    let loaded = base::rows(&recipe, &renderer)?;
+    let PlannedRows { loaded, mixture } = base::rows(&recipe, &renderer)?;
     if let Some(path) = html {
-        let turns = data::turns(&recipe.data, &renderer, recipe.train.seed, *n)?;
+        let turns = data::preview(&recipe.data, &renderer, recipe.train.seed, *n)?;
         files::write_atomic(path, show_page::page(&turns, &account(&loaded.report))?.as_bytes())?;
     }
     let mut out = std::io::stdout().lock();
-    let fill = packing(&recipe.train, &loaded);
+    let fill = packing(&recipe.train, &loaded.train, &mixture);
     if *json {
         let mut line = as_json(&loaded, &tokenizer, *n)?;
         line["packing"] = json!(fill);
-        line["mixture"] = json!(loaded.mixture.planned());
+        line["mixture"] = json!(mixture.planned());
         return write(&mut out, &format!("{line:#}\n"));
     }
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let said = match colour {
-        true => Some(data::turns_of(&loaded.train, *n, &recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?),
+        true => {
+            Some(data::preview_examples(&loaded.train, *n, &recipe.data, &renderer, recipe.train.max_length, recipe.train.seed)?)
+        }
         false => None,
     };
     show(&loaded, &tokenizer, *n, &mut out, said.as_deref())?;
-    write(&mut out, &planned(&loaded.mixture))?;
+    write(&mut out, &planned(&mixture))?;
     fill.map_or(Ok(()), |fill| write(&mut out, &format!("packed: {fill}\n")))
 }

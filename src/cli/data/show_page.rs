@@ -6,19 +6,19 @@ use minijinja::context;
 use minijinja::value::Value;
 
 use super::html;
-use crate::data::{Piece, Shown};
+use crate::data::{Piece, PreviewRow};
 use crate::error::Result;
 
 /// The page; `account` is what became of all rows.
 ///
 /// # Errors
 /// As [`html::page`].
-pub(super) fn page(rows: &[Shown], account: &str) -> Result<String> {
+pub(super) fn page(rows: &[PreviewRow], account: &str) -> Result<String> {
     let rows: Vec<Value> = rows.iter().map(row).collect();
     html::page(include_str!("show_page.html"), &context! { rows, account })
 }
 
-fn row(row: &Shown) -> Value {
+fn row(row: &PreviewRow) -> Value {
     context! {
         side => row.side.unwrap_or_default(),
         path => row.path.display().to_string(),
@@ -53,7 +53,7 @@ mod tests {
             piece(Some("assistant"), true, "<b>"),
             piece(Some("narrator\""), false, "x"),
         ];
-        let row = Shown { path: "a.jsonl".into(), line: 3, side: Some("rejected"), tokens: 5, trained: 2, pieces };
+        let row = PreviewRow { path: "a.jsonl".into(), line: 3, side: Some("rejected"), tokens: 5, trained: 2, pieces };
         let page = page(&[row], "1 of 1 rows <are> used").unwrap();
         for part in [
             "<article class=\"rejected\"><p>a.jsonl:3, rejected: 5 tokens, 2 learnt</p>",

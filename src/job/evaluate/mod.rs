@@ -74,7 +74,7 @@ pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) ->
     let opened = open::open(&recipe.base, listener)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
     let adapter = Adapter::load(adapter, &opened.model)?;
-    let loaded = super::rows(recipe, &renderer, listener)?;
+    let loaded = super::rows(recipe, &renderer, listener)?.loaded;
     opened.covers(&loaded)?;
     let sets = sets(recipe, &opened, &renderer)?;
     let evaluation = measure(recipe, &opened, &renderer, &loaded, &sets, &adapter, listener)?;

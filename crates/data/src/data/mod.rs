@@ -22,7 +22,7 @@ mod preview;
 #[cfg(test)]
 mod tests;
 
-pub use preview::{Piece, Shown, turns, turns_of};
+pub use preview::{Piece, PreviewRow, preview, preview_examples};
 pub use read::Split;
 pub use read::reason::Reason;
 pub use read::row::{Conversation, Loss, Message, Preference, Row, RowKind};
@@ -30,11 +30,11 @@ pub use render::context::{Rendered, render_context};
 pub use render::example::{Example, Prompt};
 pub use render::renderer::Renderer;
 pub use render::template::{Clock, Jinja};
-pub use set::cache::{Cache, Options, load_with};
+pub use set::cache::Cache;
 pub use set::examples::{ExampleRef, Examples, Mask, Prompts};
-pub use set::job::{Loaded, Progress};
-pub use set::load::{load, load_set};
-pub use set::mixture;
+pub use set::load::{LoadOptions, load, load_set, load_with};
+pub use set::loaded::Loaded;
 pub use set::report::{Counts, Dropped, Injected, Long, Report, SourceReport, SplitRow};
+pub use set::request::LoadProgress;
 
 pub use crate::tokenizer::{Special, Tokenizer, Tokens};

@@ -12,13 +12,13 @@ use super::render::encode::Encoded;
 use super::render::exchanges::Exchanges;
 use super::render::renderer::Renderer;
 use super::set::examples::{ExampleRef, Examples};
-use super::set::work::at_row;
+use super::set::tokenize::at_row;
 use crate::error::Result;
 use crate::recipe::{Data, Source};
 
 /// A row, or one side of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct PreviewRow {
     pub path: PathBuf,
     pub line: usize,
     /// `chosen`, `rejected`, `desirable` or `undesirable`, where the row has such a side.
@@ -42,7 +42,7 @@ pub struct Piece {
 ///
 /// # Errors
 /// [`crate::Error::Data`] with file and line for what cannot be read or rendered.
-pub fn turns(data: &Data, renderer: &Renderer, seed: u64, n: usize) -> Result<Vec<Shown>> {
+pub fn preview(data: &Data, renderer: &Renderer, seed: u64, n: usize) -> Result<Vec<PreviewRow>> {
     let mut shown = Vec::new();
     for source in &data.train {
         // With `take` a row would have one side alone.
@@ -67,8 +67,8 @@ pub fn turns(data: &Data, renderer: &Renderer, seed: u64, n: usize) -> Result<Ve
 /// The first `n` examples as pieces, as they are trained: their rows are read again. `None` for one that is not found again.
 ///
 /// # Errors
-/// As [`turns`].
-pub fn turns_of(
+/// As [`preview`].
+pub fn preview_examples(
     examples: &Examples,
     n: usize,
     data: &Data,
@@ -147,11 +147,17 @@ fn sides(kind: RowKind) -> Vec<(Option<&'static str>, RowKind)> {
     }
 }
 
-fn row(renderer: &Renderer, path: &std::path::Path, line: usize, side: Option<&'static str>, kind: RowKind) -> Result<Shown> {
+fn row(
+    renderer: &Renderer,
+    path: &std::path::Path,
+    line: usize,
+    side: Option<&'static str>,
+    kind: RowKind,
+) -> Result<PreviewRow> {
     let (encoded, roles) = renderer.encoded_with_roles(&Row::new(0, line, kind)).map_err(|e| at_row(e, path, line))?;
     let pieces = pieces(renderer, &encoded, &roles)?;
     let (tokens, trained) = (encoded.ids.len(), encoded.trained.iter().filter(|t| **t).count());
-    Ok(Shown { path: path.to_path_buf(), line, side, tokens, trained, pieces })
+    Ok(PreviewRow { path: path.to_path_buf(), line, side, tokens, trained, pieces })
 }
 
 fn pieces(renderer: &Renderer, encoded: &Encoded, roles: &[String]) -> Result<Vec<Piece>> {
@@ -169,15 +175,15 @@ mod tests {
     use crate::recipe::{Take, Template};
     use crate::tokenizer::byte_level::{chatml, with_file};
 
-    fn shown(text: &str, take: Option<Take>) -> Vec<Shown> {
+    fn shown(text: &str, take: Option<Take>) -> Vec<PreviewRow> {
         with_file("rows.jsonl", text, |path| {
             let source = Source { path: path.to_path_buf(), take, ..Source::default() };
             let data = Data { heldout_fraction: 0.0, ..Data::of(vec![source]) };
-            turns(&data, &Renderer::new(chatml(), &Template::default()).unwrap(), 0, 1).unwrap()
+            preview(&data, &Renderer::new(chatml(), &Template::default()).unwrap(), 0, 1).unwrap()
         })
     }
 
-    fn said<'a>(shown: &'a Shown, role: &str) -> Vec<(&'a str, bool)> {
+    fn said<'a>(shown: &'a PreviewRow, role: &str) -> Vec<(&'a str, bool)> {
         shown.pieces.iter().filter(|p| p.role.as_deref() == Some(role)).map(|p| (p.text.as_str(), p.trained)).collect()
     }
 
@@ -208,7 +214,7 @@ mod tests {
                 let data = Data { heldout_fraction: 0.0, over_long, ..Data::of(vec![source]) };
                 let renderer = Renderer::new(chatml(), &Template::default()).unwrap();
                 let loaded = super::super::set::load::load(&data, &renderer, 100, 0).unwrap();
-                let found = turns_of(&loaded.train, 9, &data, &renderer, 100, 0).unwrap();
+                let found = preview_examples(&loaded.train, 9, &data, &renderer, 100, 0).unwrap();
                 assert!(found.len() == loaded.train.len() && found.len() >= 3);
                 for (example, pieces) in loaded.train.iter().zip(&found) {
                     let pieces = pieces.as_ref().unwrap();

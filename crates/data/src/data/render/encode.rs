@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::template::{Rendering, Turn};
+use super::template::{RenderedTurn, Rendering};
 use crate::error::{Error, Result};
 use crate::tokenizer::{Tokenizer, Tokens};
 
@@ -52,7 +52,7 @@ pub(crate) fn encode(tokenizer: &Tokenizer, rendering: &Rendering, bos: bool, al
 }
 
 /// Whether the answer of turn `i` is trained and its last trained token does not end anything.
-fn is_open(tokenizer: &Tokenizer, tokens: &Tokens, out: &Encoded, i: usize, turn: &Turn) -> bool {
+fn is_open(tokenizer: &Tokenizer, tokens: &Tokens, out: &Encoded, i: usize, turn: &RenderedTurn) -> bool {
     let last = (0..tokens.ids.len()).rfind(|t| out.trained[*t] && out.turn[*t] == Some(i));
     !turn.answer.is_empty() && last.is_some_and(|t| !tokenizer.is_control(tokens.ids[t]))
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::template::{Rendering, Turn};
+use super::template::{RenderedTurn, Rendering};
 use crate::data::read::row::{Loss, Message};
 use crate::error::{Error, Result};
 use crate::recipe::{Template, TrainOnEos, TrainTurns};
@@ -29,7 +29,7 @@ impl Choice {
     /// [`Error::Usage`]: a row trains characters of a content that the template did not write as it is.
     pub(crate) fn apply(&self, rendering: &mut Rendering, messages: &[Message]) -> Result<()> {
         let turns = &mut rendering.turns;
-        let by_role = |turn: &Turn| turn.role == "text" || self.roles.contains(&turn.role);
+        let by_role = |turn: &RenderedTurn| turn.role == "text" || self.roles.contains(&turn.role);
         let only = match self.turns {
             TrainTurns::All => None,
             TrainTurns::Last => turns.iter().rposition(by_role),
@@ -66,12 +66,12 @@ impl Choice {
 }
 
 /// What someone wrote in a turn: the model's answer, or the content.
-fn written(turn: &Turn) -> Vec<Range<usize>> {
+fn written(turn: &RenderedTurn) -> Vec<Range<usize>> {
     if turn.role == "assistant" || turn.role == "text" { turn.answer.clone() } else { turn.content.clone() }
 }
 
 /// Ranges of characters of a content as ranges of the text; `None` when the content does not stand there as it is.
-fn characters(text: &str, turn: &Turn, content: &str, spans: &[Range<usize>]) -> Option<Vec<Range<usize>>> {
+fn characters(text: &str, turn: &RenderedTurn, content: &str, spans: &[Range<usize>]) -> Option<Vec<Range<usize>>> {
     let [place] = turn.content.as_slice() else { return None };
     let there = &text[place.clone()];
     // The template may have cut the white space around the content.

@@ -10,7 +10,7 @@ use super::foreign;
 use super::loss_mask::Choice;
 use super::spans::Spans;
 use super::spoken::Reads;
-use super::template::{Chat, ChatMessage, Clock, Fixed, Jinja, Rendering, Style, Turn, from_json, join};
+use super::template::{Chat, ChatMessage, Clock, Fixed, Jinja, RenderedTurn, Rendering, Style, from_json, join};
 use crate::data::read::row::{Message, Row, RowKind};
 use crate::error::{Error, Result};
 use crate::files;
@@ -241,7 +241,7 @@ impl Renderer {
         if !before.is_empty() {
             turns.push(turn("user", 0..before.len()));
         }
-        turns.push(Turn { answer: vec![span.clone()], end: place, ..turn(role, span) });
+        turns.push(RenderedTurn { answer: vec![span.clone()], end: place, ..turn(role, span) });
         Rendering { text: format!("{before}{text}{end}"), turns, ..Rendering::default() }
     }
 
@@ -284,8 +284,8 @@ fn not_supervised() -> Error {
     )
 }
 
-fn turn(role: &str, place: std::ops::Range<usize>) -> Turn {
-    Turn { role: role.into(), content: vec![place], ..Turn::default() }
+fn turn(role: &str, place: std::ops::Range<usize>) -> RenderedTurn {
+    RenderedTurn { role: role.into(), content: vec![place], ..RenderedTurn::default() }
 }
 
 fn chat(messages: &[Message], tools: Option<&serde_json::Value>) -> Chat {

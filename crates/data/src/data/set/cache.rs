@@ -13,15 +13,14 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Lists};
-use super::examples::{PromptRows, Rows};
-use super::job::{Columns, Job, Loaded, Progress};
-use super::load::{columns, in_memory};
+use super::examples::{PromptColumns, RowColumns};
+use super::loaded::Columns;
 use super::report::Report;
+use super::request::Request;
 use crate::data::read::shape::Reader;
-use crate::data::render::renderer::Renderer;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::recipe::{Data, Source};
+use crate::recipe::Source;
 
 /// Columns of tokens longer than this are checked in samples: reading all of them would cost the start that they save.
 const WHOLE: usize = 32 << 20;
@@ -40,25 +39,6 @@ pub struct Cache<'a> {
     pub say: &'a dyn Fn(&str),
 }
 
-/// What a load may use besides the recipe.
-pub struct Options<'a> {
-    /// Where the tokens are kept for the next time.
-    pub cache: Option<Cache<'a>>,
-    pub hear: &'a dyn Fn(Progress),
-}
-
-/// As [`super::load::load`], from kept tokens where there are some.
-///
-/// # Errors
-/// As [`super::load::load`].
-pub fn load_with(data: &Data, renderer: &Renderer, max_length: usize, seed: u64, options: &Options) -> Result<Loaded> {
-    let job = Job { data, renderer, max_length, seed, judge: false, hear: options.hear };
-    match &options.cache {
-        Some(cache) => cached(&job, cache),
-        None => in_memory(&job),
-    }
-}
-
 /// What lies in a folder of the cache.
 #[derive(Serialize, Deserialize)]
 struct Manifest {
@@ -67,26 +47,8 @@ struct Manifest {
     report: Report,
 }
 
-/// Loads from the cache, or loads and fills it; a cache that cannot be used costs time only.
-fn cached(job: &Job, cache: &Cache) -> Result<Loaded> {
-    let sources: Vec<&Source> = job.sources().collect();
-    let size: u64 = sources.iter().filter_map(|s| fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
-    if size < cache.least {
-        return in_memory(job);
-    }
-    match kept(job, &sources, cache) {
-        Ok((columns, folder)) => Ok(Loaded { kept: folder, ..columns.loaded(job.data)? }),
-        Err(Unkept::Rows(e)) => Err(e),
-        Err(Unkept::Cache(why)) => {
-            let loaded = in_memory(job)?;
-            (cache.say)(&format!("tokens are not kept: {why}"));
-            Ok(loaded)
-        }
-    }
-}
-
 /// Why there are no kept tokens.
-enum Unkept {
+pub(crate) enum Unkept {
     /// What is wrong with the rows: no cache would help.
     Rows(Error),
     /// What is wrong with the cache, or with a file that cannot be read.
@@ -102,29 +64,64 @@ impl From<Error> for Unkept {
     }
 }
 
-/// What is kept, made first if it must be, and where it lies; nowhere when a file changed meanwhile.
-fn kept(job: &Job, sources: &[&Source], cache: &Cache) -> std::result::Result<(Columns, Option<PathBuf>), Unkept> {
-    let (times, key) = (times(sources)?, key(job, sources, cache)?);
-    let folder = cache.folder.join(&key[..32]);
-    let lock = lock(&folder, cache).map_err(Error::io("lock", &folder))?;
-    let tokens = folder.join("tokens");
-    match open(&tokens) {
-        Ok(Some(columns)) => return Ok((columns, Some(folder))),
-        Ok(None) => {}
-        Err(e) => (cache.say)(&format!("the kept tokens in {} are damaged and made anew ({e})", tokens.display())),
+impl Cache<'_> {
+    /// Whether the rows of a request are so many that their tokens are kept.
+    pub(crate) fn is_worth(&self, request: &Request) -> bool {
+        let size: u64 = request.sources().filter_map(|s| fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
+        size >= self.least
     }
-    clear(&folder)?;
-    clear_others(&cache.folder);
-    files::write_dir_atomic(&tokens, |dir| save(columns(job, dir, true)?, dir))?;
-    let gone = || Unkept::Cache(format!("{} is gone as soon as it is written", tokens.display()));
-    let columns = open(&tokens)?.ok_or_else(gone)?;
-    let unchanged = self::times(sources)? == times && self::key(job, sources, cache)? == key;
-    if !unchanged {
-        (cache.say)("tokens are not kept: a file of rows changed while it was read");
+
+    /// What is kept for a request, and where it lies; nowhere when a file changed meanwhile. Where nothing is kept, `make` is
+    /// asked first to lay columns, as files, into a folder.
+    ///
+    /// # Errors
+    /// Those of `make`, and why nothing can be kept.
+    pub(crate) fn open_or_make(
+        &self,
+        request: &Request,
+        make: impl Fn(&Path) -> Result<Columns>,
+    ) -> std::result::Result<(Columns, Option<PathBuf>), Unkept> {
+        let sources: Vec<&Source> = request.sources().collect();
+        let (times, key) = (times(&sources)?, self.key(request, &sources)?);
+        let folder = self.folder.join(&key[..32]);
+        let lock = lock(&folder, self).map_err(Error::io("lock", &folder))?;
+        let tokens = folder.join("tokens");
+        match open(&tokens) {
+            Ok(Some(columns)) => return Ok((columns, Some(folder))),
+            Ok(None) => {}
+            Err(e) => (self.say)(&format!("the kept tokens in {} are damaged and made anew ({e})", tokens.display())),
+        }
         clear(&folder)?;
+        clear_others(&self.folder);
+        files::write_dir_atomic(&tokens, |dir| save(make(dir)?, dir))?;
+        let gone = || Unkept::Cache(format!("{} is gone as soon as it is written", tokens.display()));
+        let columns = open(&tokens)?.ok_or_else(gone)?;
+        let unchanged = self::times(&sources)? == times && self.key(request, &sources)? == key;
+        if !unchanged {
+            (self.say)("tokens are not kept: a file of rows changed while it was read");
+            clear(&folder)?;
+        }
+        drop(lock);
+        Ok((columns, unchanged.then_some(folder)))
     }
-    drop(lock);
-    Ok((columns, unchanged.then_some(folder)))
+
+    /// Hash of all that the tokens follow from.
+    fn key(&self, request: &Request, sources: &[&Source]) -> Result<String> {
+        let mut hash = blake3::Hasher::new();
+        let mut put = |part: &[u8]| {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        };
+        put(program()?.as_bytes());
+        put(request.renderer.fingerprint()?.as_bytes());
+        put(request.settings().as_bytes());
+        for source in sources {
+            for file in Reader::files(source)? {
+                put((self.hash)(&file)?.as_bytes());
+            }
+        }
+        Ok(hash.finalize().to_string())
+    }
 }
 
 /// When each file was last written: one that was written to and back again while it was read has the content of its hash.
@@ -136,24 +133,6 @@ fn times(sources: &[&Source]) -> Result<Vec<SystemTime>> {
         }
     }
     Ok(times)
-}
-
-/// Hash of all that the tokens follow from.
-fn key(job: &Job, sources: &[&Source], cache: &Cache) -> Result<String> {
-    let mut hash = blake3::Hasher::new();
-    let mut put = |part: &[u8]| {
-        hash.update(&(part.len() as u64).to_le_bytes());
-        hash.update(part);
-    };
-    put(program()?.as_bytes());
-    put(job.renderer.fingerprint()?.as_bytes());
-    put(job.settings().as_bytes());
-    for source in sources {
-        for file in Reader::files(source)? {
-            put((cache.hash)(&file)?.as_bytes());
-        }
-    }
-    Ok(hash.finalize().to_string())
 }
 
 /// Hash of the program: rows may become other tokens under another one.
@@ -216,13 +195,6 @@ fn save(columns: Columns, folder: &Path) -> Result<()> {
         written.map_err(Error::io("write", &path))?;
     }
     let report = columns.report;
-    // Needed while loading alone.
-    for name in ["kin", "places", "tallies", "tallies-ends"] {
-        let path = folder.join(format!("{name}.bin"));
-        if path.exists() {
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        }
-    }
     let mut sums = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let path = entry.map_err(Error::io("read", folder))?.path();
@@ -266,14 +238,14 @@ fn open(folder: &Path) -> Result<Option<Columns>> {
         }
     }
     let at = |name: &str| folder.join(format!("{name}.bin"));
-    let rows = Rows {
+    let rows = RowColumns {
         ids: lists(folder, "ids")?,
         trained: Column::open(&at("trained"))?,
         sources: Column::open(&at("sources"))?,
         lines: Column::open(&at("lines"))?,
         folder: None,
     };
-    let prompts = PromptRows {
+    let prompts = PromptColumns {
         ids: lists(folder, "prompt-ids")?,
         texts: lists(folder, "prompt-texts")?,
         ends: Column::open(&at("prompt-ends"))?,

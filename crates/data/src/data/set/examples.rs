@@ -10,7 +10,7 @@ use crate::data::render::example::{Example, Prompt};
 
 /// The tokens of rows and what is known of each.
 #[derive(Clone, Default)]
-pub(crate) struct Rows {
+pub(crate) struct RowColumns {
     pub(crate) ids: Lists<u32>,
     /// One bit a token of `ids.values`: it carries loss.
     pub(crate) trained: Column<u8>,
@@ -21,7 +21,7 @@ pub(crate) struct Rows {
     pub(crate) folder: Option<Arc<tempfile::TempDir>>,
 }
 
-impl Rows {
+impl RowColumns {
     /// Line of row `i` in its file, and which part of that line's row it is.
     pub(crate) fn line(&self, i: usize) -> (usize, usize) {
         unpacked(self.lines[i])
@@ -31,7 +31,7 @@ impl Rows {
 /// Examples in their order; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Examples {
-    rows: Arc<Rows>,
+    rows: Arc<RowColumns>,
     /// Which of the rows these are; `None`: all of them.
     chosen: Option<Arc<Column<u32>>>,
     len: usize,
@@ -94,7 +94,7 @@ impl ExampleRef<'_> {
 
 impl Examples {
     /// The rows numbered `chosen`, in that order; all of them when it is `None`.
-    pub(crate) fn of(rows: Arc<Rows>, chosen: Option<Column<u32>>) -> Examples {
+    pub(crate) fn of(rows: Arc<RowColumns>, chosen: Option<Column<u32>>) -> Examples {
         let len = chosen.as_ref().map_or(rows.ids.len(), |c| c.len());
         Examples { rows, chosen: chosen.map(Arc::new), len }
     }
@@ -209,7 +209,7 @@ impl FromIterator<Example> for Examples {
             end
         });
         let ends = Column::Owned(ends.collect());
-        let rows = Rows {
+        let rows = RowColumns {
             ids: Lists { values: Column::Owned(batch.ids), ends },
             trained: Column::Owned(batch.trained),
             sources: Column::Owned(sources),
@@ -229,13 +229,13 @@ impl From<Vec<Example>> for Examples {
 /// Prompts in their order; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Prompts {
-    store: Arc<PromptRows>,
+    store: Arc<PromptColumns>,
     len: usize,
 }
 
 /// What [`Prompts`] hold.
 #[derive(Clone, Default)]
-pub(crate) struct PromptRows {
+pub(crate) struct PromptColumns {
     pub(crate) ids: Lists<u32>,
     /// Of each prompt: its task and its cluster (empty, or `=` and the name), the reference, and all references.
     pub(crate) texts: Lists<u8>,
@@ -248,7 +248,7 @@ pub(crate) struct PromptRows {
 }
 
 impl Prompts {
-    pub(crate) fn of(store: PromptRows) -> Prompts {
+    pub(crate) fn of(store: PromptColumns) -> Prompts {
         Prompts { len: store.ids.len(), store: Arc::new(store) }
     }
 
@@ -300,7 +300,7 @@ impl Prompts {
 }
 
 impl Prompt {
-    /// Its texts as [`PromptRows`] lay them out.
+    /// Its texts as [`PromptColumns`] lay them out.
     pub(crate) fn texts(&self) -> Vec<String> {
         let name = |name: &Option<String>| name.as_ref().map(|t| format!("={t}")).unwrap_or_default();
         [name(&self.task), name(&self.cluster), self.reference.clone()]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytemuck::Pod;
 
 use super::column::{Column, Lists};
-use super::examples::{Batch, PromptRows, Rows};
+use super::examples::{Batch, PromptColumns, RowColumns};
 use crate::data::render::example::Prompt;
 use crate::error::{Error, Result};
 
@@ -169,9 +169,9 @@ impl RowSpool {
         self.lines.len
     }
 
-    pub(crate) fn finish(self, keep: bool) -> Result<Rows> {
+    pub(crate) fn finish(self, keep: bool) -> Result<RowColumns> {
         let (ids, trained) = (self.ids.finish(keep)?, self.trained.finish(keep)?);
-        Ok(Rows { ids, trained, sources: self.sources.finish(keep)?, lines: self.lines.finish(keep)?, folder: None })
+        Ok(RowColumns { ids, trained, sources: self.sources.finish(keep)?, lines: self.lines.finish(keep)?, folder: None })
     }
 }
 
@@ -207,9 +207,9 @@ impl PromptSpool {
         self.lines.push(prompt.line as u64)
     }
 
-    pub(crate) fn finish(self, keep: bool) -> Result<PromptRows> {
+    pub(crate) fn finish(self, keep: bool) -> Result<PromptColumns> {
         let (ids, texts, ends) = (self.ids.finish(keep)?, self.texts.finish(keep)?, self.ends.finish(keep)?);
-        Ok(PromptRows { ids, texts, ends, sources: self.sources.finish(keep)?, lines: self.lines.finish(keep)?, folder: None })
+        Ok(PromptColumns { ids, texts, ends, sources: self.sources.finish(keep)?, lines: self.lines.finish(keep)?, folder: None })
     }
 }
 

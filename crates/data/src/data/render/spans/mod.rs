@@ -30,7 +30,7 @@ use self::habits::Habits;
 use self::marks::Marks;
 use self::pieces::{common_start, ends_at_specials, trailing_special};
 use self::skeleton::Skeletons;
-use super::template::{Chat, ChatMessage, Jinja, Rendering, Turn};
+use super::template::{Chat, ChatMessage, Jinja, RenderedTurn, Rendering};
 use crate::error::{Error, Result};
 
 /// A template and what has been learnt about it; cloning shares it.
@@ -137,7 +137,7 @@ impl Spans {
         for (i, message) in chat.messages.iter().enumerate() {
             let known = !guessed || !marks.contents[i].is_empty();
             let content = if known { marks.contents[i].clone() } else { verbatim(&text, message) };
-            let mut turn = Turn { role: message.role.clone(), content, ..Turn::default() };
+            let mut turn = RenderedTurn { role: message.role.clone(), content, ..RenderedTurn::default() };
             if message.role != "assistant" {
                 turn.end = turn.content.last().and_then(|c| search.end_at(i, c.end));
             } else if enclosed {

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::data::read::row::Message;
-use crate::data::render::template::{Chat, ChatMessage, Rendering, Turn};
+use crate::data::render::template::{Chat, ChatMessage, RenderedTurn, Rendering};
 
 /// Sequences of roles that are remembered.
 const MOST: usize = 4096;
@@ -139,7 +139,7 @@ impl Skeleton {
             (!inside).then_some(Anchor { slots, bytes: at - from })
         };
         let both = |range: &Range<usize>| Some([anchor(range.start)?, anchor(range.end)?]);
-        let shape = |turn: &Turn| {
+        let shape = |turn: &RenderedTurn| {
             let end = match &turn.end {
                 Some(end) => Some(both(end)?),
                 None => None,
@@ -150,8 +150,9 @@ impl Skeleton {
     }
 
     /// The turns of `text`, when it is this skeleton filled with the contents of `chat`.
-    pub(super) fn fit(&self, chat: &Chat, text: &str) -> Option<Vec<Turn>> {
-        let mut turns: Vec<Turn> = chat.messages.iter().map(|m| Turn { role: m.role.clone(), ..Turn::default() }).collect();
+    pub(super) fn fit(&self, chat: &Chat, text: &str) -> Option<Vec<RenderedTurn>> {
+        let mut turns: Vec<RenderedTurn> =
+            chat.messages.iter().map(|m| RenderedTurn { role: m.role.clone(), ..RenderedTurn::default() }).collect();
         let mut ends = Vec::with_capacity(self.slots.len() + 1);
         ends.push(0);
         let mut at = 0;

@@ -23,8 +23,8 @@ fn answers(source: &str, turns: &[(&str, &str)]) -> Vec<String> {
     let (searched, _) = spans.search(&chat(turns), r.text.clone(), false);
     let places = |r: &Rendering| r.turns.iter().map(|t| t.answer.clone()).collect::<Vec<_>>();
     assert_eq!(places(&r), places(&searched));
-    let end = |t: &Turn| t.end.as_ref().map_or("", |end| &r.text[end.clone()]);
-    let show = |t: &Turn| format!("{}|{}", &r.text[t.answer[0].clone()], end(t));
+    let end = |t: &RenderedTurn| t.end.as_ref().map_or("", |end| &r.text[end.clone()]);
+    let show = |t: &RenderedTurn| format!("{}|{}", &r.text[t.answer[0].clone()], end(t));
     r.turns.iter().filter(|t| t.role == "assistant").map(show).collect()
 }
 

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::{Rendering, Turn};
+use super::{RenderedTurn, Rendering};
 use crate::data::read::row::Message;
 use crate::error::{Error, Result};
 
@@ -42,14 +42,20 @@ impl Draft {
 
     fn content(&mut self, role: &str, text: &str) {
         let range = self.fixed(text);
-        self.rendering.turns.push(Turn { role: role.into(), content: vec![range], ..Turn::default() });
+        self.rendering.turns.push(RenderedTurn { role: role.into(), content: vec![range], ..RenderedTurn::default() });
     }
 
     fn answer(&mut self, text: &str, end: &str) {
         let span = self.fixed(text);
         let end = Some(self.fixed(end)).filter(|end| !end.is_empty());
         let answer = vec![span.clone()];
-        self.rendering.turns.push(Turn { role: "assistant".into(), content: vec![span], answer, end, ..Turn::default() });
+        self.rendering.turns.push(RenderedTurn {
+            role: "assistant".into(),
+            content: vec![span],
+            answer,
+            end,
+            ..RenderedTurn::default()
+        });
     }
 }
 

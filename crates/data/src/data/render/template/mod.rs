@@ -23,7 +23,7 @@ pub(crate) use python::from_json;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Rendering {
     pub(crate) text: String,
-    pub(crate) turns: Vec<Turn>,
+    pub(crate) turns: Vec<RenderedTurn>,
     /// Places outside contents that someone wrote (reasoning, the arguments of a tool call): special tokens there are
     /// text, too.
     pub(crate) foreign: Vec<Range<usize>>,
@@ -37,7 +37,7 @@ pub(crate) struct Rendering {
 
 /// A message in the text of a [`Rendering`]; all places are byte ranges of that text.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Turn {
+pub(crate) struct RenderedTurn {
     pub(crate) role: String,
     /// Every place where the content stands: special tokens written there are text.
     pub(crate) content: Vec<Range<usize>>,

@@ -1,4 +1,4 @@
-//! What becomes of some rows of a file: read, rendered, tokenised, and dropped or cut as the recipe says about long ones.
+//! What becomes of some rows of a file: read, rendered, tokenised, and dropped where they cannot be used.
 //!
 //! Refuses to know which chunk of the file they are and what the others hold.
 
@@ -8,63 +8,63 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::column::packed;
+use super::counts::TokenCounts;
 use super::examples::Batch;
 use super::report::{Dropped, Injected, Long, SplitRow};
+use super::request::Request;
+use super::truncation::{Fit, RowTokens, Truncation};
 use crate::data::read::reason::Reason;
-use crate::data::read::row::{Conversation, Row, RowKind};
+use crate::data::read::row::Row;
 use crate::data::read::shape::{Converted, Facts, Piece, Reader};
 use crate::data::read::source::RawRow;
 use crate::data::render::encode::Encoded;
 use crate::data::render::example::Prompt;
-use crate::data::render::exchanges::Exchanges;
 use crate::data::render::renderer::Renderer;
 use crate::error::{Error, Result};
-use crate::recipe::OverLong;
 
 /// Fewest rows that a thread takes at a time.
 const FEWEST: usize = 16;
 
-/// How the rows of one source are worked on.
+/// Makes tokens of the rows of one source.
 #[derive(Clone)]
-pub(crate) struct Work<'a> {
+pub(crate) struct RowTokenizer<'a> {
     pub(crate) reader: Reader<'a>,
     pub(crate) renderer: &'a Renderer,
     pub(crate) path: &'a Path,
     /// Index of the source.
     pub(crate) source: usize,
-    pub(crate) over_long: OverLong,
-    pub(crate) max_length: usize,
+    pub(crate) truncation: Truncation,
     /// Prompts are wanted besides the tokens.
     pub(crate) prompts: bool,
 }
 
 /// Rows as conversations.
 #[derive(Default)]
-pub(crate) struct Rows {
+pub(crate) struct ReadRows {
     pub(crate) rows: Vec<Row>,
     /// Of each of `rows`.
-    kin: Vec<Kin>,
+    grouping: Vec<Grouping>,
     dropped: Vec<Dropped>,
     /// Rows that lie in others, beyond the first of each.
     held: usize,
     ignored: BTreeSet<String>,
 }
 
-/// What a row has to do with others.
+/// Whether a row is one of several forms of one row (its phrasings, the pairs of a prompt), and what it is for.
 #[derive(Debug, Clone, Copy)]
-struct Kin {
+struct Grouping {
     /// Rows of one number are forms of one row.
-    unit: usize,
+    group: usize,
     train_only: bool,
 }
 
-/// Bits of [`Done::kin`]: another form of the row before it; never held out.
-pub(crate) const AGAIN: u8 = 1;
+/// Bits of [`TokenizedRows::grouping`]: another form of the row before it; never held out.
+pub(crate) const SAME_GROUP: u8 = 1;
 pub(crate) const TRAIN_ONLY: u8 = 2;
 
 /// What some rows became.
 #[derive(Default)]
-pub(crate) struct Done {
+pub(crate) struct TokenizedRows {
     pub(crate) facts: Facts,
     /// Rows read.
     pub(crate) read: usize,
@@ -75,9 +75,9 @@ pub(crate) struct Done {
     pub(crate) batch: Batch,
     /// Of each row of `batch`: which of the conversations it is, and which part of it, packed.
     pub(crate) places: Vec<u64>,
-    /// Of each row of `batch`: [`AGAIN`], [`TRAIN_ONLY`].
-    pub(crate) kin: Vec<u8>,
-    pub(crate) tallies: Tallies,
+    /// Of each row of `batch`: [`SAME_GROUP`], [`TRAIN_ONLY`].
+    pub(crate) grouping: Vec<u8>,
+    pub(crate) token_counts: TokenCounts,
     pub(crate) prompts: Vec<Prompt>,
     pub(crate) dropped: Vec<Dropped>,
     pub(crate) truncated: Vec<Long>,
@@ -86,57 +86,12 @@ pub(crate) struct Done {
     pub(crate) open_answers: usize,
 }
 
-/// Of rows: how many tokens are trained, then (role, tokens) for each role; roles are named once.
-#[derive(Debug, Default)]
-pub(crate) struct Tallies {
-    pub(crate) roles: Vec<String>,
-    pub(crate) values: Vec<u32>,
-    pub(crate) lengths: Vec<u32>,
-}
-
-impl Tallies {
-    fn push(&mut self, encoded: &Encoded, roles: &[String]) {
-        let start = self.values.len();
-        self.values.push(encoded.trained.iter().filter(|t| **t).count() as u32);
-        let mut last = (None, 0);
-        for turn in &encoded.turn {
-            if last.0 != Some(*turn) {
-                last = (Some(*turn), self.slot(start, turn.map_or("template", |i| &roles[i])));
-            }
-            self.values[last.1] += 1;
-        }
-        self.lengths.push((self.values.len() - start) as u32);
-    }
-
-    /// Where the row whose tally begins at `start` counts the tokens of `role`.
-    fn slot(&mut self, start: usize, role: &str) -> usize {
-        let number = index_of(&mut self.roles, role);
-        let known = (start + 1..self.values.len()).step_by(2).find(|at| self.values[*at] == number);
-        known.unwrap_or_else(|| {
-            self.values.extend([number, 0]);
-            self.values.len() - 2
-        }) + 1
-    }
-}
-
-/// The number of `name` among `names`, where it is put if it is new.
-pub(crate) fn index_of(names: &mut Vec<String>, name: &str) -> u32 {
-    let at = names.iter().position(|n| n == name).unwrap_or_else(|| {
-        names.push(name.to_string());
-        names.len() - 1
-    });
-    at as u32
-}
-
-impl Rows {
-    fn push(&mut self, row: Row, kin: Kin) {
+impl ReadRows {
+    fn push(&mut self, row: Row, grouping: Grouping) {
         self.rows.push(row);
-        self.kin.push(kin);
+        self.grouping.push(grouping);
     }
 }
-
-/// Tokens, and the roles of their turns.
-type Voiced = (Encoded, Vec<String>);
 
 /// A row or its parts as tokens.
 struct Parts {
@@ -150,20 +105,31 @@ struct Ready {
     place: usize,
     /// As [`Dropped::part`].
     part: usize,
-    encoded: Encoded,
-    roles: Vec<String>,
+    tokens: RowTokens,
     prompt: Option<Prompt>,
 }
 
-impl Work<'_> {
+impl<'a> RowTokenizer<'a> {
+    /// For the source number `source` of a request, which `reader` reads.
+    pub(crate) fn new(request: &Request<'a>, source: usize, path: &'a Path, reader: Reader<'a>) -> RowTokenizer<'a> {
+        let Request { renderer, data, max_length, .. } = *request;
+        let truncation = Truncation { over_long: data.over_long, max_length, tells_once: reader.tells_once() };
+        RowTokenizer { reader, renderer, path, source, truncation, prompts: false }
+    }
+
+    /// Makes prompts besides the tokens, if `prompts`.
+    pub(crate) fn with_prompts(self, prompts: bool) -> RowTokenizer<'a> {
+        RowTokenizer { prompts, ..self }
+    }
+
     /// Rows as conversations; empty ones are dropped.
     ///
     /// # Errors
     /// [`Error::Data`] with the line of a row that cannot be used.
-    pub(crate) fn convert(&self, raw: &[RawRow]) -> Result<Rows> {
-        let (mut reader, mut out) = (self.reader.clone(), Rows::default());
+    pub(crate) fn convert(&self, raw: &[RawRow]) -> Result<ReadRows> {
+        let (mut reader, mut out) = (self.reader.clone(), ReadRows::default());
         reader.faults.lines.clear();
-        let mut unit = 0;
+        let mut group = 0;
         for row in raw {
             let converted = match reader.convert(row) {
                 Ok(converted) => converted,
@@ -174,14 +140,14 @@ impl Work<'_> {
             };
             match converted {
                 Converted::Row(kind) => {
-                    unit += 1;
-                    out.push(Row::new(self.source, row.line, kind), Kin { unit, train_only: false });
+                    group += 1;
+                    out.push(Row::new(self.source, row.line, kind), Grouping { group, train_only: false });
                 }
                 Converted::Rows(pieces) => {
                     out.held += pieces.len().saturating_sub(1);
                     for piece in pieces {
-                        unit += usize::from(!piece.again);
-                        self.piece(piece, unit, &mut out);
+                        group += usize::from(!piece.again);
+                        self.piece(piece, group, &mut out);
                     }
                 }
                 Converted::Empty => out.dropped.push(self.dropped(row.line, Reason::Empty)),
@@ -194,12 +160,12 @@ impl Work<'_> {
     }
 
     /// One of the rows that a row holds.
-    fn piece(&self, piece: Piece, unit: usize, out: &mut Rows) {
+    fn piece(&self, piece: Piece, group: usize, out: &mut ReadRows) {
         match piece.became {
             Ok(kind) => {
                 let (task, cluster, references) = (piece.task, piece.cluster, piece.references);
                 let row = Row { task, cluster, references, ..Row::new(self.source, piece.line, kind) };
-                out.push(row, Kin { unit, train_only: piece.train_only });
+                out.push(row, Grouping { group, train_only: piece.train_only });
             }
             Err(reason) => out.dropped.push(self.dropped(piece.line, reason)),
         }
@@ -213,11 +179,11 @@ impl Work<'_> {
     ///
     /// # Errors
     /// [`Error::Data`] with the line of a row that cannot be used, or is too long where that is an error.
-    pub(crate) fn run(&self, raw: &[RawRow], wanted: impl Fn(usize) -> bool + Sync) -> Result<Done> {
+    pub(crate) fn run(&self, raw: &[RawRow], wanted: impl Fn(usize) -> bool + Sync) -> Result<TokenizedRows> {
         let facts = Facts::of(&self.reader, raw);
-        let Rows { rows, kin, dropped, held, ignored } = self.convert(raw)?;
+        let ReadRows { rows, grouping, dropped, held, ignored } = self.convert(raw)?;
         let (read, converted) = (raw.len() + held, rows.len());
-        let mut done = Done { facts, read, converted, ignored, dropped, ..Done::default() };
+        let mut done = TokenizedRows { facts, read, converted, ignored, dropped, ..TokenizedRows::default() };
         let ready: Vec<Option<Result<Parts>>> = rows
             .par_iter()
             .enumerate()
@@ -225,7 +191,7 @@ impl Work<'_> {
             .map(|(place, row)| wanted(place).then(|| self.encode(place, row)))
             .collect();
         let mut last = None;
-        for ((row, kin), ready) in rows.iter().zip(&kin).zip(ready) {
+        for ((row, grouping), ready) in rows.iter().zip(&grouping).zip(ready) {
             let Some(ready) = ready else {
                 done.beyond_limit += 1;
                 continue;
@@ -236,9 +202,9 @@ impl Work<'_> {
             }
             for ready in ready {
                 if self.admit(row, ready, &mut done)? {
-                    let again = if last == Some(kin.unit) { AGAIN } else { 0 };
-                    done.kin.push(again | if kin.train_only { TRAIN_ONLY } else { 0 });
-                    last = Some(kin.unit);
+                    let again = if last == Some(grouping.group) { SAME_GROUP } else { 0 };
+                    done.grouping.push(again | if grouping.train_only { TRAIN_ONLY } else { 0 });
+                    last = Some(grouping.group);
                 }
             }
         }
@@ -247,58 +213,38 @@ impl Work<'_> {
 
     /// The row as tokens; of a conversation that is to be split, its parts.
     fn encode(&self, place: usize, row: &Row) -> Result<Parts> {
-        let (encoded, roles) = self.tokens(row)?;
-        let tokens = encoded.ids.len();
-        let ready = |row: &Row, part, (encoded, roles)| {
+        let whole = self.tokens(row)?;
+        let tokens = whole.encoded.ids.len();
+        let ready = |row: &Row, part, tokens| {
             let prompt = if self.prompts { self.prompt(row)? } else { None };
-            Ok(Ready { place, part, encoded, roles, prompt })
+            Ok(Ready { place, part, tokens, prompt })
         };
-        let ready = match self.exchanges(row, tokens) {
-            None => vec![ready(row, 0, (encoded, roles))?],
+        let ready = match self.truncation.exchanges(row, tokens) {
+            None => vec![ready(row, 0, whole)?],
             Some(exchanges) => {
-                let parts = self.parts(&exchanges, tokens)?.into_iter().enumerate();
+                let parts = self.truncation.parts(&exchanges, tokens, |row| self.tokens(row))?.into_iter().enumerate();
                 parts.map(|(i, (row, tokens))| ready(&row, i + 1, tokens)).collect::<Result<_>>()?
             }
         };
         Ok(Parts { tokens, ready })
     }
 
-    fn tokens(&self, row: &Row) -> Result<Voiced> {
-        self.renderer.encoded_with_roles(row).map_err(|e| at_row(e, self.path, row.line))
+    fn tokens(&self, row: &Row) -> Result<RowTokens> {
+        let (encoded, roles) = self.renderer.encoded_with_roles(row).map_err(|e| at_row(e, self.path, row.line))?;
+        Ok(RowTokens { encoded, roles })
     }
 
-    /// The exchanges of a row of so many tokens if it is to be split.
-    fn exchanges<'r>(&self, row: &'r Row, tokens: usize) -> Option<Exchanges<'r>> {
-        let RowKind::Chat(chat) = &row.kind else { return None };
-        if self.over_long != OverLong::Split || tokens <= self.max_length || self.is_told_once(chat) {
-            return None;
-        }
-        Some(Exchanges::of(row, chat)).filter(|exchanges| exchanges.len() > 1)
-    }
-
-    /// Whether parts after the first would lack the instruction that they follow.
-    fn is_told_once(&self, chat: &Conversation) -> bool {
-        self.reader.tells_once() && chat.messages.first().is_none_or(|m| m.role != "system")
-    }
-
-    fn parts(&self, exchanges: &Exchanges, tokens: usize) -> Result<Vec<(Row, Voiced)>> {
-        exchanges.cut(tokens, self.max_length, |row| {
-            let tokens = self.tokens(row)?;
-            Ok((tokens.0.ids.len() <= self.max_length, tokens))
-        })
-    }
-
-    /// As [`Work::prompt`], of a part of the row (0: of the row).
+    /// As [`RowTokenizer::prompt`], of a part of the row (0: of the row).
     ///
     /// # Errors
-    /// As [`Work::prompt`].
+    /// As [`RowTokenizer::prompt`].
     pub(crate) fn prompt_of(&self, row: &Row, part: usize) -> Result<Option<Prompt>> {
         if part == 0 {
             return self.prompt(row);
         }
-        let tokens = self.tokens(row)?.0.ids.len();
-        let Some(exchanges) = self.exchanges(row, tokens) else { return Ok(None) };
-        let parts = self.parts(&exchanges, tokens)?;
+        let tokens = self.tokens(row)?.encoded.ids.len();
+        let Some(exchanges) = self.truncation.exchanges(row, tokens) else { return Ok(None) };
+        let parts = self.truncation.parts(&exchanges, tokens, |row| self.tokens(row))?;
         parts.get(part - 1).map_or(Ok(None), |(row, _)| self.prompt(row))
     }
 
@@ -311,41 +257,28 @@ impl Work<'_> {
     }
 
     /// Takes the row, cut as the recipe says about long ones; false when it is dropped.
-    fn admit(&self, row: &Row, mut ready: Ready, done: &mut Done) -> Result<bool> {
-        let (source, line, part, tokens) = (row.source, row.line, ready.part, ready.encoded.ids.len());
-        let mut cut = false;
-        if tokens > self.max_length {
-            match self.over_long {
-                OverLong::Drop | OverLong::Split => {
-                    done.dropped.push(Dropped { part, ..self.dropped(line, Reason::OverLong { tokens }) });
-                    return Ok(false);
-                }
-                OverLong::Error => {
-                    let why = format!("the row has {tokens} tokens, `train.max_length` is {}", self.max_length);
-                    let help = "shorten it, raise `train.max_length`, or set `data.over_long = \"split\"` or `\"drop\"`";
-                    return Err(Error::data(self.path, Some(line), why, help));
-                }
-                OverLong::Truncate => {
-                    ready.encoded.ids.truncate(self.max_length);
-                    ready.encoded.trained.truncate(self.max_length);
-                    ready.encoded.turn.truncate(self.max_length);
-                    cut = true;
-                }
-            }
-        }
-        if !ready.encoded.trained.contains(&true) {
-            done.dropped.push(Dropped { part, ..self.dropped(line, Reason::NoTrainedToken) });
+    fn admit(&self, row: &Row, ready: Ready, done: &mut TokenizedRows) -> Result<bool> {
+        let Ready { place, part, tokens: RowTokens { mut encoded, roles }, prompt } = ready;
+        let (source, line, tokens) = (row.source, row.line, encoded.ids.len());
+        let fit = self.truncation.apply(&mut encoded, self.path, line)?;
+        let unused = match fit {
+            Fit::TooLong => Some(Reason::OverLong { tokens }),
+            _ if !encoded.trained.contains(&true) => Some(Reason::NoTrainedToken),
+            _ => None,
+        };
+        if let Some(reason) = unused {
+            done.dropped.push(Dropped { part, ..self.dropped(line, reason) });
             return Ok(false);
         }
-        if cut {
+        if fit == Fit::Truncated {
             done.truncated.push(Long { source, line, part, tokens });
         }
-        done.batch.push(&ready.encoded.ids, &ready.encoded.trained, line, part);
-        done.places.push(packed(ready.place, part));
-        done.tallies.push(&ready.encoded, &ready.roles);
-        done.prompts.extend(ready.prompt);
-        done.open_answers += ready.encoded.open_answers;
-        done.injected.extend(injected(source, line, &ready.encoded));
+        done.batch.push(&encoded.ids, &encoded.trained, line, part);
+        done.places.push(packed(place, part));
+        done.token_counts.push(&encoded, &roles);
+        done.prompts.extend(prompt);
+        done.open_answers += encoded.open_answers;
+        done.injected.extend(injected(source, line, &encoded));
         Ok(true)
     }
 }

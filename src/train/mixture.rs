@@ -4,6 +4,7 @@
 //! parts are spread evenly: after any number of draws each part has its share, but for about one row. What an epoch
 //! leaves over of a fraction of a row, the next one gets. Refuses to know what is in a row.
 
+use crate::data::Examples;
 use crate::error::{Error, Result};
 use crate::random;
 use crate::recipe;
@@ -55,11 +56,20 @@ impl Mixture {
         Mixture { parts: Vec::new(), plain: Some(examples) }
     }
 
-    /// The plan of `data` for examples given as (index of their source: `train` first, then replay; tokens).
+    /// The plan of `data` for its training examples.
     ///
     /// # Errors
     /// When a source that was given a share, or replay, has no example left.
-    pub fn plan(data: &recipe::Data, examples: impl Iterator<Item = (usize, usize)>) -> Result<Mixture> {
+    pub fn plan(data: &recipe::Data, examples: &Examples) -> Result<Mixture> {
+        // Sources of held-out rows lie behind those of training rows, or have none of these.
+        Mixture::plan_of(data, (0..examples.len()).map(|i| (examples.source(i), examples.length(i))))
+    }
+
+    /// As [`Mixture::plan`], of examples given as (index of their source: `train` first, then replay; tokens).
+    ///
+    /// # Errors
+    /// As [`Mixture::plan`].
+    pub fn plan_of(data: &recipe::Data, examples: impl Iterator<Item = (usize, usize)>) -> Result<Mixture> {
         let mut count = 0;
         let (mut parts, place) = layout(data);
         for (index, (source, tokens)) in examples.enumerate() {

@@ -1,5 +1,10 @@
+use std::path::Path;
+
 use super::*;
-use crate::recipe::{Data, Replay};
+use crate::data::{Cache, LoadOptions, Loaded, Renderer, load, load_with};
+use crate::files;
+use crate::recipe::{Data, Replay, Template};
+use crate::tokenizer::byte_level::chatml;
 
 /// Rows and mean tokens of the sources of a run.
 const SOURCES: [(usize, usize); 5] = [(9000, 40), (2500, 120), (700, 80), (333, 20), (120, 300)];
@@ -21,7 +26,7 @@ fn examples(replay: usize) -> Vec<(usize, usize)> {
 }
 
 fn plan(data: &Data, replay: usize) -> Mixture {
-    Mixture::plan(data, examples(replay).into_iter()).unwrap()
+    Mixture::plan_of(data, examples(replay).into_iter()).unwrap()
 }
 
 /// The first draws of a run.
@@ -150,9 +155,67 @@ fn sources_of_one_name_are_one_part() {
 fn a_share_of_nothing_is_an_error_that_names_the_source() {
     let mut data = data();
     data.train.push(Source { epochs: Some(2.0), ..source("gone") });
-    let error = Mixture::plan(&data, examples(0).into_iter()).unwrap_err().to_string();
+    let error = Mixture::plan_of(&data, examples(0).into_iter()).unwrap_err().to_string();
     assert!(error.contains("gone.jsonl") && error.contains("no row of it is left"), "{error}");
     let mut data = tests::data();
     data.replay = Some(Replay { sources: vec![source("general")], fraction: 0.1 });
-    assert!(Mixture::plan(&data, examples(0).into_iter()).unwrap_err().to_string().contains("(replay)"));
+    assert!(Mixture::plan_of(&data, examples(0).into_iter()).unwrap_err().to_string().contains("(replay)"));
+}
+
+/// Rows of `data`, whose tokens are kept in `folder`, and its plan for them.
+fn kept(data: &Data, folder: &Path) -> (Loaded, Mixture) {
+    let cache = Cache { folder: folder.join("cache"), least: 0, hash: &files::sha256_file, say: &|text| panic!("{text}") };
+    let renderer = Renderer::new(chatml(), &Template::default()).unwrap();
+    let loaded = load_with(data, &renderer, 100, 7, &LoadOptions { cache: Some(cache), hear: &|_| {} }).unwrap();
+    let mixture = Mixture::plan(data, &loaded.train).unwrap();
+    (loaded, mixture)
+}
+
+/// A file of questions and answers in `folder`, and another of text that is replayed.
+fn questions_and_text(folder: &Path) -> Data {
+    let source = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text).unwrap();
+        Source { path: folder.join(name), ..Source::default() }
+    };
+    let rows: String = (0..60).map(|i| format!("{{\"prompt\": \"q{i}\", \"completion\": \"a{i}\"}}\n")).collect();
+    let mut data = Data { heldout_fraction: 0.2, ..Data::of(vec![source("a.jsonl", &rows)]) };
+    data.replay = Some(Replay { sources: vec![source("general.txt", "Some text.\n\nMore text.\n")], fraction: 0.1 });
+    data
+}
+
+/// A change of the plan leaves the kept tokens as they are.
+#[test]
+fn kept_tokens_are_planned_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut data = questions_and_text(dir.path());
+    let (loaded, first) = kept(&data, dir.path());
+    let (again, mixture) = kept(&data, dir.path());
+    assert!(mixture.planned() == first.planned() && again.kept == loaded.kept && loaded.kept.is_some());
+    let plain = load(&data, &Renderer::new(chatml(), &Template::default()).unwrap(), 100, 7).unwrap();
+    assert_eq!(Mixture::plan(&data, &plain.train).unwrap().planned(), first.planned());
+    assert!(first.planned().iter().any(|share| share.replay));
+    data.replay.as_mut().unwrap().fraction = 0.3;
+    let (rows, more) = kept(&data, dir.path());
+    assert!(rows.kept == loaded.kept && more.planned() != first.planned());
+    data.mixture.strategy = Strategy::Proportional;
+    data.mixture.rows = Some(500);
+    let drawn = |mixture: &Mixture| mixture.planned().iter().map(|share| share.drawn).sum::<f64>();
+    let (rows, mixture) = kept(&data, dir.path());
+    assert!(drawn(&mixture) > drawn(&more) && rows.kept == loaded.kept);
+    data.mixture = recipe::Mixture::default();
+    data.train[0].epochs = Some(3.0);
+    let (rows, mixture) = kept(&data, dir.path());
+    assert!(drawn(&mixture) > drawn(&more) && rows.kept == loaded.kept);
+}
+
+#[test]
+fn replay_is_its_share_of_the_tokens_beside_loaded_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut data = questions_and_text(dir.path());
+    data.replay.as_mut().unwrap().fraction = 0.25;
+    let planned = kept(&data, dir.path()).1.planned();
+    let replay = planned.iter().find(|share| share.replay).unwrap();
+    assert!((replay.of_tokens - 0.25).abs() < 1e-9, "{planned:?}");
+    data.replay = None;
+    assert!(kept(&data, dir.path()).1.is_plain());
 }
