@@ -18,7 +18,7 @@
 //! | 1 | [`recipe`] | the TOML file, checked |
 //! | 2 | [`tokenizer`], [`data`], [`curate`] | sources, shapes, templates, tokens and loss mask; what rows are worth |
 //! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
-//! | 4 | [`model`] | checkpoints, the one decoder, `FrozenLinear`, `Site`, `Adapt` |
+//! | 4 | [`model`] | files of weights, the one decoder, `FrozenLinear`, `Site`, `Adapt` |
 //! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
 //! | 6 | [`generate`] | KV cache, sampling, batches |
 //! | 7 | [`train`], [`eval`], [`artifact`], [`synth`] | each its own job; none uses another |

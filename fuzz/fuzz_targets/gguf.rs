@@ -4,13 +4,13 @@
 use candle_core::Device;
 use libfuzzer_sys::fuzz_target;
 use lorakit::device::Compute;
-use lorakit::model::{Model, checkpoint::Checkpoint, text};
+use lorakit::model::{Model, weights::ModelFiles, text};
 use lorakit_fuzz::{fair, write};
 
 fuzz_target!(|input: &[u8]| {
     let path = write("model.gguf", input);
-    if let Some(checkpoint) = fair(Checkpoint::open(&path)) {
-        for stored in checkpoint.tensors.values() {
+    if let Some(files) = fair(ModelFiles::open(&path)) {
+        for stored in files.tensors.values() {
             fair(stored.matrix());
             fair(stored.vector_f32());
         }

@@ -5,7 +5,7 @@ use candle_core::Device;
 use libfuzzer_sys::fuzz_target;
 use lorakit::device::Compute;
 use lorakit::model::Model;
-use lorakit::model::checkpoint::Checkpoint;
+use lorakit::model::weights::ModelFiles;
 use lorakit_fuzz::{FOLDER, fair, halves, write};
 
 const CONFIG: &[u8] = br#"{"model_type": "llama", "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1,
@@ -15,8 +15,8 @@ fuzz_target!(|input: &[u8]| {
     let (config, weights) = halves(input);
     write("config.json", if config.is_empty() { CONFIG } else { config });
     write("model.safetensors", weights);
-    if let Some(checkpoint) = fair(Checkpoint::open(&FOLDER)) {
-        for stored in checkpoint.tensors.values() {
+    if let Some(files) = fair(ModelFiles::open(&FOLDER)) {
+        for stored in files.tensors.values() {
             fair(stored.matrix());
             fair(stored.vector_f32());
         }

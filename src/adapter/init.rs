@@ -10,7 +10,7 @@ use crate::recipe::Init;
 
 /// A of shape `(r, inputs)`. PEFT's default is `kaiming_uniform_(a=sqrt(5))`, that is U(-1/√in, 1/√in)
 /// (`peft/tuners/lora/layer.py`, `reset_lora_parameters`); gaussian is N(0, 1/r²).
-pub(super) fn a(init: Init, path: &str, (r, inputs): (usize, usize), seed: u64, device: &Device) -> Result<Tensor> {
+pub(super) fn a(init: Init, path: &str, r: usize, inputs: usize, seed: u64, device: &Device) -> Result<Tensor> {
     let mut rng = random::stream(seed, &format!("lora_A {path}"), &[]);
     let values: Vec<f32> = match init {
         Init::Default => {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::model::{Adapt, Model, Site};
 
 impl Adapter {
-    /// The merged weight of a site as the checkpoint stores it (f32; `[outputs, inputs]`, or `[inputs, outputs]` for
+    /// The merged weight of a site as the base stores it (f32; `[outputs, inputs]`, or `[inputs, outputs]` for
     /// Conv1D), or `None` where the adapter does nothing. Peak memory: the weight and its delta.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ impl Adapter {
         let config = PeftConfig::from_recipe(recipe, base, conv1d, &names);
         let plan = Plan::new(&config, sites)?;
         Adapter::build(config, &plan, model, |key, shape| match key {
-            Start::A(path) => init::a(recipe.init, path, shape, seed, &model.device),
+            Start::A(path) => init::a(recipe.init, path, shape.0, shape.1, seed, &model.device),
             Start::B => Ok(Tensor::zeros(shape, DType::F32, &model.device)?),
             Start::Full(site) => init::full(model, site),
         })

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::adapter::Adapter;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::checkpoint::{Checkpoint, Stored};
 use crate::model::family::HEAD;
+use crate::model::weights::{ModelFiles, Stored};
 use crate::model::{Adapt, Model, Site, SiteKind, text};
 
 /// Element type of the merged weights.
@@ -69,10 +69,10 @@ pub fn write(
         return Err(Error::usage(out.display().to_string(), "it exists already", "choose another --out, or remove it first"));
     }
     files::write_dir_atomic(out, |dir| {
-        let checkpoint = Checkpoint::open(base)?;
+        let files = ModelFiles::open(base)?;
         let untied = model.config.tied && touches(model, adapter, SiteKind::Head) | touches(model, adapter, SiteKind::Embedding);
-        let config = config(&checkpoint.config, dtype, untied);
-        let entries = entries(checkpoint, model, adapter, untied);
+        let config = config(&files.config, dtype, untied);
+        let entries = entries(files, model, adapter, untied);
         files::write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
         weights(model, adapter, &entries, dtype, &dir.join("model.safetensors"), progress)?;
         text::copy(base, dir)
@@ -104,14 +104,14 @@ fn config(base: &Value, dtype: Dtype, untied: bool) -> Value {
 }
 
 /// Every tensor to write, by name. A tied head that no longer equals the embedding becomes a tensor of its own.
-fn entries(checkpoint: Checkpoint, model: &Model, adapter: &Adapter, untied: bool) -> Vec<MergedTensor> {
+fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) -> Vec<MergedTensor> {
     let site = |name: &str| {
         let path = name.strip_suffix(".weight")?;
         model.sites().iter().position(|s| s.path == path).map(Site).filter(|s| adapter.touches(*s))
     };
     let head = format!("{HEAD}.weight");
     let tied = model.config.tied;
-    let mut entries: Vec<MergedTensor> = checkpoint
+    let mut entries: Vec<MergedTensor> = files
         .tensors
         .into_iter()
         .filter(|(name, _)| !(tied && *name == head))

@@ -3,7 +3,8 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `card`, `checkpoints`, `fingerprint`, `curve`, `merge` | each its own file or folder; none uses another |
+//! | 0 | `card`, `checkpoints`, `fingerprint`, `merge`, `svg` | each its own file or folder; what an SVG is made of |
+//! | 1 | `curve` | the loss curve |
 
 pub mod card;
 pub mod checkpoints;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::made_up;
+use super::made_up_weight;
 use crate::device::Compute;
 use crate::error::Result;
 use crate::kernels::engine::PreparedProducts;
@@ -139,7 +139,7 @@ fn best_product(compute: Compute) -> Result<f64> {
     const ROWS: usize = 512;
     let mut best = 0f64;
     for (n, k) in [(576, 576), (1536, 576), (576, 1536), (1536, 1536)] {
-        let frozen = Frozen::new(made_up(n, k)?, compute);
+        let frozen = Frozen::new(made_up_weight(n, k)?, compute);
         let (x, mut y) = (vec![0.5f32; ROWS * k], vec![0f32; ROWS * n]);
         let (dy, mut dx) = (vec![0.5f32; ROWS * n], vec![0f32; ROWS * k]);
         let flops = 2.0 * (ROWS * n * k) as f64;

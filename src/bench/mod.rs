@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 0 | `gemm`, `memory` | products against the machine's limits; what the process occupies |
 //! | 1 | `train` | steps, timed |
+//! | 2 | `made_up` | rows that are made up, and an adapter that stands in for a recipe's |
 
 pub mod gemm;
 mod made_up;
@@ -21,7 +22,7 @@ use crate::kernels::weight::{RowOrder, Weight, WeightType};
 use crate::random;
 
 /// A bf16 matrix in a mapped temporary file.
-fn made_up(rows: usize, cols: usize) -> Result<Weight> {
+fn made_up_weight(rows: usize, cols: usize) -> Result<Weight> {
     let dir = tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?;
     let path = dir.path().join("weight");
     let value = |i: usize| half::bf16::from_f32((random::indexed(7, i as u64) % 1000) as f32 / 1000.0 - 0.5);

@@ -89,7 +89,7 @@ fn switch(talk: &mut Chat, name: &str) -> String {
 mod tests {
     use super::*;
     use crate::data::Renderer;
-    use crate::generate::{Sampling, tiny};
+    use crate::generate::{Sampling, tiny_model};
     use crate::job::OpenedBase;
     use crate::model::resolve::{How, Resolved};
     use crate::recipe::Template;
@@ -97,13 +97,13 @@ mod tests {
 
     fn opened() -> OpenedBase {
         let resolved = Resolved { path: "tiny".into(), id: None, how: How::Path };
-        OpenedBase { model: tiny::model(1), tokenizer: text::chatml(), resolved }
+        OpenedBase { model: tiny_model::model(1), tokenizer: text::chatml(), resolved }
     }
 
     /// The base and the adapters x and y.
     fn speakers(opened: &OpenedBase) -> Vec<Speaker> {
         let renderer = || Renderer::new(opened.tokenizer.clone(), &Template::default()).unwrap();
-        let adapter = |seed| Some(tiny::adapter(&opened.model, seed));
+        let adapter = |seed| Some(tiny_model::adapter(&opened.model, seed));
         let speaker = |(name, adapter): (&str, _)| Speaker { name: name.into(), adapter, renderer: renderer() };
         [("base", None), ("x", adapter(5)), ("y", adapter(6))].map(speaker).into()
     }

@@ -1,7 +1,7 @@
 //! The events of a job on the terminal: lines and bars. Refuses to know arguments and what came of the job.
 
 use super::progress::{ProgressDisplay, Unit};
-use super::{data, stop};
+use super::{mixture_shares, stop};
 use crate::adapter::Adapter;
 use crate::data::{self as rows, Loaded};
 use crate::error::Result;
@@ -125,7 +125,7 @@ impl EventPrinter {
             report.tokens,
             report.share_trained() * 100.0
         ));
-        let shares = data::planned(mixture);
+        let shares = mixture_shares::planned(mixture);
         if !shares.is_empty() {
             self.say(shares.trim_end());
         }
@@ -157,7 +157,7 @@ pub(super) fn say(aside: bool, line: &str) {
 /// What came of a run that was trained now.
 pub(super) fn results(fresh: &FreshRun, aside: bool) {
     if !fresh.drawn.is_empty() {
-        say(aside, &format!("\n{}", data::drawn(&fresh.mixture, &fresh.drawn).trim_end()));
+        say(aside, &format!("\n{}", mixture_shares::drawn(&fresh.mixture, &fresh.drawn).trim_end()));
     }
     say(aside, &format!("\n{}{}", fresh.evaluation.table(), before_and_after(&fresh.samples)));
 }

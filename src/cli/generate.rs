@@ -52,7 +52,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         JobEvent::Text(piece) if !args.json => generation_args::show(&mut stdout, piece),
         _ => Ok(Control::Go),
     };
-    let answer = job::answer(&opened, speaker, question, (&sampling, args.answer.max_new_tokens), &mut listener)?;
+    let answer = job::answer(&opened, speaker, question, &sampling, args.answer.max_new_tokens, &mut listener)?;
     if !args.json {
         return super::print("\n");
     }

@@ -5,13 +5,11 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `progress`, `said`, `stop`, `machine`, `resume` | drawing; an answer as it comes; signals; what this machine has; where a run stands |
-//! | 1 | `base`, `rows` | an open model; a recipe's rows |
-//! | 2 | `prove`, `generation_args` | base beside adapter; ready to talk |
-//! | 3 | `prepare`, `conversation` | all before the first step; what `chat` does with a line |
-//! | 4 | `record` | what a run writes |
-//! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe` | a verb each; none uses another |
-//! | 6 | `train` | the main job, which says what `data` and `estimate` say |
+//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words |
+//! | 1 | `event_printer` | the events of a job, drawn |
+//! | 2 | `base`, `generation_args` | an open model; which base and adapters talk |
+//! | 3 | `chat_commands` | what `chat` does with a line |
+//! | 4 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe`, `train` | a verb each; none uses another |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
 
@@ -32,6 +30,7 @@ pub mod generate;
 mod input_lines;
 mod machine;
 pub mod merge;
+mod mixture_shares;
 mod progress;
 pub mod recipe;
 mod recipe_lines;

@@ -2,7 +2,7 @@
 
 use super::MemoryEstimate;
 use crate::recipe;
-use crate::recipe::Checkpoint;
+use crate::recipe::Recomputation;
 use crate::train::TrainSetup;
 
 /// Fewest tokens of a row that are proposed.
@@ -11,7 +11,8 @@ const SHORTEST: usize = 64;
 /// Settings that differ from the recipe's.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Setting {
-    pub checkpoint: Checkpoint,
+    #[serde(rename = "checkpoint")]
+    pub recomputation: Recomputation,
     pub batch_size: usize,
     /// Grown as the batch shrinks, so that a step stays what it was.
     pub accumulate: usize,
@@ -25,12 +26,12 @@ pub struct Setting {
 pub fn fitting(run: &TrainSetup, eval: &recipe::Eval, program: u64, budget: u64) -> Option<Setting> {
     let lengths = std::iter::successors(Some(run.settings.max_length), |l| (l / 2 >= SHORTEST).then_some(l / 2));
     for max_length in lengths {
-        for checkpoint in [run.settings.checkpoint, Checkpoint::Block] {
+        for recomputation in [run.settings.recomputation, Recomputation::Block] {
             for (batch_size, accumulate) in batches(run.settings) {
-                let settings = recipe::Train { checkpoint, batch_size, accumulate, max_length, ..run.settings.clone() };
+                let settings = recipe::Train { recomputation, batch_size, accumulate, max_length, ..run.settings.clone() };
                 let total = MemoryEstimate::of(&TrainSetup { settings: &settings, ..*run }, eval, program).total();
                 if total <= budget {
-                    return Some(Setting { checkpoint, batch_size, accumulate, max_length, total });
+                    return Some(Setting { recomputation, batch_size, accumulate, max_length, total });
                 }
             }
         }
@@ -49,7 +50,7 @@ impl Setting {
     /// The arguments that make it.
     pub fn arguments(&self, from: &recipe::Train) -> String {
         let mut all = Vec::new();
-        if self.checkpoint != from.checkpoint {
+        if self.recomputation != from.recomputation {
             all.push("--set train.checkpoint=block".to_string());
         }
         if self.batch_size != from.batch_size {

@@ -118,9 +118,9 @@ fn step(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
     let params = run.adapter.param_count() as u64 * F32;
     let adapted = |site: Site| run.adapter.low_rank(site).is_some();
     let plain = run.adapter.config.modules_to_save.is_none();
-    let recompute = train::recompute(run.settings.checkpoint);
-    let sizes = (rows.longest, batch_tokens(run, rows));
-    match run.model.direct_memory(sizes, rows.trained, &adapted, recompute).filter(|_| plain) {
+    let recompute = train::recompute(run.settings.recomputation);
+    let batch = batch_tokens(run, rows);
+    match run.model.direct_memory(rows.longest, batch, rows.trained, &adapted, recompute).filter(|_| plain) {
         Some(m) => StepMemory {
             // Values, two copies of them in the kernels' forms, gradients of a group and of the step.
             adapter: 5 * params,

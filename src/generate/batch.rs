@@ -190,16 +190,16 @@ fn forward(model: &Model, adapt: &dyn Adapt, cache: &mut KvCache, batch: &Batch)
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CachedConversation, tiny};
+    use super::super::{CachedConversation, tiny_model};
     use super::*;
 
     fn prompts() -> Vec<Vec<u32>> {
-        (0..19).map(|i| tiny::prompt(i, 1 + (i as usize * 7) % 23)).collect()
+        (0..19).map(|i| tiny_model::prompt(i, 1 + (i as usize * 7) % 23)).collect()
     }
 
     fn run(adapt: &dyn Adapt, sampling: Sampling, limits: &Limits, rows: usize) -> Vec<Vec<u32>> {
         let mut told = Vec::new();
-        let answers = batch(&tiny::model(1), adapt, &prompts(), &sampling, limits, rows, 0, &mut |n| {
+        let answers = batch(&tiny_model::model(1), adapt, &prompts(), &sampling, limits, rows, 0, &mut |n| {
             told.push(n);
             Ok(())
         })
@@ -212,7 +212,7 @@ mod tests {
     fn answers_do_not_depend_on_the_batch() {
         // Many stops, so that rows end at different times and the batch is moved together.
         let limits = Limits { max_new_tokens: 40, stop: (0..6).collect() };
-        let adapter = tiny::adapter(&tiny::model(1), 3);
+        let adapter = tiny_model::adapter(&tiny_model::model(1), 3);
         let sampled = Sampling { temperature: 1.0, top_k: Some(20), seed: 9, ..Sampling::GREEDY };
         let penalised = Sampling { repetition_penalty: 1.3, ..Sampling::GREEDY };
         for sampling in [Sampling::GREEDY, sampled, penalised] {
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_batch_says_what_a_conversation_says() {
-        let model = tiny::model(1);
+        let model = tiny_model::model(1);
         let limits = Limits { max_new_tokens: 20, stop: vec![3, 4] };
         let answers = run(&(), Sampling::GREEDY, &limits, 8);
         for (prompt, answer) in prompts().iter().zip(&answers) {
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn an_answer_ends_where_it_is_told_to() {
-        let (model, limits) = (tiny::model(1), Limits { max_new_tokens: 20, stop: Vec::new() });
+        let (model, limits) = (tiny_model::model(1), Limits { max_new_tokens: 20, stop: Vec::new() });
         let whole = run(&(), Sampling::GREEDY, &limits, 8);
         let mut ended = |prompt: usize, answer: &[u32]| Ok(answer.len() > prompt);
         let ids = prompts();
@@ -255,8 +255,8 @@ mod tests {
 
     #[test]
     fn the_models_last_position_ends_an_answer() {
-        let model = tiny::model(1);
-        let prompts = [tiny::prompt(1, 250), tiny::prompt(2, 256), tiny::prompt(3, 100)];
+        let model = tiny_model::model(1);
+        let prompts = [tiny_model::prompt(1, 250), tiny_model::prompt(2, 256), tiny_model::prompt(3, 100)];
         let limits = Limits { max_new_tokens: 30, stop: Vec::new() };
         let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, 3, 0, &mut |_| Ok(())).unwrap();
         assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [7, 1, 30]);
@@ -264,9 +264,9 @@ mod tests {
 
     #[test]
     fn impossible_prompts_are_refused_before_any_work() {
-        let model = tiny::model(1);
+        let model = tiny_model::model(1);
         let limits = Limits { max_new_tokens: 3, stop: Vec::new() };
-        for bad in [Vec::new(), tiny::prompt(1, 257)] {
+        for bad in [Vec::new(), tiny_model::prompt(1, 257)] {
             let outcome = batch(&model, &(), &[vec![1], bad], &Sampling::GREEDY, &limits, 3, 0, &mut |_| Ok(()));
             assert!(outcome.unwrap_err().to_string().starts_with("prompt 2"));
         }

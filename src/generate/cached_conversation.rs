@@ -110,7 +110,7 @@ impl<'a> CachedConversation<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tiny;
+    use super::super::tiny_model;
     use super::*;
 
     const LIMITS: Limits = Limits { max_new_tokens: 12, stop: Vec::new() };
@@ -121,16 +121,16 @@ mod tests {
 
     #[test]
     fn a_common_prefix_is_reused_and_changes_nothing() {
-        let model = tiny::model(1);
+        let model = tiny_model::model(1);
         let mut session = CachedConversation::new(&model, 200).unwrap();
-        let mut ids = tiny::prompt(3, 20);
+        let mut ids = tiny_model::prompt(3, 20);
         for turn in 0..3 {
             let expected = answer(&mut CachedConversation::new(&model, 200).unwrap(), &(), "", &ids);
             let reused = session.reusable("", &ids);
             assert_eq!(reused > 0, turn > 0, "{reused} of {}", ids.len());
             assert_eq!(answer(&mut session, &(), "", &ids), expected);
             ids.extend(expected);
-            ids.extend(tiny::prompt(turn, 5));
+            ids.extend(tiny_model::prompt(turn, 5));
         }
         // The same again, and one that parts in the middle.
         assert_eq!(session.reusable("", &session.held.clone()), session.held.len() - 1);
@@ -149,9 +149,9 @@ mod tests {
 
     #[test]
     fn another_adapter_empties_the_cache() {
-        let model = tiny::model(1);
-        let (x, y) = (tiny::adapter(&model, 5), tiny::adapter(&model, 6));
-        let ids = tiny::prompt(2, 15);
+        let model = tiny_model::model(1);
+        let (x, y) = (tiny_model::adapter(&model, 5), tiny_model::adapter(&model, 6));
+        let ids = tiny_model::prompt(2, 15);
         let fresh = |adapt: &dyn Adapt| answer(&mut CachedConversation::new(&model, 99).unwrap(), adapt, "", &ids);
         let alone = [fresh(&()), fresh(&x), fresh(&y)];
         assert!(alone[0] != alone[1] && alone[1] != alone[2] && alone[0] != alone[2], "{alone:?}");
@@ -164,8 +164,8 @@ mod tests {
 
     #[test]
     fn an_answer_ends_at_a_stop_a_limit_a_refusal_and_the_end_of_the_room() {
-        let model = tiny::model(1);
-        let ids = tiny::prompt(4, 10);
+        let model = tiny_model::model(1);
+        let ids = tiny_model::prompt(4, 10);
         let whole = answer(&mut CachedConversation::new(&model, 99).unwrap(), &(), "", &ids);
         assert_eq!(whole.len(), 12);
         let mut session = CachedConversation::new(&model, 99).unwrap();
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(refused, whole[..1]);
         let mut short = CachedConversation::new(&model, 14).unwrap();
         assert_eq!(answer(&mut short, &(), "", &ids), whole[..5]);
-        for bad in [&tiny::prompt(0, 15)[..], &[]] {
+        for bad in [&tiny_model::prompt(0, 15)[..], &[]] {
             let error = short.generate(&(), "", bad, &Sampling::GREEDY, &LIMITS, &mut |_| true).unwrap_err();
             assert_eq!(error.exit_code(), 2);
         }

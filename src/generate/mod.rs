@@ -13,7 +13,7 @@ mod batch;
 mod cached_conversation;
 mod stream;
 #[cfg(test)]
-pub(crate) mod tiny;
+pub(crate) mod tiny_model;
 
 pub use batch::{batch, batch_until};
 pub use cached_conversation::CachedConversation;

@@ -36,7 +36,8 @@ pub fn answer(
     opened: &OpenedBase,
     speaker: &Speaker,
     question: Question<'_>,
-    (sampling, max_new_tokens): (&Sampling, usize),
+    sampling: &Sampling,
+    max_new_tokens: usize,
     listener: &mut Listener<'_>,
 ) -> Result<Answer> {
     let prompt = question.ids(speaker, &opened.tokenizer)?;

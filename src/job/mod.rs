@@ -4,6 +4,14 @@
 //! A job takes a recipe (or what it needs of one) and a [`Listener`], tells it what happens as [`JobEvent`]s, and returns
 //! what came of it. Refuses to know arguments, terminals and signals: it prints nothing, and it is stopped by the listener's
 //! answer alone.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `events` | what a job tells, and whom |
+//! | 1 | `open`, `rows`, `record`, `resume` | an open base; a recipe's rows; what a run writes; where a run stands |
+//! | 2 | `evaluate`, `merge`, `speaker` | base beside adapter; one model of both; who is ready to talk |
+//! | 3 | `prepare`, `answer` | everything before the first step; one answer |
+//! | 4 | `train`, `estimate`, `conversation` | the main job; what it will take; many answers |
 
 mod answer;
 mod conversation;

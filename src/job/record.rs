@@ -59,7 +59,8 @@ impl<'a> RunRecord<'a> {
     /// # Errors
     /// When the files of an earlier run cannot be read or written; when the listener ends the job.
     pub(super) fn new(
-        (out, began): (&'a Path, Instant),
+        out: &'a Path,
+        began: Instant,
         adapter: &'a Adapter,
         made_from: MadeFrom<'a>,
         checkpoints: Checkpoints,

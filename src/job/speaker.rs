@@ -30,7 +30,8 @@ impl Speaker {
 
     /// The adapter in `dir`, spoken to as it was trained: with the template and system message of its recipe.
     fn adapter(
-        (name, dir): (&str, &Path),
+        name: &str,
+        dir: &Path,
         recipe: Option<&Recipe>,
         opened: &OpenedBase,
         listener: &mut Listener<'_>,
@@ -77,7 +78,7 @@ pub fn speakers(
     let opened = open::open(&base(recipes.iter().flatten().next())?, listener)?;
     let mut speakers = vec![Speaker::base(&opened.tokenizer)?];
     for ((name, dir), recipe) in adapters.iter().zip(&recipes) {
-        speakers.push(Speaker::adapter((name, dir), recipe.as_ref(), &opened, listener)?);
+        speakers.push(Speaker::adapter(name, dir, recipe.as_ref(), &opened, listener)?);
     }
     Ok((opened, speakers))
 }

@@ -103,7 +103,7 @@ impl TrainJob<'_> {
         let made_from = || run.inputs_json();
         let record = run.train(&made_from, listener)?;
         tell(listener, JobEvent::Trained { step: record.step, seconds: started.elapsed().as_secs_f64() })?;
-        let evaluation = evaluate::measure(self.recipe, &opened, &renderer, (&loaded, &sets), &adapter, listener)?;
+        let evaluation = evaluate::measure(self.recipe, &opened, &renderer, &loaded, &sets, &adapter, listener)?;
         let samples = evaluation.samples(self.recipe.eval.samples, &opened, &loaded)?;
         let drawn = run.drawn(record.step)?;
         run.finish(&record, &evaluation, &samples, &drawn, started.elapsed().as_secs_f64())?;
@@ -183,7 +183,7 @@ impl TrainRun<'_> {
             Existing::Replace => clear(out, &mut checkpoints)?,
             Existing::Refuse => {}
         }
-        let mut record = RunRecord::new((out, self.job.began), self.adapter, made_from, checkpoints, state.as_ref(), listener)?;
+        let mut record = RunRecord::new(out, self.job.began, self.adapter, made_from, checkpoints, state.as_ref(), listener)?;
         record.ready = Some([self.parts.as_slice(), &[("checkpoints", began.elapsed().as_secs_f64())]].concat());
         let job = TrainSetup {
             model: &self.opened.model,

@@ -1,13 +1,13 @@
-//! From a checkpoint to a model: takes every tensor by name and numbers the sites.
+//! From a base's files to a model: takes every tensor by name and numbers the sites.
 
 use candle_core::{Device, Tensor};
 
-use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::decoder::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
 use super::family::{AttentionNames, HEAD, MlpNames, NormKind};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
+use super::weights::ModelFiles;
 use super::{Embedding, Model};
 use crate::device::Compute;
 use crate::error::{Error, Result};
@@ -17,9 +17,9 @@ use crate::kernels::weight::Weight;
 /// Positions whose angles are computed at once; the table grows when a longer row comes.
 const ROPE_POSITIONS: usize = 4096;
 
-/// Takes tensors out of a checkpoint, with shapes checked, and numbers sites as it meets them.
+/// Takes tensors out of a base's files, with shapes checked, and numbers sites as it meets them.
 pub(super) struct Builder<'a> {
-    pub checkpoint: Checkpoint,
+    pub files: ModelFiles,
     pub config: &'a Config,
     pub compute: Compute,
     pub device: &'a Device,
@@ -27,7 +27,7 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Everything but the checkpoint's leftovers, which [`Checkpoint::finish`] then complains about.
+    /// Everything but the files' leftovers, which [`ModelFiles::finish`] then complains about.
     pub(super) fn build(mut self) -> Result<Model> {
         let c = self.config;
         let family = c.family;
@@ -43,7 +43,7 @@ impl Builder<'_> {
         let head = FrozenLinear::new(head_weight, None, false, self.compute);
         let head_site = self.site(HEAD.to_string(), None, SiteKind::Head, c.width, c.vocab, false);
         let rope = c.inv_freq.as_ref().map(|freq| RopeTable::new(freq.clone(), 1.0, c.max_positions.min(ROPE_POSITIONS)));
-        self.checkpoint.finish()?;
+        self.files.finish()?;
         Ok(Model {
             config: c.clone(),
             device: self.device.clone(),
@@ -62,10 +62,10 @@ impl Builder<'_> {
     }
 
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
-        let weight = self.checkpoint.take(name)?.matrix()?;
+        let weight = self.files.take(name)?.matrix()?;
         if (weight.rows, weight.cols) != (rows, cols) {
             return Err(Error::model(
-                &self.checkpoint.path,
+                &self.files.path,
                 format!("tensor `{name}`"),
                 format!("shape is [{}, {}], the configuration says [{rows}, {cols}]", weight.rows, weight.cols),
                 "config.json and the weights are of different models; fetch both again",
@@ -75,10 +75,10 @@ impl Builder<'_> {
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
-        let values = self.checkpoint.take(name)?.vector_f32()?;
+        let values = self.files.take(name)?.vector_f32()?;
         if values.len() != len {
             return Err(Error::model(
-                &self.checkpoint.path,
+                &self.files.path,
                 format!("tensor `{name}`"),
                 format!("{} elements, the configuration says {len}", values.len()),
                 "config.json and the weights are of different models; fetch both again",
@@ -101,7 +101,8 @@ impl Builder<'_> {
         layer: usize,
         name: &str,
         kind: SiteKind,
-        (inputs, outputs): (usize, usize),
+        inputs: usize,
+        outputs: usize,
         bias: bool,
     ) -> Result<SiteLinear> {
         let path = format!("{}.{layer}.{name}", self.config.family.layers);
@@ -122,24 +123,24 @@ impl Builder<'_> {
         let att = SiteKind::Attention;
         let (qkv, o) = match &family.attention {
             AttentionNames::Split { q, k, v, o } => {
-                let q = self.linear(i, q, att, (d, qd), c.qkv_bias)?;
-                let k = self.linear(i, k, att, (d, kd), c.qkv_bias)?;
-                let v = self.linear(i, v, att, (d, kd), c.qkv_bias)?;
+                let q = self.linear(i, q, att, d, qd, c.qkv_bias)?;
+                let k = self.linear(i, k, att, d, kd, c.qkv_bias)?;
+                let v = self.linear(i, v, att, d, kd, c.qkv_bias)?;
                 (Qkv::Split { q, k, v }, o)
             }
-            AttentionNames::Fused { qkv, o } => (Qkv::Fused(self.linear(i, qkv, att, (d, qd + 2 * kd), c.qkv_bias)?), o),
+            AttentionNames::Fused { qkv, o } => (Qkv::Fused(self.linear(i, qkv, att, d, qd + 2 * kd, c.qkv_bias)?), o),
         };
-        let output = self.linear(i, o, att, (qd, d), c.output_bias)?;
+        let output = self.linear(i, o, att, qd, d, c.output_bias)?;
         let mlp_norm = self.norm(&format!("{prefix}.{}", family.mlp_norm))?;
         let mlp = match &family.mlp {
             MlpNames::Gated { gate, up, down } => Mlp::Gated {
-                gate: self.linear(i, gate, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
-                up: self.linear(i, up, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, (c.ffn, d), c.mlp_bias)?,
+                gate: self.linear(i, gate, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
             MlpNames::Plain { up, down } => Mlp::Plain {
-                up: self.linear(i, up, SiteKind::Mlp, (d, c.ffn), c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, (c.ffn, d), c.mlp_bias)?,
+                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
         };
         Ok(Block { attention_norm, qkv, output, mlp_norm, mlp })

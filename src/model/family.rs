@@ -1,6 +1,6 @@
 //! The families of models that the one decoder knows: a row of names and choices each, not a copy of the code.
 
-/// A family's names (as in its Hugging Face checkpoint) and structural choices.
+/// A family's names (as in its Hugging Face directory) and structural choices.
 #[derive(Debug)]
 pub struct Family {
     /// `model_type` in `config.json`.

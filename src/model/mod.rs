@@ -1,22 +1,22 @@
-//! The frozen base: checkpoints, one decoder with a configuration of variations, and the seam for adapters.
+//! The frozen base: its files, one decoder with a configuration of variations, and the seam for adapters.
 //!
 //! A [`Model`] is immutable, holds no trainable variable, and can be shared between threads. Of data it knows
-//! [`crate::data::Tokenizer`] alone, which [`text`] makes of a checkpoint's text side; of recipes where the base comes from
+//! [`crate::data::Tokenizer`] alone, which [`text`] makes of the text side of a base's files; of recipes where the base comes from
 //! ([`resolve`]). Refuses to know: how an adapter was trained, rows and files of data.
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `site`, `batch`, `family`, `linear`, `checkpoint`, `resolve` | where adapters act; rows of ids; families' names; a frozen layer; files of a base; where it is |
+//! | 0 | `site`, `batch`, `family`, `linear`, `weights`, `resolve` | where adapters act; rows of ids; families' names; a frozen layer; files of a base; where it is |
 //! | 1 | `config`, `text` | `config.json`; the tokenizer of a base |
 //! | 2 | `cache` | keys and values of tokens seen |
 //! | 3 | `decoder` | the one decoder |
-//! | 4 | `build`, `loss` | from checkpoint to model; cross-entropy where it is asked for |
+//! | 4 | `build`, `loss` | from files to model; cross-entropy where it is asked for |
 //! | 5 | `score`, `direct` | losses of texts; gradients without a tape |
 
 pub mod batch;
 mod build;
 pub mod cache;
-pub mod checkpoint;
+pub mod weights;
 pub mod config;
 mod decoder;
 mod direct;
@@ -44,8 +44,8 @@ pub use site::{Adapt, LowRankPair, Site, SiteInfo, SiteKind};
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::kernels::weight::Weight;
-use checkpoint::Checkpoint;
 use decoder::{Block, Norm, SharedTables, SiteLinear};
+use weights::ModelFiles;
 
 /// A frozen causal language model over mapped weights.
 #[derive(Debug)]
@@ -73,9 +73,9 @@ impl Model {
     /// # Errors
     /// [`Error::Model`] naming the file, key or tensor that is missing, malformed, left over or not supported.
     pub fn open(path: &Path, compute: Compute, device: &Device) -> Result<Model> {
-        let checkpoint = Checkpoint::open(path)?;
-        let config = Config::from_json(&checkpoint.config, path)?;
-        build::Builder { checkpoint, config: &config, compute, device, sites: Vec::new() }.build()
+        let files = ModelFiles::open(path)?;
+        let config = Config::from_json(&files.config, path)?;
+        build::Builder { files, config: &config, compute, device, sites: Vec::new() }.build()
     }
 
     /// Every place where an adapter may act, indexed by [`Site`].

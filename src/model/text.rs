@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::checkpoint::{Format, GgufText};
+use super::weights::{Format, GgufText};
 use crate::data::{Special, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;

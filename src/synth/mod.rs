@@ -14,10 +14,11 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `seeds`, `pool` | tasks written by people; instructions so far, and the most similar |
-//! | 1 | `prompts`, `filter` | what is asked; what is not kept |
-//! | 2 | `generator`, `parse` | who answers; what an answer says |
-//! | 3 | `http`, `local`, `store` | behind an address; on this machine; the folder of a run |
-//! | 4 | `run` | the loop |
+//! | 1 | `prompts` | what is asked |
+//! | 2 | `generator`, `settings` | who answers; what the rows depend on |
+//! | 3 | `filter`, `http`, `local`, `store` | what is not kept; behind an address; on this machine; the folder of a run |
+//! | 4 | `parse` | what an answer says |
+//! | 5 | `run` | the loop |
 
 mod prompts;
 mod filter;

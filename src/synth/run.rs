@@ -149,8 +149,12 @@ struct KeptInstruction {
     provenance: Value,
 }
 
-/// A request and the ids of the tasks that it shows.
-type ShownRequest = (Request, Vec<String>);
+/// A request.
+struct ShownRequest {
+    request: Request,
+    /// Ids of the tasks that it shows.
+    shown: Vec<String>,
+}
 
 impl SynthesisRun<'_> {
     fn rounds(&mut self) -> Result<Ended> {
@@ -179,7 +183,7 @@ impl SynthesisRun<'_> {
         let replies = self.replies(Stage::Instructions, &asked)?;
         let mut tasks = Vec::new();
         for (asked, kept) in asked.iter().zip(&replies) {
-            let items = parse::instructions(&kept.reply.text, &asked.0.cue, kept.reply.whole);
+            let items = parse::instructions(&kept.reply.text, &asked.request.cue, kept.reply.whole);
             for (i, item) in items.into_iter().enumerate() {
                 let (text, reason) = match item {
                     Ok(text) => (text, None),
@@ -198,7 +202,7 @@ impl SynthesisRun<'_> {
         let asked: Vec<ShownRequest> = (0..self.settings.per_round).map(|i| self.ask_for_tasks(i)).collect();
         let replies = self.replies(Stage::Tasks, &asked)?;
         for (asked, kept) in asked.iter().zip(&replies) {
-            let items = parse::tasks(&kept.reply.text, &asked.0.cue, kept.reply.whole);
+            let items = parse::tasks(&kept.reply.text, &asked.request.cue, kept.reply.whole);
             for (i, (text, item)) in items.into_iter().enumerate() {
                 let (instance, reason) = match item {
                     Ok(instance) => (instance, None),
@@ -236,13 +240,15 @@ impl SynthesisRun<'_> {
         let all: Vec<(String, String)> = of_model.chain(of_people).collect();
         let order = self.draw(all.len(), all.len(), "synth-shown-order", request);
         let (ids, texts): (Vec<String>, Vec<String>) = order.into_iter().map(|i| all[i].clone()).unzip();
-        (prompts::instructions(&texts, self.settings.tasks, self.seed(Stage::Instructions, request)), ids)
+        let request = prompts::instructions(&texts, self.settings.tasks, self.seed(Stage::Instructions, request));
+        ShownRequest { request, shown: ids }
     }
 
     fn ask_for_tasks(&self, request: usize) -> ShownRequest {
         let shown = self.draw(self.seeds.tasks.len(), TASKS, "synth-shown", request);
         let shown: Vec<&SeedTask> = shown.into_iter().map(|i| &self.seeds.tasks[i]).collect();
-        (prompts::tasks(&shown, self.settings.tasks, self.seed(Stage::Tasks, request)), ids(&shown))
+        let request = prompts::tasks(&shown, self.settings.tasks, self.seed(Stage::Tasks, request));
+        ShownRequest { request, shown: ids(&shown) }
     }
 
     /// The instruction if it is kept. An incomplete reply that ends in nothing at all is no candidate.
@@ -286,12 +292,13 @@ impl SynthesisRun<'_> {
         let shown: Vec<&SeedTask> = order.into_iter().map(|i| &self.seeds.tasks[shown[i]]).collect();
         let choice = Choice { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_new_tokens: YES };
         let ask = |(i, task): (usize, &KeptInstruction)| {
-            (prompts::classification(&shown, &task.text, choice, self.seed(Stage::Classification, i)), ids(&shown))
+            let request = prompts::classification(&shown, &task.text, choice, self.seed(Stage::Classification, i));
+            ShownRequest { request, shown: ids(&shown) }
         };
         let asked: Vec<ShownRequest> = tasks.iter().enumerate().map(ask).collect();
         let replies = self.replies(Stage::Classification, &asked)?;
-        for ((task, kept), (request, _)) in tasks.iter_mut().zip(&replies).zip(&asked) {
-            task.classification = parse::yes(&kept.reply.text, &request.cue);
+        for ((task, kept), asked) in tasks.iter_mut().zip(&replies).zip(&asked) {
+            task.classification = parse::yes(&kept.reply.text, &asked.request.cue);
             self.summary.classification += usize::from(task.classification);
         }
         Ok(())
@@ -304,12 +311,13 @@ impl SynthesisRun<'_> {
             let shown = self.draw(kind.len(), EXAMPLES, "synth-examples", i);
             let shown: Vec<&SeedTask> = shown.into_iter().map(|i| &self.seeds.tasks[kind[i]]).collect();
             let seed = self.seed(Stage::Instances, i);
-            (prompts::instances(&shown, &task.text, task.classification, most, self.settings.answers, seed), ids(&shown))
+            let request = prompts::instances(&shown, &task.text, task.classification, most, self.settings.answers, seed);
+            ShownRequest { request, shown: ids(&shown) }
         };
         let asked: Vec<ShownRequest> = tasks.iter().enumerate().map(ask).collect();
         let replies = self.replies(Stage::Instances, &asked)?;
         for ((task, kept), asked) in tasks.iter().zip(&replies).zip(&asked) {
-            let mut items = parse::instances(&kept.reply.text, &asked.0.cue, kept.reply.whole);
+            let mut items = parse::instances(&kept.reply.text, &asked.request.cue, kept.reply.whole);
             items.truncate(most);
             let judged = items.into_iter().map(|item| match item {
                 Ok(instance) => (filter::instance(&task.text, &instance), instance),
@@ -369,8 +377,8 @@ impl SynthesisRun<'_> {
     fn replies(&mut self, stage: Stage, asked: &[ShownRequest]) -> Result<Vec<KeptReply>> {
         let key = |request: usize| Key { round: self.summary.rounds, stage, request };
         let mut open = Vec::new();
-        for (i, (request, _)) in asked.iter().enumerate() {
-            if self.store.get(key(i), request)?.is_none() {
+        for (i, asked) in asked.iter().enumerate() {
+            if self.store.get(key(i), &asked.request)?.is_none() {
                 open.push(i);
             }
         }
@@ -379,7 +387,7 @@ impl SynthesisRun<'_> {
             if self.generator.in_company() {
                 open = (0..asked.len()).collect();
             }
-            let requests: Vec<Request> = open.iter().map(|i| asked[*i].0.clone()).collect();
+            let requests: Vec<Request> = open.iter().map(|i| asked[*i].request.clone()).collect();
             let summary = &self.summary;
             let progress = SynthesisProgress {
                 round: summary.rounds,
@@ -394,7 +402,7 @@ impl SynthesisRun<'_> {
                 Ok(())
             })?;
         }
-        let found = asked.iter().enumerate().map(|(i, (request, _))| Ok(self.store.get(key(i), request)?.cloned()));
+        let found = asked.iter().enumerate().map(|(i, asked)| Ok(self.store.get(key(i), &asked.request)?.cloned()));
         let found: Vec<KeptReply> = found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         debug_assert_eq!(found.len(), asked.len());
         Ok(found)
@@ -406,7 +414,8 @@ fn ids(tasks: &[&SeedTask]) -> Vec<String> {
 }
 
 /// Where a part of a row comes from: which request, what it showed, how its answer was drawn.
-fn provenance(kept: &KeptReply, item: usize, (request, shown): &ShownRequest) -> Value {
+fn provenance(kept: &KeptReply, item: usize, asked: &ShownRequest) -> Value {
+    let ShownRequest { request, shown } = asked;
     json!({"round": kept.key.round, "stage": kept.key.stage, "request": kept.key.request, "item": item, "shown": shown,
         "seed": request.seed, "sampling": request.choice})
 }

@@ -142,7 +142,7 @@ pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event
         parts: StepSeconds::default(),
         found_best: false,
         asked: Control::Go,
-        room: Workspace::new(recompute(job.settings.checkpoint)),
+        room: Workspace::new(recompute(job.settings.recomputation)),
         listen,
     };
     run.tell(Event::Started {
@@ -327,11 +327,11 @@ impl Loop<'_> {
 }
 
 /// What a recipe's word for it means on this machine, now.
-pub fn recompute(checkpoint: recipe::Checkpoint) -> Recompute {
-    match checkpoint {
-        recipe::Checkpoint::Auto => Recompute::within_memory(),
-        recipe::Checkpoint::None => Recompute::Never,
-        recipe::Checkpoint::Block => Recompute::Always,
+pub fn recompute(recomputation: recipe::Recomputation) -> Recompute {
+    match recomputation {
+        recipe::Recomputation::Auto => Recompute::within_memory(),
+        recipe::Recomputation::None => Recompute::Never,
+        recipe::Recomputation::Block => Recompute::Always,
     }
 }
 

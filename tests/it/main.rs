@@ -4,7 +4,7 @@
 
 mod answers;
 mod bad_input;
-mod before;
+mod before_training;
 mod bench;
 mod chat_templates;
 mod compare;
@@ -21,7 +21,7 @@ mod hub;
 mod kill;
 mod packing;
 mod prepared;
-mod real_checkpoint;
+mod real_weights;
 mod real_generate;
 mod real_model;
 mod recipe_docs;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::dense::{View, product};
+use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
 use super::few_rows;
 use super::host;
@@ -65,28 +65,36 @@ pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSli
         }
         Some(pair) => {
             product_into(x, m, w, side, y, add);
-            add_share(x, (i, o), pair, y);
+            add_share(x, i, o, pair, y);
         }
     }
 }
 
 /// `y (m, o) += s·(x (m, i)·Aᵀ)·Bᵀ`.
-pub(super) fn add_share(x: &[f32], (i, o): (usize, usize), LowRankSlices { a, b, scale }: LowRankSlices, y: &mut [f32]) {
+pub(super) fn add_share(x: &[f32], i: usize, o: usize, pair: LowRankSlices, y: &mut [f32]) {
+    let LowRankSlices { a, b, scale } = pair;
     let r = a.len() / i;
     y.par_chunks_mut(ROWS * o).zip(x.par_chunks(ROWS * i)).for_each(|(y, x)| {
         let m = x.len() / i;
         let mut h = vec![0f32; m * r];
         // h (m, r) = x (m, i) · Aᵀ (i, r); y (m, o) += s · h (m, r) · Bᵀ (r, o)
-        product(&mut h, r, (m, r, i), View::rows(x, i), View::transposed(a, i), 1.0, false);
-        product(y, o, (m, o, r), View::rows(&h, r), View::transposed(b, r), scale, true);
+        product(&mut h, r, Sizes { m, n: r, k: i }, View::rows(x, i), View::transposed(a, i), 1.0, false);
+        product(y, o, Sizes { m, n: o, k: r }, View::rows(&h, r), View::transposed(b, r), scale, true);
     });
+}
+
+/// What a layer saw: its input (m, i), and the gradient of its output (m, o).
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub x: &'a [f32],
+    pub dy: &'a [f32],
 }
 
 /// The gradients of [`forward`]: `dx (m, i)` is set, or added to with `add`, unless it is `None`; with `g = s·dy·B` and
 /// `h = s·x·Aᵀ`, `dx = dy·W + g·A`, `dA += gᵀ·x`, `dB += dyᵀ·h`. With `drop`, `x` is what dropout left of the layer's
 /// input, and `g·A` goes back through the mask.
 pub(super) fn backward(
-    (x, dy): (&[f32], &[f32]),
+    seen: Seen,
     w: &Frozen,
     side: Side,
     pair: Option<(LowRankSlices, &mut PairGradient)>,
@@ -94,30 +102,31 @@ pub(super) fn backward(
     add: bool,
     drop: Option<TokenMask>,
 ) {
+    let Seen { x, dy } = seen;
     let (i, o) = layer(w, side);
     let m = dy.len() / o;
     if let Some(dx) = dx.as_deref_mut() {
         product_into(dy, m, w, side.other(), dx, add);
     }
     let Some((pair, gradient)) = pair else { return };
-    let (g, h) = through(x, dy, (i, o), pair);
+    let (g, h) = through(x, dy, i, o, pair);
     let r = pair.a.len() / i;
     if let (Some(dx), Some(drop)) = (dx.as_deref_mut(), drop) {
         drop.add_share(&g, pair.a, dx);
     } else if let Some(dx) = dx {
         dx.par_chunks_mut(ROWS * i).zip(g.par_chunks(ROWS * r)).for_each(|(dx, g)| {
-            product(dx, i, (g.len() / r, i, r), View::rows(g, r), View::rows(pair.a, i), 1.0, true);
+            product(dx, i, Sizes { m: g.len() / r, n: i, k: r }, View::rows(g, r), View::rows(pair.a, i), 1.0, true);
         });
     }
     // dB (o, r), by rows of it; dA (r, i) as its transpose (i, r), by rows of that.
     gradient.b.par_chunks_mut(COLUMNS * r).enumerate().for_each(|(task, db)| {
         let dy_t = View { data: &dy[task * COLUMNS..], rows: 1, cols: o };
-        product(db, r, (db.len() / r, r, m), dy_t, View::rows(&h, r), 1.0, true);
+        product(db, r, Sizes { m: db.len() / r, n: r, k: m }, dy_t, View::rows(&h, r), 1.0, true);
     });
     let mut da_t = vec![0f32; i * r];
     da_t.par_chunks_mut(COLUMNS * r).enumerate().for_each(|(task, da_t)| {
         let x_t = View { data: &x[task * COLUMNS..], rows: 1, cols: i };
-        product(da_t, r, (da_t.len() / r, r, m), x_t, View::rows(&g, r), 1.0, false);
+        product(da_t, r, Sizes { m: da_t.len() / r, n: r, k: m }, x_t, View::rows(&g, r), 1.0, false);
     });
     for (at, row) in da_t.chunks_exact(r).enumerate() {
         for (rank, value) in row.iter().enumerate() {
@@ -127,14 +136,14 @@ pub(super) fn backward(
 }
 
 /// `g (m, r) = s·dy·B` and `h (m, r) = s·x·Aᵀ`.
-fn through(x: &[f32], dy: &[f32], (i, o): (usize, usize), pair: LowRankSlices) -> (Vec<f32>, Vec<f32>) {
+fn through(x: &[f32], dy: &[f32], i: usize, o: usize, pair: LowRankSlices) -> (Vec<f32>, Vec<f32>) {
     let (m, r) = (dy.len() / o, pair.a.len() / i);
     let (mut g, mut h) = (vec![0f32; m * r], vec![0f32; m * r]);
     g.par_chunks_mut(ROWS * r).zip(h.par_chunks_mut(ROWS * r)).enumerate().for_each(|(task, (g, h))| {
         let m = g.len() / r;
         let (x, dy) = (&x[task * ROWS * i..][..m * i], &dy[task * ROWS * o..][..m * o]);
-        product(g, r, (m, r, o), View::rows(dy, o), View::rows(pair.b, r), pair.scale, false);
-        product(h, r, (m, r, i), View::rows(x, i), View::transposed(pair.a, i), pair.scale, false);
+        product(g, r, Sizes { m, n: r, k: o }, View::rows(dy, o), View::rows(pair.b, r), pair.scale, false);
+        product(h, r, Sizes { m, n: r, k: i }, View::rows(x, i), View::transposed(pair.a, i), pair.scale, false);
     });
     (g, h)
 }
@@ -199,7 +208,7 @@ impl CustomOp3 for Adapted {
                 host::read(b, |b| {
                     host::read(&grad, |dy| {
                         let slices = LowRankSlices { a, b, scale: self.scale };
-                        backward((x, dy), &self.w, self.side, Some((slices, &mut pair)), dx.as_deref_mut(), false, None);
+                        backward(Seen { x, dy }, &self.w, self.side, Some((slices, &mut pair)), dx.as_deref_mut(), false, None);
                         Ok(())
                     })
                 })
@@ -219,7 +228,7 @@ mod tests {
     use candle_core::Var;
 
     fn random(shape: (usize, usize)) -> Var {
-        Var::from_tensor(&super::super::trial::numbers((shape.0 * 31 + shape.1) as u64, &[shape.0, shape.1])).unwrap()
+        Var::from_tensor(&super::super::gradient_check::numbers((shape.0 * 31 + shape.1) as u64, &[shape.0, shape.1])).unwrap()
     }
 
     fn largest(a: &Tensor, b: &Tensor) -> f32 {
@@ -234,7 +243,7 @@ mod tests {
                 let (rows, cols) = if side == Side::Transposed { (o, i) } else { (i, o) };
                 let w = Frozen::new(matrix(rows, cols, WeightType::F32).0, Compute::F32);
                 let (x, a, b) = (random((m, i)), random((r, i)), random((o, r)));
-                let seed = super::super::trial::numbers(9, &[m, o]);
+                let seed = super::super::gradient_check::numbers(9, &[m, o]);
                 let run = |y: &Tensor| {
                     let grads = (y * &seed).unwrap().sum_all().unwrap().backward().unwrap();
                     [&x, &a, &b].map(|v| grads.get(v).unwrap().clone())

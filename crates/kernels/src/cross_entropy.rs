@@ -206,25 +206,25 @@ fn softmax_body<S: Simd>(s: S, x: &[f32], max: f32, scale: f32, out: &mut [f32])
 mod tests {
     use candle_core::{Device, Var};
 
-    use super::super::trial::{self, Tolerance};
+    use super::super::gradient_check::{self, Tolerance};
     use super::*;
 
     fn case(n: usize, v: usize) -> (Tensor, Vec<u32>) {
-        ((trial::numbers(1, &[n, v]) * 9.0).unwrap(), (0..n).map(|i| (i * 7919 % v) as u32).collect())
+        ((gradient_check::numbers(1, &[n, v]) * 9.0).unwrap(), (0..n).map(|i| (i * 7919 % v) as u32).collect())
     }
 
     #[test]
     fn agrees_with_its_twin() {
         for (n, v) in [(1, 1), (1, 5), (3, 16), (7, 1003), (65, 33), (2, 49_152)] {
             let (logits, targets) = case(n, v);
-            let want = trial::run(&[trial::double(&logits)], |x| portable::cross_entropy_sum(&x[0], &targets));
+            let want = gradient_check::run(&[gradient_check::double(&logits)], |x| portable::cross_entropy_sum(&x[0], &targets));
             for lanes in Lanes::available() {
                 let op = || CrossEntropy { targets: targets[..].into(), saved: Some(OnceLock::new()), lanes };
-                let got = trial::run(std::slice::from_ref(&logits), |x| Ok(x[0].apply_op1(op())?));
-                trial::same(&got, &want, Tolerance::default(), &format!("{} {n}x{v}", lanes.name()));
+                let got = gradient_check::run(std::slice::from_ref(&logits), |x| Ok(x[0].apply_op1(op())?));
+                gradient_check::same(&got, &want, Tolerance::default(), &format!("{} {n}x{v}", lanes.name()));
             }
-            let got = trial::run(std::slice::from_ref(&logits), |x| cross_entropy_sum(&x[0], &targets));
-            trial::same(&got, &want, Tolerance::default(), "dispatched");
+            let got = gradient_check::run(std::slice::from_ref(&logits), |x| cross_entropy_sum(&x[0], &targets));
+            gradient_check::same(&got, &want, Tolerance::default(), "dispatched");
             let logps = token_logps(&logits, &targets).unwrap();
             let twin = portable::token_logps(&logits, &targets).unwrap();
             assert!(logps.iter().zip(&twin).all(|(a, b)| (a - b).abs() < 2e-5), "{logps:?} {twin:?}");
@@ -234,9 +234,9 @@ mod tests {
     #[test]
     fn twin_agrees_with_finite_differences_and_threads_do_not_matter() {
         let (logits, targets) = case(3, 11);
-        trial::finite_differences(&[trial::double(&logits)], |x| portable::cross_entropy_sum(&x[0], &targets));
+        gradient_check::finite_differences(&[gradient_check::double(&logits)], |x| portable::cross_entropy_sum(&x[0], &targets));
         let (logits, targets) = case(77, 1999);
-        trial::threads_agree(&[logits], |x| cross_entropy_sum(&x[0], &targets));
+        gradient_check::threads_agree(&[logits], |x| cross_entropy_sum(&x[0], &targets));
     }
 
     #[test]

@@ -26,8 +26,17 @@ impl<'a> View<'a> {
     }
 }
 
+/// The sizes of a product: `c (m, n)`, and `k` terms a sum.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
 /// `c[m, n] = alpha · a[m, k] · b[k, n]`, or `c += …` when `add`; `c` is row-major with `stride` elements from row to row.
-pub(super) fn product(c: &mut [f32], stride: usize, (m, n, k): (usize, usize, usize), a: View, b: View, alpha: f32, add: bool) {
+pub(super) fn product(c: &mut [f32], stride: usize, sizes: Sizes, a: View, b: View, alpha: f32, add: bool) {
+    let Sizes { m, n, k } = sizes;
     let room = m == 0 || n == 0 || ((m - 1) * stride + n <= c.len() && stride >= n);
     assert!(room && a.holds(m, k) && b.holds(k, n), "dense product: shapes disagree");
     let (lhs, rhs) = ((a.cols as isize, a.rows as isize), (b.cols as isize, b.rows as isize));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::adapted::{self, LowRankSlices, PairGradient};
+use super::adapted::{self, LowRankSlices, PairGradient, Seen};
 use super::attention::{Normalisers, Slices, TextSpans};
 use super::dropout::TokenMask;
 use super::element::Element;
@@ -140,7 +140,8 @@ pub trait Engine: Element {
     /// Summed cross-entropy of `x` (n, d) through the head; `gradient` becomes `factor ·` its gradient.
     fn head_loss(
         x: &[Self],
-        head: (&Frozen, Side),
+        head: &Frozen,
+        side: Side,
         targets: &[u32],
         factor: f32,
         gradient: &mut [f32],
@@ -161,8 +162,8 @@ impl Engine for f32 {
             adapted::forward(x, layer.matrix, layer.side, None, y, add);
             if let Some(pair) = layer.pair {
                 let dropped = layer.dropped(x);
-                let sizes = adapted::layer(layer.matrix, layer.side);
-                adapted::add_share(dropped.as_deref().unwrap_or(x), sizes, pair.slices(), y);
+                let (inputs, outputs) = adapted::layer(layer.matrix, layer.side);
+                adapted::add_share(dropped.as_deref().unwrap_or(x), inputs, outputs, pair.slices(), y);
             }
         }
     }
@@ -177,7 +178,7 @@ impl Engine for f32 {
             let pair = layer.pair.map(StepPair::slices).zip(gradient);
             let dropped = layer.dropped(x);
             let x = dropped.as_deref().unwrap_or(x);
-            adapted::backward((x, dy), layer.matrix, layer.side, pair, dx.as_deref_mut(), add, layer.drop);
+            adapted::backward(Seen { x, dy }, layer.matrix, layer.side, pair, dx.as_deref_mut(), add, layer.drop);
             add = true;
         }
     }
@@ -196,8 +197,16 @@ impl Engine for f32 {
         }
     }
 
-    fn head_loss(x: &[f32], head: (&Frozen, Side), targets: &[u32], factor: f32, gradient: &mut [f32], _: &mut Vec<f32>) -> f64 {
-        let loss = head_loss::head_loss_slices(x, head.0, head.1, targets, Some(gradient));
+    fn head_loss(
+        x: &[f32],
+        head: &Frozen,
+        side: Side,
+        targets: &[u32],
+        factor: f32,
+        gradient: &mut [f32],
+        _: &mut Vec<f32>,
+    ) -> f64 {
+        let loss = head_loss::head_loss_slices(x, head, side, targets, Some(gradient));
         gradient.iter_mut().for_each(|g| *g *= factor);
         loss
     }
@@ -263,7 +272,8 @@ impl Engine for bf16 {
 
     fn head_loss(
         x: &[bf16],
-        (head, side): (&Frozen, Side),
+        head: &Frozen,
+        side: Side,
         targets: &[u32],
         factor: f32,
         gradient: &mut [f32],
@@ -273,7 +283,7 @@ impl Engine for bf16 {
             return head_loss_bf16::head_loss(x, &head.weight, targets, factor, gradient, room);
         }
         let x: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
-        f32::head_loss(&x, (head, side), targets, factor, gradient, &mut Vec::new())
+        f32::head_loss(&x, head, side, targets, factor, gradient, &mut Vec::new())
     }
 }
 

@@ -158,7 +158,7 @@ pub(super) fn each(jobs: &[GemmJob], targets: &mut [ProductTarget]) {
         let (job, (out, _, how)) = (&jobs[at], parts[at]);
         // SAFETY: AVX-512 BF16 was detected by the caller of this module; the target holds rows × columns, and the columns
         // from c0 on of this job are this task's own.
-        unsafe { columns(job, c0, job.step().min(job.columns() - c0), (out, how), room) }
+        unsafe { columns(job, c0, job.step().min(job.columns() - c0), out, how, room) }
     });
 }
 
@@ -180,7 +180,7 @@ pub(super) fn sum(jobs: &[GemmJob], target: &mut ProductTarget) {
         for (i, job) in jobs.iter().enumerate() {
             let how = if i > 0 { Into::Add } else { how };
             // SAFETY: as in `each`.
-            unsafe { columns(job, c0, step.min(width - c0), (out, how), room) }
+            unsafe { columns(job, c0, step.min(width - c0), out, how, room) }
         }
     });
 }
@@ -191,7 +191,7 @@ pub(super) fn here(job: &GemmJob, target: &mut ProductTarget, room: &mut GemmScr
     assert!(job.a.width == job.depth().next_multiple_of(2) && len == job.a.rows() * job.columns(), "product: shapes");
     for c0 in (0..job.columns()).step_by(job.step()) {
         // SAFETY: as in `each`; the target is borrowed exclusively.
-        unsafe { columns(job, c0, job.step().min(job.columns() - c0), (out, how), room) }
+        unsafe { columns(job, c0, job.step().min(job.columns() - c0), out, how, room) }
     }
 }
 
@@ -207,7 +207,7 @@ pub(super) fn row_dot(x: &[bf16], w: &Weight, row: usize, scratch: &mut Scratch)
 ///
 /// # Safety
 /// Requires AVX-512 BF16; the output holds rows × columns of the job, and nobody else touches these columns.
-unsafe fn columns(job: &GemmJob, c0: usize, width: usize, (out, how): (SharedOutput, Into), room: &mut GemmScratch) {
+unsafe fn columns(job: &GemmJob, c0: usize, width: usize, out: SharedOutput, how: Into, room: &mut GemmScratch) {
     let (m, ldc) = (job.a.rows(), job.columns());
     let whole = job.depth();
     // bf16 results are stored once: their sum is not cut.
@@ -225,7 +225,7 @@ unsafe fn columns(job: &GemmJob, c0: usize, width: usize, (out, how): (SharedOut
         let pairs = cut.div_ceil(2);
         match job.transposed {
             true => panel::pack_rows(job.w, c0, &mut room.panels, &mut room.scratch),
-            false => panel::pack_columns(job.w, (d0, cut), (c0, width), &mut room.panels, &mut room.scratch),
+            false => panel::pack_columns(job.w, d0..d0 + cut, c0..c0 + width, &mut room.panels, &mut room.scratch),
         }
         for j in 0..count {
             let column = c0 + j * NR;

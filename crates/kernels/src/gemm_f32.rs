@@ -23,7 +23,9 @@ pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
         let (n0, count) = (task * COLUMNS, COLUMNS.min(n - task * COLUMNS));
         decode_rows(w, n0, count, 0, k, block);
         // SAFETY: reads x and block inside their bounds; writes columns n0..n0+count of y, which no other task writes.
-        unsafe { product(m, count, k, x.as_ptr(), k, (block.as_ptr(), 1, k), { out }.0.add(n0), n, add) }
+        unsafe {
+            product(m, count, k, x.as_ptr(), k, Strided { data: block.as_ptr(), down: 1, across: k }, { out }.0.add(n0), n, add)
+        }
     });
 }
 
@@ -39,7 +41,17 @@ pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
             decode_rows(w, n0, rows, k0, count, block);
             // SAFETY: reads dy columns n0..n0+rows and block; writes columns k0..k0+count of dx, this task's own.
             unsafe {
-                product(m, count, rows, dy.as_ptr().add(n0), n, (block.as_ptr(), count, 1), { out }.0.add(k0), k, add || n0 > 0)
+                product(
+                    m,
+                    count,
+                    rows,
+                    dy.as_ptr().add(n0),
+                    n,
+                    Strided { data: block.as_ptr(), down: count, across: 1 },
+                    { out }.0.add(k0),
+                    k,
+                    add || n0 > 0,
+                )
             }
         }
     });
@@ -53,22 +65,20 @@ fn decode_rows(w: &Weight, n0: usize, rows: usize, k0: usize, cols: usize, out: 
     }
 }
 
-/// `c[m, n] (+)= a[m, k] · b[k, n]`, row-major `a` and `c`, any strides of `b` = (pointer, stride along k, stride along n).
+/// The right matrix (k, n) of a product: elements from one place of the sum to the next, and from column to column.
+#[derive(Clone, Copy)]
+struct Strided {
+    data: *const f32,
+    down: usize,
+    across: usize,
+}
+
+/// `c[m, n] (+)= a[m, k] · b[k, n]`, row-major `a` and `c`, any strides of `b`.
 ///
 /// # Safety
 /// All three must be valid for these shapes and strides, `c` exclusively.
 #[allow(clippy::too_many_arguments, reason = "the matrices and the sizes of one product")]
-unsafe fn product(
-    m: usize,
-    n: usize,
-    k: usize,
-    a: *const f32,
-    a_rs: usize,
-    b: (*const f32, usize, usize),
-    c: *mut f32,
-    c_rs: usize,
-    add: bool,
-) {
+unsafe fn product(m: usize, n: usize, k: usize, a: *const f32, a_rs: usize, b: Strided, c: *mut f32, c_rs: usize, add: bool) {
     // SAFETY: passed on from the caller.
     unsafe {
         gemm(
@@ -82,9 +92,9 @@ unsafe fn product(
             a,
             1,
             a_rs as isize,
-            b.0,
-            b.2 as isize,
-            b.1 as isize,
+            b.data,
+            b.across as isize,
+            b.down as isize,
             1.0,
             1.0,
             false,

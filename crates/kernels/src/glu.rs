@@ -228,35 +228,37 @@ fn gelu_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], dx: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{self, Tolerance};
+    use super::super::gradient_check::{self, Tolerance};
     use super::*;
 
     #[test]
     fn swiglu_agrees_with_its_twin() {
         for shape in [&[1usize, 1, 7][..], &[3, 40, 33], &[2, 16], &[5, 7000]] {
-            let gate = (trial::numbers(1, shape) * 8.0).unwrap();
-            let up = trial::numbers(2, shape);
-            let want = trial::run(&[trial::double(&gate), trial::double(&up)], |x| portable::swiglu(&x[0], &x[1]));
+            let gate = (gradient_check::numbers(1, shape) * 8.0).unwrap();
+            let up = gradient_check::numbers(2, shape);
+            let want = gradient_check::run(&[gradient_check::double(&gate), gradient_check::double(&up)], |x| {
+                portable::swiglu(&x[0], &x[1])
+            });
             for lanes in Lanes::available() {
-                let got = trial::run(&[gate.clone(), up.clone()], |x| Ok(x[0].apply_op2(&x[1], SwiGlu { lanes })?));
-                trial::same(&got, &want, Tolerance::default(), lanes.name());
+                let got = gradient_check::run(&[gate.clone(), up.clone()], |x| Ok(x[0].apply_op2(&x[1], SwiGlu { lanes })?));
+                gradient_check::same(&got, &want, Tolerance::default(), lanes.name());
             }
-            let got = trial::run(&[gate, up], |x| swiglu(&x[0], &x[1]));
-            trial::same(&got, &want, Tolerance::default(), "dispatched");
+            let got = gradient_check::run(&[gate, up], |x| swiglu(&x[0], &x[1]));
+            gradient_check::same(&got, &want, Tolerance::default(), "dispatched");
         }
     }
 
     #[test]
     fn gelu_agrees_with_its_twin() {
         for shape in [&[1usize, 1, 7][..], &[3, 40, 33], &[2, 16], &[5, 7000]] {
-            let x = (trial::numbers(1, shape) * 6.0).unwrap();
-            let want = trial::run(&[trial::double(&x)], |x| portable::gelu_tanh(&x[0]));
+            let x = (gradient_check::numbers(1, shape) * 6.0).unwrap();
+            let want = gradient_check::run(&[gradient_check::double(&x)], |x| portable::gelu_tanh(&x[0]));
             for lanes in Lanes::available() {
-                let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(GeluTanh { lanes })?));
-                trial::same(&got, &want, Tolerance::default(), lanes.name());
+                let got = gradient_check::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(GeluTanh { lanes })?));
+                gradient_check::same(&got, &want, Tolerance::default(), lanes.name());
             }
-            let got = trial::run(&[x], |x| gelu_tanh(&x[0]));
-            trial::same(&got, &want, Tolerance::default(), "dispatched");
+            let got = gradient_check::run(&[x], |x| gelu_tanh(&x[0]));
+            gradient_check::same(&got, &want, Tolerance::default(), "dispatched");
         }
     }
 
@@ -264,9 +266,9 @@ mod tests {
     fn extremes_stay_finite() {
         let x = Tensor::new(&[-1e4f32, -100.0, -0.0, 100.0, 1e4], &candle_core::Device::Cpu).unwrap();
         for (got, name) in [
-            (trial::run(&[x.clone(), x.clone()], |x| swiglu(&x[0], &x[1])), "swiglu"),
-            (trial::run(&[x.clone(), x.clone()], |x| portable::swiglu(&x[0], &x[1])), "portable swiglu"),
-            (trial::run(std::slice::from_ref(&x), |x| gelu_tanh(&x[0])), "gelu"),
+            (gradient_check::run(&[x.clone(), x.clone()], |x| swiglu(&x[0], &x[1])), "swiglu"),
+            (gradient_check::run(&[x.clone(), x.clone()], |x| portable::swiglu(&x[0], &x[1])), "portable swiglu"),
+            (gradient_check::run(std::slice::from_ref(&x), |x| gelu_tanh(&x[0])), "gelu"),
         ] {
             assert!(got.iter().flatten().all(|x| x.is_finite()), "{name}: {got:?}");
         }
@@ -274,22 +276,25 @@ mod tests {
 
     #[test]
     fn twins_agree_with_finite_differences() {
-        let (a, b) = (trial::double(&trial::numbers(3, &[2, 9])), trial::double(&trial::numbers(4, &[2, 9])));
-        trial::finite_differences(&[a.clone(), b], |x| portable::swiglu(&x[0], &x[1]));
-        trial::finite_differences(&[a], |x| portable::gelu_tanh(&x[0]));
+        let (a, b) = (
+            gradient_check::double(&gradient_check::numbers(3, &[2, 9])),
+            gradient_check::double(&gradient_check::numbers(4, &[2, 9])),
+        );
+        gradient_check::finite_differences(&[a.clone(), b], |x| portable::swiglu(&x[0], &x[1]));
+        gradient_check::finite_differences(&[a], |x| portable::gelu_tanh(&x[0]));
     }
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let (gate, up) = (trial::numbers(7, &[67, 1536]), trial::numbers(8, &[67, 1536]));
-        trial::threads_agree(&[gate.clone(), up], |x| swiglu(&x[0], &x[1]));
-        trial::threads_agree(&[gate], |x| gelu_tanh(&x[0]));
+        let (gate, up) = (gradient_check::numbers(7, &[67, 1536]), gradient_check::numbers(8, &[67, 1536]));
+        gradient_check::threads_agree(&[gate.clone(), up], |x| swiglu(&x[0], &x[1]));
+        gradient_check::threads_agree(&[gate], |x| gelu_tanh(&x[0]));
     }
 
     #[test]
     fn only_the_tracked_input_gets_a_gradient() {
-        let gate = candle_core::Var::from_tensor(&trial::numbers(1, &[2, 3])).unwrap();
-        let up = trial::numbers(2, &[2, 3]);
+        let gate = candle_core::Var::from_tensor(&gradient_check::numbers(1, &[2, 3])).unwrap();
+        let up = gradient_check::numbers(2, &[2, 3]);
         let grads = swiglu(gate.as_tensor(), &up).unwrap().sum_all().unwrap().backward().unwrap();
         assert!(grads.get(&gate).is_some() && grads.get(&up).is_none());
     }

@@ -99,14 +99,14 @@ impl CustomOp1 for HeadLoss {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{self, Tolerance};
+    use super::super::gradient_check::{self, Tolerance};
     use super::super::weight::{RowOrder, Weight, WeightType};
     use super::*;
     use crate::cross_entropy;
     use crate::device::Compute;
 
     fn head(v: usize, d: usize) -> (Arc<Frozen>, Tensor) {
-        let values = trial::numbers(5, &[v, d]);
+        let values = gradient_check::numbers(5, &[v, d]);
         let bytes: Vec<u8> =
             values.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().flat_map(|x| x.to_le_bytes()).collect();
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -120,22 +120,24 @@ mod tests {
     fn agrees_with_a_product_and_its_cross_entropy() {
         for (n, d, v) in [(1, 8, 5), (7, 33, 101), (CHUNK + 3, 16, 67)] {
             let (frozen, values) = head(v, d);
-            let x = trial::numbers(6, &[n, d]);
+            let x = gradient_check::numbers(6, &[n, d]);
             let targets: Vec<u32> = (0..n).map(|i| (i * 31 % v) as u32).collect();
-            let w = trial::double(&values).t().unwrap();
-            let want =
-                trial::run(&[trial::double(&x)], |x| cross_entropy::portable::cross_entropy_sum(&x[0].matmul(&w)?, &targets));
-            let got = trial::run(std::slice::from_ref(&x), |x| head_loss_sum(&x[0], &frozen, Side::Transposed, &targets));
-            trial::same(&got, &want, Tolerance::default(), &format!("{n}x{d}x{v}"));
+            let w = gradient_check::double(&values).t().unwrap();
+            let want = gradient_check::run(&[gradient_check::double(&x)], |x| {
+                cross_entropy::portable::cross_entropy_sum(&x[0].matmul(&w)?, &targets)
+            });
+            let got =
+                gradient_check::run(std::slice::from_ref(&x), |x| head_loss_sum(&x[0], &frozen, Side::Transposed, &targets));
+            gradient_check::same(&got, &want, Tolerance::default(), &format!("{n}x{d}x{v}"));
         }
     }
 
     #[test]
     fn threads_do_not_change_a_bit_and_nothing_is_tracked_without_a_variable() {
         let (frozen, _) = head(301, 48);
-        let x = trial::numbers(6, &[40, 48]);
+        let x = gradient_check::numbers(6, &[40, 48]);
         let targets: Vec<u32> = (0..40).collect();
-        trial::threads_agree(std::slice::from_ref(&x), |x| head_loss_sum(&x[0], &frozen, Side::Transposed, &targets));
+        gradient_check::threads_agree(std::slice::from_ref(&x), |x| head_loss_sum(&x[0], &frozen, Side::Transposed, &targets));
         assert!(!head_loss_sum(&x, &frozen, Side::Transposed, &targets).unwrap().track_op());
     }
 
@@ -143,7 +145,7 @@ mod tests {
     fn wrong_targets_are_named() {
         let (frozen, _) = head(5, 4);
         for targets in [&[0][..], &[0, 5]] {
-            let error = head_loss_sum(&trial::numbers(1, &[2, 4]), &frozen, Side::Transposed, targets).unwrap_err();
+            let error = head_loss_sum(&gradient_check::numbers(1, &[2, 4]), &frozen, Side::Transposed, targets).unwrap_err();
             assert!(error.to_string().contains("2 rows need 2 targets below 5"), "{error}");
         }
     }

@@ -51,4 +51,4 @@ mod head_loss_bf16;
 pub mod engine;
 
 #[cfg(test)]
-mod trial;
+mod gradient_check;

@@ -193,13 +193,13 @@ pub(super) mod tests {
     fn check(rows: usize, cols: usize, m: usize, dtype: WeightType, compute: Compute, tolerance: f32) {
         let (weight, values) = matrix(rows, cols, dtype);
         let frozen = Frozen::new(weight, compute);
-        let x = candle_core::Var::from_tensor(&super::super::trial::numbers(7, &[m, cols])).unwrap();
+        let x = candle_core::Var::from_tensor(&super::super::gradient_check::numbers(7, &[m, cols])).unwrap();
         let w = Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap();
         let y = product(&x, &frozen, Side::Transposed).unwrap();
         let want = x.matmul(&w.t().unwrap()).unwrap();
         let scale = (cols as f32).sqrt();
         assert!(largest(&y, &want) < tolerance * scale, "x·Wᵀ {rows}x{cols} m={m} {dtype:?} {compute:?}: {}", largest(&y, &want));
-        let seed = super::super::trial::numbers(8, &[m, rows]);
+        let seed = super::super::gradient_check::numbers(8, &[m, rows]);
         let got = (&y * &seed).unwrap().sum_all().unwrap().backward().unwrap();
         let want = seed.matmul(&w).unwrap();
         let got = got.get(&x).unwrap();

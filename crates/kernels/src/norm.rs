@@ -312,7 +312,7 @@ fn layer_rows_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], w: &[f32], eps: f32
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{self, Tolerance};
+    use super::super::gradient_check::{self, Tolerance};
     use super::*;
 
     const SHAPES: [&[usize]; 5] = [&[1, 1, 576], &[3, 5, 7], &[2, 16], &[40, 613], &[1, 33]];
@@ -320,16 +320,18 @@ mod tests {
     #[test]
     fn rms_norm_agrees_with_its_twin() {
         for shape in SHAPES {
-            let x = trial::numbers(1, shape);
-            let weight = trial::numbers(2, &shape[shape.len() - 1..]);
-            let want = trial::run(&[trial::double(&x)], |x| portable::rms_norm(&x[0], &trial::double(&weight), 1e-5));
+            let x = gradient_check::numbers(1, shape);
+            let weight = gradient_check::numbers(2, &shape[shape.len() - 1..]);
+            let want = gradient_check::run(&[gradient_check::double(&x)], |x| {
+                portable::rms_norm(&x[0], &gradient_check::double(&weight), 1e-5)
+            });
             for lanes in Lanes::available() {
                 let op = || RmsNorm { weight: weight.clone(), eps: 1e-5, lanes };
-                let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
-                trial::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", lanes.name()));
+                let got = gradient_check::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
+                gradient_check::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", lanes.name()));
             }
-            let got = trial::run(&[x], |x| rms_norm(&x[0], &weight, 1e-5));
-            trial::same(&got, &want, Tolerance::default(), "dispatched");
+            let got = gradient_check::run(&[x], |x| rms_norm(&x[0], &weight, 1e-5));
+            gradient_check::same(&got, &want, Tolerance::default(), "dispatched");
         }
     }
 
@@ -337,47 +339,52 @@ mod tests {
     fn layer_norm_agrees_with_its_twin() {
         for shape in SHAPES {
             let d = &shape[shape.len() - 1..];
-            let (x, weight, bias) = (trial::numbers(1, shape), trial::numbers(2, d), trial::numbers(3, d));
-            let (weight64, bias64) = (trial::double(&weight), trial::double(&bias));
-            let want = trial::run(&[trial::double(&x)], |x| portable::layer_norm(&x[0], &weight64, &bias64, 1e-5));
+            let (x, weight, bias) =
+                (gradient_check::numbers(1, shape), gradient_check::numbers(2, d), gradient_check::numbers(3, d));
+            let (weight64, bias64) = (gradient_check::double(&weight), gradient_check::double(&bias));
+            let want =
+                gradient_check::run(&[gradient_check::double(&x)], |x| portable::layer_norm(&x[0], &weight64, &bias64, 1e-5));
             for lanes in Lanes::available() {
                 let op = || LayerNorm { weight: weight.clone(), bias: bias.clone(), eps: 1e-5, lanes };
-                let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
-                trial::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", lanes.name()));
+                let got = gradient_check::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
+                gradient_check::same(&got, &want, Tolerance::default(), &format!("{} {shape:?}", lanes.name()));
             }
-            let got = trial::run(&[x], |x| layer_norm(&x[0], &weight, &bias, 1e-5));
-            trial::same(&got, &want, Tolerance::default(), "dispatched");
+            let got = gradient_check::run(&[x], |x| layer_norm(&x[0], &weight, &bias, 1e-5));
+            gradient_check::same(&got, &want, Tolerance::default(), "dispatched");
         }
     }
 
     #[test]
     fn twins_agree_with_finite_differences() {
-        let x = trial::double(&trial::numbers(4, &[3, 9]));
-        let (w, b) = (trial::double(&trial::numbers(5, &[9])), trial::double(&trial::numbers(6, &[9])));
-        trial::finite_differences(std::slice::from_ref(&x), |x| portable::rms_norm(&x[0], &w, 1e-5));
-        trial::finite_differences(&[x], |x| portable::layer_norm(&x[0], &w, &b, 1e-5));
+        let x = gradient_check::double(&gradient_check::numbers(4, &[3, 9]));
+        let (w, b) = (
+            gradient_check::double(&gradient_check::numbers(5, &[9])),
+            gradient_check::double(&gradient_check::numbers(6, &[9])),
+        );
+        gradient_check::finite_differences(std::slice::from_ref(&x), |x| portable::rms_norm(&x[0], &w, 1e-5));
+        gradient_check::finite_differences(&[x], |x| portable::layer_norm(&x[0], &w, &b, 1e-5));
     }
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let (x, w) = (trial::numbers(7, &[301, 576]), trial::numbers(8, &[576]));
-        trial::threads_agree(std::slice::from_ref(&x), |x| rms_norm(&x[0], &w, 1e-5));
-        trial::threads_agree(&[x], |x| layer_norm(&x[0], &w, &w, 1e-5));
+        let (x, w) = (gradient_check::numbers(7, &[301, 576]), gradient_check::numbers(8, &[576]));
+        gradient_check::threads_agree(std::slice::from_ref(&x), |x| rms_norm(&x[0], &w, 1e-5));
+        gradient_check::threads_agree(&[x], |x| layer_norm(&x[0], &w, &w, 1e-5));
     }
 
     #[test]
     fn views_and_wrong_widths() {
-        let x = trial::numbers(9, &[6, 4]).t().unwrap();
-        let w = trial::numbers(10, &[6]);
+        let x = gradient_check::numbers(9, &[6, 4]).t().unwrap();
+        let w = gradient_check::numbers(10, &[6]);
         let dense = rms_norm(&x.contiguous().unwrap(), &w, 1e-5).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(rms_norm(&x, &w, 1e-5).unwrap().to_vec2::<f32>().unwrap(), dense);
-        let message = rms_norm(&trial::numbers(9, &[2, 4]), &w, 1e-5).unwrap_err().to_string();
+        let message = rms_norm(&gradient_check::numbers(9, &[2, 4]), &w, 1e-5).unwrap_err().to_string();
         assert!(message.contains("rows have 4 elements"), "{message}");
     }
 
     #[test]
     fn nothing_is_tracked_without_a_variable() {
-        let (x, w) = (trial::numbers(11, &[2, 8]), trial::numbers(12, &[8]));
+        let (x, w) = (gradient_check::numbers(11, &[2, 8]), gradient_check::numbers(12, &[8]));
         assert!(!rms_norm(&x, &w, 1e-5).unwrap().track_op());
     }
 }

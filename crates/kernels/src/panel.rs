@@ -6,6 +6,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use half::bf16;
 
@@ -124,7 +125,7 @@ pub(super) unsafe fn interleave(low: RowPointer, high: RowPointer, columns: usiz
 /// # Safety
 /// The rows hold `count · NR` elements; `panels` holds `count · ⌈depth/2⌉ · NR`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn interleave_rows(rows: RowPointer, (stride, depth): (usize, usize), count: usize, panels: &mut [u32]) {
+unsafe fn interleave_rows(rows: RowPointer, stride: usize, depth: usize, count: usize, panels: &mut [u32]) {
     /// Rows that are asked for ahead of their use.
     const AHEAD: usize = 16;
     let pairs = depth.div_ceil(2);
@@ -207,7 +208,7 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Elements `from..from + columns` of row `row`, in place where the file holds them as bf16 (and, when whole pairs
     /// are asked for, an even number), else decoded into slot `slot`, whose `padded` elements end in zeros.
-    fn row(&mut self, w: &Weight, row: usize, (from, columns): (usize, usize), slot: usize, padded: usize) -> RowPointer {
+    fn row(&mut self, w: &Weight, row: usize, from: usize, columns: usize, slot: usize, padded: usize) -> RowPointer {
         if w.dtype == WeightType::BF16 && columns == padded {
             return w.row_bytes(row)[from * 2..][..columns * 2].as_ptr().cast();
         }
@@ -226,7 +227,7 @@ impl Scratch {
 
     /// Row `row` as whole pairs.
     pub(super) fn whole_row(&mut self, w: &Weight, row: usize) -> RowPointer {
-        self.row(w, row, (0, w.cols), 0, w.cols.next_multiple_of(2))
+        self.row(w, row, 0, w.cols, 0, w.cols.next_multiple_of(2))
     }
 }
 
@@ -239,36 +240,31 @@ pub(super) fn pack_rows(w: &Weight, n0: usize, panel: &mut [u32], scratch: &mut 
     }
     let mut rows = [std::ptr::null(); NR];
     for (j, slot) in rows.iter_mut().enumerate().take(w.rows - n0.min(w.rows)) {
-        *slot = scratch.row(w, n0 + j, (0, w.cols), j, padded);
+        *slot = scratch.row(w, n0 + j, 0, w.cols, j, padded);
     }
     // SAFETY: each row holds whole pairs, padded with zero; the panel's size is checked inside.
     unsafe { columns_from_rows(|j| rows[j], NR, padded / 2, panel) }
 }
 
-/// Panels of columns `c0..c0 + columns`, rows `n0..n0 + depth` of `W` for `dy·W`: panel `j` of the group starts at
+/// Panels of the columns `at` of the rows `of` of `W` for `dy·W`: panel `j` of the group starts at
 /// `j · pairs · NR`; columns and rows past the end are zero.
-pub(super) fn pack_columns(
-    w: &Weight,
-    (n0, depth): (usize, usize),
-    (c0, columns): (usize, usize),
-    panels: &mut [u32],
-    scratch: &mut Scratch,
-) {
+pub(super) fn pack_columns(w: &Weight, of: Range<usize>, at: Range<usize>, panels: &mut [u32], scratch: &mut Scratch) {
+    let (n0, depth, c0, columns) = (of.start, of.len(), at.start, at.len());
     let (pairs, count) = (depth.div_ceil(2), columns.div_ceil(NR));
     assert!(panels.len() >= pairs * count * NR, "room for the panels");
     if w.dtype == WeightType::BF16 && w.order == RowOrder::Plain && columns.is_multiple_of(NR) {
         let rows = w.bytes_of(n0..n0 + depth);
         assert!(c0 + columns <= w.cols, "columns of the matrix");
         // SAFETY: depth rows of w.cols elements, of which these columns are; the panels' size was checked above.
-        return unsafe { interleave_rows(rows.as_ptr().cast::<bf16>().add(c0), (w.cols, depth), count, panels) };
+        return unsafe { interleave_rows(rows.as_ptr().cast::<bf16>().add(c0), w.cols, depth, count, panels) };
     }
     if scratch.rows.len() < 2 * columns {
         scratch.rows.resize(2 * columns, bf16::ZERO);
     }
     for p in 0..pairs {
-        let low = scratch.row(w, n0 + 2 * p, (c0, columns), 0, columns);
+        let low = scratch.row(w, n0 + 2 * p, c0, columns, 0, columns);
         let high = match 2 * p + 1 < depth {
-            true => scratch.row(w, n0 + 2 * p + 1, (c0, columns), 1, columns),
+            true => scratch.row(w, n0 + 2 * p + 1, c0, columns, 1, columns),
             false => std::ptr::null(),
         };
         for j in 0..count {

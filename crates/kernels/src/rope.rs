@@ -239,7 +239,7 @@ fn turn_body<S: Simd, T: Element>(s: S, x: &[f32], cos: &[f32], sin: &[f32], dh:
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{self, Tolerance};
+    use super::super::gradient_check::{self, Tolerance};
     use super::*;
 
     fn table(half: usize) -> RopeTable {
@@ -252,15 +252,15 @@ mod tests {
         for (shape, half) in [([2, 3, 2, 8], 4), ([1, 1, 9, 64], 32), ([2, 5, 1, 10], 3), ([3, 70, 3, 64], 32)] {
             let [b, t, ..] = shape;
             let positions: Vec<u32> = (0..b * t).map(|i| (i * 37 % 501) as u32).collect();
-            let x = trial::numbers(1, &shape);
-            let want = trial::run(&[trial::double(&x)], |x| portable::rope(&x[0], &table(half), &positions));
+            let x = gradient_check::numbers(1, &shape);
+            let want = gradient_check::run(&[gradient_check::double(&x)], |x| portable::rope(&x[0], &table(half), &positions));
             for lanes in Lanes::available() {
                 let op = || Rope { angles: table(half).upto(501), half, positions: positions[..].into(), inverse: false, lanes };
-                let got = trial::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
-                trial::same(&got, &want, Tolerance::default(), lanes.name());
+                let got = gradient_check::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
+                gradient_check::same(&got, &want, Tolerance::default(), lanes.name());
             }
-            let got = trial::run(&[x], |x| rope(&x[0], &table(half), &positions));
-            trial::same(&got, &want, Tolerance::default(), "dispatched");
+            let got = gradient_check::run(&[x], |x| rope(&x[0], &table(half), &positions));
+            gradient_check::same(&got, &want, Tolerance::default(), "dispatched");
         }
     }
 
@@ -275,15 +275,15 @@ mod tests {
 
     #[test]
     fn twin_agrees_with_finite_differences_and_threads_do_not_matter() {
-        let x = trial::double(&trial::numbers(3, &[1, 3, 2, 6]));
-        trial::finite_differences(&[x], |x| portable::rope(&x[0], &table(3), &[0, 7, 2]));
+        let x = gradient_check::double(&gradient_check::numbers(3, &[1, 3, 2, 6]));
+        gradient_check::finite_differences(&[x], |x| portable::rope(&x[0], &table(3), &[0, 7, 2]));
         let positions: Vec<u32> = (0..130).collect();
-        trial::threads_agree(&[trial::numbers(4, &[2, 65, 9, 64])], |x| rope(&x[0], &table(32), &positions));
+        gradient_check::threads_agree(&[gradient_check::numbers(4, &[2, 65, 9, 64])], |x| rope(&x[0], &table(32), &positions));
     }
 
     #[test]
     fn wrong_sizes_are_named() {
-        let x = trial::numbers(1, &[1, 2, 1, 4]);
+        let x = gradient_check::numbers(1, &[1, 2, 1, 4]);
         assert!(rope(&x, &table(2), &[0]).unwrap_err().to_string().contains("1 positions for 1 rows of 2 tokens"));
         assert!(rope(&x, &table(3), &[0, 1]).unwrap_err().to_string().contains("turns 6 elements, a head has 4"));
     }

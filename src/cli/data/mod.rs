@@ -20,7 +20,6 @@ mod prepare;
 mod render;
 mod report_text;
 mod rows_args;
-mod shares;
 mod show;
 mod show_page;
 mod synthesize;
@@ -31,8 +30,6 @@ use clap::{Args, Subcommand};
 use crate::data::Tokenizer;
 use crate::error::Result;
 use crate::recipe::Recipe;
-
-pub(super) use shares::{drawn, planned};
 
 /// Look at training data as the model will see it, and make some.
 #[derive(Debug, Args)]

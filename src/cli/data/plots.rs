@@ -4,6 +4,7 @@
 
 use std::f64::consts::TAU;
 use std::fmt::Write;
+use std::ops::Range;
 
 use crate::artifact::svg::{escape, inline as svg};
 
@@ -70,11 +71,11 @@ pub(super) fn rings(label: &str, slices: &[Slice]) -> String {
     for (i, slice) in slices.iter().enumerate() {
         let hue = i * 360 / slices.len().max(1);
         let to = from + slice.n as f64 / all;
-        inner += &arc((from, to), (70.0, 180.0), &format!("hsl({hue} 55% 62%)"), &slice.name, slice.n);
+        inner += &arc(from..to, 70.0..180.0, &format!("hsl({hue} 55% 62%)"), &slice.name, slice.n);
         let mut begin = from;
         for (part, n) in &slice.parts {
             let end = (begin + *n as f64 / all).min(to);
-            inner += &arc((begin, end), (182.0, 300.0), &format!("hsl({hue} 55% 80%)"), part, *n);
+            inner += &arc(begin..end, 182.0..300.0, &format!("hsl({hue} 55% 80%)"), part, *n);
             begin = end;
         }
         from = to;
@@ -84,9 +85,10 @@ pub(super) fn rings(label: &str, slices: &[Slice]) -> String {
 }
 
 /// A piece of a ring between two shares of the circle, with its name when there is room for it.
-fn arc((from, to): (f64, f64), (near, far): (f64, f64), fill: &str, name: &str, n: usize) -> String {
+fn arc(share: Range<f64>, radius: Range<f64>, fill: &str, name: &str, n: usize) -> String {
+    let (from, near, far) = (share.start, radius.start, radius.end);
     // A whole circle has no two ends to draw between.
-    let to = to.min(from + 0.9999);
+    let to = share.end.min(from + 0.9999);
     let at = |share: f64, radius: f64| {
         let angle = TAU * (share - 0.25);
         (radius * angle.cos(), radius * angle.sin())

@@ -7,8 +7,8 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
+use super::super::mixture_shares::planned;
 use super::account::account;
-use super::shares::planned;
 use crate::cli::base;
 use crate::data::{Renderer, Tokenizer};
 use crate::error::{Error, Result};

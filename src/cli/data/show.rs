@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::super::mixture_shares::planned;
 use super::account::account;
 use super::examples::{as_json, show, write};
-use super::shares::planned;
 use super::show_page;
 use crate::cli::base;
 use crate::data::{self, Renderer, Tokenizer};

@@ -77,7 +77,7 @@ pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) ->
     let loaded = super::rows(recipe, &renderer, listener)?.loaded;
     opened.covers(&loaded)?;
     let sets = sets(recipe, &opened, &renderer)?;
-    let evaluation = measure(recipe, &opened, &renderer, (&loaded, &sets), &adapter, listener)?;
+    let evaluation = measure(recipe, &opened, &renderer, &loaded, &sets, &adapter, listener)?;
     Ok(Evaluated { evaluation, opened, loaded })
 }
 
@@ -89,7 +89,8 @@ pub(super) fn measure(
     recipe: &Recipe,
     opened: &OpenedBase,
     renderer: &Renderer,
-    (loaded, sets): (&Loaded, &[NamedSet]),
+    loaded: &Loaded,
+    sets: &[NamedSet],
     adapter: &Adapter,
     listener: &mut Listener<'_>,
 ) -> Result<Evaluation> {

@@ -25,6 +25,17 @@ pub(super) struct Given<'a> {
     pub shared: &'a SharedTables,
 }
 
+/// What goes back through the blocks, from the last to the first that is adapted.
+pub(super) struct WayBack<'a, T> {
+    pub given: &'a Given<'a>,
+    pub gradients: &'a mut Gradients,
+    pub room: &'a mut Workspace,
+    /// The gradient (n, d) of a block's output, and then of its input.
+    pub dx: &'a mut [f32],
+    /// `dx` in the precision of activations, before and after a block.
+    pub rounded: &'a mut [T],
+}
+
 /// What a block keeps for its backward pass.
 pub(super) struct BlockActivations<T> {
     /// Input (n, d).
@@ -180,30 +191,23 @@ impl Block {
         Ok(out)
     }
 
-    /// Turns `dx (n, d)` from the gradient of the block's output into that of its input (unless nothing `below` wants
-    /// it), and adds the gradients of its pairs. `rounded` is `dx` in the precision of activations, before and after.
+    /// Turns `dx` from the gradient of the block's output into that of its input (unless nothing `below` wants it), and adds
+    /// the gradients of its pairs.
     pub(super) fn direct_backward<T: Pooled>(
         &self,
-        (given, gradients): (&Given, &mut Gradients),
-        room: &mut Workspace,
+        way: &mut WayBack<T>,
         mut kept: BlockActivations<T>,
-        (dx, rounded): (&mut [f32], &mut [T]),
         below: bool,
     ) -> Result<()> {
-        self.feed_back((given, gradients), room, &mut kept, (dx, rounded))?;
-        self.attend_back((given, gradients), room, &kept, (dx, rounded), below)?;
-        kept.give_to(room);
+        self.feed_back(way, &mut kept)?;
+        self.attend_back(way, &kept, below)?;
+        kept.give_to(way.room);
         Ok(())
     }
 
     /// Feed-forward: `dx` becomes the gradient at `middle`; gate and up become their gradients.
-    fn feed_back<T: Pooled>(
-        &self,
-        (given, gradients): (&Given, &mut Gradients),
-        room: &mut Workspace,
-        kept: &mut BlockActivations<T>,
-        (dx, rounded): (&mut [f32], &mut [T]),
-    ) -> Result<()> {
+    fn feed_back<T: Pooled>(&self, way: &mut WayBack<T>, kept: &mut BlockActivations<T>) -> Result<()> {
+        let WayBack { given, gradients, room, dx, rounded } = way;
         let n = given.tokens();
         let (width, [_, _, _, gate, up, down]) = (dx.len() / n, self.projections());
         let inner = gate.linear.outputs();
@@ -212,7 +216,7 @@ impl Block {
             glu::swiglu_forward(&kept.gate, &kept.up, &mut act);
         }
         let mut d_act = room.take::<T>(n, inner);
-        given.back(&[(down, &*rounded)], &act, gradients, Some(Dest::Store(&mut d_act)));
+        given.back(&[(down, &**rounded)], &act, gradients, Some(Dest::Store(&mut d_act)));
         room.give(act);
         glu::swiglu_backward_in_place(&mut kept.gate, &mut kept.up, &d_act);
         room.give(d_act);
@@ -230,18 +234,12 @@ impl Block {
     }
 
     /// Attention: `dx` becomes the gradient at the block's input.
-    fn attend_back<T: Pooled>(
-        &self,
-        (given, gradients): (&Given, &mut Gradients),
-        room: &mut Workspace,
-        kept: &BlockActivations<T>,
-        (dx, rounded): (&mut [f32], &mut [T]),
-        below: bool,
-    ) -> Result<()> {
+    fn attend_back<T: Pooled>(&self, way: &mut WayBack<T>, kept: &BlockActivations<T>, below: bool) -> Result<()> {
+        let WayBack { given, gradients, room, dx, rounded } = way;
         let n = given.tokens();
         let (width, [q, k, v, ..]) = (dx.len() / n, self.projections());
         let mut d_attended = room.take::<T>(n, self.output.linear.inputs());
-        given.back(&[(&self.output, &*rounded)], &kept.attended, gradients, Some(Dest::Store(&mut d_attended)));
+        given.back(&[(&self.output, &**rounded)], &kept.attended, gradients, Some(Dest::Store(&mut d_attended)));
         let sites = [q, k, v];
         let width_of = |s: &SiteLinear| if T::EACH_HEAD { q.linear.outputs() } else { s.linear.outputs() };
         let mut flat = sites.map(|s| room.take::<f32>(n, width_of(s)));

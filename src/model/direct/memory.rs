@@ -31,7 +31,8 @@ impl Model {
     /// the model.
     pub fn direct_memory(
         &self,
-        (longest, batch): (usize, usize),
+        longest: usize,
+        batch: usize,
         trained: f64,
         adapted: &dyn Fn(Site) -> bool,
         recompute: Recompute,

@@ -33,7 +33,7 @@ use crate::kernels::dropout::DropoutMask;
 use crate::kernels::element::convert;
 use crate::kernels::engine::StepPair;
 use crate::kernels::norm;
-use block::{BlockActivations, Given, Gradients};
+use block::{BlockActivations, Given, Gradients, WayBack};
 pub use memory::DirectMemory;
 use texts::PackedTexts;
 use workspace::{Buffer, Pooled};
@@ -199,7 +199,9 @@ impl Model {
                 }
                 None => break,
             };
-            block.direct_backward((&given, &mut *gradients), room, kept, (&mut dx, &mut rounded), i > lowest)?;
+            let mut way =
+                WayBack { given: &given, gradients: &mut *gradients, room: &mut *room, dx: &mut dx, rounded: &mut rounded };
+            block.direct_backward(&mut way, kept, i > lowest)?;
         }
         room.give(rounded);
         room.give(dx);
@@ -224,8 +226,8 @@ impl Model {
         let linear = &self.head.linear;
         let mut d_normed = vec![0f32; chosen.len()];
         let mut logits = room.room::<T>();
-        let head = (&*linear.matrix, linear.side);
-        let loss = T::head_loss(&normed, head, &targets.ids, factor, &mut d_normed, &mut logits);
+        let (head, side) = (&*linear.matrix, linear.side);
+        let loss = T::head_loss(&normed, head, side, &targets.ids, factor, &mut d_normed, &mut logits);
         room.give_room(logits);
         let mut d_chosen = vec![0f32; chosen.len()];
         norm::rms_backward(&chosen, &d_normed, &weight, eps, &mut d_chosen);

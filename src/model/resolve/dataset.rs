@@ -40,5 +40,5 @@ fn fetch(places: &Places, dataset: &Dataset, say: &mut dyn FnMut(Note)) -> Attem
         let chosen: Vec<String> = files.iter().filter(|file| dataset.matches(file)).cloned().collect();
         if chosen.is_empty() { Err(format!("none of its {} files is {}", files.len(), dataset.files)) } else { Ok(chosen) }
     };
-    hub::files(places, (&dataset.id, hf_hub::RepoType::Dataset), &dataset.revision, &chosen, say)
+    hub::files(places, &dataset.id, hf_hub::RepoType::Dataset, &dataset.revision, &chosen, say)
 }

@@ -21,7 +21,7 @@ const OPTIONAL: [&str; 4] = ["tokenizer_config.json", "generation_config.json", 
 
 /// Downloads what is missing of `revision` and returns its snapshot in the cache.
 pub(super) fn fetch(places: &Places, id: &str, revision: &str, say: &mut dyn FnMut(Note)) -> Attempt<PathBuf> {
-    let (mut download, files) = Download::of(places, (id, RepoType::Model), revision, say)?;
+    let (mut download, files) = Download::of(places, id, RepoType::Model, revision, say)?;
     let snapshot = download.snapshot.clone();
     for name in chosen(&files)? {
         download.file(&name)?;
@@ -37,12 +37,13 @@ pub(super) fn fetch(places: &Places, id: &str, revision: &str, say: &mut dyn FnM
 /// Downloads what is missing of the files that `chosen` takes among those of `revision`; its commit, and how many these are.
 pub(super) fn files(
     places: &Places,
-    repo: (&str, RepoType),
+    id: &str,
+    kind: RepoType,
     revision: &str,
     chosen: &dyn Fn(&[String]) -> Attempt<Vec<String>>,
     say: &mut dyn FnMut(Note),
 ) -> Attempt<(String, usize)> {
-    let (mut download, files) = Download::of(places, repo, revision, say)?;
+    let (mut download, files) = Download::of(places, id, kind, revision, say)?;
     let chosen = chosen(&files)?;
     chosen.iter().try_for_each(|name| download.file(name))?;
     let commit = download.snapshot.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -97,7 +98,8 @@ impl<'a> Download<'a> {
     /// Asks what `revision` is and which files it has.
     fn of(
         places: &Places,
-        (id, kind): (&str, RepoType),
+        id: &str,
+        kind: RepoType,
         revision: &str,
         say: &'a mut dyn FnMut(Note),
     ) -> Attempt<(Download<'a>, Vec<String>)> {

@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use super::{Case, EVAL, MERGE, Workshop, case, check};
+use super::{Case, EVAL, MERGE, ValidSetup, case, check};
 
 const CONFIG: &str = "adapter/adapter_config.json";
 const WEIGHTS: &str = "adapter/adapter_model.safetensors";
 const KEY: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
 
 /// A good adapter with one thing changed in its configuration.
-fn set(shop: &Workshop, key: &str, value: serde_json::Value) {
+fn set(shop: &ValidSetup, key: &str, value: serde_json::Value) {
     shop.adapter("adapter");
     shop.set(CONFIG, key, value);
 }

@@ -146,7 +146,7 @@ fn rows() {
 }
 
 /// Puts a template file into the recipe.
-fn template(shop: &super::Workshop, source: &str) {
+fn template(shop: &super::ValidSetup, source: &str) {
     shop.write("chat.jinja", source);
     shop.edit("recipe.toml", "[output]", "[template]\nkind = \"chat.jinja\"\n[output]");
 }

@@ -292,7 +292,7 @@ fn malformed_files() {
             Some(line) => format!("{}:{line}: ", bad.name),
             None => bad.name.clone(),
         };
-        let spoil = |shop: &super::Workshop| {
+        let spoil = |shop: &super::ValidSetup| {
             shop.write(&bad.name, &bad.bytes);
             let source = format!("train = {{ path = \"{}\"{} }}", bad.name, bad.keys);
             shop.edit("recipe.toml", "train = \"rows.jsonl\"", &source);
@@ -312,7 +312,7 @@ fn malformed_rows_are_dropped_where_the_recipe_says_so() {
     let all: Vec<Bad> = [json_lines(), json(), tables(), packed(), shapes(), tasks()].into_iter().flatten().collect();
     let (mut counted, mut refused, mut wrong) = (0, 0, Vec::new());
     for bad in &all {
-        let shop = super::Workshop::new();
+        let shop = super::ValidSetup::new();
         shop.write(&bad.name, &bad.bytes);
         let source = format!("train = {{ path = \"{}\", malformed = \"drop\"{} }}", bad.name, bad.keys);
         shop.edit("recipe.toml", "train = \"rows.jsonl\"", &source);

@@ -8,23 +8,23 @@ mod files;
 mod models;
 mod recipes;
 mod verbs;
-mod workshop;
+mod valid_setup;
 
 use std::process::Command;
 
-use workshop::Workshop;
+use valid_setup::ValidSetup;
 
 /// A way to go wrong.
 struct Case {
     name: &'static str,
-    /// Breaks something in a good workshop.
-    spoil: fn(&Workshop),
+    /// Breaks something in a good setup.
+    spoil: fn(&ValidSetup),
     args: &'static [&'static str],
     /// What the error must say: what, where, why, and what to do.
     says: &'static [&'static str],
 }
 
-const fn case(name: &'static str, spoil: fn(&Workshop), args: &'static [&'static str], says: &'static [&'static str]) -> Case {
+const fn case(name: &'static str, spoil: fn(&ValidSetup), args: &'static [&'static str], says: &'static [&'static str]) -> Case {
     Case { name, spoil, args, says }
 }
 
@@ -33,8 +33,8 @@ const SHOW: &[&str] = &["data", "show", "recipe.toml"];
 const EVAL: &[&str] = &["eval", "recipe.toml", "--adapter", "adapter"];
 const MERGE: &[&str] = &["merge", "--model", "model", "--adapter", "adapter", "--out", "merged"];
 
-/// Exit code, standard output and standard error of the binary in a workshop without network.
-fn run(shop: &Workshop, args: &[&str]) -> (Option<i32>, String, String) {
+/// Exit code, standard output and standard error of the binary in a setup without network.
+fn run(shop: &ValidSetup, args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lorakit"));
     command.args(args).current_dir(shop.root()).env_clear();
     command.env("HOME", shop.path("home")).env("HF_HUB_OFFLINE", "1").env("LORAKIT_PIP", "no-such-program");
@@ -48,8 +48,8 @@ fn fault(case: &Case) -> Option<String> {
     faults(case.name, &case.spoil, case.args, case.says)
 }
 
-fn faults(name: &str, spoil: &dyn Fn(&Workshop), args: &[&str], says: &[&str]) -> Option<String> {
-    let shop = Workshop::new();
+fn faults(name: &str, spoil: &dyn Fn(&ValidSetup), args: &[&str], says: &[&str]) -> Option<String> {
+    let shop = ValidSetup::new();
     spoil(&shop);
     let before = shop.listing();
     let (code, _, stderr) = run(&shop, args);
@@ -86,7 +86,7 @@ fn check(cases: &[Case], at_least: usize) {
 /// What the cases break is good before they do: otherwise they would prove nothing.
 #[test]
 fn the_workshop_is_good() {
-    let shop = Workshop::new();
+    let shop = ValidSetup::new();
     shop.adapter("adapter");
     let good: [&[&str]; 6] =
         [&["recipe", "check", "recipe.toml"], SHOW, EVAL, MERGE, TRAIN, &["train", "recipe.toml", "--resume"]];

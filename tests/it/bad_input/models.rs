@@ -2,16 +2,16 @@
 
 use serde_json::json;
 
-use super::workshop::tokenizer;
-use super::{Case, SHOW, TRAIN, Workshop, case, check};
+use super::valid_setup::tokenizer;
+use super::{Case, SHOW, TRAIN, ValidSetup, case, check};
 
 /// Names another base in the recipe.
-fn base(shop: &Workshop, model: &str) {
+fn base(shop: &ValidSetup, model: &str) {
     shop.edit("recipe.toml", "model = \"model\"", &format!("model = \"{model}\""));
 }
 
 /// A GGUF file as the base.
-fn gguf(shop: &Workshop, bytes: &[u8]) {
+fn gguf(shop: &ValidSetup, bytes: &[u8]) {
     shop.write("m.gguf", bytes);
     base(shop, "m.gguf");
 }

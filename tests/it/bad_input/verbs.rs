@@ -1,15 +1,15 @@
 //! Verbs: what they are given, where they write, and what was there before.
 
-use super::{Case, TRAIN, Workshop, case, check, run};
+use super::{Case, TRAIN, ValidSetup, case, check, run};
 
 /// A finished run in `run`.
-fn trained(shop: &Workshop) {
+fn trained(shop: &ValidSetup) {
     let (code, _, stderr) = run(shop, TRAIN);
     assert_eq!(code, Some(0), "{stderr}");
 }
 
 /// A run that was killed before its proof was written: checkpoints of steps 1 and 2.
-fn unfinished(shop: &Workshop) {
+fn unfinished(shop: &ValidSetup) {
     let set = ["--set", "train.save_every=1"];
     let (code, _, stderr) = run(shop, &[TRAIN, set.as_slice()].concat());
     assert_eq!(code, Some(0), "{stderr}");

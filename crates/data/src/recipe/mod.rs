@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `data`, `template`, `locate`, `paths`, `key_synonyms` | checked `[data]` and `[template]`; the tree as written; paths; other tools' names of keys |
+//! | 0 | `data`, `template`, `locate`, `paths`, `key_synonyms`, `list` | checked `[data]` and `[template]`; the tree as written; paths; other tools' names of keys; the recipes of a folder |
 //! | 1 | `eval`, `raw`, `overrides`, `validation_context` | checked `[eval]`; the file as written; `--set`; a recipe while it is checked |
 //! | 2 | `sources`, `mixture`, `targeting` | which files a path stands for; shares; what is adapted |
 //! | 3 | `write` | back to TOML |
@@ -273,7 +273,7 @@ pub struct Train {
     /// Largest gradient norm (0 = no clipping).
     pub clip: f64,
     /// Whether blocks run again on the way back instead of keeping what they computed.
-    pub checkpoint: Checkpoint,
+    pub recomputation: Recomputation,
     /// Checkpoint every n steps, besides one about every minute (0 = those alone).
     pub save_every: usize,
     /// Held-out loss every n steps (0 = only at the end).
@@ -301,7 +301,7 @@ impl Default for Train {
             beta2: 0.999,
             eps: 1e-8,
             clip: 1.0,
-            checkpoint: Checkpoint::default(),
+            recomputation: Recomputation::default(),
             save_every: 0,
             eval_every: 0,
             early_stop: None,
@@ -313,7 +313,7 @@ impl Default for Train {
 /// Block-wise recomputation (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Checkpoint {
+pub enum Recomputation {
     /// Where what is kept would take more than half of the free memory.
     #[default]
     Auto,

@@ -12,7 +12,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    Checkpoint, Clean, Compute, Init, Method, MixtureUnit, OverLong, Schedule, Shape, SpecialTokensInData, Strategy, Take,
+    Clean, Compute, Init, Method, MixtureUnit, OverLong, Recomputation, Schedule, Shape, SpecialTokensInData, Strategy, Take,
     TrainOnEos, TrainTurns,
 };
 
@@ -295,7 +295,7 @@ pub(super) struct RawTrain {
     /// Run each block again on the way back instead of keeping what it computed: less memory for more time. `auto`: where
     /// what is kept would take more than half of the memory that is free.
     #[schemars(example = &"block", extend("default" = "auto"))]
-    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) checkpoint: Option<Recomputation>,
     /// Checkpoint every so many steps, besides one about every minute (0: those alone).
     #[schemars(example = 100, extend("default" = 0))]
     pub(super) save_every: Option<usize>,

@@ -309,7 +309,7 @@ impl ValidationContext<'_> {
             beta2: raw.beta2.unwrap_or(default.beta2),
             eps: raw.eps.unwrap_or(default.eps),
             clip: raw.clip.unwrap_or(default.clip),
-            checkpoint: raw.checkpoint.unwrap_or(default.checkpoint),
+            recomputation: raw.checkpoint.unwrap_or(default.recomputation),
             save_every: raw.save_every.unwrap_or(default.save_every),
             eval_every,
             early_stop: raw.early_stop,

@@ -234,7 +234,7 @@ fn train(train: &super::Train) -> RawTrain {
         accumulate: Some(train.accumulate),
         max_length: Some(train.max_length),
         packing: Some(train.packing),
-        checkpoint: Some(train.checkpoint),
+        checkpoint: Some(train.recomputation),
         save_every: Some(train.save_every),
         eval_every: Some(train.eval_every),
         early_stop: train.early_stop,

@@ -66,7 +66,7 @@ impl Fast {
         }
         let room = text.len() / 3;
         let mut out = Tokens { ids: Vec::with_capacity(room), offsets: Vec::with_capacity(room) };
-        self.memos.with(|memo| self.split(0, inner, memo, (text, 0), &mut out))?;
+        self.memos.with(|memo| self.split(0, inner, memo, text, 0, &mut out))?;
         Ok(Some(out))
     }
 
@@ -76,19 +76,20 @@ impl Fast {
         stage: usize,
         inner: &tokenizers::Tokenizer,
         memo: &mut Memo,
-        (text, base): (&str, usize),
+        text: &str,
+        base: usize,
         out: &mut Tokens,
     ) -> Result<(), Refused> {
-        let Some(added) = self.added.get(stage) else { return self.read(inner, memo, (text, base), out) };
+        let Some(added) = self.added.get(stage) else { return self.read(inner, memo, text, base, out) };
         let mut from = 0;
         for found in added.iter().flat_map(|a| a.find.find_iter(text).map(|m| (m.range(), a.ids[m.pattern().as_usize()]))) {
             let (place, id) = found;
-            self.split(stage + 1, inner, memo, (&text[from..place.start], base + from), out)?;
+            self.split(stage + 1, inner, memo, &text[from..place.start], base + from, out)?;
             out.ids.push(id);
             out.offsets.push(base + place.start..base + place.end);
             from = place.end;
         }
-        self.split(stage + 1, inner, memo, (&text[from..], base + from), out)
+        self.split(stage + 1, inner, memo, &text[from..], base + from, out)
     }
 
     /// The tokens of a text without added tokens.
@@ -96,7 +97,8 @@ impl Fast {
         &self,
         inner: &tokenizers::Tokenizer,
         memo: &mut Memo,
-        (text, base): (&str, usize),
+        text: &str,
+        base: usize,
         out: &mut Tokens,
     ) -> Result<(), Refused> {
         for place in self.words.of(text) {

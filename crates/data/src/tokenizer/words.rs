@@ -65,7 +65,7 @@ impl Splitter<'_> {
         }
         Some(match pattern {
             SplitPattern::Gpt2 => self.gpt2(i, first),
-            SplitPattern::Cl100k { digits } => self.cl100k(i, first, (class, len), digits),
+            SplitPattern::Cl100k { digits } => self.cl100k(i, first, class, len, digits),
         })
     }
 
@@ -104,7 +104,7 @@ impl Splitter<'_> {
         }
     }
 
-    fn cl100k(&self, i: usize, first: u8, (class, len): (u8, usize), digits: usize) -> usize {
+    fn cl100k(&self, i: usize, first: u8, class: u8, len: usize, digits: usize) -> usize {
         if first == b'\'' {
             if self.bytes[i + 1..].starts_with("ſ".as_bytes()) {
                 return i + 1 + "ſ".len(); // folds to `s`

@@ -1,7 +1,7 @@
 use candle_core::{IndexOp, Tensor, Var};
 
+use super::super::gradient_check::{self, Tolerance};
 use super::super::simd::Lanes;
-use super::super::trial::{self, Tolerance};
 use super::*;
 
 /// b, t, s, h, hkv, dh
@@ -19,7 +19,7 @@ const CASES: [[usize; 6]; 10] = [
 ];
 
 fn inputs([b, t, s, h, hkv, dh]: [usize; 6]) -> [Tensor; 3] {
-    let numbers = |seed, n, h| (trial::numbers(seed, &[b, n, h, dh]) * 2.0).unwrap();
+    let numbers = |seed, n, h| (gradient_check::numbers(seed, &[b, n, h, dh]) * 2.0).unwrap();
     [numbers(1, t, h), numbers(2, s, hkv), numbers(3, s, hkv)]
 }
 
@@ -40,14 +40,14 @@ fn agrees_with_its_twin() {
     for case in CASES {
         let [q, k, v] = inputs(case);
         for (name, starts) in starts(case) {
-            let doubles = [trial::double(&q), trial::double(&k), trial::double(&v)];
-            let want = trial::run(&doubles, |x| portable::attention(&x[0], &x[1], &x[2], &starts, 0.3));
+            let doubles = [gradient_check::double(&q), gradient_check::double(&k), gradient_check::double(&v)];
+            let want = gradient_check::run(&doubles, |x| portable::attention(&x[0], &x[1], &x[2], &starts, 0.3));
             let tolerance = Tolerance { absolute: 1e-5, relative: 1e-5 };
             for lanes in Lanes::available() {
                 let dims = Dims::of(&q, &k, &v, &starts).unwrap();
                 let run = |x: &[Tensor]| attention_at(lanes, dims, &x[0], &x[1], &x[2], &starts, 0.3);
-                let got = trial::run(&[q.clone(), k.clone(), v.clone()], run);
-                trial::same(&got, &want, tolerance, &format!("{} {name} {case:?}", lanes.name()));
+                let got = gradient_check::run(&[q.clone(), k.clone(), v.clone()], run);
+                gradient_check::same(&got, &want, tolerance, &format!("{} {name} {case:?}", lanes.name()));
             }
         }
     }
@@ -56,9 +56,11 @@ fn agrees_with_its_twin() {
 #[test]
 fn twin_agrees_with_finite_differences() {
     let case = [2, 3, 5, 4, 2, 3];
-    let [q, k, v] = inputs(case).map(|x| trial::double(&x));
+    let [q, k, v] = inputs(case).map(|x| gradient_check::double(&x));
     for (_, starts) in starts(case) {
-        trial::finite_differences(&[q.clone(), k.clone(), v.clone()], |x| portable::attention(&x[0], &x[1], &x[2], &starts, 0.7));
+        gradient_check::finite_differences(&[q.clone(), k.clone(), v.clone()], |x| {
+            portable::attention(&x[0], &x[1], &x[2], &starts, 0.7)
+        });
     }
 }
 
@@ -67,15 +69,15 @@ fn threads_do_not_change_a_bit() {
     for case in [[2, 131, 131, 6, 3, 64], [2, 1, 513, 9, 3, 64], [1, 200, 300, 3, 1, 24]] {
         let inputs = inputs(case);
         let starts = vec![2; case[0] * case[1]];
-        trial::threads_agree(&inputs, |x| attention(&x[0], &x[1], &x[2], &starts, 0.125));
+        gradient_check::threads_agree(&inputs, |x| attention(&x[0], &x[1], &x[2], &starts, 0.125));
     }
 }
 
 #[test]
 fn a_narrowed_cache_is_read_in_place() {
     let [b, t, s, h, hkv, dh] = [2, 6, 20, 4, 2, 16];
-    let q = trial::numbers(1, &[b, t, h, dh]);
-    let cache = trial::numbers(2, &[b, 64, 2 * hkv, dh]);
+    let q = gradient_check::numbers(1, &[b, t, h, dh]);
+    let cache = gradient_check::numbers(2, &[b, 64, 2 * hkv, dh]);
     // Keys and values side by side in one buffer that is longer than what is filled.
     let k = cache.narrow(1, 0, s).unwrap().narrow(2, 0, hkv).unwrap();
     let v = cache.narrow(1, 0, s).unwrap().narrow(2, hkv, hkv).unwrap();
@@ -91,11 +93,11 @@ fn a_narrowed_cache_is_read_in_place() {
 
 #[test]
 fn transposed_heads_are_accepted() {
-    let q = trial::numbers(1, &[1, 2, 7, 8]).transpose(1, 2).unwrap();
+    let q = gradient_check::numbers(1, &[1, 2, 7, 8]).transpose(1, 2).unwrap();
     let dense = q.contiguous().unwrap();
     let run = |x: &Tensor| attention(x, x, x, &[0; 7], 0.5).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(run(&q), run(&dense));
-    let last = trial::numbers(1, &[1, 7, 8, 2]).transpose(2, 3).unwrap();
+    let last = gradient_check::numbers(1, &[1, 7, 8, 2]).transpose(2, 3).unwrap();
     assert_eq!(run(&last), run(&last.contiguous().unwrap()));
 }
 
@@ -124,7 +126,7 @@ fn only_tracked_inputs_get_a_gradient_and_nothing_is_kept_without_one() {
 #[test]
 fn wrong_sizes_are_named() {
     let message = |q: &[usize], k: &[usize], starts: usize| {
-        let (q, k) = (trial::numbers(1, q), trial::numbers(2, k));
+        let (q, k) = (gradient_check::numbers(1, q), gradient_check::numbers(2, k));
         attention(&q, &k, &k, &vec![0; starts], 1.0).unwrap_err().to_string()
     };
     assert!(message(&[1, 2, 3, 4], &[1, 2, 2, 4], 2).contains("3 heads cannot share 2 key heads"));

@@ -52,6 +52,30 @@ impl BackwardScratch {
     }
 }
 
+/// A query head of a text, with what its gradients are made of.
+struct HeadTask<'a> {
+    text: usize,
+    head: usize,
+    qkv: [&'a [bf16]; 3],
+    keys: &'a Transposed,
+    saved: HalfSaved<'a>,
+}
+
+/// `len` keys from `k0` on.
+#[derive(Clone, Copy)]
+struct KeyBlock {
+    k0: usize,
+    len: usize,
+}
+
+/// Where the gradients of a block of keys and values go: rows `stride` apart.
+#[derive(Clone, Copy)]
+struct KeyGradients {
+    dk: *mut f32,
+    dv: *mut f32,
+    stride: usize,
+}
+
 /// Gradients of q (n, h·e), and those that each query head gives to the keys and values it reads (n, h·e), set in f32.
 pub(crate) fn backward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], saved: HalfSaved, [dq, dk, dv]: [&mut [f32]; 3]) {
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
@@ -63,20 +87,14 @@ pub(crate) fn backward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], saved: HalfSa
         || BackwardScratch::new(e),
         |room, at| {
             let (text, head) = (at / h, at % h);
-            one_head(texts, (text, head), [q, k, v], &keys[text * g + head / texts.group()], saved, room, to);
+            let keys = &keys[text * g + head / texts.group()];
+            one_head(texts, &HeadTask { text, head, qkv: [q, k, v], keys, saved }, room, to);
         },
     );
 }
 
-fn one_head(
-    texts: &TextSpans,
-    (text, head): (usize, usize),
-    [q, k, v]: [&[bf16]; 3],
-    keys_turned: &Transposed,
-    saved: HalfSaved,
-    room: &mut BackwardScratch,
-    to: [SharedOutput; 3],
-) {
+fn one_head(texts: &TextSpans, task: &HeadTask, room: &mut BackwardScratch, to: [SharedOutput; 3]) {
+    let HeadTask { text, head, qkv: [q, k, v], keys: keys_turned, saved } = *task;
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let span = &texts.spans[text];
     let of = |data, head, heads| Head::of(data, span.start, head, heads, e);
@@ -103,24 +121,30 @@ fn one_head(
         lanes::deltas(|i| (grads.row(first + i), outs.row(first + i)), &mut columns.delta[..count]);
         for k0 in (0..first + count).step_by(KEYS) {
             let len = KEYS.min(first + count - k0);
-            block(room, [keys, values], (k0, len, first), texts.scale as f32, &columns);
+            let keys_at = KeyBlock { k0, len };
+            block(room, [keys, values], keys_at, first, texts.scale as f32, &columns);
             let at = k0 * h * e;
             // SAFETY: len rows of this head from k0 on, stride h·e, are this task's own.
-            unsafe { gradients(room, keys_turned, (k0, len, e), (dk.add(at), dv.add(at), h * e)) };
+            unsafe {
+                let to = KeyGradients { dk: dk.add(at), dv: dv.add(at), stride: h * e };
+                gradients(room, keys_turned, keys_at, e, to);
+            }
         }
         // SAFETY: AVX-512 BF16 was detected by the caller; count rows of this head are this task's own.
         unsafe { lanes::rows_of(&room.dq, e, count, dq.add(first * h * e), h * e) };
     }
 }
 
-/// Weights and slopes of a block of keys.
+/// Weights and slopes of a block of keys for the queries from `first` on.
 fn block(
     room: &mut BackwardScratch,
     [keys, values]: [Head; 2],
-    (k0, len, first): (usize, usize, usize),
+    at: KeyBlock,
+    first: usize,
     scale: f32,
     columns: &lanes::QueryColumns,
 ) {
+    let KeyBlock { k0, len } = at;
     let product = |rows: Head, panel: &[u32], out: &mut [f32]| {
         let a = rows.row(k0).as_ptr().cast();
         let operands = Operands { a, lda: rows.stride / 2, panel: panel.as_ptr(), pairs: rows.dim / 2 };
@@ -130,22 +154,18 @@ fn block(
     };
     product(keys, &room.query, &mut room.scores);
     product(values, &room.grad, &mut room.dp);
-    let both = (&room.scores[..len * QUERIES], &room.dp[..len * QUERIES]);
+    let (scores, dp) = (&room.scores[..len * QUERIES], &room.dp[..len * QUERIES]);
     let mut out = lanes::Slopes { weights: &mut room.weights, rows: &mut room.rows, pairs: &mut room.pairs };
-    lanes::slopes(both, columns, (k0, first), scale, &mut out);
+    lanes::slopes(scores, dp, columns, lanes::Corner { key: k0, query: first }, scale, &mut out);
 }
 
 /// Adds a block of keys' share: `dk`, `dv` (keys from k0 on, rows of e) and `room.dq` (e, queries), which the first block
 /// sets.
 ///
 /// # Safety
-/// `dk` and `dv` are valid for `len` rows of `e`, `stride` apart.
-unsafe fn gradients(
-    room: &mut BackwardScratch,
-    keys: &Transposed,
-    (k0, len, e): (usize, usize, usize),
-    (dk, dv, stride): (*mut f32, *mut f32, usize),
-) {
+/// `dk` and `dv` of `to` are valid for `len` rows of `e`, `stride` apart.
+unsafe fn gradients(room: &mut BackwardScratch, keys: &Transposed, at: KeyBlock, e: usize, to: KeyGradients) {
+    let (KeyBlock { k0, len }, KeyGradients { dk, dv, stride }) = (at, to);
     let pairs = QUERIES / 2;
     for (rows, along, out) in [(&room.weights, &room.grad_along, dv), (&room.rows, &room.query_along, dk)] {
         for (j, panel) in along.chunks_exact(pairs * 64).enumerate() {

@@ -18,6 +18,21 @@ struct ForwardScratch {
     sums: Vec<f32>,
 }
 
+/// A block of queries, from `first` on, of a head of a text.
+#[derive(Clone, Copy)]
+struct Place {
+    text: usize,
+    first: usize,
+    head: usize,
+}
+
+/// What all tasks write into, each its own rows.
+#[derive(Clone, Copy)]
+struct Outputs {
+    out: SharedOutput,
+    normalisers: SharedOutput,
+}
+
 /// `out` (n, h·e) for `q` (n, h·e) and `k`, `v` (n, g·e); the result is the logarithm of what normalises each query of
 /// each head: (n, h).
 pub(crate) fn forward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], out: &mut [bf16]) -> Vec<f32> {
@@ -28,7 +43,7 @@ pub(crate) fn forward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], out: &mut [bf1
     for (text, span) in texts.spans.iter().enumerate() {
         tasks.extend((0..span.len()).step_by(QUERIES).map(|first| (text, first)));
     }
-    let to = (SharedOutput(out.as_mut_ptr().cast()), SharedOutput(normalisers.as_mut_ptr()));
+    let to = Outputs { out: SharedOutput(out.as_mut_ptr().cast()), normalisers: SharedOutput(normalisers.as_mut_ptr()) };
     assert!(out.len() == q.len() && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
     let room = || ForwardScratch {
         query: vec![0; e / 2 * QUERIES],
@@ -39,21 +54,15 @@ pub(crate) fn forward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], out: &mut [bf1
     // Later blocks see more keys: they go first.
     tasks.into_par_iter().rev().for_each_init(room, |room, (text, first)| {
         for head in 0..h {
-            block(texts, (text, first, head), [q, k], &values, room, to);
+            block(texts, Place { text, first, head }, [q, k], &values, room, to);
         }
     });
     normalisers
 }
 
 /// One block of queries of one head.
-fn block(
-    texts: &TextSpans,
-    (text, first, head): (usize, usize, usize),
-    [q, k]: [&[bf16]; 2],
-    values: &[Transposed],
-    room: &mut ForwardScratch,
-    (out, normalisers): (SharedOutput, SharedOutput),
-) {
+fn block(texts: &TextSpans, place: Place, [q, k]: [&[bf16]; 2], values: &[Transposed], room: &mut ForwardScratch, to: Outputs) {
+    let Place { text, first, head } = place;
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let span = &texts.spans[text];
     let count = QUERIES.min(span.len() - first);
@@ -73,7 +82,7 @@ fn block(
         softmax.weigh(
             scores,
             &mut room.weights,
-            (k0, first),
+            lanes::Corner { key: k0, query: first },
             texts.scale as f32,
             (k0 > 0).then_some(&mut room.sums[..e * QUERIES]),
         );
@@ -86,9 +95,9 @@ fn block(
     }
     for (at, value) in softmax.logarithms(texts.scale as f32).into_iter().enumerate().take(count) {
         // SAFETY: this query of this head is this task's own.
-        unsafe { *normalisers.0.add((span.start + first + at) * h + head) = value };
+        unsafe { *to.normalisers.0.add((span.start + first + at) * h + head) = value };
     }
     let at = (span.start + first) * h * e + head * e;
     // SAFETY: count rows of this head are this task's own.
-    unsafe { softmax.finish(&mut room.sums, e, count, out.0.cast::<bf16>().add(at), h * e) };
+    unsafe { softmax.finish(&mut room.sums, e, count, to.out.0.cast::<bf16>().add(at), h * e) };
 }

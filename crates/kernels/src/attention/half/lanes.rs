@@ -30,20 +30,20 @@ fn token() -> Avx512 {
     Avx512::detect().unwrap_or_else(|| unreachable!("detected by the caller"))
 }
 
+/// Where a block of scores begins: its first key and its first query, as places in a text.
+#[derive(Clone, Copy)]
+pub(super) struct Corner {
+    pub key: usize,
+    pub query: usize,
+}
+
 impl Softmax {
-    /// Turns `scores` (keys, queries) of keys `keys..` and queries `queries..` of a text into `weights`, pairs of keys;
+    /// Turns `scores` (keys, queries) of the keys and queries from `first` on into `weights`, pairs of keys;
     /// `sums` (e, queries), gathered with an earlier maximum, are scaled to the new one.
-    pub(super) fn weigh(
-        &mut self,
-        scores: &mut [f32],
-        weights: &mut [u32],
-        (keys, queries): (usize, usize),
-        scale: f32,
-        sums: Option<&mut [f32]>,
-    ) {
+    pub(super) fn weigh(&mut self, scores: &mut [f32], weights: &mut [u32], first: Corner, scale: f32, sums: Option<&mut [f32]>) {
         assert!(weights.len() >= scores.len().div_ceil(2 * QUERIES) * QUERIES, "attention: room for the weights");
         // SAFETY: AVX-512 BF16 was detected by the caller.
-        unsafe { weigh(token(), self, scores, weights, (keys, queries), scale, sums) }
+        unsafe { weigh(token(), self, scores, weights, first, scale, sums) }
     }
 
     /// The logarithm of what normalises each query.
@@ -78,10 +78,11 @@ fn weigh(
     softmax: &mut Softmax,
     scores: &mut [f32],
     weights: &mut [u32],
-    (keys, queries): (usize, usize),
+    first: Corner,
     scale: f32,
     mut sums: Option<&mut [f32]>,
 ) {
+    let Corner { key: keys, query: queries } = first;
     let len = scores.len() / QUERIES;
     let mut c = 0;
     while c < REGISTERS {
@@ -232,31 +233,19 @@ pub(super) struct Slopes<'a> {
 
 /// From raw scores and dp (keys, queries): p = exp(scale · score − normaliser), ds = scale · p · (dp − delta), both zero
 /// where a query does not see a key.
-pub(super) fn slopes(
-    (scores, dp): (&[f32], &[f32]),
-    columns: &QueryColumns,
-    (keys, queries): (usize, usize),
-    scale: f32,
-    out: &mut Slopes,
-) {
+pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, scale: f32, out: &mut Slopes) {
     let rows = scores.len() / QUERIES;
     let room = out.weights.len() >= scores.len() && out.rows.len() >= scores.len();
     assert!(dp.len() >= scores.len() && room && out.pairs.len() >= rows.div_ceil(2) * QUERIES, "attention: slopes");
     // SAFETY: AVX-512 BF16 was detected by the caller; sizes were checked above.
-    unsafe { slopes_run(token(), (scores, dp), columns, (keys, queries), scale, out) }
+    unsafe { slopes_run(token(), scores, dp, columns, first, scale, out) }
 }
 
 /// # Safety
 /// As [`slopes`].
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
-unsafe fn slopes_run(
-    s: Avx512,
-    (scores, dp): (&[f32], &[f32]),
-    columns: &QueryColumns,
-    (keys, queries): (usize, usize),
-    scale: f32,
-    out: &mut Slopes,
-) {
+unsafe fn slopes_run(s: Avx512, scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, scale: f32, out: &mut Slopes) {
+    let Corner { key: keys, query: queries } = first;
     let len = scores.len() / QUERIES;
     let mut c = 0;
     while c < REGISTERS {

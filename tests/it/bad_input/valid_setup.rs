@@ -37,13 +37,13 @@ dir = "run"
 
 const TEMPLATE: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-pub(super) struct Workshop {
+pub(super) struct ValidSetup {
     dir: tempfile::TempDir,
 }
 
-impl Workshop {
-    pub(super) fn new() -> Workshop {
-        let shop = Workshop { dir: tempfile::tempdir().unwrap() };
+impl ValidSetup {
+    pub(super) fn new() -> ValidSetup {
+        let shop = ValidSetup { dir: tempfile::tempdir().unwrap() };
         for name in ["config.json", "model.safetensors"] {
             shop.copy(&tiny_models::dir("llama").join(name), &format!("model/{name}"));
         }

@@ -143,7 +143,7 @@ fn check(result: Result<String>, words: &[&str]) {
 
 fn refused(bytes: &[u8], words: &[&str]) {
     let (_dir, path) = write(bytes);
-    check(Checkpoint::open(&path).map(|c| format!("{:?}", c.config)), words);
+    check(ModelFiles::open(&path).map(|c| format!("{:?}", c.config)), words);
 }
 
 fn text_refused(draft: &GgufDraft, words: &[&str]) {
@@ -154,11 +154,11 @@ fn text_refused(draft: &GgufDraft, words: &[&str]) {
 #[test]
 fn the_small_file_is_a_model() {
     let (_dir, path) = GgufDraft::llama().write();
-    let mut checkpoint = Checkpoint::open(&path).unwrap();
-    assert_eq!((&checkpoint.config["head_dim"], &checkpoint.config["vocab_size"]), (&2.into(), &6.into()));
-    let q = checkpoint.take("model.layers.0.self_attn.q_proj.weight").unwrap();
+    let mut files = ModelFiles::open(&path).unwrap();
+    assert_eq!((&files.config["head_dim"], &files.config["vocab_size"]), (&2.into(), &6.into()));
+    let q = files.take("model.layers.0.self_attn.q_proj.weight").unwrap();
     assert_eq!((q.shape.as_slice(), q.order), (&[4, 4][..], RowOrder::Interleaved { heads: 2 }));
-    assert_eq!(checkpoint.take("model.layers.0.self_attn.k_proj.weight").unwrap().order, RowOrder::Interleaved { heads: 1 });
+    assert_eq!(files.take("model.layers.0.self_attn.k_proj.weight").unwrap().order, RowOrder::Interleaved { heads: 1 });
     let text = GgufText::open(&path).unwrap();
     assert_eq!(text.tokenizer.encode("<s>abcab", false).unwrap().get_ids(), [0, 5, 4]);
     let qwen = GgufDraft::llama().set("general.architecture", self::text("qwen2"));
@@ -167,7 +167,7 @@ fn the_small_file_is_a_model() {
         *key = key.replace("llama.", "qwen2.");
     }
     let (_dir, path) = qwen.write();
-    assert!(Checkpoint::open(&path).unwrap().tensors.values().all(|t| t.order == RowOrder::Plain));
+    assert!(ModelFiles::open(&path).unwrap().tensors.values().all(|t| t.order == RowOrder::Plain));
 }
 
 #[test]
@@ -176,8 +176,8 @@ fn a_bias_of_q_is_permuted_like_its_rows() {
     draft.tensors.push(("blk.0.attn_q.bias".into(), vec![4], 0, 192));
     draft.data = 208;
     let (_dir, path) = draft.write();
-    let mut checkpoint = Checkpoint::open(&path).unwrap();
-    let bias = checkpoint.take("model.layers.0.self_attn.q_proj.bias").unwrap();
+    let mut files = ModelFiles::open(&path).unwrap();
+    let bias = files.take("model.layers.0.self_attn.q_proj.bias").unwrap();
     // Two heads of two: a half of a head is one row, so nothing moves; as one head of four the middle rows swap.
     assert_eq!(bias.vector_f32().unwrap(), [48.0, 49.0, 50.0, 51.0]);
     let one_head = Stored { order: RowOrder::Interleaved { heads: 1 }, ..bias.clone() };
@@ -298,7 +298,7 @@ fn no_single_wrong_byte_panics() {
         let mut bytes = whole.clone();
         bytes[at] ^= if at % 3 == 0 { 0x01 } else { 0xff };
         let (_dir, path) = write(&bytes);
-        let (_, _) = (Checkpoint::open(&path).is_ok(), GgufText::open(&path).is_ok());
+        let (_, _) = (ModelFiles::open(&path).is_ok(), GgufText::open(&path).is_ok());
     }
 }
 
@@ -313,9 +313,9 @@ fn with_divisors(divisors: [f32; 8]) -> Result<serde_json::Value> {
     let start = bytes.len() - 32;
     bytes[start..].copy_from_slice(&divisors.map(f32::to_le_bytes).concat());
     let (_dir, path) = write(&bytes);
-    let checkpoint = Checkpoint::open(&path)?;
-    assert!(checkpoint.tensors.keys().all(|n| !n.contains("rope")));
-    Ok(checkpoint.config["rope_scaling"].clone())
+    let files = ModelFiles::open(&path)?;
+    assert!(files.tensors.keys().all(|n| !n.contains("rope")));
+    Ok(files.config["rope_scaling"].clone())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Real files of both formats: that they open, hold the same weights, and tokenise as they should.
 
 use lorakit::kernels::weight::RowOrder;
-use lorakit::model::checkpoint::{Checkpoint, Format, GgufText};
+use lorakit::model::weights::{Format, GgufText, ModelFiles};
 use serde_json::Value;
 
 use crate::shared::{find, ids, json, smollm2};
@@ -13,8 +13,8 @@ fn encode(text: &GgufText, raw: &str) -> Vec<u32> {
 #[test]
 fn both_files_of_stories260k_hold_the_same_model() {
     let Some(root) = find("data/models/stories260k") else { return };
-    let mut directory = Checkpoint::open(&root).unwrap();
-    let mut gguf = Checkpoint::open(&root.join("stories260K-f32.gguf")).unwrap();
+    let mut directory = ModelFiles::open(&root).unwrap();
+    let mut gguf = ModelFiles::open(&root.join("stories260K-f32.gguf")).unwrap();
     assert_eq!((directory.format, gguf.format), (Format::HfDirectory, Format::Gguf));
     for (key, value) in directory.config.as_object().unwrap() {
         if let Some(ours) = gguf.config.get(key) {
@@ -74,9 +74,9 @@ fn vocabularies_of_llama_cpp_give_its_ids() {
 #[test]
 fn smollm2_opens_and_its_tokenizer_agrees_with_the_golden_ids() {
     let (Some(path), Some(golden)) = (smollm2(), find("golden/smollm2")) else { return };
-    let checkpoint = Checkpoint::open(&path).unwrap();
-    assert_eq!(checkpoint.tensors.len(), 272);
-    let config = &checkpoint.config;
+    let files = ModelFiles::open(&path).unwrap();
+    assert_eq!(files.tensors.len(), 272);
+    let config = &files.config;
     assert_eq!((&config["hidden_size"], &config["head_dim"], &config["vocab_size"]), (&576.into(), &64.into(), &49152.into()));
     assert_eq!(
         (&config["rms_norm_eps"], &config["rope_theta"], &config["tie_word_embeddings"]),
@@ -109,10 +109,10 @@ fn smollm2_opens_and_its_tokenizer_agrees_with_the_golden_ids() {
 fn golden_directories_open() {
     let Some(models) = find("golden/models") else { return };
     for (name, tensors) in [("llama", 29), ("llama3", 30), ("qwen2", 38), ("gpt2", 40)] {
-        let checkpoint = Checkpoint::open(&models.join(name)).unwrap();
+        let files = ModelFiles::open(&models.join(name)).unwrap();
         let prefix = if name == "gpt2" { "transformer." } else { "model." };
-        assert!(checkpoint.tensors.keys().all(|n| n.starts_with(prefix) || n == "lm_head.weight"), "{name}");
-        assert_eq!(checkpoint.tensors.len(), tensors, "{name}");
+        assert!(files.tensors.keys().all(|n| n.starts_with(prefix) || n == "lm_head.weight"), "{name}");
+        assert_eq!(files.tensors.len(), tensors, "{name}");
     }
 }
 

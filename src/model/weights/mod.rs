@@ -18,9 +18,9 @@ mod rope_scaling;
 mod gguf_text;
 mod vocabulary;
 #[cfg(test)]
-mod broken;
+mod malformed_files_tests;
 #[cfg(test)]
-mod broken_gguf;
+mod malformed_gguf_tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,9 +31,9 @@ use crate::error::{Error, Result};
 use crate::files::Mapped;
 use crate::kernels::weight::{RowOrder, Weight, WeightType, decode};
 
-/// An opened base model. Tensors are taken out one by one; [`Checkpoint::finish`] complains about what nobody took.
+/// An opened base model. Tensors are taken out one by one; [`ModelFiles::finish`] complains about what nobody took.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub struct ModelFiles {
     /// The directory or the `.gguf` file.
     pub path: PathBuf,
     /// In the form of Hugging Face's `config.json`; for GGUF made from the metadata.
@@ -80,7 +80,7 @@ pub struct Stored {
     pub order: RowOrder,
 }
 
-impl Checkpoint {
+impl ModelFiles {
     /// Opens a Hugging Face directory or a GGUF file. Headers are checked here (sizes, names, truncation);
     /// weights are only mapped.
     ///

@@ -3,7 +3,7 @@
 use crate::train::mixture::{Mixture, Share};
 
 /// A line for each part of an epoch; nothing where an epoch is every row once.
-pub(in crate::cli) fn planned(mixture: &Mixture) -> String {
+pub(super) fn planned(mixture: &Mixture) -> String {
     if mixture.is_plain() {
         return String::new();
     }
@@ -12,7 +12,7 @@ pub(in crate::cli) fn planned(mixture: &Mixture) -> String {
 }
 
 /// A line for each part: what was planned of it and what came of that; nothing where an epoch is every row once.
-pub(in crate::cli) fn drawn(mixture: &Mixture, drawn: &[Share]) -> String {
+pub(super) fn drawn(mixture: &Mixture, drawn: &[Share]) -> String {
     if mixture.is_plain() {
         return String::new();
     }

@@ -10,7 +10,7 @@ use super::*;
 
 /// The error of opening `path`, which must be one a user can act on and name every one of `words`.
 fn refused(path: &Path, words: &[&str]) {
-    let error = Checkpoint::open(path).map(|c| format!("{:?}", c.tensors.keys())).expect_err("must be refused");
+    let error = ModelFiles::open(path).map(|c| format!("{:?}", c.tensors.keys())).expect_err("must be refused");
     let text = error.to_string();
     assert_eq!(error.exit_code(), 2, "{text}");
     for word in ["help: "].iter().chain(words) {
@@ -122,8 +122,8 @@ fn sharded(weight_map: serde_json::Value) -> TempDir {
 
 #[test]
 fn an_index_is_checked_against_its_shards_and_cannot_leave_the_directory() {
-    let checkpoint = Checkpoint::open(sharded(json!({"a": "1.safetensors", "b": "2.safetensors"})).path()).unwrap();
-    assert_eq!(checkpoint.tensors.len(), 2);
+    let files = ModelFiles::open(sharded(json!({"a": "1.safetensors", "b": "2.safetensors"})).path()).unwrap();
+    assert_eq!(files.tensors.len(), 2);
     for name in ["../1.safetensors", "/etc/1.safetensors", "x/../../1.safetensors", "..\\1.safetensors", "", "1.json"] {
         refused(sharded(json!({"a": name, "b": "2.safetensors"})).path(), &["relative path inside the directory"]);
     }
@@ -150,7 +150,7 @@ fn links_may_only_lead_into_the_blobs_of_the_same_cache() {
     fs::write(root.path().join("models--x/blobs/b"), &good).unwrap();
     fs::write(root.path().join("outside"), &good).unwrap();
     symlink("../../blobs/b", snapshot.join("model.safetensors")).unwrap();
-    assert_eq!(Checkpoint::open(&snapshot).unwrap().tensors.len(), 1);
+    assert_eq!(ModelFiles::open(&snapshot).unwrap().tensors.len(), 1);
     fs::remove_file(snapshot.join("model.safetensors")).unwrap();
     symlink("../../../outside", snapshot.join("model.safetensors")).unwrap();
     refused(&snapshot, &["link out of the directory"]);
@@ -163,7 +163,7 @@ fn links_may_only_lead_into_the_blobs_of_the_same_cache() {
 fn every_truncation_of_a_safetensors_file_is_refused() {
     let header = json!({"a": entry("F32", &[8, 8], 0, 256), "b": entry("BF16", &[64], 256, 384)}).to_string();
     let whole = safetensors(&header, 384);
-    Checkpoint::open(directory(CONFIG, &whole).path()).unwrap();
+    ModelFiles::open(directory(CONFIG, &whole).path()).unwrap();
     for end in (0..whole.len()).step_by(64) {
         refused(directory(CONFIG, &whole[..end]).path(), &["model.safetensors"]);
     }
@@ -176,8 +176,8 @@ fn derived_tensors_are_left_out_and_gpt2_names_are_completed() {
         "transformer.wte.weight": entry("F32", &[4], 32, 48), "h.0.attn.masked_bias": entry("F32", &[], 48, 52),
     });
     let bytes = safetensors(&header.to_string(), 52);
-    let checkpoint = Checkpoint::open(directory(r#"{"model_type": "gpt2"}"#, &bytes).path()).unwrap();
-    let names: Vec<&str> = checkpoint.tensors.keys().map(String::as_str).collect();
+    let files = ModelFiles::open(directory(r#"{"model_type": "gpt2"}"#, &bytes).path()).unwrap();
+    let names: Vec<&str> = files.tensors.keys().map(String::as_str).collect();
     assert_eq!(names, ["transformer.h.0.ln_1.weight", "transformer.wte.weight"]);
     refused(directory(CONFIG, &bytes).path(), &["h.0.attn.bias"]);
 }
@@ -186,15 +186,15 @@ fn derived_tensors_are_left_out_and_gpt2_names_are_completed() {
 fn tensors_that_are_missing_or_left_over_are_named() {
     let header =
         json!({"model.norm.weight": entry("F32", &[4], 0, 16), "lm_head.weight": entry("F32", &[4], 16, 32)}).to_string();
-    let open = |config: &str| Checkpoint::open(directory(config, &safetensors(&header, 32)).path()).unwrap();
-    let mut checkpoint = open(CONFIG);
-    let error = checkpoint.take("model.norms.weight").unwrap_err().to_string();
+    let open = |config: &str| ModelFiles::open(directory(config, &safetensors(&header, 32)).path()).unwrap();
+    let mut files = open(CONFIG);
+    let error = files.take("model.norms.weight").unwrap_err().to_string();
     assert!(
         error.contains("`model.norms.weight`") && error.contains("0 of 2 tensors") && error.contains("`model.norm.weight`"),
         "{error}"
     );
-    checkpoint.take("model.norm.weight").unwrap();
-    let error = checkpoint.finish().unwrap_err().to_string();
+    files.take("model.norm.weight").unwrap();
+    let error = files.finish().unwrap_err().to_string();
     assert!(error.contains("1 of 2 tensors") && error.contains("lm_head.weight"), "{error}");
     let mut tied = open(r#"{"model_type": "llama", "tie_word_embeddings": true}"#);
     tied.take("model.norm.weight").unwrap();
