@@ -25,6 +25,10 @@ const MAX_SOURCE: usize = 1 << 20;
 const MAX_OUTPUT: usize = 16 << 20;
 /// Most instructions of the template engine in one rendering.
 const FUEL: u64 = 5_000_000;
+/// Written bytes of a value that count as one instruction more.
+const BYTES_A_STEP: usize = 64;
+/// Stack for a template that may nest values as deep as its instructions reach: they are dropped level by level.
+const DEEP: usize = 512 << 20;
 
 /// A compiled chat template; cloning shares it.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ pub struct Jinja {
     name: String,
     globals: Value,
     has_generation_tags: bool,
+    /// It holds a namespace, through which alone values can be nested without bound.
+    nests: bool,
 }
 
 impl Jinja {
@@ -49,13 +55,14 @@ impl Jinja {
         // As Jinja does: line breaks are one character each.
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let (plain, has_generation_tags) = without_generation_tags(&source);
+        let nests = plain.contains("namespace");
         environment.add_template_owned("chat", plain).map_err(|e| describe(name, &e))?;
         let token = |t: &Option<String>| t.as_deref().map_or(Value::UNDEFINED, Value::from);
         let globals = minijinja::context! {
             bos_token => token(&special.bos), eos_token => token(&special.eos),
             pad_token => token(&special.pad), unk_token => token(&special.unk),
         };
-        Ok(Jinja { environment: Arc::new(environment), name: name.into(), globals, has_generation_tags })
+        Ok(Jinja { environment: Arc::new(environment), name: name.into(), globals, has_generation_tags, nests })
     }
 
     /// What errors call this template.
@@ -115,6 +122,10 @@ impl Jinja {
     }
 
     fn render_context(&self, context: Value) -> Result<String> {
+        if self.nests { stacker::maybe_grow(DEEP, DEEP, || self.render_here(context)) } else { self.render_here(context) }
+    }
+
+    fn render_here(&self, context: Value) -> Result<String> {
         let template = self.environment.get_template("chat").map_err(|e| describe(&self.name, &e))?;
         let mut out = Bounded { bytes: Vec::new() };
         template.render_captured_to(context, &mut out).map_err(|e| describe(&self.name, &e))?;
@@ -158,7 +169,11 @@ fn environment(clock: Clock) -> Environment<'static> {
     env.set_syntax(syntax.unwrap());
     env.set_fuel(Some(FUEL));
     env.set_unknown_method_callback(methods::call);
-    env.set_formatter(|out, _, value| out.write_str(&python::print(value)?).map_err(minijinja::Error::from));
+    env.set_formatter(|out, state, value| {
+        let text = python::print(value)?;
+        burn(state, &text)?;
+        out.write_str(&text).map_err(minijinja::Error::from)
+    });
     env.add_function("raise_exception", |why: String| -> std::result::Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{why}")))
     });
@@ -172,7 +187,12 @@ fn environment(clock: Clock) -> Environment<'static> {
 /// Marks an error that the template itself raised.
 const RAISED: &str = "raised: ";
 
-fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> std::result::Result<String, minijinja::Error> {
+/// Counts what was written of a value as instructions: a value that doubles itself is as long as many.
+fn burn(state: &State, text: &str) -> std::result::Result<(), minijinja::Error> {
+    state.consume_fuel((text.len() / BYTES_A_STEP) as u64)
+}
+
+fn tojson(state: &State, value: Value, indent: Option<usize>, options: Kwargs) -> std::result::Result<String, minijinja::Error> {
     let indent = match options.get::<Option<usize>>("indent")? {
         Some(width) => Some(width),
         None => indent,
@@ -186,7 +206,9 @@ fn tojson(value: Value, indent: Option<usize>, options: Kwargs) -> std::result::
         [item, key] => Some([item.clone(), key.clone()]),
         _ => return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "separators are two texts")),
     };
-    python::json(&value, &JsonStyle { indent, sort_keys, separators, ascii })
+    let text = python::json(&value, &JsonStyle { indent, sort_keys, separators, ascii })?;
+    burn(state, &text)?;
+    Ok(text)
 }
 
 /// `{% generation %}` encloses what an assistant wrote; transformers makes of it a call block, and so do we.
