@@ -1,4 +1,9 @@
 //! `lorakit bench train | gemm`: how fast this machine trains, and its limit. One file a verb.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `tables`, `values` | figures in columns; values of arguments |
+//! | 1 | `gemm`, `train` | the verbs |
 
 mod gemm;
 mod tables;

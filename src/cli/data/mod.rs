@@ -1,4 +1,10 @@
 //! `lorakit data`: one file a verb.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `account`, `context_lines`, `curate_values`, `curated`, `draw_args`, `generator_args`, `html`, `paint`, `phrases`, `plots`, `rows_args`, `scan_progress`, `synthesis_progress`, `synthesized` | what is drawn, arguments and their values |
+//! | 1 | `curate`, `examples`, `page`, `prepare`, `render`, `report_text`, `show_page`, `synthesize` | verbs and pages made of these |
+//! | 2 | `check`, `show` | verbs made of pages |
 
 mod account;
 mod check;

@@ -15,9 +15,6 @@ type Levels = BTreeMap<String, usize>;
 /// Most modules that a folder may have without a table.
 const FEW: usize = 2;
 
-/// Folders without a table for now, with all below them.
-const EXEMPT: [&str; 1] = ["src/cli/data"];
-
 /// The folders that hold a crate: `src` and each `crates/*/src`.
 fn crates() -> Vec<String> {
     let entries = std::fs::read_dir(root().join("crates")).into_iter().flatten().flatten();
@@ -44,15 +41,12 @@ fn tables(tree: &Tree) -> BTreeMap<Path, Levels> {
     tree.folders().map(|(path, _, docs)| (path.clone(), levels(docs))).collect()
 }
 
-/// Everything that is against the order in a crate; `exempt` are files' beginnings.
-fn complaints(tree: &Tree, exempt: &[&str]) -> Vec<String> {
+/// Everything that is against the order in a crate.
+fn complaints(tree: &Tree) -> Vec<String> {
     let tables = tables(tree);
     let arrows = tree.arrows(&|folder, name| tables.get(folder).is_some_and(|levels| levels.contains_key(name)));
     let mut found = tree.hidden();
     for (path, file, _) in tree.folders() {
-        if exempt.iter().any(|folder| file.strip_prefix(folder).is_some_and(|rest| rest.starts_with(['/', '.']))) {
-            continue;
-        }
         let (levels, children) = (&tables[path], tree.children(path));
         let here: Vec<&Arrow> = arrows.iter().filter(|arrow| arrow.folder == *path).collect();
         match levels.is_empty() {
@@ -111,7 +105,7 @@ fn modules_use_only_what_lies_below() {
         let tables = tables(&tree);
         counts.0 += tables.values().filter(|levels| !levels.is_empty()).count();
         counts.1 += tree.arrows(&|_, _| false).len();
-        found.extend(complaints(&tree, &EXEMPT));
+        found.extend(complaints(&tree));
     }
     assert!(counts.0 >= 15 && counts.1 > 500, "the reader finds little: {counts:?} tables and uses");
     none(&found);
@@ -131,7 +125,7 @@ mod tests {
         all.extend(["model/cache", "model/site", "model/loss", "model/score"].map(|name| (name, "")));
         all.extend(more.iter().copied());
         let file = |(name, text): (&str, &str)| File { path: format!("src/{name}.rs"), text: text.to_string() };
-        complaints(&Tree::new("src", all.into_iter().map(file).collect()), &["src/x"])
+        complaints(&Tree::new("src", all.into_iter().map(file).collect()))
     }
 
     #[track_caller]
@@ -201,11 +195,6 @@ mod tests {
         assert_eq!(wrong(&few), [""; 0]);
         let many = wrong(&[few[0], few[1], ("data/c", "")]);
         assert_eq!(many, ["src/data/mod.rs: 3 modules and no table of their order"]);
-        let exempt = format!("{LIB}//! | 9 | [`x`] | x |\n");
-        assert_eq!(
-            wrong(&[("lib", exempt.as_str()), ("x/mod", ""), ("x/a", ""), ("x/b", ""), ("x/c", "use super::a;")]),
-            [""; 0]
-        );
     }
 
     #[test]

@@ -8,6 +8,16 @@
 //! Rows are looked at as the sources give them: before templates, before tokens. What has to be known of all rows at once is
 //! small (facts and a band of hashes, about 200 bytes a row); words go to a temporary file.
 //! Refuses to know templates, tokenizers and models, and how a report is shown (`cli::data`).
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `named`, `rows`, `words`, `pii` | from names to files; rows as the sources give them; hashes of words; personal data |
+//! | 1 | `language`, `verbs`, `flaw`, `leaks`, `minhash`, `spill` | which language; what is asked for; refusals and garbage; held-out rows among others; signatures of sets; words in a temporary file |
+//! | 2 | `copies`, `quality` | rows that say the same; a score a row |
+//! | 3 | `scan` | one look at every row |
+//! | 4 | `best`, `out` | the k best rows, spread over what there is; where kept rows go |
+//! | 5 | `choose` | which rows to keep, and why not |
+//! | 6 | `account`, `kept`, `report` | what became of every row; files of kept rows; what was found |
 
 mod named;
 mod rows;

@@ -70,10 +70,10 @@ pub(super) struct RawAdapter {
     pub(super) init: Option<Init>,
     /// Modules that get an adapter: a list of names or path endings, `"all-linear"`, or any other string as a regular
     /// expression for the whole path; the attention projections when absent.
-    #[schemars(example = ["q_proj", "v_proj"])]
+    #[schemars(extend("examples" = [["q_proj", "v_proj"]]))]
     pub(super) targets: Option<RawNames>,
     /// Modules that get none although `targets` names them: a list of names or path endings, or a regular expression.
-    #[schemars(example = ["lm_head"])]
+    #[schemars(extend("examples" = [["lm_head"]]))]
     pub(super) exclude: Option<RawNames>,
     /// Rank for modules whose path ends in a match of the pattern; the first match in the order written wins.
     #[schemars(extend("examples" = [{"v_proj": 4}]))]
@@ -82,13 +82,13 @@ pub(super) struct RawAdapter {
     #[schemars(extend("examples" = [{"v_proj": 8.0}], "additionalProperties" = {"type": "number", "exclusiveMinimum": 0}))]
     pub(super) alpha_pattern: Option<OrderedTable<f64>>,
     /// Indices of the only layers that get an adapter (PEFT's `layers_to_transform`).
-    #[schemars(length(min = 1), example = [0, 1, 2])]
+    #[schemars(length(min = 1), extend("examples" = [[0, 1, 2]]))]
     pub(super) layers: Option<Vec<usize>>,
     /// What the numbered list of layers is called in the module paths, when it is none of the usual names.
     #[schemars(example = &"layers")]
     pub(super) layers_pattern: Option<RawNames>,
     /// Modules that are trained whole and saved with the adapter.
-    #[schemars(length(min = 1), inner(length(min = 1)), example = ["lm_head"])]
+    #[schemars(length(min = 1), inner(length(min = 1)), extend("examples" = [["lm_head"]]))]
     pub(super) modules_to_save: Option<Vec<String>>,
 }
 
@@ -111,7 +111,7 @@ pub(super) struct RawData {
     #[schemars(example = &"drop", extend("default" = "drop"))]
     pub(super) over_long: Option<OverLong>,
     /// Tasks (or clusters of tasks) of `train` that are held out as a whole; `*` stands for any part of a name.
-    #[schemars(length(min = 1), inner(length(min = 1)), example = ["entailment", "numbers"])]
+    #[schemars(length(min = 1), inner(length(min = 1)), extend("examples" = [["entailment", "numbers"]]))]
     pub(super) heldout_tasks: Option<Vec<String>>,
     pub(super) mixture: Option<RawMixture>,
     pub(super) replay: Option<RawReplay>,
@@ -247,7 +247,7 @@ pub(super) struct RawTemplate {
     #[schemars(example = &"Answer with one JSON object.")]
     pub(super) system: Option<String>,
     /// Roles whose turns carry loss: `assistant`, `user`, `system`, `tool`. A row's own `train` or `weight` goes before this.
-    #[schemars(example = ["assistant"], extend("default" = ["assistant"]))]
+    #[schemars(extend("examples" = [["assistant"]]), extend("default" = ["assistant"]))]
     pub(super) roles_to_train: Option<Vec<String>>,
     /// Ends of turns that carry loss: of the trained turns (`turn`), the last one (`last`), every one (`all`), or `none`.
     #[schemars(example = &"turn", extend("default" = "turn"))]

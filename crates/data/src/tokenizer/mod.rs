@@ -2,6 +2,12 @@
 //!
 //! Keeps apart two ways of reading text: as a template's (special tokens in it become control ids) and as a
 //! person's (they stay text). Refuses to know conversations and which tokens are trained.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `classes`, `companions`, `memo` | classes of characters; the files beside `tokenizer.json`; words seen before |
+//! | 1 | `words`, `byte_level` | how text is cut into words; a small tokenizer for tests |
+//! | 2 | `fast` | the way around the library's own splitting |
 
 #[cfg(any(test, feature = "testing"))]
 pub mod byte_level;

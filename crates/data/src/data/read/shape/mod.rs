@@ -1,6 +1,13 @@
 //! From the columns of a file to rows: which of the known shapes it has, and each row in it.
 //!
 //! The shape is decided over the whole file. Refuses to know files, templates and tokens.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `keys`, `calls`, `flan`, `ghost`, `superni`, `vicuna` | names of columns; calls of tools; tasks in several phrasings; Ghost Attention; Super-NaturalInstructions; conversations of a web page |
+//! | 1 | `facts`, `message` | what rows say of the shape; one message |
+//! | 2 | `preference` | two answers to one prompt |
+//! | 3 | `detect` | which shape a file has |
 
 mod keys;
 mod facts;

@@ -2,6 +2,12 @@
 //! Each row comes with the line it starts on (of Parquet: with its number).
 //!
 //! Refuses to know what the columns of a row mean.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `columnar`, `faults`, `packed` | Parquet; rows that cannot be used; gzip and Zstandard |
+//! | 1 | `lines`, `table`, `text` | JSON; CSV and TSV; plain text |
+//! | 2 | `feed` | a file, some rows at a time |
 
 mod columnar;
 mod faults;

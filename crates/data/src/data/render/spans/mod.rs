@@ -12,6 +12,11 @@
 //!
 //! A template with `{% generation %}` says itself what an answer is. What was learnt of one conversation serves the next
 //! of the same roles, as long as it explains the text to the last byte ([`skeleton`]). Refuses to know tokens.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `marks`, `pieces`, `skeleton` | places found by marks; pieces of texts; a rendering learnt of another of the same roles |
+//! | 1 | `habits` | what a template writes behind answers |
 
 mod habits;
 mod marks;

@@ -97,7 +97,7 @@ mod tests {
         for text in ["2025-02-30", "2025-13-01", "10.7.2025", "2025-07-10T25:00:00Z", ""] {
             assert!(Clock::parse(text).unwrap_err().contains("is no moment"), "{text}");
         }
-        for day in (-354_000..2_932_000).step_by(97) {
+        for day in (-354_000..2_932_000).step_by(3_007) {
             let moment = Clock(day * 86_400);
             assert_eq!(Clock::parse(&moment.strftime("%F")), Ok(moment));
         }

@@ -1,6 +1,12 @@
 //! How a conversation becomes text, and where in that text each message lies.
 //!
 //! Refuses to know tokens.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `clock`, `fixed`, `methods`, `python` | the date a template is told; templates of our own; methods of Python; how Python prints |
+//! | 1 | `builtins`, `chat` | functions of Jinja; a conversation as a template sees it |
+//! | 2 | `jinja` | a model's own template |
 
 mod chat;
 mod clock;
