@@ -6,7 +6,7 @@ use lorakit::recipe;
 
 const HEAD: &str = "# Every key of a recipe
 
-Made from `src/recipe/raw.rs` by `LORAKIT_WRITE_DOCS=1 cargo test --test it recipe_docs`; a test fails when it is out of date.
+Made from `crates/data/src/recipe/raw.rs` by `LORAKIT_WRITE_DOCS=1 cargo test --test it recipe_docs`; a test fails when it is out of date.
 `lorakit recipe keys` prints the same, `docs/recipe.schema.json` gives it to editors, and `--set section.key=value` replaces a
 value on the command line. Only `base.model` and `data.train` must be there.
 ";

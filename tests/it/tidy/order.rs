@@ -7,23 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex::Regex;
 
 use super::paths::{Arrow, Path, Tree};
-use super::{File, files, none, root};
+use super::source::crates;
+use super::{File, files, none};
 
 /// Module → its number.
 type Levels = BTreeMap<String, usize>;
 
 /// Most modules that a folder may have without a table.
 const FEW: usize = 2;
-
-/// The folders that hold a crate: `src` and each `crates/*/src`.
-fn crates() -> Vec<String> {
-    let entries = std::fs::read_dir(root().join("crates")).into_iter().flatten().flatten();
-    let inner = entries.map(|entry| format!("crates/{}/src", entry.file_name().to_string_lossy()));
-    let mut found: Vec<String> = inner.filter(|path| root().join(path).is_dir()).collect();
-    found.sort();
-    found.insert(0, "src".to_string());
-    found
-}
 
 /// The table in the documentation of a folder.
 fn levels(docs: &str) -> Levels {
