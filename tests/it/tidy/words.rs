@@ -26,7 +26,8 @@ fn is_code(file: &File) -> bool {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    let all = ["src", "crates", "tests", "examples", "benches", "recipes", "scripts", "docs", ".ci", "README.md", "CONTRIBUTING.md"];
+    let all =
+        ["src", "crates", "tests", "examples", "benches", "recipes", "scripts", "docs", ".ci", "README.md", "CONTRIBUTING.md"];
     let all: Vec<File> = all.into_iter().flat_map(files).filter(is_code).collect();
     assert!(all.iter().any(|f| f.path == ".ci/run") && all.iter().any(|f| f.path.starts_with("scripts/")));
     none(&all.iter().flat_map(unfinished).collect::<Vec<_>>());
