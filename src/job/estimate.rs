@@ -12,7 +12,6 @@ use crate::estimate::{self, MemoryEstimate, PlannedRun, Setting, Time};
 use crate::machine;
 use crate::model::Site;
 use crate::recipe::Recipe;
-use crate::train::TrainSetup;
 
 /// Memory by part, tokens, steps and time of a run of `recipe`, without starting it; and the setting that fits into `budget`
 /// bytes (what is available now, if not said) where its own does not. Everything up to the first step is checked.
@@ -44,16 +43,8 @@ pub struct Forecast {
 
 impl Forecast {
     fn of(recipe: &Recipe, prepared: &Prepared, budget: Option<u64>) -> Result<Forecast> {
-        let Prepared { opened, loaded, mixture, adapter, .. } = prepared;
-        let run = TrainSetup {
-            model: &opened.model,
-            adapter,
-            examples: &loaded.train,
-            mixture,
-            heldout: &loaded.heldout,
-            settings: &recipe.train,
-            pad: opened.tokenizer.pad_id(),
-        };
+        let Prepared { opened, loaded, adapter, .. } = prepared;
+        let run = prepared.setup(&recipe.train);
         let program = estimate::memory::program(&run);
         // What this process holds already is not available any more, but it is not needed a second time.
         let held = machine::resident().map_or(0, |r| r.anonymous);

@@ -10,7 +10,8 @@ use super::rows::PlannedRows;
 use crate::adapter::Adapter;
 use crate::data::{Loaded, Renderer};
 use crate::error::{Error, Result};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Train};
+use crate::train::TrainSetup;
 use crate::train::mixture::Mixture;
 
 /// What a run starts from.
@@ -25,6 +26,21 @@ pub struct Prepared {
     pub adapter: Adapter,
     /// Seconds by part.
     pub parts: Vec<(&'static str, f64)>,
+}
+
+impl Prepared {
+    /// What the training loop gets.
+    pub fn setup<'a>(&'a self, settings: &'a Train) -> TrainSetup<'a> {
+        TrainSetup {
+            model: &self.opened.model,
+            adapter: &self.adapter,
+            examples: &self.loaded.train,
+            mixture: &self.mixture,
+            heldout: &self.loaded.heldout,
+            settings,
+            pad: self.opened.tokenizer.pad_id(),
+        }
+    }
 }
 
 /// Opens the base of `recipe`, tokenises its rows and lays out its adapter. The recipe's own part is the time since `began`.

@@ -9,11 +9,9 @@ use serde_json::{Value, json};
 
 use super::evaluate::{self, Evaluation};
 use super::events::{JobEvent, Listener, interrupted, tell};
-use super::open::OpenedBase;
 use super::prepare::{self, Prepared};
 use super::record::{MadeFrom, RunRecord};
 use super::{packing, resume};
-use crate::adapter::Adapter;
 use crate::adapter::peft::WEIGHTS;
 use crate::artifact::card::{self, Card};
 use crate::artifact::checkpoints::Checkpoints;
@@ -25,7 +23,7 @@ use crate::files;
 use crate::recipe::Recipe;
 use crate::train::mixture::{Mixture, Share};
 use crate::train::order::Order;
-use crate::train::{self, StopReason, TrainSetup};
+use crate::train::{self, StopReason};
 
 /// What becomes of a run that is in the directory already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,27 +86,27 @@ impl TrainJob<'_> {
     /// [`Error::Interrupted`] when it asks to stop. From [`JobEvent::Stoppable`] on everything is saved then.
     pub fn run(&self, listener: &mut Listener<'_>) -> Result<TrainResult> {
         claim(self.out, self.existing)?;
-        let Prepared { opened, renderer, loaded, mixture, sets, adapter, parts } =
-            prepare::prepare(self.recipe, self.began, listener)?;
+        let prepared = prepare::prepare(self.recipe, self.began, listener)?;
         let started = Instant::now();
-        let (rows, inputs) = (&loaded, OnceCell::new());
-        let run = TrainRun { job: self, opened: &opened, loaded: rows, mixture: &mixture, adapter: &adapter, parts, inputs };
+        let run = TrainRun { job: self, prepared: &prepared, inputs: OnceCell::new() };
+        let Prepared { opened, renderer, loaded, mixture, sets, adapter, .. } = &prepared;
         let base = opened.resolved.path.clone();
         if let Some(trace) = run.already_complete()? {
             tell(listener, JobEvent::Complete(self.out))?;
             return Ok(TrainResult { base, results: trace["results"].clone(), fresh: None });
         }
-        let packing = packing(&self.recipe.train, &loaded.train, &mixture);
-        tell(listener, JobEvent::Prepared { adapter: &adapter, loaded: &loaded, mixture: &mixture, packing })?;
+        let packing = packing(&self.recipe.train, &loaded.train, mixture);
+        tell(listener, JobEvent::Prepared { adapter, loaded, mixture, packing })?;
         let made_from = || run.inputs_json();
         let record = run.train(&made_from, listener)?;
         tell(listener, JobEvent::Trained { step: record.step, seconds: started.elapsed().as_secs_f64() })?;
-        let evaluation = evaluate::measure(self.recipe, &opened, &renderer, &loaded, &sets, &adapter, listener)?;
-        let samples = evaluation.samples(self.recipe.eval.samples, &opened, &loaded)?;
+        let evaluation = evaluate::measure(self.recipe, opened, renderer, loaded, sets, adapter, listener)?;
+        let samples = evaluation.samples(self.recipe.eval.samples, opened, loaded)?;
         let drawn = run.drawn(record.step)?;
         run.finish(&record, &evaluation, &samples, &drawn, started.elapsed().as_secs_f64())?;
         let results = evaluation.json();
         drop(record);
+        let Prepared { loaded, mixture, .. } = prepared;
         Ok(TrainResult { base, results, fresh: Some(FreshRun { evaluation, samples, drawn, loaded, mixture }) })
     }
 }
@@ -142,12 +140,7 @@ fn clear(out: &Path, checkpoints: &mut Checkpoints) -> Result<()> {
 /// A job with everything that is ready for it.
 struct TrainRun<'a> {
     job: &'a TrainJob<'a>,
-    opened: &'a OpenedBase,
-    loaded: &'a Loaded,
-    mixture: &'a Mixture,
-    adapter: &'a Adapter,
-    /// Seconds by part of the start.
-    parts: Vec<(&'static str, f64)>,
+    prepared: &'a Prepared,
     inputs: OnceCell<Fingerprint>,
 }
 
@@ -155,7 +148,12 @@ impl TrainRun<'_> {
     /// What the run is made from. Hashing a large base takes a while, so it is done when it is first needed.
     fn inputs(&self) -> Result<&Fingerprint> {
         if self.inputs.get().is_none() {
-            let made = Fingerprint::of(self.job.recipe, &self.opened.resolved.path, &self.opened.tokenizer, self.loaded)?;
+            let made = Fingerprint::of(
+                self.job.recipe,
+                &self.prepared.opened.resolved.path,
+                &self.prepared.opened.tokenizer,
+                &self.prepared.loaded,
+            )?;
             // Nobody else can have set it in between.
             let _ = self.inputs.set(made);
         }
@@ -183,19 +181,12 @@ impl TrainRun<'_> {
             Existing::Replace => clear(out, &mut checkpoints)?,
             Existing::Refuse => {}
         }
-        let mut record = RunRecord::new(out, self.job.began, self.adapter, made_from, checkpoints, state.as_ref(), listener)?;
-        record.ready = Some([self.parts.as_slice(), &[("checkpoints", began.elapsed().as_secs_f64())]].concat());
-        let job = TrainSetup {
-            model: &self.opened.model,
-            adapter: self.adapter,
-            examples: &self.loaded.train,
-            mixture: self.mixture,
-            heldout: &self.loaded.heldout,
-            settings: &recipe.train,
-            pad: self.opened.tokenizer.pad_id(),
-        };
+        let mut record =
+            RunRecord::new(out, self.job.began, &self.prepared.adapter, made_from, checkpoints, state.as_ref(), listener)?;
+        record.ready = Some([self.prepared.parts.as_slice(), &[("checkpoints", began.elapsed().as_secs_f64())]].concat());
+        let setup = self.prepared.setup(&recipe.train);
         tell(listener, JobEvent::Stoppable)?;
-        let reason = train::run(&job, state, &mut |event| record.hear(event, listener))?;
+        let reason = train::run(&setup, state, &mut |event| record.hear(event, listener))?;
         if reason != StopReason::Interrupted {
             self.keep(&record)?;
             tell(listener, JobEvent::AdapterSaved(out))?;
@@ -206,20 +197,20 @@ impl TrainRun<'_> {
     /// Saves the adapter: the best if evaluations chose one (the last then goes to `last/`), else the last.
     fn keep(&self, record: &RunRecord) -> Result<()> {
         if record.best.is_some_and(|best| best != record.step) {
-            self.adapter.save(&self.job.out.join("last"))?;
-            for (param, value) in self.adapter.params().iter().zip(&record.best_values) {
+            self.prepared.adapter.save(&self.job.out.join("last"))?;
+            for (param, value) in self.prepared.adapter.params().iter().zip(&record.best_values) {
                 param.var.set(value)?;
             }
         }
-        self.adapter.save(self.job.out)
+        self.prepared.adapter.save(self.job.out)
     }
 
     /// What the first `steps` steps drew of each part of the mixture; empty where an epoch is every row once.
     fn drawn(&self, steps: usize) -> Result<Vec<Share>> {
-        if self.mixture.is_plain() {
+        if self.prepared.mixture.is_plain() {
             return Ok(Vec::new());
         }
-        Ok(Order::new(&self.job.recipe.train, self.mixture, &self.loaded.train)?.drawn(steps))
+        Ok(Order::new(&self.job.recipe.train, &self.prepared.mixture, &self.prepared.loaded.train)?.drawn(steps))
     }
 
     /// Recipe, trace, card and curve beside the adapter.
@@ -239,8 +230,8 @@ impl TrainRun<'_> {
         let (base, adapter) = ((&evaluation.heldout.base).into(), (&evaluation.heldout.adapter).into());
         let card = Card {
             recipe: self.job.recipe,
-            base_id: self.opened.resolved.id.as_deref(),
-            params: self.adapter.param_count(),
+            base_id: self.prepared.opened.resolved.id.as_deref(),
+            params: self.prepared.adapter.param_count(),
             steps: record.best.unwrap_or(record.step),
             trained_tokens: record.trained,
             heldout_rows: evaluation.heldout.base.rows,
@@ -255,14 +246,14 @@ impl TrainRun<'_> {
 
     /// What went in, what it was made with, and what came out.
     fn trace(&self, record: &RunRecord, evaluation: &Evaluation, drawn: &[Share], seconds: f64) -> Result<Value> {
-        let mixture = self.mixture;
+        let mixture = &self.prepared.mixture;
         let shares = (!mixture.is_plain()).then(|| json!({"epoch": mixture.planned(), "drawn": drawn}));
         Ok(json!({
             "lorakit": env!("CARGO_PKG_VERSION"),
-            "base": {"id": self.opened.resolved.id, "file": self.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
+            "base": {"id": self.prepared.opened.resolved.id, "file": self.prepared.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
             "inputs": self.inputs_json()?,
             "mixture": shares,
-            "packing": packing(&self.job.recipe.train, &self.loaded.train, mixture),
+            "packing": packing(&self.job.recipe.train, &self.prepared.loaded.train, mixture),
             "steps": record.step,
             "best_step": record.best,
             "trained_tokens": record.trained,

@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::host;
-use super::simd::{Lanes, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion, runs};
 use crate::error::Result;
 
 /// `Σᵢ −log softmax(logitsᵢ)[targetsᵢ]` as a scalar; `logits` is (n, v).
@@ -197,7 +197,7 @@ fn in_place_body<S: Simd>(s: S, x: &mut [f32], max: f32, scale: f32) {
 #[inline(always)]
 fn softmax_body<S: Simd>(s: S, x: &[f32], max: f32, scale: f32, out: &mut [f32]) {
     let (shift, scale) = (s.splat(max), s.splat(scale));
-    for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
+    for (x, out) in runs(s, (x, out)) {
         s.store(s.mul(s.exp(s.sub(s.load(x), shift)), scale), out);
     }
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::element::Element;
 use super::host;
-use super::simd::{Lanes, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion, runs};
 use crate::error::Result;
 use crate::random;
 
@@ -105,7 +105,7 @@ multiversion! { fn add_product<T: Element>(a: &[f32], b: &[f32], y: &mut [T]) = 
 
 #[inline(always)]
 fn multiplied_body<S: Simd, T: Element>(s: S, x: &[T], factors: &[f32], out: &mut [T]) {
-    for ((x, f), out) in x.chunks(S::LANES).zip(factors.chunks(S::LANES)).zip(out.chunks_mut(S::LANES)) {
+    for (x, f, out) in runs(s, (x, factors, out)) {
         T::store(s, s.mul(T::load(s, x), s.load(f)), out);
     }
 }
@@ -113,14 +113,14 @@ fn multiplied_body<S: Simd, T: Element>(s: S, x: &[T], factors: &[f32], out: &mu
 #[inline(always)]
 fn add_multiple_body<S: Simd>(s: S, factor: f32, x: &[f32], y: &mut [f32]) {
     let factor = s.splat(factor);
-    for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
+    for (x, y) in runs(s, (x, y)) {
         s.store(s.mul_add(factor, s.load(x), s.load(y)), y);
     }
 }
 
 #[inline(always)]
 fn add_product_body<S: Simd, T: Element>(s: S, a: &[f32], b: &[f32], y: &mut [T]) {
-    for ((a, b), y) in a.chunks(S::LANES).zip(b.chunks(S::LANES)).zip(y.chunks_mut(S::LANES)) {
+    for (a, b, y) in runs(s, (a, b, y)) {
         T::store(s, s.mul_add(s.load(a), s.load(b), T::load(s, y)), y);
     }
 }

@@ -5,7 +5,7 @@
 use half::bf16;
 
 use super::host;
-use super::simd::{Lanes, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion, runs};
 
 /// A stored number that vectors of f32 are read from and rounded to.
 pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 'static {
@@ -75,14 +75,14 @@ multiversion! { fn add_run<T: Element>(x: &[f32], y: &mut [T]) = add_body; }
 
 #[inline(always)]
 fn convert_body<S: Simd, X: Element, T: Element>(s: S, from: &[X], to: &mut [T]) {
-    for (x, y) in from.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
+    for (x, y) in runs(s, (from, to)) {
         T::store(s, X::load(s, x), y);
     }
 }
 
 #[inline(always)]
 fn add_body<S: Simd, T: Element>(s: S, x: &[f32], y: &mut [T]) {
-    for (x, y) in x.chunks(S::LANES).zip(y.chunks_mut(S::LANES)) {
+    for (x, y) in runs(s, (x, y)) {
         T::store(s, s.add(T::load(s, y), s.load(x)), y);
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::element::Element;
 use super::host;
-use super::simd::{Lanes, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion, runs};
 use crate::error::Result;
 
 /// `silu(gate) · up`, silu(x) = x / (1 + e⁻ˣ) (Shazeer 2020, "GLU variants", eq. 6 without its matrices).
@@ -164,7 +164,7 @@ multiversion! { fn gelu_run_back(x: &[f32], g: &[f32], dx: &mut [f32]) = gelu_ba
 
 #[inline(always)]
 fn swiglu_body<S: Simd, T: Element>(s: S, gate: &[T], up: &[T], out: &mut [T]) {
-    for ((gate, up), out) in gate.chunks(S::LANES).zip(up.chunks(S::LANES)).zip(out.chunks_mut(S::LANES)) {
+    for (gate, up, out) in runs(s, (gate, up, out)) {
         let x = T::load(s, gate);
         T::store(s, s.mul(s.mul(x, T::sigmoid(s, x)), T::load(s, up)), out);
     }
@@ -181,8 +181,7 @@ fn swiglu_slopes<S: Simd, T: Element>(s: S, gate: S::V, up: S::V, g: S::V) -> (S
 
 #[inline(always)]
 fn swiglu_back_body<S: Simd>(s: S, gate: &[f32], up: &[f32], g: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
-    let inputs = gate.chunks(S::LANES).zip(up.chunks(S::LANES)).zip(g.chunks(S::LANES));
-    for (((gate, up), g), (d_gate, d_up)) in inputs.zip(d_gate.chunks_mut(S::LANES).zip(d_up.chunks_mut(S::LANES))) {
+    for (gate, up, g, d_gate, d_up) in runs(s, (gate, up, g, d_gate, d_up)) {
         let (at_gate, at_up) = swiglu_slopes::<S, f32>(s, s.load(gate), s.load(up), s.load(g));
         s.store(at_up, d_up);
         s.store(at_gate, d_gate);
@@ -191,7 +190,7 @@ fn swiglu_back_body<S: Simd>(s: S, gate: &[f32], up: &[f32], g: &[f32], d_gate: 
 
 #[inline(always)]
 fn swiglu_back_in_place_body<S: Simd, T: Element>(s: S, gate: &mut [T], up: &mut [T], g: &[T]) {
-    for ((gate, up), g) in gate.chunks_mut(S::LANES).zip(up.chunks_mut(S::LANES)).zip(g.chunks(S::LANES)) {
+    for (gate, up, g) in runs(s, (gate, up, g)) {
         let (at_gate, at_up) = swiglu_slopes::<S, T>(s, T::load(s, gate), T::load(s, up), T::load(s, g));
         T::store(s, at_up, up);
         T::store(s, at_gate, gate);
@@ -208,7 +207,7 @@ fn gelu_gate<S: Simd>(s: S, x: S::V) -> S::V {
 
 #[inline(always)]
 fn gelu_body<S: Simd>(s: S, x: &[f32], out: &mut [f32]) {
-    for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
+    for (x, out) in runs(s, (x, out)) {
         let x = s.load(x);
         s.store(s.mul(x, gelu_gate(s, x)), out);
     }
@@ -217,7 +216,7 @@ fn gelu_body<S: Simd>(s: S, x: &[f32], out: &mut [f32]) {
 /// gelu′(x) = σ + x·σ·(1 − σ)·2u′ with 2u′ = 2√(2/π)·(1 + 3·0.044715·x²).
 #[inline(always)]
 fn gelu_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], dx: &mut [f32]) {
-    for ((x, g), dx) in x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(dx.chunks_mut(S::LANES)) {
+    for (x, g, dx) in runs(s, (x, g, dx)) {
         let x = s.load(x);
         let sigma = gelu_gate(s, x);
         let inner = s.mul_add(s.mul(x, x), s.splat(6.0 * GELU_SCALE * GELU_CUBIC), s.splat(2.0 * GELU_SCALE));

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::element::{Element, convert_here};
 use super::host;
-use super::simd::{Lanes, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion, runs};
 use crate::error::Result;
 
 /// `x / √(mean(x²) + eps) · weight` along the last dimension.
@@ -197,7 +197,7 @@ multiversion! { fn layer_rows_back(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx
 fn rms_rows_body<S: Simd, X: Element, T: Element>(s: S, x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
     for (x, out) in x.chunks_exact(w.len()).zip(out.chunks_exact_mut(w.len())) {
         let inv = s.splat(inverse_rms(s, x, eps));
-        for ((x, w), out) in x.chunks(S::LANES).zip(w.chunks(S::LANES)).zip(out.chunks_mut(S::LANES)) {
+        for (x, w, out) in runs(s, (x, w, out)) {
             T::store(s, s.mul(s.mul(X::load(s, x), inv), s.load(w)), out);
         }
     }
@@ -221,13 +221,12 @@ fn rms_rows_back_add_body<S: Simd, T: Element>(s: S, x: &[T], g: &[f32], w: &[f3
     for (((x, g), dx), copy) in rows {
         let inv = inverse_rms(s, x, eps);
         let mut dot = s.splat(0.0);
-        for ((x, g), w) in x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
+        for (x, g, w) in runs(s, (x, g, w)) {
             dot = s.mul_add(s.mul(s.load(g), s.load(w)), T::load(s, x), dot);
         }
         let pull = s.splat(-inv * inv * inv * s.sum(dot) / d as f32);
         let inv = s.splat(inv);
-        let inputs = x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES));
-        for (((x, g), w), (dx, copy)) in inputs.zip(dx.chunks_mut(S::LANES).zip(copy.chunks_mut(S::LANES))) {
+        for (x, g, w, dx, copy) in runs(s, (x, g, w, dx, copy)) {
             let direct = s.mul(s.mul(s.load(g), s.load(w)), inv);
             let sum = s.add(s.load(dx), s.mul_add(T::load(s, x), pull, direct));
             s.store(sum, dx);
@@ -243,13 +242,12 @@ fn rms_rows_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], w: &[f32], eps: f32, 
     for ((x, g), dx) in x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
         let inv = inverse_rms(s, x, eps);
         let mut dot = s.splat(0.0);
-        for ((x, g), w) in x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
+        for (x, g, w) in runs(s, (x, g, w)) {
             dot = s.mul_add(s.mul(s.load(g), s.load(w)), s.load(x), dot);
         }
         let pull = s.splat(-inv * inv * inv * s.sum(dot) / d as f32);
         let inv = s.splat(inv);
-        let rows = x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)).zip(dx.chunks_mut(S::LANES));
-        for (((x, g), w), dx) in rows {
+        for (x, g, w, dx) in runs(s, (x, g, w, dx)) {
             let direct = s.mul(s.mul(s.load(g), s.load(w)), inv);
             s.store(s.mul_add(s.load(x), pull, direct), dx);
         }
@@ -278,8 +276,7 @@ fn layer_rows_body<S: Simd>(s: S, x: &[f32], w: &[f32], b: &[f32], eps: f32, out
     for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
         let (mean, inv) = moments(s, x, eps);
         let (mean, inv) = (s.splat(mean), s.splat(inv));
-        let rows = x.chunks(S::LANES).zip(w.chunks(S::LANES)).zip(b.chunks(S::LANES)).zip(out.chunks_mut(S::LANES));
-        for (((x, w), b), out) in rows {
+        for (x, w, b, out) in runs(s, (x, w, b, out)) {
             let normed = s.mul(s.sub(s.load(x), mean), inv);
             s.store(s.mul_add(normed, s.load(w), s.load(b)), out);
         }
@@ -294,15 +291,14 @@ fn layer_rows_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], w: &[f32], eps: f32
         let (mean, inv) = moments(s, x, eps);
         let (mean_v, inv_v) = (s.splat(mean), s.splat(inv));
         let (mut sum, mut dot) = (s.splat(0.0), s.splat(0.0));
-        for ((x, g), w) in x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)) {
+        for (x, g, w) in runs(s, (x, g, w)) {
             let u = s.mul(s.load(g), s.load(w));
             sum = s.add(sum, u);
             dot = s.mul_add(u, s.mul(s.sub(s.load(x), mean_v), inv_v), dot);
         }
         let shift = s.splat(s.sum(sum) / d as f32);
         let pull = s.splat(-s.sum(dot) / d as f32);
-        let rows = x.chunks(S::LANES).zip(g.chunks(S::LANES)).zip(w.chunks(S::LANES)).zip(dx.chunks_mut(S::LANES));
-        for (((x, g), w), dx) in rows {
+        for (x, g, w, dx) in runs(s, (x, g, w, dx)) {
             let u = s.sub(s.mul(s.load(g), s.load(w)), shift);
             let normed = s.mul(s.sub(s.load(x), mean_v), inv_v);
             s.store(s.mul(s.mul_add(normed, pull, u), inv_v), dx);

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::element::{Element, convert_here, sum_here};
 use super::host;
-use super::simd::{Lanes, Simd, multiversion};
+use super::simd::{Lanes, Simd, multiversion, runs};
 use crate::error::Result;
 
 /// Cosines and sines of every position up to the largest one asked for; grows by itself.
@@ -221,17 +221,13 @@ fn turn_body<S: Simd, T: Element>(s: S, x: &[f32], cos: &[f32], sin: &[f32], dh:
         let (high, rest) = rest.split_at(half);
         let (out_low, out_rest) = out.split_at_mut(half);
         let (out_high, out_rest) = out_rest.split_at_mut(half);
-        let inputs = low.chunks(S::LANES).zip(high.chunks(S::LANES));
-        let inputs = inputs.zip(cos.chunks(S::LANES).zip(sin.chunks(S::LANES)));
-        for (((low, high), (cos, sin)), (out_low, out_high)) in
-            inputs.zip(out_low.chunks_mut(S::LANES).zip(out_high.chunks_mut(S::LANES)))
-        {
+        for (low, high, cos, sin, out_low, out_high) in runs(s, (low, high, cos, sin, out_low, out_high)) {
             let (low, high) = (s.load(low), s.load(high));
             let (cos, sin) = (s.load(cos), s.mul(s.load(sin), sign));
             T::store(s, s.sub(s.mul(low, cos), s.mul(high, sin)), out_low);
             T::store(s, s.mul_add(high, cos, s.mul(low, sin)), out_high);
         }
-        for (x, out) in rest.chunks(S::LANES).zip(out_rest.chunks_mut(S::LANES)) {
+        for (x, out) in runs(s, (rest, out_rest)) {
             T::store(s, s.load(x), out);
         }
     }

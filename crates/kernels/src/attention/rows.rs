@@ -1,7 +1,7 @@
 //! What happens to one row of scores, and the packing of keys.
 
 use super::super::cross_entropy::largest;
-use super::super::simd::{Lanes, Simd, multiversion};
+use super::super::simd::{Lanes, Simd, multiversion, runs};
 use super::{Dims, Heads, Normaliser};
 
 /// One head of keys (or values) transposed into panels of a tile's width: panel `j` holds keys `j·width..` as
@@ -79,7 +79,7 @@ fn scale_body<S: Simd>(s: S, row: &mut [f32], factor: f32) {
 #[inline(always)]
 fn dot_body<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     let mut sum = s.splat(0.0);
-    for (a, b) in a.chunks(S::LANES).zip(b.chunks(S::LANES)) {
+    for (a, b) in runs(s, (a, b)) {
         sum = s.mul_add(s.load(a), s.load(b), sum);
     }
     s.sum(sum)
@@ -96,7 +96,7 @@ fn dots_body<S: Simd>(s: S, query: &[f32], keys: &[f32], stride: usize, out: &mu
 fn probabilities_back_body<S: Simd>(s: S, scores: &mut [f32], dp: &mut [f32], scale: f32, normaliser: Normaliser, delta: f32) {
     let (scale, shift, delta) = (s.splat(scale), s.splat(-normaliser.max), s.splat(delta));
     let factor = s.splat(1.0 / normaliser.sum);
-    for (score, dp) in scores.chunks_mut(S::LANES).zip(dp.chunks_mut(S::LANES)) {
+    for (score, dp) in runs(s, (scores, dp)) {
         let p = s.mul(s.exp(s.mul_add(s.load(score), scale, shift)), factor);
         s.store(p, score);
         s.store(s.mul(s.mul(p, scale), s.sub(s.load(dp), delta)), dp);

@@ -275,6 +275,18 @@ mod tests {
         }
     }
 
+    /// What is dropped at the end is nested as deep: without the large stack the process dies.
+    #[test]
+    fn a_template_that_nests_values_without_bound_ends() {
+        let nest = |times: &str, once: &str| {
+            format!("{{% set n = namespace(x=[]) %}}{times}{once}{{% set n.x = [n.x] %}}{{% endfor %}}")
+        };
+        let loops = "{% for i in range(100000) %}";
+        assert_eq!(render(&nest("", loops)).unwrap(), "");
+        let many = nest("{% for j in range(100) %}", loops) + "{% endfor %}";
+        assert!(render(&many).unwrap_err().to_string().contains("does more than 5000000 steps"));
+    }
+
     #[test]
     fn a_template_that_burns_or_breaks_is_stopped_with_its_line() {
         let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}";
