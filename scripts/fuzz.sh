@@ -2,7 +2,8 @@
 # Runs each fuzz target for SECONDS (600 without it): scripts/fuzz.sh [SECONDS] [TARGET…]
 #
 # Needs cargo-fuzz (`cargo install cargo-fuzz`) and a C++ compiler; no nightly compiler. Prints a line a target and ends with
-# "N passed, N failed". The input that a target failed on, and what it had to say, is kept below fuzz/artifacts.
+# "N passed, N failed". The input that a target failed on, and what it had to say, is kept below fuzz/artifacts,
+# the logs in fuzz/artifacts/logs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,9 +26,9 @@ export TMPDIR="$work"
 
 passed=0 failed=0
 for target in "${targets[@]}"; do
-  mkdir -p "$work/found" "fuzz/artifacts/$target"
-  log="fuzz/artifacts/$target/log"
-  limits=(-max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -max_len=65536 -print_final_stats=1)
+  mkdir -p "$work/found" "fuzz/artifacts/$target" fuzz/artifacts/logs
+  log="fuzz/artifacts/logs/$target.txt"
+  limits=(-max_total_time="$seconds" -rss_limit_mb=2048 -timeout=60 -max_len=65536 -print_final_stats=1)
   # What is found on the way goes into the first folder, so that the seeds stay as they are.
   if cargo fuzz run "${build[@]}" "$target" "$work/found" "fuzz/corpus/$target" -- "${limits[@]}" >"$log" 2>&1 </dev/null; then
     passed=$((passed + 1)) verdict=passed

@@ -220,4 +220,20 @@ mod tests {
         std::fs::write(&path, "instruction,output\n").unwrap();
         assert!(read(&path, &mut Faults::default()).unwrap_err().to_string().contains("not a Parquet file"));
     }
+
+    /// Found by fuzzing: the library reserved room for as many elements as the footer says there are.
+    #[test]
+    fn a_footer_that_claims_two_billion_columns_is_refused_before_there_is_room_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        // Thrift's compact protocol: field 1, a number; field 2, a list of structures with its length after it.
+        let footer = [0x15, 0x04, 0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07];
+        let mut bytes = b"PAR1".to_vec();
+        bytes.extend(footer);
+        bytes.extend((footer.len() as u32).to_le_bytes());
+        bytes.extend(b"PAR1");
+        std::fs::write(&path, bytes).unwrap();
+        let error = read(&path, &mut Faults::default()).unwrap_err();
+        assert!(matches!(error, Error::Data { .. }) && error.to_string().contains("not a Parquet file"), "{error}");
+    }
 }
