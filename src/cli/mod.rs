@@ -116,6 +116,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<Outcome> {
+    // A conversation writes no files, and Ctrl-C means something else there.
+    if !matches!(cli.verb, Verb::Chat(_)) {
+        stop::listen();
+    }
     if let Some(threads) = cli.threads {
         device::set_threads(threads.into())?;
     }

@@ -1,11 +1,12 @@
 //! SIGINT (Ctrl-C) and SIGTERM: the first asks the work to stop where nothing is lost, the second ends the process.
 //!
-//! Where there is nothing to save yet, the first one ends it as well.
+//! Where there is nothing to save yet, the first one ends it as well. Either way no half-written file stays behind.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Exit code of the signal that asked for the stop; 0: none did.
 static ASKED: AtomicU8 = AtomicU8::new(0);
@@ -72,7 +73,7 @@ fn heard(code: u8) {
         return;
     }
     if first {
-        eprintln!("\nstopped before training began");
+        eprintln!("\nstopped; nothing half-written is left");
     }
     leave(code.into());
 }
@@ -80,10 +81,12 @@ fn heard(code: u8) {
 /// Ends the process without waiting for its other threads, which are at work.
 #[cfg(unix)]
 fn leave(code: i32) {
+    files::abandon();
     signal_hook::low_level::exit(code);
 }
 
 #[cfg(not(unix))]
 fn leave(code: i32) {
+    files::abandon();
     std::process::exit(code);
 }

@@ -41,7 +41,6 @@ pub struct TrainArgs {
 /// Whatever is wrong with the recipe, base or data; [`Error::Interrupted`] or [`Error::Terminated`] after a signal, with
 /// everything saved.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    stop::listen();
     let recipe = &base::recipe(&args.recipe, &args.set)?;
     let out = args.out.as_ref().unwrap_or(&recipe.output.dir);
     let existing = match (args.resume, args.overwrite) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::data::Examples;
 use crate::machine;
-use crate::model::Site;
+use crate::model::{Adapt, Site, SiteInfo, SiteKind};
 use crate::train::TrainSetup;
 use crate::{recipe, train};
 
@@ -151,13 +151,21 @@ fn taped(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
         false => 0,
     };
     let chosen = (n as f64 * rows.trained).ceil() as u64;
-    let logits = LOGIT_ROWS.min(chosen as usize) as u64 * c.vocab as u64;
+    // A frozen head gives a few rows of logits at a time. Of one that is trained, autograd holds all: logits, their gradient, and the
+    // zero and the sum that it makes of the gradient.
+    let logits = if trains_head(run) { 4 * chosen } else { chosen.min(LOGIT_ROWS as u64) } * c.vocab as u64;
     StepMemory {
         adapter: 3 * run.adapter.param_count() as u64 * F32,
         activations: n * (c.layers as u64 * block + pairs) * F32,
         workspace: (n * (2 * d + 3 * f) + logits + 3 * chosen * d) * F32,
         recomputed: false,
     }
+}
+
+/// Whether the adapter acts on the head, as a pair or in full.
+fn trains_head(run: &TrainSetup) -> bool {
+    let is_head = |site: &SiteInfo| site.kind == SiteKind::Head;
+    run.model.sites().iter().enumerate().any(|(i, site)| is_head(site) && run.adapter.touches(Site(i)))
 }
 
 /// Bytes of an evaluation: one block's buffers for a batch of held-out rows, and logits.
@@ -189,7 +197,7 @@ fn weights(run: &TrainSetup) -> u64 {
     let model = run.model;
     let mut seen = HashSet::new();
     let mut sum = 0;
-    let embedding = |i: usize| model.sites()[i].kind == crate::model::SiteKind::Embedding;
+    let embedding = |i: usize| model.sites()[i].kind == SiteKind::Embedding;
     // The embedding last: where it is the head as well, it is read whole.
     let order = (0..model.sites().len()).filter(|i| !embedding(*i)).chain((0..model.sites().len()).filter(|i| embedding(*i)));
     for i in order {

@@ -321,3 +321,30 @@ fn a_damaged_checkpoint_is_reported_and_the_one_before_it_used() {
         assert!(Ended::of(&runs.path("cut")) == want, "{says}: it ended otherwise");
     }
 }
+
+#[test]
+fn a_signal_during_a_merge_leaves_nothing() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden");
+    let stopped = (0..200).any(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lorakit"))
+            .args(["merge", "--model", &format!("{golden}/models/llama")])
+            .args(["--adapter", &format!("{golden}/adapters/llama/plain"), "--out", "merged"])
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while names().is_empty() && child.try_wait().unwrap().is_none() {}
+        signal(&child, "-INT");
+        let done = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        match done.status.code() {
+            Some(0) => assert_eq!(names(), ["merged"]),
+            code => assert_eq!((code, names().len()), (Some(130), 0), "{said}"),
+        }
+        done.status.code() == Some(130)
+    });
+    assert!(stopped, "two hundred merges were over before the signal came");
+}

@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -25,6 +26,7 @@ pub fn write_atomic_with<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Re
     fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
     let mut tmp =
         tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempfile_in(&dir).map_err(Error::io("write", path))?;
+    let _unfinished = Unfinished::new(tmp.path());
     let filled = {
         let mut out = std::io::BufWriter::with_capacity(1 << 20, tmp.as_file_mut());
         let filled = fill(&mut out)?;
@@ -57,15 +59,50 @@ pub fn sweep(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What is being written now, under its temporary name.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A name in [`UNFINISHED`], while this lives.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn new(path: &Path) -> Unfinished {
+        unfinished().push(path.to_path_buf());
+        Unfinished(path.to_path_buf())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        unfinished().retain(|path| *path != self.0);
+    }
+}
+
+/// Removes what is half-written, for a process that ends right after this call without waiting for its other threads: no
+/// file is begun or finished any more.
+pub fn abandon() {
+    let mut paths = unfinished();
+    for path in paths.drain(..) {
+        // Nobody is left to hear of a failure; what stays is swept by the next run in this place.
+        _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    }
+    std::mem::forget(paths);
+}
+
 /// Builds a directory beside `path` and renames it into place when `fill` succeeded; an older directory of that
 /// name is moved away first and removed last.
 ///
 /// # Errors
-/// Whatever `fill` returns, or [`Error::Io`]; nothing half-written is left at `path`.
+/// Whatever `fill` returns, or [`Error::Io`]; nothing half-written is left then, and an older directory stays in its place.
 pub fn write_dir_atomic(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let dir = parent(path);
     fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
     let tmp = tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempdir_in(&dir).map_err(Error::io("create", path))?;
+    let _unfinished = Unfinished::new(tmp.path());
     fill(tmp.path())?;
     for entry in fs::read_dir(tmp.path()).map_err(Error::io("read", tmp.path()))? {
         let file = entry.map_err(Error::io("read", tmp.path()))?.path();
@@ -73,17 +110,33 @@ pub fn write_dir_atomic(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> 
         opened.sync_all().map_err(Error::io("write", &file))?;
     }
     set_mode_dir(tmp.path()).map_err(Error::io("write", path))?;
-    let old = path.exists().then(|| dir.join(format!(".lorakit-old-{}.tmp", std::process::id())));
-    if let Some(old) = &old {
-        fs::rename(path, old).map_err(Error::io("replace", path))?;
-    }
-    let made = tmp.keep();
-    fs::rename(&made, path).map_err(Error::io("write", path))?;
+    let old = dir.join(format!(".lorakit-old-{}.tmp", std::process::id()));
+    let replaced = swap(tmp.path(), path, &old)?;
+    // It has another name now: nothing is left to remove.
+    _ = tmp.keep();
     sync_dir(&dir)?;
-    if let Some(old) = old {
+    if replaced {
+        let _unfinished = Unfinished::new(&old);
         fs::remove_dir_all(&old).map_err(Error::io("remove", &old))?;
     }
     Ok(())
+}
+
+/// Gives `new` the name `path`, and what had that name the name `old`; whether there was such a thing. Where it fails,
+/// everything keeps the name it had. A process that is ended in between ([`abandon`]) waits for both steps.
+fn swap(new: &Path, path: &Path, old: &Path) -> Result<bool> {
+    let _both = unfinished();
+    let replaces = path.symlink_metadata().is_ok();
+    if replaces {
+        fs::rename(path, old).map_err(Error::io("replace", path))?;
+    }
+    if let Err(e) = fs::rename(new, path) {
+        if replaces {
+            fs::rename(old, path).map_err(Error::io("put back", path))?;
+        }
+        return Err(Error::io("write", path)(e));
+    }
+    Ok(replaces)
 }
 
 /// The file as text, or an error that names it.
@@ -193,5 +246,63 @@ impl Mapped {
 impl std::fmt::Debug for Mapped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Mapped({} bytes at {})", self.len, self.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_directory_takes_the_place_of_an_older_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        for text in ["old", "new"] {
+            write_dir_atomic(&out, |tmp| write_atomic(&tmp.join("a"), text.as_bytes())).unwrap();
+            assert_eq!(read_text(&out.join("a")).unwrap(), text);
+        }
+        assert_eq!(names(dir.path()), ["out"]);
+    }
+
+    #[test]
+    fn what_cannot_be_finished_leaves_the_older_one_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        write_dir_atomic(&out, |tmp| write_atomic(&tmp.join("a"), b"old")).unwrap();
+        let failed = write_dir_atomic(&out, |tmp| {
+            write_atomic(&tmp.join("a"), b"new")?;
+            Err(Error::usage("a test", "it fails here", "nothing"))
+        });
+        assert!(failed.is_err());
+        assert_eq!((names(dir.path()), read_text(&out.join("a")).unwrap()), (vec!["out".into()], "old".into()));
+    }
+
+    #[test]
+    fn a_rename_that_fails_puts_the_older_one_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, old) = (dir.path().join("out"), dir.path().join("old"));
+        fs::create_dir(&out).unwrap();
+        assert!(swap(&dir.path().join("nowhere"), &out, &old).is_err());
+        assert_eq!(names(dir.path()), ["out"]);
+        // A name that nothing can have: what was made for it goes.
+        assert!(write_dir_atomic(&out.join(".."), |_| Ok(())).is_err());
+        assert_eq!((names(dir.path()), names(&out)), (vec!["out".into()], Vec::new()));
+    }
+
+    #[test]
+    fn a_file_whose_rename_fails_leaves_no_temporary_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("inside"), "x").unwrap();
+        assert!(write_atomic(&out, b"text").is_err());
+        assert_eq!((names(dir.path()), names(&out)), (vec!["out".into()], vec!["inside".into()]));
     }
 }

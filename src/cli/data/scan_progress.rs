@@ -10,7 +10,6 @@ use crate::error::Result;
 /// # Errors
 /// What is wrong with a file; the user asked to stop.
 pub(super) fn scan(settings: &ScanSettings) -> Result<Scan> {
-    stop::listen();
     // The words of the rows are in a temporary file, which has to go.
     stop::save_first();
     let mut progress = ProgressDisplay::new("rows", 0, Unit::Items);

@@ -9,7 +9,7 @@ use super::draw_args::DrawArgs;
 use super::generator_args::{LocalArgs, ServerArgs, StyleArg};
 use super::synthesis_progress::Making;
 use super::synthesized::told;
-use crate::cli::{print, stop};
+use crate::cli::print;
 use crate::error::{Error, Result};
 use crate::synth::{Ended, Goal, PromptStyle, Seeds, Variant};
 
@@ -61,7 +61,6 @@ pub(super) fn run(args: &SynthesizeArgs) -> Result<()> {
     let goal = Goal { rows: args.count, patience: args.draw.patience };
     settings.check(goal)?;
     let seeds = Seeds::read(&args.seeds)?;
-    stop::listen();
     let (making, style) =
         (Making { out: &args.out, settings: &settings, goal, seeds: &seeds }, args.style.map(PromptStyle::from));
     let summary = match &args.server.endpoint {

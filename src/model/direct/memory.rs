@@ -37,7 +37,7 @@ impl Model {
         adapted: &dyn Fn(Site) -> bool,
         recompute: Recompute,
     ) -> Option<DirectMemory> {
-        if !self.covered() {
+        if !self.covered() || adapted(self.head.site) {
             return None;
         }
         let tokens = workspace::rounded(batch).min(texts::most(longest));

@@ -21,8 +21,8 @@ use crate::tokenizer::Special;
 
 /// Longest source of a template, in bytes.
 const MAX_SOURCE: usize = 1 << 20;
-/// Longest rendered conversation, in bytes.
-const MAX_OUTPUT: usize = 16 << 20;
+/// Longest rendered conversation, in bytes: about a million tokens. Its tokens take a hundred times that in memory.
+const MAX_OUTPUT: usize = 4 << 20;
 /// Most instructions of the template engine in one rendering.
 const FUEL: u64 = 5_000_000;
 /// Written bytes of a value that count as one instruction more.

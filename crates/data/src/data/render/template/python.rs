@@ -10,7 +10,7 @@ use minijinja::{Error, ErrorKind};
 use regex::Regex;
 
 /// Longest text that one value is written as, in bytes.
-const MAX_TEXT: usize = 16 << 20;
+const MAX_TEXT: usize = 4 << 20;
 /// Deepest nesting of a value that is written; a row of data has at most 128 levels, the template adds a few.
 const MAX_DEPTH: usize = 256;
 
