@@ -26,13 +26,13 @@ pub fn inline(width: f64, height: f64, label: &str, inner: &str) -> String {
     format!("<svg viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" role=\"img\" aria-label=\"{label}\">{inner}</svg>")
 }
 
-/// A drawing that is a file of its own, black on white. `label` is what a screen reader says.
+/// A drawing that is a file of its own; its paper is `--paper`, where the drawing defines that, else white. `label` is what a screen reader says.
 pub fn file(width: f64, height: f64, label: &str, inner: &str) -> String {
     let label = escape(label);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
          height=\"{height:.0}\" role=\"img\" aria-label=\"{label}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"{width:.0}\" height=\"{height:.0}\" fill=\"#fff\"/>\n{inner}</svg>\n"
+         <rect width=\"{width:.0}\" height=\"{height:.0}\" style=\"fill:var(--paper,#fff)\"/>\n{inner}</svg>\n"
     )
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::job::Forecast;
-use crate::recipe::{Recipe, Train, Warmup};
+use crate::recipe::{Recipe, Warmup};
 
 /// All of it.
 pub(super) fn text(told: &Forecast, recipe: &Recipe) -> String {
@@ -25,7 +25,7 @@ pub(super) fn text(told: &Forecast, recipe: &Recipe) -> String {
         work.trained_tokens,
         work.evaluations,
     );
-    text += &memory(told, train);
+    text += &memory(told, recipe);
     if let Some(time) = &told.time {
         text += &format!(
             "time         {} for the steps ({:.0} tokens/s), {} for the evaluations\n",
@@ -37,7 +37,7 @@ pub(super) fn text(told: &Forecast, recipe: &Recipe) -> String {
     text
 }
 
-fn memory(told: &Forecast, train: &Train) -> String {
+fn memory(told: &Forecast, recipe: &Recipe) -> String {
     let again = if told.memory.recomputed { "kept for the way back (blocks run again)" } else { "kept for the way back" };
     let names = [
         "weights of the base, mapped",
@@ -58,7 +58,7 @@ fn memory(told: &Forecast, train: &Train) -> String {
     match (&told.instead, told.fits()) {
         (_, true) => {}
         (Some(setting), false) => {
-            let (arguments, total) = (setting.arguments(train), setting.total as f64 / 1e6);
+            let (arguments, total) = (setting.arguments(&recipe.train, &recipe.eval), setting.total as f64 / 1e6);
             text += &format!("it does not fit; this does, with {total:.0} MB: {arguments}\n");
         }
         (None, false) => text += "it does not fit, and no smaller batch or shorter row would: take a smaller base\n",

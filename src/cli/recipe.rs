@@ -1,4 +1,4 @@
-//! `lorakit recipe ls | show | check | schema | keys`.
+//! `lorakit recipe new | ls | show | check | schema | keys`.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::recipe_lines::{key_line, listed, listed_json, pretty, verdict};
 use crate::error::Result;
 use crate::recipe::{self, Recipe};
 
-/// Look at recipes: list, show, check; print their JSON Schema.
+/// Write a recipe for your rows; look at recipes: list, show, check; print their JSON Schema.
 #[derive(Debug, Args)]
 pub struct RecipeArgs {
     #[command(subcommand)]
@@ -17,6 +17,8 @@ pub struct RecipeArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Look at rows and write a short commented recipe that trains on them as it is
+    New(new::NewArgs),
     /// List the recipes of a folder with the first comment of each
     Ls {
         #[arg(default_value = "recipes")]
@@ -60,6 +62,7 @@ pub fn run(args: &RecipeArgs) -> Result<()> {
 /// What the verb prints.
 fn text(args: &RecipeArgs) -> Result<String> {
     match &args.verb {
+        Verb::New(args) => new::run(args),
         Verb::Ls { dir, json } => {
             let recipes = recipe::list(dir)?;
             Ok(if *json { listed_json(&recipes) } else { listed(dir, &recipes) })
@@ -74,5 +77,6 @@ fn text(args: &RecipeArgs) -> Result<String> {
     }
 }
 
+pub(super) mod new;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::event_printer::{EventPrinter, results, say};
+use super::recipe::new::{BaseArgs, file_for, proposal};
 use super::{base, forecast, print, stop};
+use crate::curate::is_recipe;
 use crate::error::{Error, Result};
 use crate::job::{self, Existing, TrainJob, TrainResult};
 use crate::recipe::Recipe;
@@ -14,7 +16,11 @@ use crate::recipe::Recipe;
 /// Train an adapter, prove it against the base, and write it with its record.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
+    /// A recipe; or a file of rows, for which one is made up (`lorakit recipe new` writes it down)
+    #[arg(value_name = "RECIPE|DATA")]
     recipe: PathBuf,
+    #[command(flatten)]
+    base: BaseArgs,
     /// Replace a value, e.g. --set train.lr=1e-4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -41,7 +47,7 @@ pub struct TrainArgs {
 /// Whatever is wrong with the recipe, base or data; [`Error::Interrupted`] or [`Error::Terminated`] after a signal, with
 /// everything saved.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let recipe = &base::recipe(&args.recipe, &args.set)?;
+    let recipe = &recipe(args)?;
     let out = args.out.as_ref().unwrap_or(&recipe.output.dir);
     let existing = match (args.resume, args.overwrite) {
         (true, _) => Existing::Resume,
@@ -68,6 +74,24 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     Ok(())
 }
 
+/// The recipe named, or one for the rows named.
+fn recipe(args: &TrainArgs) -> Result<Recipe> {
+    if is_recipe(&args.recipe) || (args.base.model.is_none() && !args.recipe.exists()) {
+        if let Some(model) = &args.base.model {
+            let help = format!("a recipe names its base: --set base.model='\"{model}\"'");
+            return Err(Error::usage("--model", "it goes with a file of rows, and this is a recipe", help));
+        }
+        return base::recipe(&args.recipe, &args.set);
+    }
+    let path = file_for(&args.recipe);
+    let proposal = proposal(std::slice::from_ref(&args.recipe), &args.base, &path)?;
+    eprint!("{}\n", proposal.text);
+    match args.set.as_slice() {
+        [] => Ok(proposal.recipe),
+        set => Recipe::parse(&proposal.text, &path, set),
+    }
+}
+
 /// How to go on, in place of what ended the work, if that was a signal.
 fn stopped(error: Error, args: &TrainArgs, recipe: &Recipe, out: &Path) -> Error {
     if !matches!(error, Error::Interrupted { .. } | Error::Terminated { .. }) {
@@ -78,8 +102,11 @@ fn stopped(error: Error, args: &TrainArgs, recipe: &Recipe, out: &Path) -> Error
         false => format!("'{}'", word.replace('\'', "'\\''")),
     };
     let set: String = args.set.iter().map(|s| format!(" --set {}", quoted(s))).collect();
-    let (recipe, out) = (quoted(&recipe.path.display().to_string()), quoted(&out.display().to_string()));
-    stop::stopped(format!("everything is saved; go on with: lorakit train {recipe}{set} --out {out} --resume"))
+    let named = if is_recipe(&args.recipe) { &recipe.path } else { &args.recipe };
+    let base = [("model", &args.base.model), ("fallback", &args.base.fallback)];
+    let base: String = base.iter().filter_map(|(flag, v)| Some(format!(" --{flag} {}", quoted(v.as_ref()?)))).collect();
+    let (named, out) = (quoted(&named.display().to_string()), quoted(&out.display().to_string()));
+    stop::stopped(format!("everything is saved; go on with: lorakit train {named}{base}{set} --out {out} --resume"))
 }
 
 fn where_it_lies(given: &Path, out: &Path, done: &TrainResult, recipe: &Recipe) -> String {

@@ -11,7 +11,7 @@
 //! | 1 | `open`, `rows`, `record`, `resume` | an open base; a recipe's rows; what a run writes; where a run stands |
 //! | 2 | `evaluate`, `merge`, `speaker` | base beside adapter; one model of both; who is ready to talk |
 //! | 3 | `prepare`, `answer` | everything before the first step; one answer |
-//! | 4 | `train`, `estimate`, `conversation` | the main job; what it will take; many answers |
+//! | 4 | `train`, `estimate`, `conversation`, `propose` | the main job; what it will take; many answers; a recipe for rows that have none |
 
 mod answer;
 mod conversation;
@@ -21,6 +21,7 @@ mod events;
 mod merge;
 mod open;
 mod prepare;
+mod propose;
 mod record;
 mod resume;
 mod rows;
@@ -35,6 +36,7 @@ pub use self::events::{JobEvent, Listener, Sought};
 pub use self::merge::{LogitDifference, MergeJob, merge};
 pub use self::open::{OpenedBase, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};
+pub use self::propose::{Proposal, ProposalRequest, propose};
 pub use self::rows::{PlannedRows, packing, rows};
 pub use self::speaker::{Speaker, speakers};
 pub use self::train::{Existing, FreshRun, TrainJob, TrainResult, claim, train};

@@ -44,6 +44,8 @@ pub(super) struct RunRecord<'a> {
     /// (step, loss) of every step and of every evaluation.
     pub losses: Vec<(usize, f64)>,
     pub evals: Vec<(usize, f64)>,
+    /// (step, learning rate) of every step.
+    pub rates: Vec<(usize, f64)>,
     /// Step of the best adapter, if evaluations chose one, and at the end its values.
     pub best: Option<usize>,
     pub best_values: Vec<Tensor>,
@@ -83,6 +85,7 @@ impl<'a> RunRecord<'a> {
             heldout: None,
             losses: Vec::new(),
             evals: Vec::new(),
+            rates: Vec::new(),
             best: resume.and_then(|s| s.progress.best).map(|(step, _)| step),
             best_values: Vec::new(),
             step: resume.map_or(0, |s| s.progress.step),
@@ -106,7 +109,10 @@ impl<'a> RunRecord<'a> {
             let step = value["step"].as_u64().unwrap_or(0) as usize;
             let loss = exact(line, "loss").map(|loss| (step, loss));
             match value["event"].as_str() {
-                Some("step") if step <= done.step => self.losses.extend(loss),
+                Some("step") if step <= done.step => {
+                    self.losses.extend(loss);
+                    self.rates.extend(exact(line, "lr").map(|lr| (step, lr)));
+                }
                 Some("eval") if step <= done.judged => self.evals.extend(loss),
                 Some("save") if step <= done.step => {}
                 Some("started" | "ready") => {}
@@ -139,8 +145,9 @@ impl<'a> RunRecord<'a> {
         };
         match &event {
             Event::Started { .. } => self.tell_ready(listener)?,
-            Event::Step { step, loss, tokens, trained, seconds, .. } => {
+            Event::Step { step, loss, lr, tokens, trained, seconds, .. } => {
                 self.losses.push((*step, *loss));
+                self.rates.push((*step, *lr));
                 self.step = *step;
                 self.trained += *trained as u64;
                 self.seconds += seconds;

@@ -16,6 +16,7 @@ use crate::adapter::peft::WEIGHTS;
 use crate::artifact::card::{self, Card};
 use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
+use crate::artifact::curve::Curve;
 use crate::artifact::fingerprint::Fingerprint;
 use crate::data::Loaded;
 use crate::error::{Error, Result};
@@ -224,7 +225,9 @@ impl TrainRun<'_> {
     ) -> Result<()> {
         let write = |name: &str, text: &str| files::write_atomic(&self.job.out.join(name), text.as_bytes());
         write("recipe.toml", &self.job.recipe.to_toml_in(self.job.out))?;
-        if let Some(svg) = curve::svg(&self.job.recipe.output.name, &record.losses, &record.evals) {
+        let (train, heldout, rates) = (&record.losses, &record.evals, &record.rates);
+        let base = (!heldout.is_empty()).then_some(evaluation.heldout.base.loss);
+        if let Some(svg) = curve::svg(&self.job.recipe.output.name, &Curve { train, heldout, base, rates }) {
             write("loss.svg", &svg)?;
         }
         let (base, adapter) = ((&evaluation.heldout.base).into(), (&evaluation.heldout.adapter).into());

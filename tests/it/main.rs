@@ -25,6 +25,7 @@ mod real_weights;
 mod real_generate;
 mod real_model;
 mod recipe_docs;
+mod recipe_new;
 mod real_tokenizers;
 mod resume;
 mod shapes;

@@ -49,7 +49,7 @@ pub use out::CurateOut;
 pub use pii::{Pii, mask};
 pub use quality::Quality;
 pub use report::{Copies, CopyOf, CurationReport, Distribution, Findings, Leaks, Low, Scores, Spread, VerbCount, summary};
-pub use rows::{Raw, raw_rows};
+pub use rows::{Raw, raw_rows, text_columns};
 pub use scan::{File, Scan, ScanSettings, scan};
 
 /// Every language code that rows can be told to have.

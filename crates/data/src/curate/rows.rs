@@ -227,6 +227,25 @@ fn refuse_tasks(path: &Path, shape: Shape) -> Result<()> {
     Err(Error::data(path, None, why, "curate the file of rows that the task names, then name the new file in the task"))
 }
 
+/// Of the first rows of a file, whatever their shape: its columns that hold text, by name. At least `enough` rows, where it has them.
+///
+/// # Errors
+/// [`Error::Data`] or [`Error::Io`] for what cannot be read.
+pub fn text_columns(path: &Path, enough: usize) -> Result<Vec<Vec<(String, String)>>> {
+    let mut feed = match Feed::is_of(path) {
+        true => Feed::open(path)?,
+        false => Feed::whole(path, source::read(path, &mut Faults::default())?),
+    };
+    feed.first()?;
+    let mut all = Vec::new();
+    while let Some(chunk) = feed.chunk()?.filter(|_| all.len() < enough) {
+        for row in &*chunk.rows(path)? {
+            all.push(row.fields.iter().filter_map(|(name, v)| Some((name.clone(), v.as_str()?.to_string()))).collect());
+        }
+    }
+    Ok(all)
+}
+
 /// Calls `take` with every text in the rows of a file, whatever their shape, a row at a time and with its line.
 ///
 /// # Errors

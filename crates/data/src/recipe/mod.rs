@@ -48,6 +48,7 @@ pub use self::sources::{in_folder, is_pattern, matching, origin};
 pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
 pub use self::validate::FIELDS;
 use self::validation_context::Files;
+pub use self::write::toml_text;
 pub use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::hub::Dataset;

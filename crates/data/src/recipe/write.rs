@@ -39,10 +39,15 @@ pub(super) fn toml(tree: &Value) -> String {
     text
 }
 
+/// A text as TOML writes it.
+pub fn toml_text(text: &str) -> String {
+    toml_edit::Value::from(text).to_string()
+}
+
 /// One value as TOML.
 pub(super) fn toml_value(value: &Value) -> String {
     match value {
-        Value::String(text) => toml_edit::Value::from(text.as_str()).to_string(),
+        Value::String(text) => toml_text(text),
         Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
             // `{:?}` keeps the point or the exponent that makes it a float, and the shortest digits that read back equal.
             Some(float) => format!("{float:?}"),
