@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words |
+//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes |
 //! | 1 | `event_printer` | the events of a job, drawn |
 //! | 2 | `base`, `generation_args` | an open model; which base and adapters talk |
 //! | 3 | `chat_commands` | what `chat` does with a line |
@@ -34,6 +34,7 @@ mod mixture_shares;
 mod progress;
 pub mod recipe;
 mod recipe_lines;
+mod run_clock;
 mod event_printer;
 mod stop;
 mod generation_args;

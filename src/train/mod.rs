@@ -53,7 +53,16 @@ pub struct TrainSetup<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Before the first step.
-    Started { steps: usize, first_step: usize, examples: usize, heldout: usize, params: usize },
+    Started {
+        steps: usize,
+        first_step: usize,
+        examples: usize,
+        heldout: usize,
+        params: usize,
+        /// Steps between evaluations; 0: there are none.
+        #[serde(skip)]
+        eval_every: usize,
+    },
     /// A micro-step is done, and its step is not: `micro` of `of` in step `step` (from 1).
     Micro { step: usize, micro: usize, of: usize },
     /// An optimiser step is done. `loss` is the mean per trained token in nats, before the step.
@@ -152,6 +161,7 @@ pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event
         examples: job.examples.len(),
         heldout: job.heldout.len(),
         params: job.adapter.param_count(),
+        eval_every: if job.heldout.is_empty() { 0 } else { job.settings.eval_every },
     })?;
     let reason = loop {
         match run.next() {

@@ -167,6 +167,14 @@ fn read(path: &Path) -> Result<String> {
         };
         return Err(Error::usage(what, "there is no such recipe", help));
     }
+    if sources::holds_rows(path) {
+        let rows = path.display();
+        let help = format!(
+            "write a recipe that names it, e.g. a file recipe.toml with the lines\n    [base]\n    model = \"OWNER/NAME\"\n    [data]\n    \
+             train = \"{rows}\"\n  or look at the rows with `lorakit data check {rows}`"
+        );
+        return Err(Error::usage(what, "this is a file of rows, not a recipe", help));
+    }
     crate::files::read_text(path)
 }
 

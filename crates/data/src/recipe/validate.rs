@@ -129,6 +129,7 @@ impl ValidationContext<'_> {
             cache: self.keep(raw.cache)?,
         };
         mixture::agree(self.written, &data)?;
+        self.kept_apart(&data)?;
         Ok(data)
     }
 
