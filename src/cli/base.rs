@@ -43,7 +43,7 @@ pub(super) fn adapter_folder(dir: &Path) -> Result<()> {
         return Ok(());
     }
     let why = if dir.exists() { "this is a file, not the folder of an adapter" } else { "there is no such folder" };
-    let help = "give the folder that holds adapter_model.safetensors; `lorakit adapter ls DIR` lists the adapters in a folder";
+    let help = "give the folder that holds adapter_config.json and adapter_model.safetensors; `lorakit adapter ls DIR` lists the adapters in a folder";
     Err(Error::usage(dir.display().to_string(), why, help))
 }
 

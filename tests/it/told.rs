@@ -122,22 +122,22 @@ fn held_out_files_that_end_up_empty_are_an_error_before_the_first_step() {
 #[test]
 fn early_stop_without_held_out_rows_is_refused_at_its_line() {
     let train = format!("{TRAIN}eval_every = 1\nearly_stop = 2");
-    let folder = Folder::new("train = \"rows.jsonl\"\nheldout_fraction = 0.0", &train).rows("rows.jsonl", &[2; 4]);
-    folder.refused(&["recipe.toml:16", "`train.early_stop`", "`data.heldout_fraction` is 0", "leave `early_stop` out"]);
+    let folder = Folder::new("train = \"one.jsonl\"", &train).rows("one.jsonl", &[2]);
+    folder.refused(&["recipe.toml:15", "`train.early_stop`", "too few rows to set any aside", "leave `early_stop` out"]);
 }
 
 #[test]
 fn rows_that_the_base_cannot_take_are_refused_before_the_first_step() {
     let most = 256;
     let train = TRAIN.replace("max_length = 60", "max_length = 600");
-    let folder = Folder::new("train = \"rows.jsonl\"\nheldout_fraction = 0.0", &train).rows("rows.jsonl", &[2, 3, 400, 500]);
+    let folder = Folder::new("train = \"rows.jsonl\"", &train).rows("rows.jsonl", &[2, 3, 400, 500]);
     let takes = format!("the base takes at most {most} tokens; 2 rows are longer (first: ");
-    folder.refused(&["recipe.toml:13", "`train.max_length`", "is 600, but", &takes, "rows.jsonl:3, ", "`max_length = 256`"]);
+    folder.refused(&["recipe.toml:12", "`train.max_length`", "is 600, but", &takes, "rows.jsonl:", "`max_length = 256`"]);
     // Held-out rows and those of a set count as well; a length that no row has does no harm.
     let folder = folder.rows("rows.jsonl", &[2, 3, 4]).rows("held.jsonl", &[2, 400]);
     folder.goes_well(&["train", "recipe.toml", "--dry-run"]);
     let recipe = folder.read("recipe.toml");
-    folder.write("recipe.toml", &recipe.replace("heldout_fraction = 0.0", "heldout = \"held.jsonl\""));
+    folder.write("recipe.toml", &recipe.replace("[train]", "heldout = \"held.jsonl\"\n[train]"));
     folder.refused(&["`train.max_length`", "1 rows are longer (first: ", "held.jsonl:2, "]);
     let set = "[[eval.sets]]\nname = \"other\"\nrows = \"held.jsonl\"\n";
     folder.write("recipe.toml", &format!("{recipe}{set}"));
@@ -179,4 +179,23 @@ fn the_limit_of_an_evaluation_holds_while_training() {
     let (last, proof) = (&folder.events("eval")[2]["loss"], &folder.json("run/trace.json")["results"]["adapter"]);
     let best = folder.events("eval").iter().map(|e| e["loss"].as_f64().unwrap()).fold(f64::INFINITY, f64::min);
     assert!((best - proof["loss"].as_f64().unwrap()).abs() < 1e-4, "{last} {proof}");
+}
+
+#[test]
+fn an_adapter_that_is_not_there_is_named_and_rows_are_no_recipe() {
+    let folder = Folder::new("train = \"rows.jsonl\"", TRAIN).rows("rows.jsonl", &[2; 4]);
+    let refused = |args: &[&str], says: &[&str]| {
+        let done = folder.lorakit(args);
+        let said = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(2), "{args:?}: {said}");
+        says.iter().for_each(|piece| assert!(said.contains(piece), "{piece:?} is not in {said}"));
+        said
+    };
+    refused(&["generate", "--adapter", "runs/nope", "--prompt", "x"], &["runs/nope", "there is no such folder"]);
+    refused(&["train", "rows.jsonl"], &["rows.jsonl", "a file of rows, not a recipe", "train = \"rows.jsonl\""]);
+    folder.write("odd.jsonl", "{\"question\": \"a\", \"answer\": \"b\"}\n");
+    let said = refused(&["data", "check", "odd.jsonl"], &["odd.jsonl:1", "--column"]);
+    assert!(!said.contains("recipe"), "{said}");
+    folder.write("odd.jsonl", "{\"text\": \"a\"}\n{\"text\n");
+    refused(&["data", "check", "odd.jsonl"], &["odd.jsonl:2", "--skip-malformed"]);
 }

@@ -117,7 +117,7 @@ fn some_left(request: &Request, gathered: &Gathered) -> Result<()> {
         let path = data.heldout.first().map_or(Path::new("[data] heldout_tasks"), |s| &s.path);
         let held = report.dropped.iter().filter(|d| report.sources[d.source].split == Split::Heldout).cloned();
         let why = format!("no held-out row is left to judge by; {}", reasons(&held.collect::<Vec<_>>()));
-        let help = "raise `train.max_length`, name other rows, or leave the key out and set `data.heldout_fraction = 0.0`";
+        let help = "raise `train.max_length`, name other rows, or leave the key out: `data.heldout_fraction` then sets training rows aside";
         return Err(Error::data(path, None, why, help));
     }
     Ok(())
