@@ -30,7 +30,12 @@ fn unmatched(key: &str, pattern: &str, why: &str, sites: &[SiteInfo]) -> Error {
     let mut names: Vec<&str> = sites.iter().map(|s| last(&s.path)).collect();
     names.sort_unstable();
     names.dedup();
-    let hint = nearest(pattern, names.iter().copied()).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+    let hint = match nearest(pattern, names.iter().copied()) {
+        // A name where a pattern of whole paths was asked for.
+        Some(name) if name == pattern => format!("write `[\"{name}\"]`, or the pattern `.*\\.{name}`; "),
+        Some(name) => format!("did you mean `{name}`? "),
+        None => String::new(),
+    };
     Error::usage(format!("`{key}`"), format!("`{pattern}` {why}"), format!("{hint}the model's modules are: {}", names.join(", ")))
 }
 

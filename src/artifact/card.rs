@@ -1,5 +1,7 @@
 //! The adapter's card: `README.md` with the Hub's metadata header, the measured table, and how to use and remake it.
 
+use std::path::Path;
+
 use crate::recipe::{Recipe, TemplateKind};
 
 /// One row of the table.
@@ -20,6 +22,20 @@ pub struct Sample {
     pub adapter: String,
 }
 
+/// A file of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardFile {
+    /// Without its folder.
+    pub name: String,
+    pub heldout: bool,
+    /// Rows in it.
+    pub rows: usize,
+    pub sha256: String,
+}
+
+/// Files that the card names; a folder of tasks has thousands.
+const FILES: usize = 20;
+
 /// What the card tells.
 pub struct Card<'a> {
     pub recipe: &'a Recipe,
@@ -28,8 +44,12 @@ pub struct Card<'a> {
     pub steps: usize,
     pub trained_tokens: u64,
     pub heldout_rows: usize,
+    /// `None` where no row was held out.
     pub base: Option<&'a CardResult>,
     pub adapter: Option<&'a CardResult>,
+    /// Files of the rows, and what became of these where it is not simply all of them.
+    pub files: &'a [CardFile],
+    pub told: &'a [String],
     /// Lines below the table: differences with their intervals, other sets.
     pub notes: &'a [String],
     pub samples: &'a [Sample],
@@ -48,8 +68,9 @@ impl Card<'_> {
             a.rank,
             a.alpha,
             serde_json::to_value(a.method).ok().and_then(|v| v.as_str().map(ToString::to_string)).unwrap_or_default(),
-            self.base_id.unwrap_or(&r.base.model),
+            self.base_id.unwrap_or(&self.base_name()),
         );
+        out += &self.rows();
         out += &self.table();
         for s in self.samples {
             out += &format!(
@@ -64,20 +85,46 @@ impl Card<'_> {
         out
     }
 
+    /// The base of a base without an id: its file or folder, not where that lies on this machine.
+    fn base_name(&self) -> String {
+        let path = Path::new(&self.recipe.base.model);
+        path.file_name().map_or_else(|| self.recipe.base.model.clone(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The Hub's metadata; a base is named by its id on the hub, or not at all.
     fn header(&self) -> String {
-        let mut out = String::from("---\n");
-        if let Some(id) = self.base_id {
-            out += &format!("base_model: {id}\n");
-        }
+        let id = |line: &str| self.base_id.map(|id| format!("{line}{id}\n")).unwrap_or_default();
         let license = &self.recipe.output.license;
-        out + &format!(
-            "library_name: peft\npipeline_tag: text-generation\nlicense: {license}\ntags:\n- lora\n- lorakit\n- base_model:adapter:{}\n---\n\n",
-            self.base_id.unwrap_or(&self.recipe.base.model)
+        format!(
+            "---\n{}library_name: peft\npipeline_tag: text-generation\nlicense: {license}\ntags:\n- lora\n- lorakit\n{}---\n\n",
+            id("base_model: "),
+            id("- base_model:adapter:")
         )
     }
 
+    /// What was trained on and judged by.
+    fn rows(&self) -> String {
+        let file = |file: &CardFile| {
+            let what = if file.heldout { "held out" } else { "trained on" };
+            format!("- {what}: `{}`, {} rows, SHA-256 `{}`\n", file.name.replace('`', "'"), file.rows, file.sha256)
+        };
+        let mut out: String = self.files.iter().take(FILES).map(file).collect();
+        if self.files.len() > FILES {
+            out += &format!("- … and {} more files\n", self.files.len() - FILES);
+        }
+        out += &self.told.iter().map(|told| format!("- {told}\n")).collect::<String>();
+        if out.is_empty() { out } else { format!("Rows:\n\n{out}\n") }
+    }
+
     fn table(&self) -> String {
-        let (Some(base), Some(adapter)) = (self.base, self.adapter) else { return String::new() };
+        let (Some(base), Some(adapter)) = (self.base, self.adapter) else {
+            let (steps, tokens) = (self.steps, self.trained_tokens);
+            let notes: String = self.notes.iter().map(|note| format!("- {note}\n")).collect();
+            let notes = if notes.is_empty() { notes } else { format!("On other sets:\n\n{notes}\n") };
+            return format!(
+                "No row was held out: what {steps} steps ({tokens} trained tokens) have changed was not measured on any.\n\n{notes}"
+            );
+        };
         let exact = |r: &CardResult| r.exact_match.map_or("–".to_string(), |e| format!("{:.1} %", e * 100.0));
         let rouge = |r: &CardResult| r.rouge_l.map_or("–".to_string(), |e| format!("{:.1}", e * 100.0));
         let rouge = match (base.rouge_l, adapter.rouge_l) {
@@ -103,7 +150,7 @@ impl Card<'_> {
     }
 
     fn usage(&self) -> String {
-        let base = self.base_id.unwrap_or(&self.recipe.base.model);
+        let base = self.base_id.map_or_else(|| format!("path/to/{}", self.base_name()), str::to_string);
         let template = match &self.recipe.template.kind {
             TemplateKind::Model => "the model's own chat template",
             TemplateKind::Alpaca => "the Alpaca template",

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::event_printer::EventPrinter;
 use crate::data::Renderer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::{self, OpenedBase, PlannedRows, Prepared};
 use crate::model::resolve::Resolved;
 use crate::recipe::{Base, Recipe};
@@ -32,6 +32,19 @@ pub(super) fn open(base: &Base, quiet: bool) -> Result<OpenedBase> {
 /// As [`job::recipe`].
 pub(super) fn recipe(path: &Path, set: &[String]) -> Result<Recipe> {
     job::recipe(path, set, &mut EventPrinter::new(false).listener())
+}
+
+/// Refuses the directory of an adapter that is none, before anything is opened for it.
+///
+/// # Errors
+/// [`Error::Usage`] naming the folder.
+pub(super) fn adapter_folder(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let why = if dir.exists() { "this is a file, not the folder of an adapter" } else { "there is no such folder" };
+    let help = "give the folder that holds adapter_config.json and adapter_model.safetensors; `lorakit adapter ls DIR` lists the adapters in a folder";
+    Err(Error::usage(dir.display().to_string(), why, help))
 }
 
 /// As [`job::dataset`].

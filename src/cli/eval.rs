@@ -30,6 +30,7 @@ pub struct EvalArgs {
 /// Whatever is wrong with the recipe, base, adapter or data.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let recipe = base::recipe(&args.recipe, &args.set)?;
+    base::adapter_folder(&args.adapter)?;
     let done = job::evaluate(&recipe, &args.adapter, &mut EventPrinter::new(args.json).listener())?;
     if args.json {
         let mut line = done.evaluation.json();

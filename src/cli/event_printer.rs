@@ -1,7 +1,8 @@
 //! The events of a job on the terminal: lines and bars. Refuses to know arguments and what came of the job.
 
 use super::progress::{ProgressDisplay, Unit};
-use super::{mixture_shares, stop};
+use super::run_clock::RunClock;
+use super::{forecast, mixture_shares, stop};
 use crate::adapter::Adapter;
 use crate::data::{self as rows, Loaded};
 use crate::error::Result;
@@ -19,11 +20,16 @@ pub(super) struct EventPrinter {
     aside: bool,
     /// The bar that is drawn, and what it is of.
     bar: Option<(String, ProgressDisplay)>,
+    /// The bar of an evaluation during training, below the one of training.
+    judging: Option<ProgressDisplay>,
+    clock: RunClock,
+    /// Tokens of a held-out row.
+    heldout_row: f64,
 }
 
 impl EventPrinter {
     pub(super) fn new(quiet: bool) -> EventPrinter {
-        EventPrinter { quiet, aside: false, bar: None }
+        EventPrinter { quiet, aside: false, bar: None, judging: None, clock: RunClock::default(), heldout_row: 0.0 }
     }
 
     /// With the lines of a run on standard error.
@@ -115,8 +121,9 @@ impl EventPrinter {
         bar.set(at.bytes, &format!("{} rows, {} tokens, {:.0} rows/s", at.rows, at.tokens, at.rows as f64 / bar.seconds()));
     }
 
-    fn prepared(&self, adapter: &Adapter, loaded: &Loaded, mixture: &Mixture, packing: Option<Fill>) {
+    fn prepared(&mut self, adapter: &Adapter, loaded: &Loaded, mixture: &Mixture, packing: Option<Fill>) {
         let report = &loaded.report.train;
+        self.heldout_row = loaded.report.heldout.tokens as f64 / (loaded.heldout.len() as f64).max(1.0);
         self.say(&format!(
             "training {} values on {} rows, {} held out; {} tokens, {:.0} % of them trained",
             adapter.param_count(),
@@ -136,14 +143,34 @@ impl EventPrinter {
 
     fn training(&mut self, event: &train::Event, heldout: Option<f64>, rate: f64) {
         match event {
-            train::Event::Started { steps, .. } => _ = self.bar("training", *steps as u64, Unit::Items),
-            train::Event::Step { step, loss, .. } => {
+            train::Event::Started { steps, heldout, eval_every, .. } => {
+                let eval_tokens = self.heldout_row * *heldout as f64;
+                self.clock = RunClock::new(*steps, *eval_every, eval_tokens);
+                self.bar = Some(("training".into(), ProgressDisplay::timed_elsewhere("training", *steps as u64, Unit::Items)));
+            }
+            train::Event::Step { step, loss, seconds, .. } => {
+                self.clock.stepped(*seconds);
                 let heldout = heldout.map(|l| format!(", held out {l:.4}")).unwrap_or_default();
+                let left = match self.clock.left(*step, rate) {
+                    left if left > 0.0 => format!(", {} left", forecast::duration(left)),
+                    _ => String::new(),
+                };
                 if let Some((_, bar)) = &mut self.bar {
-                    bar.set(*step as u64, &format!("loss {loss:.4}{heldout}, {rate:.0} tokens/s"));
+                    bar.set(*step as u64, &format!("loss {loss:.4}{heldout}, {rate:.0} tokens/s{left}"));
                 }
             }
-            train::Event::Finished { .. } => self.bar = None,
+            train::Event::Judging { step, done, all } => {
+                self.clock.judges();
+                if let Some((_, training)) = &self.bar {
+                    let new = || training.within(&format!("evaluation after step {step}"), *all as u64, Unit::Items);
+                    self.judging.get_or_insert_with(new).set(*done as u64, "");
+                }
+            }
+            train::Event::Eval { .. } => {
+                self.clock.has_judged();
+                self.judging = None;
+            }
+            train::Event::Finished { .. } => (self.judging, self.bar) = (None, None),
             _ => {}
         }
     }

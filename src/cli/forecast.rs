@@ -82,7 +82,8 @@ pub(super) fn dry_run(told: &Forecast, recipe: &Recipe, out: &Path) -> String {
     )
 }
 
-fn duration(seconds: f64) -> String {
+/// Seconds as people say them.
+pub(super) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 100.0 => format!("{s:.0} s"),
         s if s < 6000.0 => format!("{:.0} min", s / 60.0),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::base;
 use super::event_printer::EventPrinter;
 use crate::device::Compute;
 use crate::error::{Error, Result};
@@ -98,6 +99,7 @@ impl AnswerArgs {
 /// # Errors
 /// Whatever is wrong with the base or an adapter.
 pub(super) fn open(args: &BaseArgs, adapters: &[(String, PathBuf)], quiet: bool) -> Result<(OpenedBase, Vec<Speaker>)> {
+    adapters.iter().try_for_each(|(_, dir)| base::adapter_folder(dir))?;
     job::speakers(adapters, &|recipe| args.base(recipe), &mut EventPrinter::new(quiet).listener())
 }
 

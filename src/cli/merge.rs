@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::base;
 use super::event_printer::EventPrinter;
 use crate::artifact::merge::Dtype;
 use crate::device::Compute;
@@ -42,6 +43,7 @@ pub struct MergeArgs {
 /// # Errors
 /// Whatever is wrong with the base or the adapter, or when the output exists.
 pub fn run(args: &MergeArgs) -> Result<()> {
+    base::adapter_folder(&args.adapter)?;
     let base =
         Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute: Compute::F32 };
     let job = MergeJob { base: &base, adapter: &args.adapter, out: &args.out, dtype: args.dtype, verify: args.verify };

@@ -5,11 +5,12 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words |
+//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes |
 //! | 1 | `event_printer` | the events of a job, drawn |
-//! | 2 | `base`, `generation_args` | an open model; which base and adapters talk |
-//! | 3 | `chat_commands` | what `chat` does with a line |
-//! | 4 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe`, `train` | a verb each; none uses another |
+//! | 2 | `base` | an open model |
+//! | 3 | `generation_args` | which base and adapters talk |
+//! | 4 | `chat_commands` | what `chat` does with a line |
+//! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe`, `train` | a verb each; none uses another |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
 
@@ -34,6 +35,7 @@ mod mixture_shares;
 mod progress;
 pub mod recipe;
 mod recipe_lines;
+mod run_clock;
 mod event_printer;
 mod stop;
 mod generation_args;

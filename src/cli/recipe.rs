@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::recipe_lines::{key_line, listed, listed_json, pretty, verdict};
-use crate::error::Result;
+use super::recipe_lines::{key_line, listed, listed_json, pretty, verdict_line};
+use crate::error::{Error, Result};
 use crate::recipe::{self, Recipe};
 
 /// Write a recipe for your rows; look at recipes: list, show, check; print their JSON Schema.
@@ -56,6 +56,13 @@ enum Verb {
 /// # Errors
 /// What is wrong with the recipe or the folder named.
 pub fn run(args: &RecipeArgs) -> Result<()> {
+    if let Verb::Check { recipes, set } = &args.verb
+        && recipes.len() > 1
+    {
+        let (lines, wrong) = check(recipes, set);
+        super::print(&lines)?;
+        return wrong.map_or(Ok(()), Err);
+    }
     super::print(&text(args)?)
 }
 
@@ -71,10 +78,26 @@ fn text(args: &RecipeArgs) -> Result<String> {
             let recipe = Recipe::load(recipe, set)?;
             Ok(if *json { pretty(&recipe.to_json()) } else { recipe.to_toml() })
         }
-        Verb::Check { recipes, set } => recipes.iter().map(|path| Ok(verdict(&Recipe::load(path, set)?))).collect(),
+        Verb::Check { recipes, set } => recipes.iter().map(|path| Ok(verdict_line(&Recipe::load(path, set)?))).collect(),
         Verb::Schema => Ok(pretty(&recipe::schema())),
         Verb::Keys => Ok(recipe::keys().iter().map(key_line).collect()),
     }
+}
+
+/// The verdict on each of several recipes, with what is wrong with it where it stands, and how many cannot be used.
+fn check(recipes: &[PathBuf], set: &[String]) -> (String, Option<Error>) {
+    let (mut lines, mut wrong) = (String::new(), 0);
+    for path in recipes {
+        match Recipe::load(path, set) {
+            Ok(recipe) => lines += &verdict_line(&recipe),
+            Err(error) => {
+                wrong += 1;
+                lines += &format!("NOT OK {}: {error}\n", path.display());
+            }
+        }
+    }
+    let why = format!("{wrong} of {} recipes cannot be used", recipes.len());
+    (lines, (wrong > 0).then(|| Error::usage("recipe check", why, "what is wrong with each stands above")))
 }
 
 pub(super) mod new;

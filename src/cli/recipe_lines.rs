@@ -25,7 +25,7 @@ pub(super) fn listed_json(recipes: &[Listed]) -> String {
 }
 
 /// A recipe that is fine, in a line.
-pub(super) fn verdict(recipe: &Recipe) -> String {
+pub(super) fn verdict_line(recipe: &Recipe) -> String {
     let method = match recipe.adapter.method {
         Method::Lora => "LoRA",
         Method::RsLora => "rsLoRA",

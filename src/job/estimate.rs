@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::events::Listener;
+use super::feasible;
 use super::prepare::{self, Prepared};
 use crate::error::Result;
 use crate::estimate::{self, MemoryEstimate, PlannedRun, Setting, Time};
@@ -35,6 +36,8 @@ pub struct Forecast {
     pub time: Option<Time>,
     /// To train on, and held out.
     pub rows: (usize, usize),
+    /// What became of the rows where it is not simply all of them; sentences.
+    pub told: Vec<String>,
     /// Trained values.
     pub params: usize,
     /// Adapted sites by the last part of their path.
@@ -61,7 +64,8 @@ impl Forecast {
             *sites.entry(site.path.rsplit('.').next().unwrap_or(&site.path).to_string()).or_default() += 1;
         }
         let (rows, params) = ((loaded.train.len(), loaded.heldout.len()), adapter.param_count());
-        Ok(Forecast { work, memory, budget, instead, time, rows, params, sites })
+        let told = feasible::said(loaded, &prepared.sets, &feasible::in_full);
+        Ok(Forecast { work, memory, budget, instead, time, rows, told, params, sites })
     }
 
     /// Whether the run stays in the budget.
@@ -76,6 +80,7 @@ impl Forecast {
         json!({
             "rows": self.rows.0,
             "heldout_rows": self.rows.1,
+            "told": self.told,
             "params": self.params,
             "sites": self.sites,
             "work": self.work,

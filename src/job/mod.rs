@@ -8,7 +8,7 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `events` | what a job tells, and whom |
-//! | 1 | `open`, `rows`, `record`, `resume` | an open base; a recipe's rows; what a run writes; where a run stands |
+//! | 1 | `open`, `rows`, `record`, `resume`, `feasible` | an open base; a recipe's rows; what a run writes; where a run stands; whether rows and base do for what a recipe asks |
 //! | 2 | `evaluate`, `merge`, `speaker` | base beside adapter; one model of both; who is ready to talk |
 //! | 3 | `prepare`, `answer` | everything before the first step; one answer |
 //! | 4 | `train`, `estimate`, `conversation`, `propose` | the main job; what it will take; many answers; a recipe for rows that have none |
@@ -18,6 +18,7 @@ mod conversation;
 mod estimate;
 mod evaluate;
 mod events;
+mod feasible;
 mod merge;
 mod open;
 mod prepare;
@@ -31,8 +32,9 @@ mod train;
 pub use self::answer::{Answer, Question, answer};
 pub use self::conversation::Chat;
 pub use self::estimate::{Forecast, estimate};
-pub use self::evaluate::{Evaluated, Evaluation, NamedSet, SideBySide, before_and_after, evaluate};
+pub use self::evaluate::{Evaluated, Evaluation, SideBySide, before_and_after, evaluate};
 pub use self::events::{JobEvent, Listener, Sought};
+pub use self::feasible::NamedSet;
 pub use self::merge::{LogitDifference, MergeJob, merge};
 pub use self::open::{OpenedBase, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::evaluate::{self, NamedSet};
+use super::evaluate;
 use super::events::Listener;
+use super::feasible::{self, NamedSet};
 use super::open::{self, OpenedBase};
 use super::rows::PlannedRows;
 use crate::adapter::Adapter;
-use crate::data::{Loaded, Renderer};
+use crate::data::{Examples, Loaded, Renderer};
 use crate::error::{Error, Result};
 use crate::recipe::{Recipe, Train};
 use crate::train::TrainSetup;
@@ -21,6 +22,8 @@ pub struct Prepared {
     pub loaded: Loaded,
     /// How often an epoch has which training rows.
     pub mixture: Mixture,
+    /// The held-out rows that are judged: as many as `eval.limit` says, spread over all.
+    pub judged: Examples,
     /// The recipe's further sets to judge by.
     pub sets: Vec<NamedSet>,
     pub adapter: Adapter,
@@ -36,7 +39,7 @@ impl Prepared {
             adapter: &self.adapter,
             examples: &self.loaded.train,
             mixture: &self.mixture,
-            heldout: &self.loaded.heldout,
+            heldout: &self.judged,
             settings,
             pad: self.opened.tokenizer.pad_id(),
         }
@@ -60,11 +63,15 @@ pub fn prepare(recipe: &Recipe, began: Instant, listener: &mut Listener<'_>) -> 
     let PlannedRows { loaded, mixture } = super::rows(recipe, &renderer, listener)?;
     opened.covers(&loaded)?;
     let sets = evaluate::sets(recipe, &opened, &renderer)?;
+    feasible::rows_fit(recipe, &opened.model, &loaded, &sets)?;
+    feasible::run_learns(recipe, &loaded, &mixture, listener)?;
+    feasible::rows_told(&loaded, &sets, listener)?;
+    let judged = loaded.heldout.spread(recipe.eval.limit.unwrap_or(usize::MAX));
     lap("data");
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)
         .map_err(|e| in_recipe(e, &recipe.path))?;
     lap("adapter");
-    Ok(Prepared { opened, renderer, loaded, mixture, sets, adapter, parts })
+    Ok(Prepared { opened, renderer, loaded, mixture, judged, sets, adapter, parts })
 }
 
 /// A complaint about targets names the recipe they stand in.

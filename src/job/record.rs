@@ -161,6 +161,12 @@ impl<'a> RunRecord<'a> {
             Event::Finished { best, .. } => self.best_values.clone_from(best),
             Event::Micro { .. } | Event::Judging { .. } | Event::Save { .. } => {}
         }
+        if let Event::Eval { step, loss, .. } = &event
+            && !loss.is_finite()
+        {
+            let told = format!("the held-out loss after step {step} is {loss}: it counts as no improvement");
+            self.asked |= listener(JobEvent::Warning(told))? == Control::Stop;
+        }
         let tokens_per_second = self.tokens as f64 / self.seconds.max(1e-9);
         let answer = listener(JobEvent::Training { event: &event, heldout: self.heldout, tokens_per_second })?;
         Ok(self.control(answer))

@@ -5,20 +5,20 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::evaluate::{self, Evaluation};
 use super::events::{JobEvent, Listener, interrupted, tell};
 use super::prepare::{self, Prepared};
 use super::record::{MadeFrom, RunRecord};
-use super::{packing, resume};
+use super::{feasible, packing, resume};
 use crate::adapter::peft::WEIGHTS;
-use crate::artifact::card::{self, Card};
+use crate::artifact::card::{self, Card, CardFile};
 use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
 use crate::artifact::curve::Curve;
-use crate::artifact::fingerprint::Fingerprint;
-use crate::data::Loaded;
+use crate::artifact::fingerprint::{Fingerprint, SourceDigest};
+use crate::data::{Loaded, Report, Split};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::Recipe;
@@ -101,7 +101,8 @@ impl TrainJob<'_> {
         let made_from = || run.inputs_json();
         let record = run.train(&made_from, listener)?;
         tell(listener, JobEvent::Trained { step: record.step, seconds: started.elapsed().as_secs_f64() })?;
-        let evaluation = evaluate::measure(self.recipe, opened, renderer, loaded, sets, adapter, listener)?;
+        let evaluation = evaluate::measure(self.recipe, opened, renderer, loaded, sets, adapter, listener);
+        let evaluation = evaluation.or_else(|error| run.lost(error, listener))?;
         let samples = evaluation.samples(self.recipe.eval.samples, opened, loaded)?;
         let drawn = run.drawn(record.step)?;
         run.finish(&record, &evaluation, &samples, &drawn, started.elapsed().as_secs_f64())?;
@@ -187,12 +188,27 @@ impl TrainRun<'_> {
         record.ready = Some([self.prepared.parts.as_slice(), &[("checkpoints", began.elapsed().as_secs_f64())]].concat());
         let setup = self.prepared.setup(&recipe.train);
         tell(listener, JobEvent::Stoppable)?;
-        let reason = train::run(&setup, state, &mut |event| record.hear(event, listener))?;
+        let reason = train::run(&setup, state, &mut |event| record.hear(event, listener));
+        let reason = reason.or_else(|error| self.lost(error, listener))?;
         if reason != StopReason::Interrupted {
             self.keep(&record)?;
             tell(listener, JobEvent::AdapterSaved(out))?;
         }
         if record.asked { Err(interrupted()) } else { Ok(record) }
+    }
+
+    /// Says what is saved of a run that an error ends.
+    fn lost<T>(&self, error: Error, listener: &mut Listener<'_>) -> Result<T> {
+        let out = self.job.out;
+        if Checkpoints::any(out) && !matches!(error, Error::Interrupted { .. }) {
+            let saved = format!(
+                "what was trained until the error below is saved in {}/checkpoints; --resume goes on from there",
+                out.display()
+            );
+            // The error counts, whatever the listener makes of this.
+            let _ = listener(JobEvent::Warning(saved));
+        }
+        Err(error)
     }
 
     /// Saves the adapter: the best if evaluations chose one (the last then goes to `last/`), else the last.
@@ -231,6 +247,7 @@ impl TrainRun<'_> {
             write("loss.svg", &svg)?;
         }
         let (base, adapter) = ((&evaluation.heldout.base).into(), (&evaluation.heldout.adapter).into());
+        let measured = evaluation.heldout.base.rows > 0;
         let card = Card {
             recipe: self.job.recipe,
             base_id: self.prepared.opened.resolved.id.as_deref(),
@@ -238,13 +255,36 @@ impl TrainRun<'_> {
             steps: record.best.unwrap_or(record.step),
             trained_tokens: record.trained,
             heldout_rows: evaluation.heldout.base.rows,
-            base: Some(&base),
-            adapter: Some(&adapter),
+            base: Some(&base).filter(|_| measured),
+            adapter: Some(&adapter).filter(|_| measured),
+            files: &self.files()?,
+            told: &feasible::said(&self.prepared.loaded, &self.prepared.sets, &name_alone),
             notes: &evaluation.notes(),
             samples,
         };
         write("README.md", &card.text())?;
         write(resume::TRACE, &format!("{:#}\n", self.trace(record, evaluation, drawn, seconds)?))
+    }
+
+    /// The files of the rows, for the card.
+    fn files(&self) -> Result<Vec<CardFile>> {
+        let file = |s: &SourceDigest| CardFile {
+            name: s.file.clone(),
+            heldout: s.split == Split::Heldout,
+            rows: s.rows,
+            sha256: s.sha256.clone(),
+        };
+        Ok(self.inputs()?.data.sources.iter().map(file).collect())
+    }
+
+    /// What became of the rows.
+    fn rows(&self) -> Value {
+        let Prepared { loaded, sets, .. } = self.prepared;
+        let of = |report: &Report| json!({"read": report.rows_read(), "used": report.rows_used(), "dropped": report.dropped_rows(&name_alone)});
+        let mut rows = of(&loaded.report);
+        rows["told"] = json!(feasible::said(loaded, sets, &name_alone));
+        rows["sets"] = sets.iter().map(|(set, loaded)| (set.name.clone(), of(&loaded.report))).collect::<Map<_, _>>().into();
+        rows
     }
 
     /// What went in, what it was made with, and what came out.
@@ -255,6 +295,7 @@ impl TrainRun<'_> {
             "lorakit": env!("CARGO_PKG_VERSION"),
             "base": {"id": self.prepared.opened.resolved.id, "file": self.prepared.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
             "inputs": self.inputs_json()?,
+            "rows": self.rows(),
             "mixture": shares,
             "packing": packing(&self.job.recipe.train, &self.prepared.loaded.train, mixture),
             "steps": record.step,
@@ -266,4 +307,9 @@ impl TrainRun<'_> {
             "adapter_sha256": files::sha256_file(&self.job.out.join(WEIGHTS))?,
         }))
     }
+}
+
+/// A file as files that leave this machine name it.
+fn name_alone(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -53,7 +53,16 @@ pub struct TrainSetup<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Before the first step.
-    Started { steps: usize, first_step: usize, examples: usize, heldout: usize, params: usize },
+    Started {
+        steps: usize,
+        first_step: usize,
+        examples: usize,
+        heldout: usize,
+        params: usize,
+        /// Steps between evaluations; 0: there are none.
+        #[serde(skip)]
+        eval_every: usize,
+    },
     /// A micro-step is done, and its step is not: `micro` of `of` in step `step` (from 1).
     Micro { step: usize, micro: usize, of: usize },
     /// An optimiser step is done. `loss` is the mean per trained token in nats, before the step.
@@ -123,8 +132,8 @@ pub enum Control {
 /// Trains `job.adapter` in place, from the beginning or from `resume`.
 ///
 /// # Errors
-/// [`Error::NonFinite`] when the loss or a gradient is not a number (the last good state was offered by a `Save` event
-/// before), and whatever the listener returns.
+/// [`Error::NonFinite`] when the loss or a gradient is not a number, and errors of the model (the last good state was offered by a
+/// `Save` event before); whatever the listener returns.
 pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<StopReason> {
     let order = Order::new(job.settings, job.mixture, job.examples)?;
     let carried = match &resume {
@@ -142,6 +151,7 @@ pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event
         parts: StepSeconds::default(),
         found_best: false,
         asked: Control::Go,
+        deaf: false,
         room: Workspace::new(recompute(job.settings.recomputation)),
         listen,
     };
@@ -151,6 +161,7 @@ pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event
         examples: job.examples.len(),
         heldout: job.heldout.len(),
         params: job.adapter.param_count(),
+        eval_every: if job.heldout.is_empty() { 0 } else { job.settings.eval_every },
     })?;
     let reason = loop {
         match run.next() {
@@ -190,6 +201,8 @@ struct Loop<'a> {
     /// The last evaluation was the best, and no state was offered since.
     found_best: bool,
     asked: Control,
+    /// The listener ended the run with an error of its own.
+    deaf: bool,
     /// Memory that steps share.
     room: Workspace,
     listen: &'a mut dyn FnMut(Event) -> Result<Control>,
@@ -210,7 +223,7 @@ impl Loop<'_> {
 
     /// Hands an event over and remembers what was asked for in return.
     fn tell(&mut self, event: Event) -> Result<()> {
-        match (self.listen)(event)? {
+        match (self.listen)(event).inspect_err(|_| self.deaf = true)? {
             Control::Go => {}
             answer if self.asked != Control::Stop => self.asked = answer,
             _ => {}
@@ -231,7 +244,8 @@ impl Loop<'_> {
         let row = |row: &Vec<usize>| row.iter().map(|i| job.examples.get(*i)).collect();
         let rows: Vec<Vec<ExampleRef>> = micros[micro].iter().map(row).collect();
         let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
-        let loss = accumulate(job, &mut self.room, &adapt, &rows, trained, &mut self.carried.sums, &mut self.parts)?;
+        let loss = accumulate(job, &mut self.room, &adapt, &rows, trained, &mut self.carried.sums, &mut self.parts);
+        let loss = loss.or_else(|error| self.saved_first(error))?;
         let of = micros.len();
         self.plan = Some((step, micros));
         let within = &mut self.carried.progress.within;
@@ -288,11 +302,12 @@ impl Loop<'_> {
         });
         let loss = match score {
             Err(Error::Interrupted { .. }) if self.asked == Control::Stop => return Ok(()),
-            score => score?.loss(),
+            score => score.or_else(|error| self.saved_first(error))?.loss(),
         };
         let progress = &mut self.carried.progress;
         progress.judged = step;
-        let best = progress.best.is_none_or(|(_, Exact(lowest))| loss < lowest);
+        // What is no number is no better than anything: else nothing after it would be.
+        let best = loss.is_finite() && progress.best.is_none_or(|(_, Exact(lowest))| loss < lowest);
         progress.stale = if best { 0 } else { progress.stale + 1 };
         if best {
             progress.best = Some((step, Exact(loss)));
@@ -309,6 +324,15 @@ impl Loop<'_> {
         let whole = p.within.micro == 0 && !matches!(self.next(), Next::Judge);
         let due = whole && every > 0 && p.step.is_multiple_of(every);
         self.asked == Control::Save || self.found_best || due
+    }
+
+    /// An error of the model that ends the run, after what was trained so far is offered.
+    fn saved_first<T>(&mut self, error: Error) -> Result<T> {
+        if !self.deaf {
+            // The error counts, whatever becomes of the state.
+            let _ = self.save();
+        }
+        Err(error)
     }
 
     /// Offers the state, unless nothing happened since the last one.

@@ -24,7 +24,8 @@ pub struct Order<'a> {
     /// Room of a packed row in tokens; `None`: one example a row.
     room: Option<usize>,
     batch: usize,
-    accumulate: usize,
+    /// Rows of a step.
+    per_step: usize,
     /// Rows of the run.
     total: usize,
     seed: u64,
@@ -45,24 +46,26 @@ impl<'a> Order<'a> {
                 "look at `lorakit data show` for what was dropped",
             ));
         }
-        let per_step = settings.batch_size * settings.accumulate;
+        let full = settings.batch_size * settings.accumulate;
         let mut order = Order {
             steps: 0,
             mixture,
             lengths: examples.lengths(),
             room: settings.packing.then_some(settings.max_length),
             batch: settings.batch_size,
-            accumulate: settings.accumulate,
+            per_step: full,
             total: 0,
             seed: settings.seed,
             starts: RefCell::new(vec![0]),
             newest: RefCell::new(None),
         };
         (order.steps, order.total) = match settings.steps {
-            Some(steps) => (steps, steps.saturating_mul(per_step)),
+            Some(steps) => (steps, steps.saturating_mul(full)),
             None => {
+                // An epoch of fewer rows than a step takes is a step of its own.
+                order.per_step = full.min(order.start(1)).max(1);
                 let total = order.rows_of(settings.epochs).max(1);
-                (total.div_ceil(per_step), total)
+                (total.div_ceil(order.per_step), total)
             }
         };
         Ok(order)
@@ -102,8 +105,8 @@ impl<'a> Order<'a> {
 
     /// The micro-batches of step `step`; the last step of an epoch count may be short.
     pub fn micro_batches(&self, step: usize) -> Vec<Micro> {
-        let start = step * self.batch * self.accumulate;
-        let end = (start + self.batch * self.accumulate).min(self.total);
+        let start = step * self.per_step;
+        let end = (start + self.per_step).min(self.total);
         let mut epoch = 0;
         let mut row = |i: usize| {
             while self.start(epoch + 1) <= i {
@@ -186,6 +189,23 @@ mod tests {
         seen.sort_unstable();
         assert_eq!(seen, (0..50).flat_map(|i| [i; 3]).collect::<Vec<_>>());
         assert!(!order.micro_batches(order.steps - 1).is_empty() && order.micro_batches(order.steps).is_empty());
+    }
+
+    #[test]
+    fn an_epoch_of_fewer_rows_than_a_step_takes_is_a_step() {
+        let (examples, plain) = (examples(), Mixture::plain(50));
+        let set = ["train.epochs=3.0", "train.packing=false", "train.batch_size=32", "train.accumulate=4"];
+        let order = Order::new(&settings(&set), &plain, &examples).unwrap();
+        assert_eq!(order.steps, 3);
+        for step in 0..3 {
+            let micros = order.micro_batches(step);
+            assert_eq!(micros.iter().map(Vec::len).collect::<Vec<_>>(), [32, 18]);
+            let mut seen = micros.concat().concat();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..50).collect::<Vec<_>>());
+        }
+        let steps = Order::new(&settings(&["train.steps=3", "train.packing=false", "train.batch_size=64"]), &plain, &examples);
+        assert_eq!(steps.unwrap().micro_batches(1)[0].len(), 64, "where steps are counted, each is as large as was asked");
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use crate::recipe::{Schedule, Warmup};
 
-/// Steps of warm-up for a run of `steps`.
+/// Steps of warm-up for a run of `steps`. A share of a single step is none: transformers rounds it up to one (`get_warmup_steps`),
+/// whose rate is 0, so that nothing would be learnt.
 pub fn warmup_steps(warmup: Warmup, steps: usize) -> usize {
     match warmup {
         Warmup::Steps(n) => n,
+        Warmup::Ratio(_) if steps <= 1 => 0,
         Warmup::Ratio(ratio) => (ratio * steps as f64).ceil() as usize,
     }
 }
@@ -27,9 +29,32 @@ pub fn factor(schedule: Schedule, warmup: Warmup, step: usize, steps: usize) -> 
     }
 }
 
+/// The highest factor of a run of `steps`: 0 where nothing can be learnt, below 1 where the warm-up outlasts the run.
+pub fn highest(schedule: Schedule, warmup: Warmup, steps: usize) -> f64 {
+    let last_of_rise = warmup_steps(warmup, steps).min(steps.saturating_sub(1));
+    factor(schedule, warmup, last_of_rise, steps)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_of_any_length_learns_at_some_step() {
+        for schedule in [Schedule::Constant, Schedule::Linear, Schedule::Cosine] {
+            for steps in 1..40 {
+                let warmup = Warmup::Ratio(0.03);
+                let rates: Vec<f64> = (0..steps).map(|step| factor(schedule, warmup, step, steps)).collect();
+                let most = rates.iter().copied().fold(0.0, f64::max);
+                assert!(most > 0.0, "{schedule:?}, {steps} steps: {rates:?}");
+                assert_eq!(highest(schedule, warmup, steps), most, "{schedule:?}, {steps} steps: {rates:?}");
+            }
+            assert_eq!(highest(schedule, Warmup::Steps(1), 1), 0.0);
+            assert_eq!(highest(schedule, Warmup::Steps(8), 5), 0.5);
+        }
+        // As it always was: the first of two or more steps warms up.
+        assert_eq!(factor(Schedule::Cosine, Warmup::Ratio(0.03), 0, 2), 0.0);
+    }
 
     #[test]
     fn cosine_with_two_of_five_steps_warm_up_is_the_trace_of_transformers() {

@@ -33,7 +33,7 @@ const MIXTURE: &[&str] = &[
         env!("CARGO_MANIFEST_DIR"),
         r#"/tests/data/tiny/train.jsonl", weight=1}, {path=""#,
         env!("CARGO_MANIFEST_DIR"),
-        r#"/tests/data/tiny/heldout.jsonl", name="few", weight=1.5}]"#
+        r#"/tests/data/tiny/few.jsonl", name="few", weight=1.5}]"#
     ),
     concat!(r#"data.replay={sources=[""#, env!("CARGO_MANIFEST_DIR"), r#"/tests/data/tiny/train.jsonl"], fraction=0.3}"#),
 ];

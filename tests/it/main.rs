@@ -36,4 +36,5 @@ mod synthesize;
 mod talk;
 mod tidy;
 mod tiny_models;
+mod told;
 mod training;

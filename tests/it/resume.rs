@@ -93,7 +93,7 @@ fn stopped_at_any_event_it_ends_the_same_with_written_out_gradients() {
 fn stopped_at_any_event_a_mixture_goes_on_with_the_draws_that_were_due() {
     let tiny = crate::training::recipe_file();
     let path = |name: &str| tiny.with_file_name(name).display().to_string();
-    let (train, few) = (path("train.jsonl"), path("heldout.jsonl"));
+    let (train, few) = (path("train.jsonl"), path("few.jsonl"));
     let weights = format!(r#"data.train=[{{path="{train}", weight=1}}, {{path="{few}", name="few", weight=2}}]"#);
     let f = fixture(&[&weights, "data.mixture.rows=17", "adapter.dropout=0.1"]);
     assert!(!f.mixture.is_plain());

@@ -111,6 +111,50 @@ fn early_stop_ends_a_run_whose_heldout_loss_no_longer_falls() {
     assert!(last.iter().any(|(_, best)| *best));
 }
 
+#[test]
+fn an_evaluation_that_is_no_number_is_never_the_best() {
+    let f = Fixture::new(&["train.steps=6", "train.eval_every=2", "train.early_stop=9"]);
+    let adapter = f.adapter();
+    let spoilt = adapter.params().iter().find(|p| p.key.contains("lora_B")).unwrap();
+    let (mut kept, mut evals) = (None, Vec::new());
+    let reason = f.run(&adapter, None, &mut |event| {
+        match event {
+            Event::Step { step: 2, .. } => {
+                kept = Some(spoilt.var.as_tensor().detach().copy()?);
+                spoilt.var.set(&(spoilt.var.ones_like()? * f64::NAN)?)?;
+            }
+            Event::Eval { step, loss, best } => {
+                evals.push((step, loss.is_finite(), best));
+                if let Some(kept) = kept.take() {
+                    spoilt.var.set(&kept)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(Control::Go)
+    });
+    assert_eq!(reason.unwrap(), StopReason::Complete);
+    assert_eq!(evals[..2], [(2, false, false), (4, true, true)], "{evals:?}");
+}
+
+#[test]
+fn an_error_of_the_model_ends_a_run_with_what_was_trained_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = format!("{{\"prompt\": \"q\", \"completion\": \"{}\"}}\n", "x".repeat(400));
+    std::fs::write(dir.path().join("long.jsonl"), long).unwrap();
+    let heldout = format!("data.heldout={:?}", dir.path().join("long.jsonl"));
+    let f = Fixture::new(&["train.steps=6", "train.eval_every=2", "train.max_length=600", &heldout]);
+    let mut saved = Vec::new();
+    let error = f.run(&f.adapter(), None, &mut |event| {
+        if let Event::Save { step, .. } = event {
+            saved.push(step);
+        }
+        Ok(Control::Go)
+    });
+    assert!(error.unwrap_err().to_string().contains("256 tokens"));
+    assert_eq!(saved, [2]);
+}
+
 fn lorakit(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lorakit"));
     command.current_dir(dir).arg("train").arg(recipe_file()).args(args).env("HF_HUB_OFFLINE", "1");

@@ -6,6 +6,19 @@ use std::collections::BTreeMap;
 
 use crate::data::{Counts, Long, Reason, Report};
 
+/// How many rows a list names.
+const NAMED: usize = 20;
+
+/// The first of them, and how many more there are.
+fn named(mut places: Vec<String>) -> String {
+    let more = places.len().saturating_sub(NAMED);
+    places.truncate(NAMED);
+    match more {
+        0 => places.join(", "),
+        more => format!("{}, … and {more} more", places.join(", ")),
+    }
+}
+
 /// A line, or a part of what stands in it.
 fn numbered(line: usize, part: usize) -> String {
     if part == 0 { line.to_string() } else { format!("{line} part {part}") }
@@ -85,7 +98,7 @@ fn dropped(report: &Report) -> String {
         groups.entry((reason, d.source)).or_default().push(line);
     }
     let line = |((reason, source), lines): ((String, usize), Vec<String>)| {
-        format!("dropped, {reason}: {} rows of {}: lines {}\n", lines.len(), path(report, source), lines.join(", "))
+        format!("dropped, {reason}: {} rows of {}: lines {}\n", lines.len(), path(report, source), named(lines))
     };
     let mut out: String = groups.into_iter().map(line).collect();
     out += &rows("cut at the longest length", report, &report.truncated);
@@ -95,7 +108,7 @@ fn dropped(report: &Report) -> String {
         .map(|r| format!("{} ({} tokens, {} parts)", place(report, r.source, r.line, 0), r.tokens, r.parts))
         .collect();
     if !split.is_empty() {
-        out += &format!("split at turns: {} rows: {}\n", split.len(), split.join(", "));
+        out += &format!("split at turns: {} rows: {}\n", split.len(), named(split));
     }
     out
 }
@@ -110,14 +123,17 @@ fn rows(what: &str, report: &Report, rows: &[Long]) -> String {
     }
     let places: Vec<_> =
         rows.iter().map(|r| format!("{} ({} tokens)", place(report, r.source, r.line, r.part), r.tokens)).collect();
-    format!("{what}: {} rows: {}\n", rows.len(), places.join(", "))
+    format!("{what}: {} rows: {}\n", rows.len(), named(places))
 }
 
 fn warnings(report: &Report) -> String {
     let mut out = String::new();
-    for i in &report.injected {
+    for i in report.injected.iter().take(NAMED) {
         out +=
             &format!("kept as text: special token {} written {}× at {}\n", i.token, i.times, place(report, i.source, i.line, 0));
+    }
+    if report.injected.len() > NAMED {
+        out += &format!("… and {} more\n", report.injected.len() - NAMED);
     }
     if report.open_answers > 0 {
         out += &format!(
@@ -133,9 +149,24 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::data::{Renderer, load};
+    use crate::data::{Dropped, Renderer, load};
     use crate::recipe::{Data, OverLong, Source, Template};
     use crate::tokenizer::byte_level::{chatml, with_file};
+
+    #[test]
+    fn a_list_of_rows_ends_after_twenty_and_says_how_many_more() {
+        let numbers = |n: usize| named((1..=n).map(|i| i.to_string()).collect());
+        assert_eq!(numbers(2), "1, 2");
+        assert!(numbers(20).ends_with("19, 20"));
+        assert!(numbers(64).ends_with("19, 20, … and 44 more"), "{}", numbers(64));
+        let dropped = |line| Dropped { source: 0, line, part: 0, reason: Reason::Empty };
+        let report = Report { dropped: (1..=50).map(dropped).collect(), ..Report::default() };
+        let out = account(&report);
+        assert!(
+            out.contains("dropped, empty answer: 50 rows of : lines 1, 2, ") && out.contains(", 20, … and 30 more\n"),
+            "{out}"
+        );
+    }
 
     #[test]
     fn split_rows_and_their_parts_are_accounted_for() {

@@ -31,7 +31,7 @@ pub(super) struct CheckArgs {
 /// What is wrong with the arguments, the recipe or the rows; writing failed.
 pub(super) fn run(args: &CheckArgs) -> Result<()> {
     let settings = args.rows.settings()?;
-    let scan = scan(&settings)?;
+    let scan = scan(&settings).map_err(|e| args.rows.in_own_words(e))?;
     let summary = curate::summary(&scan, args.rows.near, &mut searching())?;
     if let Some(path) = &args.html {
         files::write_atomic(path, page::page(&summary)?.as_bytes())?;

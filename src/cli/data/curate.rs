@@ -75,7 +75,7 @@ pub(super) fn run(args: &CurateArgs) -> Result<()> {
     let (wishes, settings) = (args.wishes()?, args.rows.settings()?);
     let out = CurateOut { path: args.out.clone(), force: args.force };
     out.refuse(&settings)?;
-    let scan = scan(&settings)?;
+    let scan = scan(&settings).map_err(|e| args.rows.in_own_words(e))?;
     out.holds(&scan.files, &settings)?;
     let choice = curate::choose(&scan, &wishes, &mut searching())?;
     let kept = KeptRows { settings: &settings, choice: &choice, mask: args.pii == Personal::Mask };

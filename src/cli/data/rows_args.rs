@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::base;
 use crate::curate::{ScanSettings, files_of, is_recipe};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::recipe::{Malformed, Source};
 
 /// Which rows, and how they are looked at.
@@ -31,6 +31,21 @@ pub(super) struct RowsArgs {
     #[arg(long = "column", value_name = "OURS=THEIRS", value_parser = column)]
     columns: Vec<(String, String)>,
 }
+
+/// What a remedy says to a recipe, and to these arguments.
+const FLAGS: [(&str, &str); 5] = [
+    (
+        "Map other names in the recipe, e.g. columns = { instruction = \"question\", output = \"answer\" }",
+        "Map other names with e.g. --column instruction=question --column output=answer",
+    ),
+    (
+        "list both in the recipe, or map its columns to one shape",
+        "look at each by itself, or map columns with --column OURS=THEIRS",
+    ),
+    ("remove it from the recipe", "leave it out"),
+    ("remove the key from the recipe's source, or name the shape that is meant", "name the columns with --column OURS=THEIRS"),
+    ("columns = {", "--column OURS=THEIRS for {"),
+];
 
 fn share(text: &str) -> std::result::Result<f32, String> {
     match text.parse::<f32>() {
@@ -66,5 +81,20 @@ impl RowsArgs {
         }
         settings.against = files_of(against, base::dataset)?;
         Ok(settings)
+    }
+
+    /// What is wrong with rows, with the remedy in the words of what they were named by: of files, these arguments in place of
+    /// the keys of a recipe.
+    pub(super) fn in_own_words(&self, error: Error) -> Error {
+        match error {
+            Error::Data { file, line, why, help } if !matches!(self.what.as_slice(), [one] if is_recipe(one)) => {
+                let mut help = FLAGS.iter().fold(help, |help, (key, flag)| help.replace(key, flag));
+                if line.is_some() && !self.skip_malformed {
+                    help += "; --skip-malformed leaves rows that cannot be read out";
+                }
+                Error::Data { file, line, why, help }
+            }
+            other => other,
+        }
     }
 }

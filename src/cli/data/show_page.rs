@@ -25,6 +25,7 @@ fn row(row: &PreviewRow) -> Value {
         line => row.line,
         tokens => row.tokens,
         trained => row.trained,
+        what => if row.heldout { "judged by (held out)" } else { "learnt" },
         pieces => row.pieces.iter().map(piece).collect::<Vec<_>>(),
     }
 }
@@ -53,10 +54,15 @@ mod tests {
             piece(Some("assistant"), true, "<b>"),
             piece(Some("narrator\""), false, "x"),
         ];
-        let row = PreviewRow { path: "a.jsonl".into(), line: 3, side: Some("rejected"), tokens: 5, trained: 2, pieces };
-        let page = page(&[row], "1 of 1 rows <are> used").unwrap();
+        let row =
+            PreviewRow { path: "a.jsonl".into(), line: 3, side: Some("rejected"), tokens: 5, trained: 2, heldout: false, pieces };
+        let held = PreviewRow { line: 4, side: None, heldout: true, ..row.clone() };
+        let rejected = PreviewRow { line: 5, trained: 0, ..row.clone() };
+        let page = page(&[row, held, rejected], "1 of 1 rows <are> used").unwrap();
         for part in [
             "<article class=\"rejected\"><p>a.jsonl:3, rejected: 5 tokens, 2 learnt</p>",
+            "<p>a.jsonl:4: 5 tokens, 2 judged by (held out)</p>",
+            "<p>a.jsonl:5, rejected: 5 tokens, none learnt</p>",
             "<span class=\"template\" title=\"template\">&lt;|im_start|&gt;</span>",
             "<span class=\"assistant\" title=\"assistant\"><mark>&lt;b&gt;</mark></span>",
             "<span class=\"other\" title=\"narrator&quot;\">x</span>",

@@ -45,8 +45,14 @@ fn show_and_check_load_the_recipe() {
     assert_eq!(shown["adapter"]["rank"], 8);
     let line = format!("OK {good}: LoRA of rank 8 on a/b, 1 epoch over 1 file(s), adapter to runs/good\n");
     assert_eq!(said(&["check", &good, &good]).unwrap(), line.repeat(2));
-    let error = said(&["check", &good, &bad]).unwrap_err().to_string();
+    let error = said(&["check", &bad]).unwrap_err().to_string();
     assert!(error.contains("bad.toml:1: `base.model`: is missing"), "{error}");
+    let (lines, wrong) = check(&[bad.clone().into(), good.clone().into(), bad.into()], &[]);
+    let lines: Vec<&str> = lines.lines().filter(|l| l.contains("OK ")).collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("NOT OK ") && lines[0].contains("`base.model`: is missing"), "{lines:?}");
+    assert!(lines[1].starts_with("OK ") && lines[2].starts_with("NOT OK "), "{lines:?}");
+    let error = wrong.unwrap();
+    assert!(error.exit_code() == 2 && error.to_string().contains("2 of 3 recipes cannot be used"), "{error}");
     let error = said(&["show", &good, "--set", "train.lr=0"]).unwrap_err().to_string();
     assert!(error.starts_with("--set train.lr=0: `train.lr`"), "{error}");
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::events::{JobEvent, Listener, tell};
+use super::feasible::{NamedSet, rows_fit, rows_told};
 use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::artifact::card;
@@ -17,9 +18,6 @@ use crate::model::Adapt;
 use crate::recipe::{EvalSet, Recipe};
 
 pub use self::table::before_and_after;
-
-/// A set to judge by: its name (none for the recipe's held-out rows) and its rows.
-pub type NamedSet = (EvalSet, Loaded);
 
 /// Base and adapter on the held-out rows, and on each set.
 pub struct Evaluation {
@@ -77,6 +75,12 @@ pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) ->
     let loaded = super::rows(recipe, &renderer, listener)?.loaded;
     opened.covers(&loaded)?;
     let sets = sets(recipe, &opened, &renderer)?;
+    if loaded.heldout.is_empty() && sets.is_empty() {
+        let why = "sets no row aside, and no other set is named: there is nothing to judge by";
+        return Err(recipe.complain("data.heldout_fraction", why, "name held-out rows with `data.heldout`, or `[[eval.sets]]`"));
+    }
+    rows_fit(recipe, &opened.model, &loaded, &sets)?;
+    rows_told(&loaded, &sets, listener)?;
     let evaluation = measure(recipe, &opened, &renderer, &loaded, &sets, &adapter, listener)?;
     Ok(Evaluated { evaluation, opened, loaded })
 }

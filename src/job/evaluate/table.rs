@@ -8,6 +8,9 @@ use crate::eval::{Compared, Measure, Metric, Over};
 /// One set's tables; without a name they are of the held-out rows.
 pub(super) fn of(name: Option<&str>, side_by_side: &SideBySide) -> String {
     let (base, adapter) = (&side_by_side.base, &side_by_side.adapter);
+    if base.rows == 0 {
+        return "  no row is held out: nothing was measured\n".to_string();
+    }
     let dropped = if side_by_side.dropped > 0 { format!(" ({} dropped)", side_by_side.dropped) } else { String::new() };
     let title = match name {
         Some(name) => format!("{name}: {} rows{dropped}", base.rows),

@@ -17,7 +17,7 @@ fn set(shop: &ValidSetup, key: &str, value: serde_json::Value) {
 #[test]
 fn adapters() {
     let cases: &[Case] = &[
-        case("no adapter", |_| (), EVAL, &["adapter_config.json", "no such file", "help:"]),
+        case("no adapter", |_| (), EVAL, &["adapter_config.json", "no such folder", "help:"]),
         case("a file as adapter", |s| s.write("adapter", "x"), MERGE, &["adapter_config.json", "help:"]),
         case(
             "no adapter config",

@@ -22,7 +22,7 @@ fn recipes() {
             "unknown section",
             |s| s.edit("recipe.toml", "[train]", "[training]"),
             CHECK,
-            &["recipe.toml", "`training`", "`train`", "help:"],
+            &["recipe.toml", "`training`", "did you mean `[train]`?", "help:"],
         ),
         case(
             "unknown key",

@@ -30,6 +30,7 @@ pub use render::context::{Rendered, render_context};
 pub use render::example::{Example, Prompt};
 pub use render::renderer::Renderer;
 pub use render::template::{Clock, Jinja};
+pub use set::account::DroppedRows;
 pub use set::cache::Cache;
 pub use set::examples::{ExampleRef, Examples, Mask, Prompts};
 pub use set::load::{LoadOptions, load, load_set, load_with};

@@ -14,7 +14,7 @@ use super::render::renderer::Renderer;
 use super::set::examples::{ExampleRef, Examples};
 use super::set::tokenize::at_row;
 use crate::error::Result;
-use crate::recipe::{Data, Source};
+use crate::recipe::{Data, Source, Take};
 
 /// A row, or one side of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +24,10 @@ pub struct PreviewRow {
     /// `chosen`, `rejected`, `desirable` or `undesirable`, where the row has such a side.
     pub side: Option<&'static str>,
     pub tokens: usize,
-    /// Tokens that carry loss.
+    /// Tokens that carry loss: none where this side of the row is not the one that is learnt.
     pub trained: usize,
+    /// They are judged by, not learnt.
+    pub heldout: bool,
     pub pieces: Vec<Piece>,
 }
 
@@ -38,16 +40,17 @@ pub struct Piece {
     pub text: String,
 }
 
-/// Up to `n` rows of each training file, as the template writes them and not cut.
+/// Up to `n` rows of each file, those to train on before held-out ones, as the template writes them and not cut.
 ///
 /// # Errors
 /// [`crate::Error::Data`] with file and line for what cannot be read or rendered.
 pub fn preview(data: &Data, renderer: &Renderer, seed: u64, n: usize) -> Result<Vec<PreviewRow>> {
     let mut shown = Vec::new();
-    for source in &data.train {
+    let train = data.train.iter().chain(data.replayed()).map(|source| (source, Split::Train));
+    for (source, split) in train.chain(data.heldout.iter().map(|source| (source, Split::Heldout))) {
         // With `take` a row would have one side alone.
         let whole = Source { take: None, ..source.clone() };
-        let (mut reader, rows) = Reader::open(&whole, Split::Train, seed)?;
+        let (mut reader, rows) = Reader::open(&whole, split, seed)?;
         let mut left = n;
         for raw in &rows {
             if left == 0 {
@@ -56,7 +59,13 @@ pub fn preview(data: &Data, renderer: &Renderer, seed: u64, n: usize) -> Result<
             for (line, kind) in kinds(&mut reader, raw)?.into_iter().take(left) {
                 left -= 1;
                 for (side, kind) in sides(kind) {
-                    shown.push(row(renderer, &source.path, line, side, kind)?);
+                    let mut row = row(renderer, &source.path, line, side, kind)?;
+                    row.heldout = split == Split::Heldout;
+                    if !is_learnt(side, source.take) {
+                        row.trained = 0;
+                        row.pieces.iter_mut().for_each(|piece| piece.trained = false);
+                    }
+                    shown.push(row);
                 }
             }
         }
@@ -147,6 +156,16 @@ fn sides(kind: RowKind) -> Vec<(Option<&'static str>, RowKind)> {
     }
 }
 
+/// Whether a side of a row is the one whose answer is learnt, or would be.
+fn is_learnt(side: Option<&str>, take: Option<Take>) -> bool {
+    match side {
+        Some("chosen") => take != Some(Take::Rejected),
+        Some("rejected") => take == Some(Take::Rejected),
+        Some("undesirable") => false,
+        _ => true,
+    }
+}
+
 fn row(
     renderer: &Renderer,
     path: &std::path::Path,
@@ -157,7 +176,7 @@ fn row(
     let (encoded, roles) = renderer.encoded_with_roles(&Row::new(0, line, kind)).map_err(|e| at_row(e, path, line))?;
     let pieces = pieces(renderer, &encoded, &roles)?;
     let (tokens, trained) = (encoded.ids.len(), encoded.trained.iter().filter(|t| **t).count());
-    Ok(PreviewRow { path: path.to_path_buf(), line, side, tokens, trained, pieces })
+    Ok(PreviewRow { path: path.to_path_buf(), line, side, tokens, trained, heldout: false, pieces })
 }
 
 fn pieces(renderer: &Renderer, encoded: &Encoded, roles: &[String]) -> Result<Vec<Piece>> {
@@ -172,7 +191,7 @@ fn pieces(renderer: &Renderer, encoded: &Encoded, roles: &[String]) -> Result<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{Take, Template};
+    use crate::recipe::Template;
     use crate::tokenizer::byte_level::{chatml, with_file};
 
     fn shown(text: &str, take: Option<Take>) -> Vec<PreviewRow> {
@@ -227,6 +246,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn held_out_files_are_shown_as_such() {
+        with_file("rows.jsonl", "{\"prompt\": \"a\", \"completion\": \"yes\"}\n", |path| {
+            let source = || Source { path: path.to_path_buf(), ..Source::default() };
+            let data = Data { heldout: vec![source()], ..Data::of(vec![source()]) };
+            let rows = preview(&data, &Renderer::new(chatml(), &Template::default()).unwrap(), 0, 1).unwrap();
+            assert_eq!(rows.iter().map(|r| r.heldout).collect::<Vec<_>>(), [false, true]);
+        });
+    }
+
     trait Text {
         fn concat_text(&self) -> String;
     }
@@ -243,6 +272,10 @@ mod tests {
         let rows = shown(text, Some(Take::Chosen));
         assert_eq!(rows.iter().map(|r| r.side).collect::<Vec<_>>(), [Some("chosen"), Some("rejected")]);
         assert_eq!(said(&rows[1], "assistant").concat_text(), "bad<|im_end|>");
+        // Only the side that is learnt is said to be.
+        assert!(rows[0].trained > 0 && rows[0].pieces.iter().any(|p| p.trained));
+        assert!(rows[1].trained == 0 && rows[1].pieces.iter().all(|p| !p.trained));
+        assert!(shown(text, Some(Take::Rejected)).iter().map(|r| r.trained > 0).eq([false, true]));
         let labelled = shown("{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}\n", Some(Take::Desirable));
         assert_eq!(labelled[0].side, Some("undesirable"));
     }

@@ -59,6 +59,32 @@ pub(super) const NAMES: &[(&str, &str)] = &[
     ("adapter_path", "output.dir"),
 ];
 
+/// What other tools, and people, call our sections.
+const SECTIONS: &[(&str, &str)] = &[
+    ("lora", "adapter"),
+    ("lora_config", "adapter"),
+    ("peft", "adapter"),
+    ("peft_config", "adapter"),
+    ("qlora", "adapter"),
+    ("model", "base"),
+    ("model_args", "base"),
+    ("dataset", "data"),
+    ("datasets", "data"),
+    ("training", "train"),
+    ("trainer", "train"),
+    ("training_args", "train"),
+    ("optimizer", "train"),
+    ("optim", "train"),
+    ("evaluation", "eval"),
+    ("prompt", "template"),
+    ("save", "output"),
+];
+
+/// Our section for a section of that name.
+pub(super) fn section(name: &str) -> Option<&'static str> {
+    SECTIONS.iter().find(|(theirs, _)| *theirs == name.to_lowercase()).map(|(_, ours)| *ours)
+}
+
 /// Our key for the name that another tool uses.
 pub(super) fn meant(name: &str) -> Option<&'static str> {
     NAMES.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours)

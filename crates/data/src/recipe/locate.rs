@@ -41,12 +41,7 @@ impl Written {
 
     /// The complaint about `key`, at the place of the key or, when it was not written, of what it would stand in.
     pub(super) fn complain(&self, key: &str, why: impl Into<String>, help: impl Into<String>) -> Error {
-        let (file, line) = match self.place(key) {
-            Some(WrittenAt::Line(line)) => (self.file.clone(), Some(*line)),
-            Some(WrittenAt::Set(argument)) => (PathBuf::from(format!("--set {argument}")), None),
-            None => (self.file.clone(), None),
-        };
-        Error::Recipe { file, line, key: key.to_string(), why: why.into(), help: help.into() }
+        complain(&self.file, self.place(key), key, why.into(), help.into())
     }
 
     /// Whether the value of `key` was given on the command line.
@@ -55,13 +50,7 @@ impl Written {
     }
 
     fn place(&self, key: &str) -> Option<&WrittenAt> {
-        let mut key = key;
-        loop {
-            if let Some(place) = self.places.get(key) {
-                return Some(place);
-            }
-            key = &key[..key.rfind(['.', '['])?];
-        }
+        place(&self.places, key)
     }
 
     fn table(&mut self, table: &dyn TableLike, parent: &str, text: &str) -> Result<Map<String, Value>> {
@@ -133,6 +122,47 @@ impl Written {
         }
         key
     }
+}
+
+/// Where the keys of a checked recipe were written, for what is found wrong with a value later. Recipes that say the same are
+/// equal, wherever they say it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KeyPlaces(HashMap<String, WrittenAt>);
+
+impl PartialEq for KeyPlaces {
+    fn eq(&self, _: &KeyPlaces) -> bool {
+        true
+    }
+}
+
+impl KeyPlaces {
+    pub(super) fn of(written: &Written) -> KeyPlaces {
+        KeyPlaces(written.places.clone())
+    }
+
+    /// As [`Written::complain`], of the recipe `file`.
+    pub(super) fn complain(&self, file: &Path, key: &str, why: String, help: String) -> Error {
+        complain(file, place(&self.0, key), key, why, help)
+    }
+}
+
+fn place<'p>(places: &'p HashMap<String, WrittenAt>, key: &str) -> Option<&'p WrittenAt> {
+    let mut key = key;
+    loop {
+        if let Some(place) = places.get(key) {
+            return Some(place);
+        }
+        key = &key[..key.rfind(['.', '['])?];
+    }
+}
+
+fn complain(file: &Path, place: Option<&WrittenAt>, key: &str, why: String, help: String) -> Error {
+    let (file, line) = match place {
+        Some(WrittenAt::Line(line)) => (file.to_path_buf(), Some(*line)),
+        Some(WrittenAt::Set(argument)) => (PathBuf::from(format!("--set {argument}")), None),
+        None => (file.to_path_buf(), None),
+    };
+    Error::Recipe { file, line, key: key.to_string(), why, help }
 }
 
 /// `parent.name`, with quotes around a name that TOML wants quoted.

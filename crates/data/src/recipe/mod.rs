@@ -42,7 +42,7 @@ pub use self::data::{
 };
 pub use self::eval::{Eval, EvalSet};
 pub use self::list::{Listed, list};
-use self::locate::Written;
+use self::locate::{KeyPlaces, Written};
 pub use self::schema::{KeyDoc, keys, schema};
 pub use self::sources::{in_folder, is_pattern, matching, origin};
 pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
@@ -65,6 +65,7 @@ pub struct Recipe {
     pub train: Train,
     pub eval: Eval,
     pub output: Output,
+    places: KeyPlaces,
 }
 
 impl Recipe {
@@ -102,6 +103,12 @@ impl Recipe {
     /// As [`Recipe::load`], but for missing files that it names.
     pub fn load_saved(path: &Path) -> Result<Recipe> {
         checked(&read(path)?, path, &[], Files::MayBeAbsent)
+    }
+
+    /// What is wrong with the value of `key`, found where more is known than the recipe: an error at the line (or `--set`) that
+    /// it was written in.
+    pub fn complain(&self, key: &str, why: impl Into<String>, help: impl Into<String>) -> Error {
+        self.places.complain(&self.path, key, why.into(), help.into())
     }
 
     /// The whole recipe as TOML, defaults included; paths are absolute. `parse` of it under the same path is `self`.
@@ -160,6 +167,14 @@ fn read(path: &Path) -> Result<String> {
             false => "`lorakit recipe ls` lists the recipes in ./recipes".to_string(),
         };
         return Err(Error::usage(what, "there is no such recipe", help));
+    }
+    if sources::holds_rows(path) {
+        let rows = path.display();
+        let help = format!(
+            "write a recipe that names it, e.g. a file recipe.toml with the lines\n    [base]\n    model = \"OWNER/NAME\"\n    [data]\n    \
+             train = \"{rows}\"\n  or look at the rows with `lorakit data check {rows}`"
+        );
+        return Err(Error::usage(what, "this is a file of rows, not a recipe", help));
     }
     crate::files::read_text(path)
 }

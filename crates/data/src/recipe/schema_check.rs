@@ -133,11 +133,14 @@ impl Walk<'_> {
             "" => format!("sections: {}", siblings.iter().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(" ")),
             _ => format!("keys of `{parent}`: {}", siblings.join(", ")),
         };
-        let guess = match key_synonyms::meant(name) {
-            Some(ours) => format!("write `{ours}` instead; "),
-            None => guess(name, parent, &siblings).map(|key| format!("did you mean `{key}`? ")).unwrap_or_default(),
+        let is_section = self.written.tree.get(name).is_some_and(Value::is_object) && parent.is_empty();
+        let section = || key_synonyms::section(name).or_else(|| nearest(&name.to_lowercase(), siblings.iter().copied()));
+        let guess = match (is_section.then(section).flatten(), key_synonyms::meant(name)) {
+            (Some(ours), _) => format!("did you mean `[{ours}]`? "),
+            (None, Some(ours)) => format!("write `{ours}` instead; "),
+            (None, None) => guess(name, parent, &siblings).map(|key| format!("did you mean `{key}`? ")).unwrap_or_default(),
         };
-        let what = if self.written.tree.get(name).is_some_and(Value::is_object) && parent.is_empty() { "section" } else { "key" };
+        let what = if is_section { "section" } else { "key" };
         self.written.complain(&key, format!("there is no such {what}"), format!("{guess}{list}"))
     }
 }

@@ -1,7 +1,9 @@
 //! Which files a path of data stands for. Refuses to know what is in them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::Data;
 use super::validation_context::{Files, ValidationContext};
 use crate::error::Result as Checked;
 use crate::files::unpacked_name;
@@ -98,6 +100,34 @@ fn is_data(name: &str) -> bool {
         && !lower.starts_with("readme")
         && !lower.ends_with(".curation.json")
         && ENDINGS.iter().any(|ending| inner.ends_with(ending))
+}
+
+/// Whether a file that was named for a recipe is one of rows, by its name.
+pub(super) fn holds_rows(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let inner = unpacked_name(&name);
+    ENDINGS.iter().any(|ending| *ending != ".toml" && inner.ends_with(ending))
+}
+
+impl ValidationContext<'_> {
+    /// Refuses files of rows that are both trained on and held out, by whatever path or link they are named.
+    ///
+    /// # Errors
+    /// [`crate::Error::Recipe`] at the held-out file.
+    pub(super) fn kept_apart(&self, data: &Data) -> Checked<()> {
+        if self.files == Files::MayBeAbsent {
+            return Ok(());
+        }
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let trained: HashMap<PathBuf, &Path> =
+            data.train.iter().chain(data.replayed()).map(|source| (real(&source.path), source.path.as_path())).collect();
+        let both = data.heldout.iter().find_map(|held| Some((&held.path, *trained.get(&real(&held.path))?)));
+        let Some((held, train)) = both else { return Ok(()) };
+        let also = if held == train { String::new() } else { format!(" (there as {})", train.display()) };
+        let why = format!("{} is trained on as well{also}: rows that were learnt judge nothing", held.display());
+        let help = "name other rows, or leave the key out: `data.heldout_fraction` then sets rows of `data.train` aside";
+        Err(self.written.complain("data.heldout", why, help))
+    }
 }
 
 /// Names of tasks; in one `*` stands for any letters.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::locate::Written;
+use super::locate::{KeyPlaces, Written};
 use super::paths::folder_of;
 use super::raw::{
     RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain,
@@ -62,6 +62,7 @@ pub(super) fn check(written: &Written, files: Files) -> Result<Recipe> {
         train: check.train(raw.train.unwrap_or_default())?,
         eval: check.eval(raw.eval.unwrap_or_default())?,
         output: check.output(raw.output.unwrap_or_default()),
+        places: KeyPlaces::of(written),
     })
 }
 
@@ -128,6 +129,7 @@ impl ValidationContext<'_> {
             cache: self.keep(raw.cache)?,
         };
         mixture::agree(self.written, &data)?;
+        self.kept_apart(&data)?;
         Ok(data)
     }
 

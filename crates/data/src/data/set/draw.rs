@@ -1,6 +1,9 @@
-//! The order of rows: pure functions of the seed, of what the numbers are for, and of a counter.
+//! The order of rows: pure functions of the seed, of what the numbers are for, and of a counter; and what of a source counts.
 //!
 //! Refuses to know what a row is. Nothing here keeps state, so a resumed run asks again and gets the same answer.
+
+use std::collections::HashMap;
+use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -21,6 +24,38 @@ pub(crate) fn choose(n: usize, k: usize, seed: u64, purpose: &str, counter: u64)
     chosen.truncate(k);
     chosen.sort_unstable();
     chosen
+}
+
+/// What the draws of a source follow from besides the seed and the number of its rows: never its place among other sources, so
+/// that another recipe with the same file draws the same rows of it. Files of equally many rows are drawn alike (two languages of
+/// one text are held out together); a file that is named again is drawn anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SourceDraw {
+    /// Of the file, without its folder: a recipe may move.
+    pub(crate) name: String,
+    /// How often the same file was named before.
+    pub(crate) occurrence: u64,
+    /// Rows up to its end, those of the sources before it included, where they are known.
+    pub(crate) end: usize,
+}
+
+impl SourceDraw {
+    /// Those of sources, in their order.
+    pub(crate) fn of<'s>(paths: impl Iterator<Item = &'s Path>) -> Vec<SourceDraw> {
+        let mut before: HashMap<&Path, u64> = HashMap::new();
+        let draw = |path: &'s Path| {
+            let seen = before.entry(path).or_default();
+            *seen += 1;
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            SourceDraw { name, occurrence: *seen - 1, end: 0 }
+        };
+        paths.map(draw).collect()
+    }
+
+    /// A number of its own, which settles who of equals comes first.
+    pub(crate) fn number(&self, seed: u64) -> u64 {
+        stream(seed, &format!("source {}", self.name), self.occurrence).next_u64()
+    }
 }
 
 fn stream(seed: u64, purpose: &str, counter: u64) -> ChaCha8Rng {

@@ -115,6 +115,16 @@ impl Examples {
         Examples { len: self.len.min(n), ..self.clone() }
     }
 
+    /// At most `n` of them, spread evenly over all.
+    #[must_use]
+    pub fn spread(&self, n: usize) -> Examples {
+        if n >= self.len {
+            return self.clone();
+        }
+        let rows = (0..n).map(|i| self.row(i * self.len / n) as u32).collect();
+        Examples::of(Arc::clone(&self.rows), Some(Column::Owned(rows)))
+    }
+
     /// Example `i`, which must be below [`Examples::len`].
     pub fn get(&self, i: usize) -> ExampleRef<'_> {
         let row = self.row(i);

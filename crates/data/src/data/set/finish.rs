@@ -29,7 +29,8 @@ use crate::recipe::Source;
 pub(crate) fn finish(request: &Request, gathered: Gathered, keep: bool) -> Result<Columns> {
     let Gathered { filling, sources, numbers, mut report } = gathered;
     let Filling { rows, places, grouping, token_counts, roles, mut prompts } = filling;
-    let parted = part(request, numbers, &grouping.finish(false)?);
+    let ends: Vec<usize> = sources.iter().map(|source| source.end).collect();
+    let parted = part(request, numbers, &grouping.finish(false)?, &ends);
     let places = places.finish(keep)?;
     for file in partly_held_out(request, &report, &sources, &parted.heldout, &places) {
         file.prompts(request, &mut prompts)?;
@@ -51,6 +52,8 @@ fn name_rows(report: &mut Report, rows: &RowColumns, parted: &Parted) {
     let unused = |Long { source, line, part, .. }| Dropped { source, line, part, reason: Reason::HeldOutElsewhere };
     report.dropped.extend(parted.left_out.iter().map(|row| unused(long(*row as usize))));
     report.repeated = repeated(rows, &parted.train, &parted.heldout).into_iter().map(long).collect();
+    let used = parted.train.iter().chain(&parted.heldout);
+    report.used_sources = used.map(|row| rows.sources[*row as usize] as usize).collect();
     report.longest = longest(rows).into_iter().map(long).collect();
     report.dropped.sort_by_key(|d| (d.source, d.line, d.part));
     report.injected.sort_by_key(|i| (i.source, i.line));

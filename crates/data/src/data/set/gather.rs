@@ -66,6 +66,7 @@ pub(crate) fn gather(request: &Request, folder: &Path, shapes: &BTreeMap<usize, 
         sources: Vec::new(),
         report: Report::default(),
         held_out: HeldOut::new(&request.data.heldout_tasks)?,
+        occurrences: request.draws().map(|draw| draw.occurrence).collect(),
         progress: LoadProgress { total, ..LoadProgress::default() },
     };
     let numbers = gathering.all()?;
@@ -80,6 +81,8 @@ struct Gathering<'a> {
     sources: Vec<SourceRows>,
     report: Report,
     held_out: HeldOut,
+    /// As [`super::draw::SourceDraw::occurrence`], of each source.
+    occurrences: Vec<u64>,
     progress: LoadProgress,
 }
 
@@ -144,7 +147,7 @@ impl<'a> Gathering<'a> {
         let index = self.sources.len();
         let chosen = match source.limit {
             None => None,
-            Some(limit) => Chosen::draw(limit, tokenizer, feed, self.request.seed)?,
+            Some(limit) => Chosen::draw(limit, tokenizer, feed, self.request.seed, self.occurrences[index])?,
         };
         self.begin(source, split, tokenizer);
         let (path, mut facts, mut ignored) = (feed.path().to_path_buf(), Facts::default(), BTreeSet::new());
@@ -228,7 +231,7 @@ struct Chosen {
 
 impl Chosen {
     /// Draws `limit` of them; `None` where there are no more than that.
-    fn draw(limit: usize, tokenizer: &RowTokenizer, feed: &Feed, seed: u64) -> Result<Option<Chosen>> {
+    fn draw(limit: usize, tokenizer: &RowTokenizer, feed: &Feed, seed: u64, occurrence: u64) -> Result<Option<Chosen>> {
         let path = feed.path().to_path_buf();
         let (mut starts, mut all, mut rows) = (Vec::new(), 0, feed.again()?);
         if !rows.is_whole() {
@@ -243,7 +246,7 @@ impl Chosen {
                 Ok(())
             },
         )?;
-        let draw = || Chosen { places: choose(all, limit, seed, "limit", tokenizer.source as u64), starts };
+        let draw = || Chosen { places: choose(all, limit, seed, "limit", occurrence), starts };
         Ok((limit < all).then(draw))
     }
 

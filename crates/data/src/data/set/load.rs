@@ -14,6 +14,7 @@ use super::finish::finish;
 use super::gather::{Gathered, Stop, gather};
 use super::loaded::{Columns, Loaded};
 use super::request::{LoadProgress, Request};
+use crate::data::read::Split;
 use crate::data::read::reason::Reason;
 use crate::data::render::renderer::Renderer;
 use crate::error::{Error, Result};
@@ -93,7 +94,7 @@ fn columns(request: &Request, folder: &Path, keep: bool) -> Result<Columns> {
     }
 }
 
-/// That there is a row to train on, or to judge by.
+/// That there is a row to train on, and one to judge by where rows are named for it.
 fn some_left(request: &Request, gathered: &Gathered) -> Result<()> {
     let Gathered { numbers, report, .. } = gathered;
     let data = request.data;
@@ -109,6 +110,14 @@ fn some_left(request: &Request, gathered: &Gathered) -> Result<()> {
             true => "set the source's `malformed = \"error\"` to see what is wrong with its rows",
             false => "raise `train.max_length`, or look at the rows with `lorakit data show`",
         };
+        return Err(Error::data(path, None, why, help));
+    }
+    let named = !data.heldout.is_empty() || !data.heldout_tasks.is_empty();
+    if named && numbers.heldout.is_empty() {
+        let path = data.heldout.first().map_or(Path::new("[data] heldout_tasks"), |s| &s.path);
+        let held = report.dropped.iter().filter(|d| report.sources[d.source].split == Split::Heldout).cloned();
+        let why = format!("no held-out row is left to judge by; {}", reasons(&held.collect::<Vec<_>>()));
+        let help = "raise `train.max_length`, name other rows, or leave the key out: `data.heldout_fraction` then sets training rows aside";
         return Err(Error::data(path, None, why, help));
     }
     Ok(())

@@ -11,6 +11,7 @@
 //! | 2 | [`examples`] | rows as tokens |
 //! | 2 | [`request`] | what is to be loaded |
 //! | 2 | [`truncation`] | what becomes of rows that are too long |
+//! | 3 | [`account`] | what became of the rows, in sentences |
 //! | 3 | [`spool`] | columns as they are filled |
 //! | 3 | [`counts`] | numbers over rows |
 //! | 3 | [`loaded`] | what comes of it |
@@ -22,6 +23,7 @@
 //! | 7 | [`finish`] | parted, counted, with their prompts |
 //! | 8 | [`load`] | all of it, from kept tokens where there are some |
 
+pub(crate) mod account;
 pub(crate) mod column;
 pub(crate) mod draw;
 pub(crate) mod chunks;

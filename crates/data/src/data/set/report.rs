@@ -2,7 +2,7 @@
 //!
 //! Refuses to know how it is shown (`cli::data`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::data::read::Split;
@@ -16,6 +16,9 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     pub train: Counts,
     pub heldout: Counts,
+    /// The sources that have a row in use.
+    #[serde(default)]
+    pub used_sources: BTreeSet<usize>,
     /// Rows that are not used, in file order.
     pub dropped: Vec<Dropped>,
     /// Rows cut at the longest length; `tokens` as they were.

@@ -2,6 +2,7 @@
 //!
 //! Refuses to know how rows are read and where their tokens lie.
 
+use super::draw::SourceDraw;
 use crate::data::render::renderer::Renderer;
 use crate::recipe;
 use crate::recipe::{Data, Keep, Source};
@@ -31,6 +32,11 @@ impl Request<'_> {
     /// Every source, in the order in which they are read.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
         self.data.train.iter().chain(self.data.replayed()).chain(&self.data.heldout)
+    }
+
+    /// What the draws of each source follow from, in that order.
+    pub(crate) fn draws(&self) -> impl Iterator<Item = SourceDraw> {
+        SourceDraw::of(self.sources().map(|source| source.path.as_path())).into_iter()
     }
 
     /// What is said of the rows, but for the content of their files, where tokens are kept, and how often an epoch has which:

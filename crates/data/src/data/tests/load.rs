@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::data::*;
-use crate::recipe::{Data, Source, Template, TemplateKind};
+use crate::recipe::{Data, Replay, Source, Template, TemplateKind};
 use crate::tokenizer::byte_level::{CHATML, bpe, chatml, with_file};
 
 fn renderer() -> Renderer {
@@ -49,6 +49,30 @@ fn a_limit_draws_rows_by_the_seed() {
     assert_eq!((a.train.len(), a.report.sources[0].beyond_limit, a.report.rows_read()), (7, 43, 50));
     assert!(lines(&a.train).is_sorted());
     assert_ne!(lines(&a.train), lines(&loaded(&rows(50), Some(7), 0.0, 2).train));
+}
+
+#[test]
+fn what_a_source_gives_does_not_depend_on_the_other_sources() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = |name: &str, n: usize, limit| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, rows(n)).unwrap();
+        Source { path, limit, ..Source::default() }
+    };
+    let (train, held) = (source("train.jsonl", 30, Some(20)), source("held.jsonl", 90, Some(25)));
+    let replay = Replay { sources: vec![source("general.jsonl", 50, Some(10))], fraction: 0.3 };
+    let plain = Data { heldout: vec![held], ..Data::of(vec![train.clone()]) };
+    let of = |data: &Data| load(data, &renderer(), 100, 4).unwrap();
+    let with_replay = of(&Data { replay: Some(replay), ..plain.clone() });
+    let with_more = of(&Data { train: vec![source("more.jsonl", 12, Some(6)), train.clone()], ..plain.clone() });
+    let plain = of(&plain);
+    assert_eq!(lines(&with_replay.heldout), lines(&plain.heldout));
+    assert_eq!(lines(&with_more.heldout), lines(&plain.heldout));
+    assert_eq!(lines(&with_replay.train)[..20], lines(&plain.train)[..]);
+    assert_eq!(lines(&with_more.train)[6..], lines(&plain.train)[..]);
+    // The same file once more is another draw.
+    let twice = of(&Data::of(vec![train.clone(), train]));
+    assert_ne!(lines(&twice.train)[..20], lines(&twice.train)[20..]);
 }
 
 #[test]
@@ -132,7 +156,7 @@ fn tasks_and_text(change: impl Fn(&mut Data)) -> crate::error::Result<Loaded> {
     let text = source("general.txt", "some general text\n");
     let mut data =
         Data::of(vec![source("a.toml", &task("add_two", "arithmetic")), source("b.toml", &task("capitals", "geography"))]);
-    data.replay = Some(crate::recipe::Replay { sources: vec![text], fraction: 0.25 });
+    data.replay = Some(Replay { sources: vec![text], fraction: 0.25 });
     change(&mut data);
     load(&data, &renderer(), 100, 1)
 }

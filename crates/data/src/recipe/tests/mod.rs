@@ -1,6 +1,7 @@
 //! The recipe from outside: what is read and written (`accepted`), what is refused with which words (`refused`).
 
 mod accepted;
+mod apart;
 mod refused;
 mod shares;
 

@@ -66,7 +66,7 @@ fn keys_that_do_not_exist() {
         "[trian]\nlr = 1e-4\n",
         "r.toml:5: `trian`",
         "there is no such section",
-        "did you mean `train`? sections: [base] [adapter]",
+        "did you mean `[train]`? sections: [base] [adapter]",
     );
     check(&format!("lr = 1\n{HEAD}"), &[], "r.toml:1: `lr`", "there is no such key", "did you mean `train.lr`?");
     below("[train.more]\nx = 1\n", "r.toml:5: `train.more`", "there is no such key", "keys of `train`: steps, epochs,");
