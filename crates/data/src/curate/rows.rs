@@ -283,3 +283,47 @@ fn leaves(value: Value) -> Vec<String> {
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(name: &str, text: &str) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let source = Source { path, ..Source::default() };
+        let mut found = Vec::new();
+        let keep = |i: usize| i != 1;
+        raw_rows(&source, Split::Train, keep, |raw| {
+            found.push(raw.text);
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
+
+    #[test]
+    fn a_row_is_the_text_that_was_read() {
+        let [a, b, c] = [r#"{"text": "\u00e9",  "n":1.50}"#, r#"{"text":"b"}"#, r#" {"text" : "c", "n" : [1e3, 1E400, -0]}"#];
+        assert_eq!(texts("a.jsonl", &format!("\u{feff}{a}\r\n{b}\n\n{c}")), [a, c]);
+        assert_eq!(texts("a.json", &format!("{a}\n{b}\n{c}\n")), [a, c]);
+        assert_eq!(texts("a.json", &format!("[{a}, {b},\n{c}]")), [a, c.trim()]);
+        assert_eq!(texts("a.json", &format!("{{\"v\": 1.0, \"data\": [{a}, {b},\n{}]}}", c.replace(", ", ",\n"))), [a, c.trim()]);
+        assert_eq!(
+            texts("a.csv", "text,n\na,1.50\nb,2\n\"c\"\"\",1e3\n"),
+            [r#"{"text":"a","n":"1.50"}"#, r#"{"text":"c\"","n":"1e3"}"#]
+        );
+    }
+
+    #[test]
+    fn a_task_keeps_the_text_of_its_instances() {
+        let [a, b, c] = [
+            r#"{"input": "a", "output": ["x"],  "n": 1.50}"#,
+            r#"{"input": "b", "output": ["y"]}"#,
+            r#"{"input": "c", "output": ["z"]}"#,
+        ];
+        let task = |list: &str| format!(r#"{{"Definition": ["d"],  "Instances": [ {list} ], "v": 1e3}}"#);
+        assert_eq!(texts("a.json", &task(&format!("{a}, {b}, {c}"))), [task(&format!("{a}, {c}"))]);
+    }
+}

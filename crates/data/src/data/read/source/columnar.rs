@@ -187,6 +187,30 @@ mod tests {
         }
     }
 
+    /// Text without the mark of text, as some writers leave it, and bytes that are none.
+    #[test]
+    fn bytes_are_text_or_their_column_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        let schema = Arc::new(parse_message_type("message row { required group turn { required binary text; } }").unwrap());
+        let written = |values: &[&[u8]]| {
+            let mut file =
+                SerializedFileWriter::new(File::create(&path).unwrap(), Arc::clone(&schema), Default::default()).unwrap();
+            let mut columns = file.next_row_group().unwrap();
+            let mut column = columns.next_column().unwrap().unwrap();
+            let values: Vec<ByteArray> = values.iter().map(|bytes| ByteArray::from(bytes.to_vec())).collect();
+            column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+            column.close().unwrap();
+            columns.close().unwrap();
+            file.close().unwrap();
+            read(&path, &mut Faults::default())
+        };
+        let rows = written(&["Teal ä".as_bytes(), b""]).unwrap();
+        assert_eq!((&rows[0].fields["turn"]["text"], &rows[1].fields["turn"]["text"]), (&"Teal ä".into(), &"".into()));
+        let error = written(&[b"a", b"\xff\xd8"]).unwrap_err().to_string();
+        assert!(error.contains(":2: the column `turn.text` holds bytes that are not text in UTF-8"), "{error}");
+    }
+
     #[test]
     fn what_pyarrow_wrote_is_read() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/parquet");
