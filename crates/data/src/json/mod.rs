@@ -5,23 +5,22 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `number`, `text` | a number and its text; the strings, floats and lines of JSON text |
-//! | 1 | `map`, `value` | an object; a value |
-//! | 2 | `parse` | from text to values |
+//! | 0 | `text` | the strings, floats and lines of JSON text |
+//! | 1 | `number` | a number and its text |
+//! | 2 | `value` | a value, an object |
+//! | 3 | `parse` | from text to values |
 
-mod number;
 mod text;
-mod map;
+mod number;
 mod value;
 mod parse;
 
-pub use map::Map;
 pub use number::Number;
 pub(crate) use number::float_text;
 pub use parse::parse;
 pub(crate) use parse::parse_first;
 pub(crate) use text::{items, map_strings, one_line, place_of, with_entry};
-pub use value::Value;
+pub use value::{Map, Value};
 
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,9 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Error;
 
-use super::map::Map;
 use super::number::Number;
 use super::text::{Floats, end_of_value, without_size};
-use super::value::Value;
+use super::value::{Map, Value};
 
 /// The value that a text is.
 ///
