@@ -15,7 +15,7 @@
 //! | # | module | knows |
 //! |---|---|---|
 //! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`], [`rouge`], [`hub`], [`piped`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory; how alike two texts are; the hub's cache; standard input |
-//! | 1 | [`recipe`] | the TOML file, checked |
+//! | 1 | [`json`], [`recipe`] | JSON whose numbers keep their text; the TOML file, checked |
 //! | 2 | [`tokenizer`], [`data`], [`curate`] | sources, shapes, templates, tokens and loss mask; what rows are worth |
 //! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
 //! | 4 | [`model`] | files of weights, the one decoder, `FrozenLinear`, `Site`, `Adapt` |
@@ -35,7 +35,7 @@
 //! 6. `train` and `forward` print nothing and write nothing.
 
 pub use lorakit_base::{device, error, files, hub, machine, piped, random, rouge};
-pub use lorakit_data::{curate, data, recipe, tokenizer};
+pub use lorakit_data::{curate, data, json, recipe, tokenizer};
 pub use lorakit_kernels as kernels;
 
 pub mod model;

@@ -84,10 +84,10 @@ pub(crate) fn row(context: &Map<String, Value>) -> Row {
         let mut fields = value.as_object().unwrap().clone();
         let mut text = |key: &str| fields.remove(key).and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default();
         let (role, content) = (text("role"), text("content"));
-        Message { fields, ..Message::new(role, content) }
+        Message { fields: (&fields).into(), ..Message::new(role, content) }
     };
     let messages = context["messages"].as_array().unwrap().iter().map(message).collect();
-    Row::new(0, 1, RowKind::Chat(Conversation { messages, tools: context.get("tools").cloned() }))
+    Row::new(0, 1, RowKind::Chat(Conversation { messages, tools: context.get("tools").map(Into::into) }))
 }
 
 /// For every template and every kind of conversation: the spans of the rendering, and where a row can be made of it the
@@ -108,7 +108,7 @@ fn what_is_trained_is_the_answer_and_its_end() {
         for (kind, context) in contexts.as_object().unwrap() {
             let context = context.as_object().unwrap();
             let messages = context["messages"].as_array().unwrap();
-            let (rendered, expected) = (render_context(&jinja, context, &Template::default()), habit.expected(messages));
+            let (rendered, expected) = (render_context(&jinja, &context.into(), &Template::default()), habit.expected(messages));
             let (Ok(rendered), Some((texts, unwritten))) = (&rendered, &expected) else {
                 // The template refuses it (a system message, two users): so must the table where an answer is a call.
                 let agrees = rendered.is_err();
@@ -155,7 +155,7 @@ fn a_call_that_is_left_out_stops_the_row() {
     let error = trained(&tokenizer, "test", &row(&context("\"\""))).unwrap_err();
     assert!(error.contains("does not write the calls of tools of message 2"), "{error}");
     let jinja = Jinja::new("test", source, &Special::default(), Clock::default()).unwrap();
-    let rendered = render_context(&jinja, &context("null"), &Template::default()).unwrap();
+    let rendered = render_context(&jinja, &(&context("null")).into(), &Template::default()).unwrap();
     let found: Vec<&str> = rendered.spans.iter().map(|s| &rendered.text[s.clone()]).collect();
     assert_eq!((found, rendered.unwritten), (vec!["Nonelook_up<|end|>"], vec![]));
 }

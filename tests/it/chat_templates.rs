@@ -16,7 +16,7 @@ pub(crate) fn json_lines(path: &std::path::Path) -> Vec<Value> {
 
 /// `None` when it is right, else what is wrong.
 fn check(source: &str, context: &Map<String, Value>, expected: Option<&str>) -> Option<String> {
-    let rendered = Jinja::new("under test", source, &Special::default(), NOON).and_then(|t| t.render_json(context));
+    let rendered = Jinja::new("under test", source, &Special::default(), NOON).and_then(|t| t.render_json(&context.into()));
     match (rendered, expected) {
         (Ok(text), Some(expected)) if text == expected => None,
         (Ok(text), Some(expected)) => {

@@ -16,7 +16,7 @@ fn pieces_of_templates_render_as_in_python() {
         .iter()
         .filter_map(|case| {
             let source = case["source"].as_str().unwrap();
-            let rendered = Jinja::new("piece", source, &Special::default(), NOON).and_then(|t| t.render_json(context));
+            let rendered = Jinja::new("piece", source, &Special::default(), NOON).and_then(|t| t.render_json(&context.into()));
             let agrees = match (&rendered, &case["text"]) {
                 (Ok(text), Value::String(expected)) => text == expected,
                 (Err(_), Value::Null) => true,

@@ -8,13 +8,14 @@
 //!
 //! | # | module | knows |
 //! |---|---|---|
-//! | 1 | [`recipe`] | the TOML file, checked |
+//! | 1 | [`json`], [`recipe`] | JSON whose numbers keep their text; the TOML file, checked |
 //! | 2 | [`tokenizer`] | text to tokens, special tokens apart |
 //! | 3 | [`data`] | sources, shapes, templates, tokens and loss mask |
 //! | 4 | [`curate`] | what rows are worth, and which of them to keep |
 
 use lorakit_base::{device, error, files, hub, piped, random};
 
+pub mod json;
 pub mod recipe;
 pub mod tokenizer;
 pub mod data;

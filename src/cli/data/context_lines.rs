@@ -4,20 +4,23 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::data::{Jinja, render_context};
 use crate::error::{Error, Result};
+use crate::json;
+use crate::json::Map;
 use crate::recipe;
 
 /// The context on a line.
 ///
 /// # Errors
 /// [`Error::Data`] for a line that is no JSON object.
-pub(super) fn context(path: &Path, line: usize, bytes: &[u8]) -> Result<Map<String, Value>> {
+pub(super) fn context(path: &Path, line: usize, bytes: &[u8]) -> Result<Map> {
     const HELP: &str = "a context is one JSON object on one line: {\"messages\": [{\"role\": \"user\", \"content\": \"…\"}], …}";
-    match serde_json::from_slice(bytes) {
-        Ok(Value::Object(context)) => Ok(context),
+    let no_utf8 = |_| serde_json::from_slice::<Value>(bytes).map(json::Value::from);
+    match std::str::from_utf8(bytes).map_or_else(no_utf8, json::parse) {
+        Ok(json::Value::Object(context)) => Ok(context),
         Ok(_) => Err(Error::data(path, Some(line), "the line is JSON, but not an object", HELP)),
         Err(error) => {
             let error = error.to_string();
@@ -29,7 +32,7 @@ pub(super) fn context(path: &Path, line: usize, bytes: &[u8]) -> Result<Map<Stri
 }
 
 /// What becomes of a context: its text and the spans that are trained, or why the template refuses it.
-pub(super) fn rendered(template: &Jinja, context: &Map<String, Value>, rules: &recipe::Template) -> Value {
+pub(super) fn rendered(template: &Jinja, context: &Map, rules: &recipe::Template) -> Value {
     match render_context(template, context, rules) {
         Err(error) => json!({"error": error.to_string().lines().next().unwrap_or_default()}),
         Ok(rendered) => {

@@ -32,4 +32,6 @@ schema = pa.schema([
 ])
 table = pa.Table.from_pylist(rows, schema=schema)
 pq.write_table(table, here / "rows.parquet", row_group_size=50, compression="zstd", data_page_size=512)
+for row in rows:  # a key of a structure that a row lacks is a null in Parquet: it is not there in JSON Lines
+    row["messages"] = [{key: value for key, value in turn.items() if value is not None} for turn in row["messages"]]
 (here / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -6,12 +6,13 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value as Json;
 
 use super::{CurateOut, KeepChoice, Raw, ScanSettings, mask_row, raw_rows};
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::json;
 use crate::recipe::origin;
 
 /// The column that says where a kept row comes from.
@@ -81,7 +82,7 @@ impl KeptRows<'_> {
             if self.mask {
                 masked += mask_row(&mut row);
             }
-            writeln!(sink.file, "{}", line(&source.path, row)).map_err(Error::io("write", sink.path))?;
+            writeln!(sink.file, "{}", line(&source.path, &row)).map_err(Error::io("write", sink.path))?;
             written += 1;
             if written % 1024 == 0 { (sink.tick)(written) } else { Ok(()) }
         })?;
@@ -94,18 +95,16 @@ impl KeptRows<'_> {
 }
 
 /// The row with where it comes from; where a row that was curated before came from stays inside.
-fn line(path: &Path, row: Raw) -> Value {
-    let mut fields = row.fields;
-    let file = origin(path).map_or_else(|| json!(path), Value::String);
-    let mut from = json!({ "file": file, "line": row.line });
-    if let Some(instances) = row.instances {
-        from["instances"] = instances.into();
+fn line(path: &Path, row: &Raw) -> String {
+    let file = origin(path).map_or_else(|| serde_json::json!(path), Json::String);
+    let mut from = format!("{{\"file\":{file},\"line\":{}", row.line);
+    if let Some(instances) = &row.instances {
+        from += &format!(",\"instances\":{}", serde_json::json!(instances));
     }
-    if let Some(before) = fields.remove(FROM) {
-        from["before"] = before;
+    if let Some(before) = json::place_of(&row.text, FROM) {
+        from += &format!(",\"before\":{}", &row.text[before]);
     }
-    fields.insert(FROM.into(), from);
-    Value::Object(fields)
+    json::with_entry(&row.text, FROM, &(from + "}"))
 }
 
 /// The names of the files in a folder, one a source.
@@ -135,12 +134,29 @@ mod tests {
     }
 
     #[test]
+    fn masks_change_nothing_else() {
+        let text = r#"{"a": ["x@firma.se",  1.50, "\u00e9"], "x@firma.se": {"c": "\u00e9 93.184.216.34"}}"#;
+        let mut row = Raw { line: 1, instances: None, text: text.into() };
+        assert_eq!(mask_row(&mut row), 2);
+        assert_eq!(row.text, r#"{"a": ["[EMAIL]",  1.50, "\u00e9"], "x@firma.se": {"c": "é [IP]"}}"#);
+    }
+
+    #[test]
     fn where_a_row_came_from_first_is_not_forgotten() {
-        let fields = json!({"text": "a", "curated_from": {"file": "old.jsonl", "line": 9}});
-        let Value::Object(fields) = fields else { return };
-        let row = Raw { line: 3, instances: None, fields };
-        let expect =
-            json!({"text": "a", "curated_from": {"file": "new.jsonl", "line": 3, "before": {"file": "old.jsonl", "line": 9}}});
-        assert_eq!(line(Path::new("new.jsonl"), row), expect);
+        let table = [
+            (
+                r#"{"text": "a", "curated_from": {"file": "old.jsonl", "line": 9}, "n": 1.50}"#,
+                r#"{"text": "a", "curated_from": {"file":"new.jsonl","line":3,"before":{"file": "old.jsonl", "line": 9}}, "n": 1.50}"#,
+            ),
+            (
+                r#" { "text": "\u00e9", "n": 1e3 } "#,
+                r#" { "text": "\u00e9", "n": 1e3,"curated_from":{"file":"new.jsonl","line":3} } "#,
+            ),
+            ("{}", r#"{"curated_from":{"file":"new.jsonl","line":3}}"#),
+        ];
+        for (text, expected) in table {
+            let row = Raw { line: 3, instances: None, text: text.into() };
+            assert_eq!(line(Path::new("new.jsonl"), &row), expected);
+        }
     }
 }

@@ -39,6 +39,8 @@ mod account;
 mod out;
 mod kept;
 
+use crate::json;
+
 pub use account::account;
 pub use choose::{KeepChoice, Removed, Why, Wishes, choose};
 pub use flaw::Flaw;
@@ -59,7 +61,13 @@ pub fn languages() -> Vec<&'static str> {
 
 /// Masks personal data in every text of a row; how many places there were.
 pub fn mask_row(row: &mut Raw) -> usize {
-    row.fields.values_mut().map(pii::mask_value).sum()
+    let mut places = 0;
+    row.text = json::map_strings(&row.text, |text| {
+        let (masked, n) = mask(text)?;
+        places += n;
+        Some(masked)
+    });
+    places
 }
 
 /// A row: the file (index into the sources given) and the line, or the number of the instance in files of tasks.

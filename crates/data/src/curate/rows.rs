@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use crate::json;
+use crate::json::Value;
 
 use super::RowPlace;
 use crate::data::read::Split;
@@ -46,7 +47,8 @@ pub struct Raw {
     pub line: u32,
     /// Of a file of tasks: the numbers, from 1, of the instances that are left in it.
     pub instances: Option<Vec<u32>>,
-    pub fields: Map<String, Value>,
+    /// The row as JSON on one line: the very text of it where its file is JSON.
+    pub text: String,
 }
 
 /// A row and what it says, or why it says nothing.
@@ -188,35 +190,64 @@ pub fn raw_rows(
     mut keep: impl FnMut(usize) -> bool,
     mut take: impl FnMut(Raw) -> Result<()>,
 ) -> Result<()> {
-    let (reader, mut feed) = Reader::stream(source, split, 0)?.settled()?;
+    let (reader, feed) = Reader::stream(source, split, 0)?.settled()?;
     let shape = reader.shape;
+    // What was looked at for the shape is no longer there as text.
+    let mut feed = feed.again()?;
     refuse_tasks(&source.path, shape)?;
     let mut number = 0;
     let mut asked = || {
         number += 1;
         keep(number - 1)
     };
-    let mut each = |row: RawRow| -> Result<()> {
-        let mut fields = row.fields;
-        let mut left = None;
-        let kept = match fields.get_mut("Instances") {
+    let mut each = |row: &RawRow, text: &mut dyn FnMut() -> String| -> Result<()> {
+        let line = row.line as u32;
+        match row.fields.get("Instances") {
             Some(Value::Array(instances)) if shape == Shape::SuperNi => {
                 let kept: Vec<bool> = instances.iter().map(|_| asked()).collect();
-                let mut each = kept.iter().copied();
-                instances.retain(|_| each.next().unwrap_or(false));
-                left = Some((1..).zip(kept).filter(|(_, k)| *k).map(|(number, _)| number).collect());
-                !instances.is_empty()
+                let left: Vec<u32> = (1..).zip(&kept).filter(|(_, k)| **k).map(|(number, _)| number).collect();
+                match left.is_empty() {
+                    true => Ok(()),
+                    false => take(Raw { line, instances: Some(left), text: with_instances(&text(), &kept) }),
+                }
             }
-            _ => asked(),
-        };
-        if kept { take(Raw { line: row.line as u32, instances: left, fields }) } else { Ok(()) }
+            _ if asked() => take(Raw { line, instances: None, text: text() }),
+            _ => Ok(()),
+        }
     };
+    let mut whole = match feed.is_whole() {
+        true => source::texts(feed.path(), &mut Faults::new(source.malformed))?.unwrap_or_default(),
+        false => Vec::new(),
+    }
+    .into_iter();
     while let Some(chunk) = feed.chunk()? {
-        chunk.rows(feed.path())?.into_owned().into_iter().try_for_each(&mut each)?;
+        let lines = chunk.lines();
+        for row in &*chunk.rows(feed.path())? {
+            let line = lines.as_ref().and_then(|(first, lines)| lines.get(row.line - first));
+            // Rows that could not be used are among the texts.
+            let own = |(line, text): &(usize, String)| {
+                *line == row.line && json::parse(text).is_ok_and(|value| value.as_object() == Some(&row.fields))
+            };
+            let found = whole.find(own).map(|(_, text)| text);
+            let plain = || Value::Object(row.fields.clone()).to_string();
+            each(row, &mut || line.map(|line| line.to_string()).or_else(|| found.clone()).unwrap_or_else(plain))?;
+        }
     }
     // [`open`] counts what could not be read last.
     reader.faults.lines.iter().for_each(|_| _ = asked());
     Ok(())
+}
+
+/// The text of a task with the instances that are kept.
+fn with_instances(text: &str, kept: &[bool]) -> String {
+    let Some(place) = json::place_of(text, "Instances") else { return text.into() };
+    let list = &text[place];
+    let items = json::items(list);
+    let between = items.first().zip(items.get(1)).map_or(", ", |(a, b)| &list[a.end..b.start]);
+    let left: Vec<&str> = items.iter().zip(kept).filter(|(_, kept)| **kept).map(|(item, _)| &list[item.clone()]).collect();
+    let (Some(first), Some(last)) = (items.first(), items.last()) else { return text.into() };
+    let list = format!("{}{}{}", &list[..first.start], left.join(between), &list[last.end..]);
+    json::with_entry(text, "Instances", &list)
 }
 
 fn refuse_tasks(path: &Path, shape: Shape) -> Result<()> {
@@ -269,5 +300,49 @@ fn leaves(value: Value) -> Vec<String> {
         Value::Array(list) => list.into_iter().flat_map(leaves).collect(),
         Value::Object(fields) => fields.into_iter().flat_map(|(_, v)| leaves(v)).collect(),
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(name: &str, text: &str) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let source = Source { path, ..Source::default() };
+        let mut found = Vec::new();
+        let keep = |i: usize| i != 1;
+        raw_rows(&source, Split::Train, keep, |raw| {
+            found.push(raw.text);
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
+
+    #[test]
+    fn a_row_is_the_text_that_was_read() {
+        let [a, b, c] = [r#"{"text": "\u00e9",  "n":1.50}"#, r#"{"text":"b"}"#, r#" {"text" : "c", "n" : [1e3, 1E400, -0]}"#];
+        assert_eq!(texts("a.jsonl", &format!("\u{feff}{a}\r\n{b}\n\n{c}")), [a, c]);
+        assert_eq!(texts("a.json", &format!("{a}\n{b}\n{c}\n")), [a, c]);
+        assert_eq!(texts("a.json", &format!("[{a}, {b},\n{c}]")), [a, c.trim()]);
+        assert_eq!(texts("a.json", &format!("{{\"v\": 1.0, \"data\": [{a}, {b},\n{}]}}", c.replace(", ", ",\n"))), [a, c.trim()]);
+        assert_eq!(
+            texts("a.csv", "text,n\na,1.50\nb,2\n\"c\"\"\",1e3\n"),
+            [r#"{"text":"a","n":"1.50"}"#, r#"{"text":"c\"","n":"1e3"}"#]
+        );
+    }
+
+    #[test]
+    fn a_task_keeps_the_text_of_its_instances() {
+        let [a, b, c] = [
+            r#"{"input": "a", "output": ["x"],  "n": 1.50}"#,
+            r#"{"input": "b", "output": ["y"]}"#,
+            r#"{"input": "c", "output": ["z"]}"#,
+        ];
+        let task = |list: &str| format!(r#"{{"Definition": ["d"],  "Instances": [ {list} ], "v": 1e3}}"#);
+        assert_eq!(texts("a.json", &task(&format!("{a}, {b}, {c}"))), [task(&format!("{a}, {c}"))]);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 use super::row::Loss;
 
@@ -13,14 +13,14 @@ use super::row::Loss;
 pub(crate) const LOSS_KEYS: [&str; 4] = ["train", "training", "weight", "train_detail"];
 
 /// What the fields of a message say of its loss; the error says what is wrong and what to write instead.
-pub(crate) fn read(fields: &Map<String, Value>) -> Result<Loss, (String, &'static str)> {
+pub(crate) fn read(fields: &Map) -> Result<Loss, (String, &'static str)> {
     let mut loss = Loss::ByRole;
     for key in &LOSS_KEYS[..3] {
         let said = match fields.get(*key) {
             None | Some(Value::Null) => continue,
             Some(Value::Bool(yes)) => *yes,
-            Some(Value::Number(n)) if n.as_f64() == Some(1.0) => true,
-            Some(Value::Number(n)) if n.as_f64() == Some(0.0) => false,
+            Some(Value::Number(n)) if n.as_f64() == 1.0 => true,
+            Some(Value::Number(n)) if n.as_f64() == 0.0 => false,
             Some(other) => {
                 return Err((format!("`{key}` is {other}"), "write true or false (or the weights 1 and 0)"));
             }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn of(json: &str) -> Result<Loss, String> {
-        read(serde_json::from_str::<Value>(json).unwrap().as_object().unwrap()).map_err(|e| e.0)
+        read(crate::json::parse(json).unwrap().as_object().unwrap()).map_err(|e| e.0)
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 /// A turn of a conversation; roles are `system`, `user`, `assistant` and `tool`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
@@ -13,7 +13,7 @@ pub struct Message {
     pub content: String,
     /// What else the row gives a template about this message: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`.
     #[serde(flatten)]
-    pub fields: Map<String, Value>,
+    pub fields: Map,
     #[serde(skip)]
     pub loss: Loss,
 }

@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
+use crate::json::{Map, Value as Json};
 use minijinja::Value;
-use serde_json::{Map, Value as Json};
 
 use super::loss_mask::Choice;
 use super::spans::Spans;
@@ -32,7 +32,7 @@ pub struct Rendered {
 ///
 /// # Errors
 /// [`Error::Template`]: the template refuses the context. [`Error::Usage`]: a message's own keys for the loss are wrong.
-pub fn render_context(template: &Jinja, context: &Map<String, Json>, rules: &Template) -> Result<Rendered> {
+pub fn render_context(template: &Jinja, context: &Map, rules: &Template) -> Result<Rendered> {
     let text = template.render_json(context)?;
     let Some((chat, losses)) = conversation(context)? else { return Ok(Rendered { text, ..Rendered::default() }) };
     let others = context.iter().filter(|(key, _)| !matches!(key.as_str(), "messages" | "tools" | "add_generation_prompt"));
@@ -63,7 +63,7 @@ pub fn render_context(template: &Jinja, context: &Map<String, Json>, rules: &Tem
 }
 
 /// The messages of a context and what they say of the loss; `None` when `messages` is no list of objects.
-fn conversation(context: &Map<String, Json>) -> Result<Option<(Chat, Vec<Message>)>> {
+fn conversation(context: &Map) -> Result<Option<(Chat, Vec<Message>)>> {
     let Some(Json::Array(list)) = context.get("messages") else { return Ok(None) };
     let Some(messages) = list.iter().map(ChatMessage::from_json).collect::<Option<Vec<_>>>() else { return Ok(None) };
     let mut losses = Vec::with_capacity(list.len());

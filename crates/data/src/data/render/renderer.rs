@@ -190,7 +190,7 @@ impl Renderer {
     }
 
     /// A conversation as it is, the recipe's system message being in it.
-    fn conversation(&self, messages: &[Message], tools: Option<&serde_json::Value>, prompt: bool) -> Result<Rendering> {
+    fn conversation(&self, messages: &[Message], tools: Option<&crate::json::Value>, prompt: bool) -> Result<Rendering> {
         match &self.rules {
             Rules::Jinja(spans) => {
                 let chat = chat(messages, tools);
@@ -288,6 +288,6 @@ fn turn(role: &str, place: std::ops::Range<usize>) -> RenderedTurn {
     RenderedTurn { role: role.into(), content: vec![place], ..RenderedTurn::default() }
 }
 
-fn chat(messages: &[Message], tools: Option<&serde_json::Value>) -> Chat {
+fn chat(messages: &[Message], tools: Option<&crate::json::Value>) -> Chat {
     Chat { messages: messages.iter().map(ChatMessage::of).collect(), tools: tools.map(from_json) }
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, json};
+use crate::json::Value;
 
 use crate::data::read::row::{Conversation, Message};
 
@@ -45,7 +45,10 @@ fn write_calls(message: &mut Message) {
     let Some(Value::Array(calls)) = message.fields.remove("tool_calls") else { return };
     let text = |call: &Value| {
         let function = &call["function"];
-        format!("<tool_call>\n{}\n</tool_call>", json!({"name": function["name"], "arguments": function["arguments"]}))
+        format!(
+            "<tool_call>\n{}\n</tool_call>",
+            Value::from([("name", function["name"].clone()), ("arguments", function["arguments"].clone())])
+        )
     };
     let calls = calls.iter().map(text).collect::<Vec<_>>().join("\n");
     let gap = if message.content.trim().is_empty() { "" } else { "\n" };
@@ -66,13 +69,15 @@ fn write_tools(messages: &mut Vec<Message>, tools: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn calling() -> Conversation {
         let mut call = Message::new("assistant", "");
         let function = json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]);
-        call.fields.insert("tool_calls".into(), function);
-        let tools = Some(json!([{"type": "function", "function": {"name": "f"}}]));
+        call.fields.insert("tool_calls".into(), function.into());
+        let tools = Some(json!([{"type": "function", "function": {"name": "f"}}]).into());
         Conversation { messages: vec![Message::new("user", "q"), call], tools }
     }
 

@@ -2,6 +2,7 @@
 
 mod cache;
 mod common_mistakes;
+mod formats;
 mod load;
 mod over_long;
 mod stream;

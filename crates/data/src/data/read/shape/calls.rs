@@ -1,7 +1,8 @@
 //! Calls of tools and their descriptions, brought to the form that chat templates read: the OpenAI API's, with
 //! arguments as an object (as the transformers library asks of conversations for templates).
 
-use serde_json::{Map, Value, json};
+use crate::json;
+use crate::json::{Map, Value};
 
 use super::kind;
 
@@ -13,7 +14,7 @@ const TOOLS_HELP: &str =
     "`tools` is an array of {\"type\": \"function\", \"function\": {\"name\": \"f\", …}} (or that JSON in a string)";
 
 /// Brings `tool_calls` among the fields of a message to the one form; whether the message calls a tool.
-pub(super) fn read(fields: &mut Map<String, Value>) -> Result<bool, Wrong> {
+pub(super) fn read(fields: &mut Map) -> Result<bool, Wrong> {
     let calls = match fields.remove("tool_calls") {
         None => return Ok(false),
         Some(Value::Array(calls)) if calls.is_empty() => return Ok(false),
@@ -27,7 +28,7 @@ pub(super) fn read(fields: &mut Map<String, Value>) -> Result<bool, Wrong> {
 
 /// The text of a ShareGPT `function_call` turn (one call, or a list of them) as `tool_calls`.
 pub(super) fn parse(text: &str) -> Result<Value, Wrong> {
-    let value: Value = serde_json::from_str(text).map_err(|e| (format!("the call is not JSON ({e})"), TEXT_HELP))?;
+    let value = json::parse(text).map_err(|e| (format!("the call is not JSON ({e})"), TEXT_HELP))?;
     let calls = match value {
         Value::Array(calls) => calls,
         one => vec![one],
@@ -45,10 +46,10 @@ fn call(value: &Value) -> Result<Value, Wrong> {
         return Err(("the function has no `name`".into(), CALL_HELP));
     };
     let arguments = match function.get("arguments").or(function.get("parameters")) {
-        None | Some(Value::Null) => json!({}),
+        None | Some(Value::Null) => Map::new().into(),
         Some(Value::Object(map)) => Value::Object(map.clone()),
-        Some(Value::String(text)) if text.trim().is_empty() => json!({}),
-        Some(Value::String(text)) => match serde_json::from_str(text) {
+        Some(Value::String(text)) if text.trim().is_empty() => Map::new().into(),
+        Some(Value::String(text)) => match json::parse(text) {
             Ok(Value::Object(map)) => Value::Object(map),
             Ok(other) => {
                 return Err((format!("`arguments` of `{name}` must hold an object, this is {}", kind(&other)), CALL_HELP));
@@ -57,11 +58,11 @@ fn call(value: &Value) -> Result<Value, Wrong> {
         },
         Some(other) => return Err((format!("`arguments` of `{name}` must be an object, this is {}", kind(other)), CALL_HELP)),
     };
-    let mut out = json!({"type": "function", "function": {"name": name, "arguments": arguments}});
-    if let Some(id) = value.get("id").filter(|id| id.is_string()) {
-        out["id"] = id.clone();
-    }
-    Ok(out)
+    let function = Value::from([("name", name.into()), ("arguments", arguments)]);
+    let id = value.get("id").filter(|id| id.is_string()).map(|id| ("id".to_string(), id.clone()));
+    Ok(Value::Object(
+        [("type".to_string(), "function".into()), ("function".to_string(), function)].into_iter().chain(id).collect(),
+    ))
 }
 
 /// Descriptions of tools; bare functions are wrapped, no tool at all is `None`.
@@ -70,7 +71,7 @@ pub(super) fn tools(value: &Value) -> Result<Option<Value>, Wrong> {
     let value = match value {
         Value::String(text) if text.trim().is_empty() => return Ok(None),
         Value::String(text) => {
-            parsed = serde_json::from_str(text).map_err(|e| (format!("`tools` is not JSON ({e})"), TOOLS_HELP))?;
+            parsed = json::parse(text).map_err(|e| (format!("`tools` is not JSON ({e})"), TOOLS_HELP))?;
             &parsed
         }
         other => other,
@@ -85,7 +86,7 @@ pub(super) fn tools(value: &Value) -> Result<Option<Value>, Wrong> {
         let function = tool.get("function").unwrap_or(tool);
         match function.get("name").and_then(Value::as_str) {
             Some(_) if tool.get("function").is_some() => Ok(tool.clone()),
-            Some(_) => Ok(json!({"type": "function", "function": tool})),
+            Some(_) => Ok(Value::from([("type", "function".into()), ("function", tool.clone())])),
             None => Err((format!("tool {} has no `name`", i + 1), TOOLS_HELP)),
         }
     };

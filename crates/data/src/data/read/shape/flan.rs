@@ -17,8 +17,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::json::{Map, Value};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::{Converted, Piece, RawRow, kind};
 use crate::data::read::Split;
@@ -40,10 +40,10 @@ struct Written {
     name: String,
     cluster: Option<String>,
     data: Option<PathBuf>,
-    rows: Option<Vec<toml::Spanned<Map<String, Value>>>>,
+    rows: Option<Vec<toml::Spanned<Map>>>,
     options: Option<Vec<String>>,
     #[serde(default)]
-    examples: Vec<Map<String, Value>>,
+    examples: Vec<Map>,
     templates: Vec<toml::Spanned<WrittenTemplate>>,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Task {
     pub(super) data: PathBuf,
     rows: Option<Vec<RawRow>>,
     options: Option<Vec<String>>,
-    examples: Vec<Map<String, Value>>,
+    examples: Vec<Map>,
     templates: Vec<Template>,
 }
 
@@ -155,7 +155,7 @@ impl Task {
     }
 
     fn piece(&self, row: &RawRow, number: usize, template: &Template) -> Result<Piece> {
-        let fill = |parts: &[Part], fields: &Map<String, Value>| {
+        let fill = |parts: &[Part], fields: &Map| {
             self.fill(parts, fields).map_err(|why| {
                 Error::data(&self.data, Some(row.line), format!("template {number} of `{}`: {why}", self.name), FIELD_HELP)
             })
@@ -173,7 +173,7 @@ impl Task {
         Ok(Piece { line: row.line, task, cluster, references, again: false, train_only: template.invert, became })
     }
 
-    fn fill(&self, parts: &[Part], fields: &Map<String, Value>) -> std::result::Result<String, String> {
+    fn fill(&self, parts: &[Part], fields: &Map) -> std::result::Result<String, String> {
         let mut text = String::new();
         for part in parts {
             match part {
@@ -194,7 +194,7 @@ impl Task {
     }
 
     /// FLAN's list of choices: `OPTIONS:` and a line each.
-    fn listed(&self, fields: &Map<String, Value>) -> std::result::Result<String, String> {
+    fn listed(&self, fields: &Map) -> std::result::Result<String, String> {
         let own = fields.get("options").and_then(Value::as_array);
         let own = own.map(|list| list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect::<Vec<_>>());
         let options =

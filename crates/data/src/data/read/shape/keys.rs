@@ -2,8 +2,7 @@
 //!
 //! Refuses to know how rows are read.
 
-use serde_json::{Map, Value};
-
+use crate::json::Map;
 use crate::recipe::Shape;
 
 /// The shapes, the most telling first: a file whose rows all fit several has the first of them. Each with the sets of
@@ -23,6 +22,6 @@ pub(super) const SHAPES: [(Shape, &[&[&str]]); 8] = [
 ];
 
 /// The columns of a row, for a message.
-pub(super) fn keys(fields: &Map<String, Value>) -> String {
+pub(super) fn keys(fields: &Map) -> String {
     fields.keys().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
 }

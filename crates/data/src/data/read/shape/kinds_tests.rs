@@ -5,6 +5,7 @@ use serde_json::json;
 use super::tests::with;
 use crate::data::read::row::{Loss, Message, Preference, RowKind};
 use crate::error::Result;
+use crate::json::Value;
 use crate::recipe::{Clean, Pairs, Shape, Source, Take};
 
 fn kinds(source: Source, line: &str) -> Vec<Option<RowKind>> {
@@ -35,7 +36,7 @@ fn wrong(source: &Source, table: &[(&str, &str)]) {
 
 #[test]
 fn calls_have_one_form() {
-    let call = json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]);
+    let call = Value::from(json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]));
     let openai = r#"{"tools":[{"type":"function","function":{"name":"f"}}],"messages":[{"role":"user","content":"q"},
         {"role":"assistant","content":null,"tool_calls":[{"type":"function","function":{"name":"f","arguments":"{\"x\": 1}"}}]},
         {"role":"tool","tool_call_id":"1","name":"f","content":"2"},{"role":"assistant","content":"a"}]}"#;
@@ -45,7 +46,7 @@ fn calls_have_one_form() {
     for line in [openai, sharegpt] {
         let rows = plain(line);
         let Some(RowKind::Chat(chat)) = &rows[0] else { panic!("{rows:?}") };
-        assert_eq!(chat.tools, Some(json!([{"type": "function", "function": {"name": "f"}}])));
+        assert_eq!(chat.tools, Some(json!([{"type": "function", "function": {"name": "f"}}]).into()));
         let roles: Vec<_> = chat.messages.iter().map(|m| m.role.as_str()).collect();
         assert_eq!(roles, ["user", "assistant", "tool", "assistant"]);
         assert_eq!((chat.messages[1].content.as_str(), &chat.messages[1].fields["tool_calls"]), ("", &call));

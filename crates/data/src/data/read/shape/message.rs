@@ -1,6 +1,6 @@
 //! Conversations: `messages` as OpenAI writes them and `conversations` as ShareGPT does.
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 use super::keys::keys;
 use super::{Converted, Message, RawRow, Reader, RowKind, calls, ghost, kind, loss, vicuna};
@@ -85,7 +85,7 @@ impl Reader<'_> {
         let Value::String(role) = role else {
             return Err(self.fail(line, wrong(format!("`{role_key}` must be a string, this is {}", kind(role))), MESSAGE_HELP));
         };
-        let mut fields: Map<String, Value> =
+        let mut fields: Map =
             FIELDS.iter().filter_map(|f| written.get(*f).filter(|v| !v.is_null()).map(|v| (f.to_string(), v.clone()))).collect();
         let called = calls::read(&mut fields).map_err(|(why, help)| self.fail(line, wrong(why), help))?;
         let content = ["content", "value"].iter().find_map(|k| written.get(self.name(k)));
@@ -108,7 +108,7 @@ impl Reader<'_> {
     }
 
     /// Keys of a message that nothing reads.
-    fn note_keys(&mut self, written: &Map<String, Value>) {
+    fn note_keys(&mut self, written: &Map) {
         let read = |k: &str| {
             FIELDS.contains(&k)
                 || loss::LOSS_KEYS.contains(&k)
@@ -119,13 +119,7 @@ impl Reader<'_> {
     }
 
     /// The value under the first of the two keys (as the file names them) that is there.
-    fn pick<'v>(
-        &self,
-        line: usize,
-        number: usize,
-        fields: &'v Map<String, Value>,
-        ours: [&str; 2],
-    ) -> Result<(String, &'v Value)> {
+    fn pick<'v>(&self, line: usize, number: usize, fields: &'v Map, ours: [&str; 2]) -> Result<(String, &'v Value)> {
         let names = ours.map(|k| self.name(k).to_string());
         for name in &names {
             if let Some(value) = fields.get(name) {

@@ -28,7 +28,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use crate::json::Value;
 
 pub(crate) use self::facts::Facts;
 use self::flan::Task;

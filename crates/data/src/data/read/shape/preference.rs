@@ -4,7 +4,7 @@
 //! of LLaMA-Factory (ShareGPT turns with `chosen` and `rejected`, `kto_tag`) and of Anthropic's transcripts
 //! (`\n\nHuman: … \n\nAssistant: …`).
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::message::says_something;
 use super::{Converted, Message, Piece, RawRow, Reader, RowKind, kind};

@@ -4,7 +4,7 @@
 //! definition, positive and negative examples, then the instance. Its first output is trained; all of them are
 //! references. Explanations are not used. Examples are never left out for length: `over_long` decides about the row.
 
-use serde_json::Value;
+use crate::json::Value;
 
 use super::{Converted, Piece, RawRow, Reader, RowKind, kind};
 use crate::data::read::reason::Reason;

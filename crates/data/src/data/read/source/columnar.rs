@@ -9,18 +9,20 @@ use std::path::Path;
 use std::sync::Once;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::Field;
 use parquet::record::reader::RowIter;
-use serde_json::{Map, Value};
+use parquet::schema::types::TypePtr;
 
-use super::RawRow;
+use super::{RawRow, cell};
 use crate::error::{Error, Result};
 
 const HELP: &str = "copy the file anew, or write it again as Parquet, or as JSON Lines";
+const BYTES_HELP: &str = "write the column as text in UTF-8, or write the file again without it: drop_columns([…]) of a table, \
+    remove_columns([…]) of a data set";
 
 /// The rows of a Parquet file that are left.
 pub(super) struct Table {
     rows: RowIter<'static>,
+    schema: TypePtr,
     /// Rows read, and how many there are.
     pub(super) read: usize,
     pub(super) all: usize,
@@ -34,8 +36,9 @@ impl Table {
         guarded(path, None, || {
             let reader = SerializedFileReader::new(file)?;
             let all = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
+            let schema = reader.metadata().file_metadata().schema_descr().root_schema_ptr();
             let rows = RowIter::from_file_into(Box::new(reader));
-            Ok(Table { rows, read: 0, all })
+            Ok(Table { rows, schema, read: 0, all })
         })
     }
 
@@ -47,24 +50,22 @@ impl Table {
         let mut rows = Vec::new();
         while rows.len() < most && self.read < self.all {
             let line = self.read + 1;
-            let row = guarded(path, Some(line), || self.rows.next().transpose())?;
+            let row = guarded(path, Some(line), || {
+                let row = self.rows.next().transpose()?;
+                Ok(row.map(|row| cell::columns(row, &self.schema)))
+            })?;
             let Some(row) = row else {
                 let why = format!("the file says it has {} rows, this is where they end", self.all);
                 return Err(Error::data(path, Some(line), why, HELP));
             };
-            let fields: Map<String, Value> = row.into_columns().into_iter().map(|(k, v)| (k, value(v))).collect();
+            let fields = row.map_err(|unsaid| {
+                let why = format!("the column `{}` holds {}", unsaid.column, unsaid.why);
+                Error::data(path, Some(line), why, BYTES_HELP)
+            })?;
             rows.push(RawRow { line, fields });
             self.read = line;
         }
         Ok(rows)
-    }
-}
-
-/// Text moves; everything else is what the library makes of it.
-fn value(field: Field) -> Value {
-    match field {
-        Field::Str(text) => Value::String(text),
-        other => other.to_json_value(),
     }
 }
 
@@ -107,6 +108,7 @@ mod tests {
 
     use super::super::{Faults, Feed, read};
     use super::*;
+    use crate::json::Value;
 
     const SCHEMA: &str =
         "message row { required binary instruction (STRING); optional binary output (STRING); required double score;
@@ -173,7 +175,7 @@ mod tests {
             assert_eq!((rows.len(), rows[2499].line), (2500, 2500));
             let expected = json!({"instruction": "do 1 ä", "output": "done 1 ä", "score": 0.5, "messages":
                 [{"role": "user", "content": "q 1 ä"}, {"role": "assistant", "content": "a 1 ä"}], "id": 1});
-            assert_eq!(Value::Object(rows[1].fields.clone()), expected);
+            assert_eq!(Value::Object(rows[1].fields.clone()), Value::from(expected));
             assert_eq!((&rows[0].fields["output"], &rows[0].fields["messages"]), (&Value::Null, &Value::Null));
             let mut feed = Feed::open(&path).unwrap();
             assert_eq!(feed.first().unwrap()[..], rows[..1024]);
@@ -183,6 +185,30 @@ mod tests {
             }
             assert!(again == rows && feed.bytes() == std::fs::metadata(&path).unwrap().len());
         }
+    }
+
+    /// Text without the mark of text, as some writers leave it, and bytes that are none.
+    #[test]
+    fn bytes_are_text_or_their_column_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.parquet");
+        let schema = Arc::new(parse_message_type("message row { required group turn { required binary text; } }").unwrap());
+        let written = |values: &[&[u8]]| {
+            let mut file =
+                SerializedFileWriter::new(File::create(&path).unwrap(), Arc::clone(&schema), Default::default()).unwrap();
+            let mut columns = file.next_row_group().unwrap();
+            let mut column = columns.next_column().unwrap().unwrap();
+            let values: Vec<ByteArray> = values.iter().map(|bytes| ByteArray::from(bytes.to_vec())).collect();
+            column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+            column.close().unwrap();
+            columns.close().unwrap();
+            file.close().unwrap();
+            read(&path, &mut Faults::default())
+        };
+        let rows = written(&["Teal ä".as_bytes(), b""]).unwrap();
+        assert_eq!((&rows[0].fields["turn"]["text"], &rows[1].fields["turn"]["text"]), (&"Teal ä".into(), &"".into()));
+        let error = written(&[b"a", b"\xff\xd8"]).unwrap_err().to_string();
+        assert!(error.contains(":2: the column `turn.text` holds bytes that are not text in UTF-8"), "{error}");
     }
 
     #[test]

@@ -65,6 +65,14 @@ impl Chunk {
             }
         }
     }
+
+    /// The lines as they are, and the number of the first; `None` where the rows are no lines.
+    pub(crate) fn lines(&self) -> Option<(usize, Vec<&str>)> {
+        match self {
+            Chunk::Rows { .. } => None,
+            Chunk::Lines { first, bytes } => Some((*first, std::str::from_utf8(bytes).ok()?.lines().collect())),
+        }
+    }
 }
 
 impl Feed {

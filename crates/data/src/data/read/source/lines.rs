@@ -1,8 +1,10 @@
 //! JSON Lines, or one JSON array (or object with an array under `data`), read with the line of every row.
 
+use std::ops::Range;
 use std::path::Path;
 
-use serde_json::Value;
+use crate::json;
+use crate::json::Value;
 
 use super::{Faults, RawRow, kind};
 use crate::error::{Error, Result};
@@ -19,7 +21,7 @@ pub(super) fn read_lines_from(path: &Path, first: usize, text: &str, faults: &mu
         if line.trim().is_empty() {
             continue;
         }
-        let value = serde_json::from_str(line).map_err(|e| malformed(path, first + i, &e, JSONL_HELP));
+        let value = json::parse(line).map_err(|e| malformed(path, first + i, &e, JSONL_HELP));
         match value.and_then(|value| row(path, first + i, value)) {
             Ok(row) => rows.push(row),
             Err(error) => faults.put(error)?,
@@ -47,7 +49,7 @@ fn row(path: &Path, line: usize, value: Value) -> Result<RawRow> {
 
 /// One JSON value, or several.
 pub(super) fn read_json(path: &Path, text: &str, faults: &mut Faults) -> Result<Vec<RawRow>> {
-    let mut walker = Walker { path, text, pos: 0, line: 1, faults };
+    let mut walker = Walker::new(path, text, faults);
     match walker.peek() {
         Some('[') => {
             let rows = walker.array()?;
@@ -67,10 +69,33 @@ pub(super) fn read_json(path: &Path, text: &str, faults: &mut Faults) -> Result<
 }
 
 fn read_object(path: &Path, text: &str, faults: &mut Faults) -> Result<Vec<RawRow>> {
-    let mut walker = Walker { path, text, pos: 0, line: 1, faults };
+    let mut walker = Walker::new(path, text, faults);
     walker.peek();
     let line = walker.line;
     Ok(vec![row(path, line, walker.value()?)?])
+}
+
+/// The text of every row of one JSON value, or several, on one line each, with the line that it starts on.
+pub(super) fn texts_of_json(path: &Path, text: &str, faults: &mut Faults) -> Result<Vec<(usize, String)>> {
+    let mut walker = Walker::new(path, text, faults);
+    match walker.peek() {
+        Some('[') => _ = walker.array()?,
+        Some('{') if walker.object()?.is_some() => {}
+        Some('{') if walker.peek().is_some() => return Ok(texts_of_lines(text)),
+        Some('{') => return Ok(vec![(first_line(text), json::one_line(text).into_owned())]),
+        _ => {}
+    }
+    Ok(walker.places.into_iter().map(|(line, place)| (line, json::one_line(&text[place]).into_owned())).collect())
+}
+
+fn first_line(text: &str) -> usize {
+    1 + text[..text.len() - text.trim_start().len()].matches('\n').count()
+}
+
+/// Every line that may be a row, with its number.
+pub(super) fn texts_of_lines(text: &str) -> Vec<(usize, String)> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines.map(|(i, line)| (i + 1, line.to_string())).collect()
 }
 
 /// A position in a JSON text that knows its line.
@@ -80,9 +105,15 @@ struct Walker<'a> {
     pos: usize,
     line: usize,
     faults: &'a mut Faults,
+    /// Line and place of every row that was read.
+    places: Vec<(usize, Range<usize>)>,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
+    fn new(path: &'a Path, text: &'a str, faults: &'a mut Faults) -> Walker<'a> {
+        Walker { path, text, pos: 0, line: 1, faults, places: Vec::new() }
+    }
+
     fn advance(&mut self, to: usize) {
         self.line += self.text[self.pos..to].bytes().filter(|b| *b == b'\n').count();
         self.pos = to;
@@ -109,17 +140,13 @@ impl Walker<'_> {
     }
 
     fn value(&mut self) -> Result<Value> {
-        self.peek();
-        let mut values = serde_json::Deserializer::from_str(&self.text[self.pos..]).into_iter::<Value>();
-        match values.next() {
-            Some(Ok(value)) => {
-                let read = values.byte_offset();
-                self.advance(self.pos + read);
-                Ok(value)
-            }
-            Some(Err(e)) => Err(malformed(self.path, self.line + e.line().saturating_sub(1), &e, JSON_HELP)),
-            None => Err(self.fail("the file ends in the middle")),
+        if self.peek().is_none() {
+            return Err(self.fail("the file ends in the middle"));
         }
+        let (value, read) = json::parse_first(&self.text[self.pos..])
+            .map_err(|e| malformed(self.path, self.line + e.line().saturating_sub(1), &e, JSON_HELP))?;
+        self.advance(self.pos + read);
+        Ok(value)
     }
 
     fn array(&mut self) -> Result<Vec<RawRow>> {
@@ -130,10 +157,13 @@ impl Walker<'_> {
         }
         loop {
             self.peek();
-            let line = self.line;
+            let (line, start) = (self.line, self.pos);
             let value = self.value()?;
             match row(self.path, line, value) {
-                Ok(row) => rows.push(row),
+                Ok(row) => {
+                    rows.push(row);
+                    self.places.push((line, start..self.pos));
+                }
                 Err(error) => self.faults.put(error)?,
             }
             if self.eat(']') {
@@ -158,6 +188,7 @@ impl Walker<'_> {
                 return Err(self.fail("`:` is missing after a key"));
             }
             if key == "data" && self.peek() == Some('[') {
+                self.places.clear();
                 rows = Some(self.array()?);
             } else {
                 self.value()?;

@@ -5,10 +5,11 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `columnar`, `faults`, `packed` | Parquet; rows that cannot be used; gzip and Zstandard |
-//! | 1 | `lines`, `table`, `text` | JSON; CSV and TSV; plain text |
+//! | 0 | `cell`, `faults`, `packed` | a value of Parquet; rows that cannot be used; gzip and Zstandard |
+//! | 1 | `columnar`, `lines`, `table`, `text` | Parquet; JSON; CSV and TSV; plain text |
 //! | 2 | `feed` | a file, some rows at a time |
 
+mod cell;
 mod columnar;
 mod faults;
 mod feed;
@@ -19,10 +20,10 @@ mod text;
 
 use std::path::Path;
 
+use crate::json::{Map, Value};
 pub(crate) use faults::Faults;
 pub(crate) use feed::{Chunk, Feed};
 pub(crate) use packed::read_text;
-use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::files::unpacked_name;
@@ -31,7 +32,7 @@ use crate::files::unpacked_name;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RawRow {
     pub(crate) line: usize,
-    pub(crate) fields: Map<String, Value>,
+    pub(crate) fields: Map,
 }
 
 /// Every row of `path`, in order; blank lines and a byte-order mark are skipped, malformed rows as `faults` says.
@@ -47,6 +48,21 @@ pub(crate) fn read(path: &Path, faults: &mut Faults) -> Result<Vec<RawRow>> {
     let text = read_text(path)?;
     let rows = format(path)?(path, text.strip_prefix('\u{feff}').unwrap_or(&text), faults)?;
     if rows.is_empty() && faults.lines.is_empty() { Err(no_rows(path)) } else { Ok(rows) }
+}
+
+/// The very text of every row of a file of JSON, on one line, with the line that it starts on; `None` for other formats.
+/// Rows that cannot be used may be among them.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn texts(path: &Path, faults: &mut Faults) -> Result<Option<Vec<(usize, String)>>> {
+    let of: fn(&Path, &str, &mut Faults) -> Result<Vec<(usize, String)>> = match ending(path).as_str() {
+        "jsonl" | "ndjson" => |_, text, _| Ok(lines::texts_of_lines(text)),
+        "json" => lines::texts_of_json,
+        _ => return Ok(None),
+    };
+    let text = read_text(path)?;
+    of(path, text.strip_prefix('\u{feff}').unwrap_or(&text), faults).map(Some)
 }
 
 type Format = fn(&Path, &str, &mut Faults) -> Result<Vec<RawRow>>;

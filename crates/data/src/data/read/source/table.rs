@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use crate::json::{Map, Value};
 
 use super::{Faults, RawRow};
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path, text: &str, separator: u8, faults: &mut Faults) 
             faults.put(Error::data(path, Some(line), why, HELP))?;
             continue;
         }
-        let fields: Map<String, Value> = columns.iter().cloned().zip(record.iter().map(Value::from)).collect();
+        let fields: Map = columns.iter().cloned().zip(record.iter().map(Value::from)).collect();
         rows.push(RawRow { line, fields });
     }
     Ok(rows)

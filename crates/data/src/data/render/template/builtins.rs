@@ -2,10 +2,10 @@
 //!
 //! Refuses to know values as text ([`super::python`]) and methods of values ([`super::methods`]).
 
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State, filters};
+use minijinja::value::{Kwargs, StringInput, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, State, filters, tests};
 
-use super::methods;
+use super::{methods, written};
 
 /// Puts Python's in the place of minijinja's.
 pub(super) fn add(env: &mut Environment<'static>) {
@@ -16,7 +16,11 @@ pub(super) fn add(env: &mut Environment<'static>) {
         matches!(v.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
     });
     // Python's booleans are integers.
-    env.add_test("number", |v: &Value| matches!(v.kind(), ValueKind::Number | ValueKind::Bool));
+    env.add_test("number", |v: &Value| matches!(v.kind(), ValueKind::Number | ValueKind::Bool) || written::plain(v).is_some());
+    env.add_test("integer", |v: &Value| tests::is_integer(v) || written::is(v, true));
+    env.add_test("float", |v: &Value| tests::is_float(v) || written::is(v, false));
+    env.add_filter("string", string);
+    env.add_filter("join", join);
     env.add_filter("int", int);
     env.add_filter("float", float);
     env.add_filter("truncate", truncate);
@@ -28,12 +32,35 @@ pub(super) fn add(env: &mut Environment<'static>) {
 
 /// 0, where there is no other default, for what is no number.
 fn int(state: &State, value: &Value, default: Option<Value>, base: Option<u32>, options: Kwargs) -> Result<Value, Error> {
+    let value = &written::plain(value).unwrap_or_else(|| value.clone());
     filters::int(state, value, default, base, options).or_else(|_| Ok(Value::from(0)))
 }
 
 /// As [`int`].
 fn float(state: &State, value: &Value, default: Option<Value>, options: Kwargs) -> Result<Value, Error> {
+    let value = &written::plain(value).unwrap_or_else(|| value.clone());
     filters::float(state, value, default, options).or_else(|_| Ok(Value::from(0.0)))
+}
+
+/// A number with its text.
+fn string(state: &State, value: &Value) -> Result<Value, Error> {
+    written::text(value).map_or_else(|| filters::string(state, value), |text| Ok(text.into()))
+}
+
+/// Numbers among the items with their texts.
+fn join(
+    state: &mut State,
+    value: &Value,
+    joiner: Option<StringInput<'_>>,
+    attribute: Option<&str>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let numbers = value.kind() == ValueKind::Seq && value.try_iter()?.any(|item| written::text(&item).is_some());
+    if !numbers {
+        return filters::join(state, value, joiner, attribute, options);
+    }
+    let texts: Value = value.try_iter()?.map(|item| written::text(&item).map_or(item, Value::from)).collect();
+    filters::join(state, &texts, joiner, attribute, options)
 }
 
 /// Python does not take None for a list.

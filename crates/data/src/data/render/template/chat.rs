@@ -2,8 +2,8 @@
 //!
 //! Refuses to know what a template makes of it.
 
+use crate::json::{Map, Value as Json};
 use minijinja::value::{Value, ValueKind};
-use serde_json::{Map, Value as Json};
 
 use super::python::from_json;
 use crate::data::read::row::Message;
@@ -41,7 +41,7 @@ impl ChatMessage {
 
     /// A message of a context; `None` when it is not an object.
     pub(crate) fn from_json(message: &Json) -> Option<ChatMessage> {
-        let fields: &Map<String, Json> = message.as_object()?;
+        let fields: &Map = message.as_object()?;
         let content = match fields.get("content") {
             Some(Json::String(text)) => vec![text.clone()],
             Some(Json::Array(parts)) => parts.iter().filter_map(|p| p["text"].as_str().map(str::to_string)).collect(),

@@ -14,7 +14,7 @@ use super::chat::ChatMessage;
 use super::clock::Clock;
 use super::python;
 use super::python::JsonStyle;
-use super::{builtins, methods};
+use super::{builtins, methods, written};
 use crate::data::read::row::Message;
 use crate::error::{Error, Result};
 use crate::tokenizer::Special;
@@ -84,7 +84,7 @@ impl Jinja {
     ///
     /// # Errors
     /// As [`Jinja::render`].
-    pub fn render_json(&self, context: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
+    pub fn render_json(&self, context: &crate::json::Map) -> Result<String> {
         let fields = context.iter().map(|(k, v)| (k.as_str(), python::from_json(v)));
         let fields = Value::from_pairs(fields);
         self.render_context(minijinja::context! { ..fields, ..self.globals.clone() })
@@ -122,7 +122,10 @@ impl Jinja {
     }
 
     fn render_context(&self, context: Value) -> Result<String> {
-        if self.nests { stacker::maybe_grow(DEEP, DEEP, || self.render_here(context)) } else { self.render_here(context) }
+        written::with_texts(context, |context| match self.nests {
+            true => stacker::maybe_grow(DEEP, DEEP, || self.render_here(context)),
+            false => self.render_here(context),
+        })
     }
 
     fn render_here(&self, context: Value) -> Result<String> {

@@ -4,9 +4,10 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `clock`, `fixed`, `methods`, `python` | the date a template is told; templates of our own; methods of Python; how Python prints |
-//! | 1 | `builtins`, `chat` | functions of Jinja; a conversation as a template sees it |
-//! | 2 | `jinja` | a model's own template |
+//! | 0 | `clock`, `fixed`, `methods`, `written` | the date a template is told; templates of our own; methods of Python; numbers with their text |
+//! | 1 | `python` | how Python prints |
+//! | 2 | `builtins`, `chat` | functions of Jinja; a conversation as a template sees it |
+//! | 3 | `jinja` | a model's own template |
 
 mod chat;
 mod clock;
@@ -14,6 +15,7 @@ mod fixed;
 mod jinja;
 mod methods;
 mod builtins;
+mod written;
 mod python;
 
 use std::ops::Range;

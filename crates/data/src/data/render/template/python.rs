@@ -9,6 +9,10 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 use regex::Regex;
 
+use super::written;
+use crate::json::Value as Json;
+use crate::json::float_text;
+
 /// Longest text that one value is written as, in bytes.
 const MAX_TEXT: usize = 4 << 20;
 /// Deepest nesting of a value that is written; a row of data has at most 128 levels, the template adds a few.
@@ -62,6 +66,7 @@ fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) 
         ValueKind::String => write_json_string(value.as_str().unwrap_or_default(), style, out),
         ValueKind::Seq | ValueKind::Iterable => write_json_list(value, style, depth, out)?,
         ValueKind::Map => write_json_map(value, style, depth, out)?,
+        _ if written::text(value).is_some() => out.push_str(&number(value)),
         kind => {
             let why = format!("tojson: a value of type {kind} has no JSON form");
             return Err(Error::new(ErrorKind::BadSerialization, why));
@@ -130,24 +135,6 @@ fn indented_line(width: usize, depth: usize, out: &mut String) -> Result<(), Err
     Ok(())
 }
 
-/// A float as Python's `repr` writes it.
-fn float(x: f64) -> String {
-    if x.is_nan() {
-        return "nan".into();
-    }
-    if x.is_infinite() {
-        return if x > 0.0 { "inf" } else { "-inf" }.into();
-    }
-    let size = x.abs();
-    if size != 0.0 && !(1e-4..1e16).contains(&size) {
-        let text = format!("{x:e}");
-        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |d| ('-', d));
-        return format!("{mantissa}e{sign}{digits:0>2}");
-    }
-    format!("{x:?}")
-}
-
 /// What `{{ value }}` writes in Jinja: Python's `str(value)`.
 pub(super) fn print(value: &Value) -> Result<String, Error> {
     match value.kind() {
@@ -162,9 +149,12 @@ pub(super) fn print(value: &Value) -> Result<String, Error> {
 }
 
 fn number(value: &Value) -> String {
+    if let Some(text) = written::text(value) {
+        return text;
+    }
     match value.is_integer() {
         true => value.to_string(),
-        false => f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float),
+        false => f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float_text),
     }
 }
 
@@ -230,16 +220,11 @@ fn printable(c: char) -> bool {
 }
 
 /// A JSON value as a template sees it.
-pub(crate) fn from_json(value: &serde_json::Value) -> Value {
-    use serde_json::Value as Json;
+pub(crate) fn from_json(value: &Json) -> Value {
     match value {
         Json::Null => Value::from(()),
         Json::Bool(b) => Value::from(*b),
-        Json::Number(n) => match (n.as_i64(), n.as_u64()) {
-            (Some(n), _) => Value::from(n),
-            (None, Some(n)) => Value::from(n),
-            (None, None) => Value::from(n.as_f64().unwrap_or(f64::NAN)),
-        },
+        Json::Number(n) => written::value(n),
         Json::String(s) => Value::from(s.as_str()),
         Json::Array(items) => Value::from(items.iter().map(from_json).collect::<Vec<_>>()),
         Json::Object(fields) => Value::from_pairs(fields.iter().map(|(k, v)| (k.as_str(), from_json(v)))),
@@ -251,12 +236,12 @@ mod tests {
     use super::*;
 
     fn value(json: &str) -> Value {
-        from_json(&serde_json::from_str(json).unwrap())
+        from_json(&crate::json::parse(json).unwrap())
     }
 
     #[test]
     fn json_is_that_of_python() {
-        let v = value(r#"{"b": [1, 2.0, true, null, "é<\"'"], "a": {}, "e": 1e20}"#);
+        let v = value(r#"{"b": [1, 2.0, true, null, "é<\"'"], "a": {}, "e": 1e+20}"#);
         assert_eq!(json(&v, &JsonStyle::default()).unwrap(), r#"{"b": [1, 2.0, true, null, "é<\"'"], "a": {}, "e": 1e+20}"#);
         let v = value(r#"{"b": [1], "a": []}"#);
         let style = JsonStyle { indent: Some(2), sort_keys: true, ..JsonStyle::default() };
@@ -268,8 +253,8 @@ mod tests {
         let v = value(r#"[true, null, "it's", 'x', 1.5, {"k": false}]"#.replace("'x'", "\"x\"").as_str());
         assert_eq!(print(&v).unwrap(), r#"[True, None, "it's", 'x', 1.5, {'k': False}]"#);
         assert_eq!(print(&Value::from("a\nb")).unwrap(), "a\nb");
-        assert_eq!(float(1e-5), "1e-05");
-        assert_eq!(float(1e16), "1e+16");
-        assert_eq!(float(0.0001), "0.0001");
+        assert_eq!(float_text(1e-5), "1e-05");
+        assert_eq!(float_text(1e16), "1e+16");
+        assert_eq!(float_text(0.0001), "0.0001");
     }
 }
