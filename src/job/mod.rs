@@ -33,7 +33,7 @@ pub use self::estimate::{Forecast, estimate};
 pub use self::evaluate::{Evaluated, Evaluation, NamedSet, SideBySide, before_and_after, evaluate};
 pub use self::events::{JobEvent, Listener, Sought};
 pub use self::merge::{LogitDifference, MergeJob, merge};
-pub use self::open::{OpenedBase, dataset, find, open, recipe};
+pub use self::open::{OpenedBase, adapter, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};
 pub use self::rows::{PlannedRows, packing, rows};
 pub use self::speaker::{Speaker, speakers};
