@@ -19,7 +19,7 @@ const WRAPPED: &str = ".base_layer.weight";
 /// distribution is 0.1 off, another matrix 1.4.
 const QUANTISED: f64 = 0.25;
 
-/// The path of the module whose weight `key` copies; only the head and the embedding are copied without a wrapper.
+/// The path of the wrapped module whose own weight `key` is said to copy.
 pub(super) fn path(key: &str) -> Option<&str> {
     key.strip_prefix("base_model.model.")?.strip_suffix(WRAPPED)
 }
@@ -98,4 +98,78 @@ fn difference(copy: &[f32], weight: &Weight) -> Difference {
         }
     }
     Difference { exact: same || as_bf16 || as_f16, largest, relative: if off == 0.0 { 0.0 } else { (off / all).sqrt() } }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::adapter::{Adapter, peft};
+    use crate::device::Compute;
+    use crate::model::Adapt;
+
+    const CONFIG: &str = r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["lm_head"]}"#;
+    const HEAD: &str = "base_model.model.lm_head.base_layer.weight";
+
+    fn model(name: &str) -> Model {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models").join(name);
+        Model::open(&path, Compute::F32, &Device::Cpu).unwrap()
+    }
+
+    fn own(model: &Model, path: &str) -> Tensor {
+        let site = model.sites().iter().position(|s| s.path == path).map(Site).unwrap();
+        let weight = model.site_weight(site);
+        Tensor::from_vec(weight.to_f32(), (weight.rows, weight.cols), &Device::Cpu).unwrap()
+    }
+
+    /// A pair on the head, with further tensors in the file.
+    fn load(model: &Model, more: &[(&str, Tensor)]) -> Result<Adapter> {
+        let dir = tempfile::tempdir().unwrap();
+        let head = model.sites().iter().find(|s| s.path == "lm_head").unwrap();
+        let ones = |rows, cols| Tensor::ones((rows, cols), DType::F32, &Device::Cpu).unwrap();
+        let mut all = HashMap::from([
+            ("base_model.model.lm_head.lora_A.weight".to_string(), ones(2, head.inputs)),
+            ("base_model.model.lm_head.lora_B.weight".to_string(), ones(head.outputs, 2)),
+        ]);
+        all.extend(more.iter().map(|(key, tensor)| (key.to_string(), tensor.clone())));
+        candle_core::safetensors::save(&all, dir.path().join(peft::WEIGHTS)).unwrap();
+        std::fs::write(dir.path().join(peft::CONFIG), CONFIG).unwrap();
+        Adapter::load(dir.path(), model)
+    }
+
+    #[test]
+    fn a_copy_is_one_in_any_type_of_float() {
+        for name in ["llama", "llama3"] {
+            let model = model(name);
+            let (head, embedding) = (own(&model, "lm_head"), own(&model, "model.embed_tokens"));
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                let more = [
+                    (HEAD, head.to_dtype(dtype).unwrap()),
+                    ("base_model.model.model.embed_tokens.weight", embedding.to_dtype(dtype).unwrap()),
+                ];
+                let adapter = load(&model, &more).unwrap();
+                let site = model.sites().iter().position(|s| s.path == "lm_head").map(Site).unwrap();
+                assert!(adapter.low_rank(site).is_some() && adapter.replacement(site).is_none() && adapter.notes.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_copy_is_refused_by_name() {
+        let model = model("llama3");
+        let head = own(&model, "lm_head");
+        let rows = head.narrow(0, 0, 3).unwrap();
+        for (tensor, expected) in [((&head + 1e-3).unwrap(), "differs from the base's own"), (rows, "shape is [3,")] {
+            let error = load(&model, &[(HEAD, tensor)]).unwrap_err();
+            assert!(
+                error.exit_code() == 2 && error.to_string().contains(HEAD) && error.to_string().contains(expected),
+                "{error}"
+            );
+        }
+        let stranger = load(&model, &[("base_model.model.other.base_layer.weight", head)]).unwrap_err().to_string();
+        assert!(stranger.contains("belong to no target"), "{stranger}");
+    }
 }

@@ -131,3 +131,11 @@ fn what_adapts_nothing_is_refused() {
         assert!(error.contains(expected), "{expected}: {error}");
     }
 }
+
+#[test]
+fn recipes_know_every_familys_embedding() {
+    for family in crate::model::family::FAMILIES {
+        let name = family.embedding.rsplit('.').next().unwrap();
+        assert!(crate::recipe::EMBEDDINGS.contains(&name), "{name}");
+    }
+}
