@@ -1,19 +1,16 @@
-//! `adapter_config.json`: every field that PEFT 0.20 writes (`peft/tuners/lora/config.py`), and the refusal of settings
-//! that change the mathematics in a way not implemented here.
+//! `adapter_config.json`: the fields that mean something here, from a recipe, and the file with every field that PEFT
+//! 0.20 writes (`peft/tuners/lora/config.py`). Refuses to know how a file is read and which of its fields are refused.
 
-use std::path::Path;
-
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
 use crate::recipe;
 
 /// PEFT's shorthand for every linear layer but the head.
 pub const ALL_LINEAR: &str = "all-linear";
 
 /// A list of names or one regular expression, as in PEFT's `target_modules` and `exclude_modules`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Modules {
     /// A regular expression for the whole path, or `all-linear`.
@@ -22,8 +19,18 @@ pub enum Modules {
     Names(Vec<String>),
 }
 
+impl Modules {
+    /// Nothing is named.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Modules::Pattern(pattern) => pattern.is_empty(),
+            Modules::Names(names) => names.is_empty(),
+        }
+    }
+}
+
 /// One number or several.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     One(T),
@@ -40,53 +47,26 @@ impl<T: Clone> OneOrMany<T> {
     }
 }
 
-/// PEFT's `LoraConfig`: the fields that mean something here. The rest is written with PEFT's defaults and must have a
-/// harmless value when read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// PEFT's `LoraConfig`: the fields that mean something here. The rest is written with PEFT's defaults.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeftConfig {
-    #[serde(default)]
     pub base_model_name_or_path: Option<String>,
-    #[serde(default)]
     pub revision: Option<String>,
     pub r: usize,
     pub lora_alpha: f64,
-    #[serde(default)]
     pub lora_dropout: f64,
-    #[serde(default)]
     pub use_rslora: bool,
-    #[serde(default)]
     pub fan_in_fan_out: bool,
     pub target_modules: Option<Modules>,
-    #[serde(default)]
     pub exclude_modules: Option<Modules>,
-    #[serde(default)]
     pub layers_to_transform: Option<OneOrMany<usize>>,
-    #[serde(default)]
     pub layers_pattern: Option<OneOrMany<String>>,
     /// Pattern → rank, in the order of the file (the first match wins).
-    #[serde(default)]
     pub rank_pattern: Map<String, Value>,
     /// Pattern → alpha, in the order of the file (the first match wins).
-    #[serde(default)]
     pub alpha_pattern: Map<String, Value>,
-    #[serde(default)]
     pub modules_to_save: Option<Vec<String>>,
-    #[serde(default)]
     pub init_lora_weights: Option<Value>,
-}
-
-/// Fields whose presence with another value means a method that is not implemented.
-fn harmless(key: &str, value: &Value) -> bool {
-    match key {
-        "peft_type" => value == "LORA",
-        "bias" => value == "none",
-        "task_type" => value.is_null() || value == "CAUSAL_LM",
-        "use_dora" | "use_qalora" | "lora_bias" | "use_bdlora" | "ensure_weight_tying" => value.is_null() || value == false,
-        "trainable_token_indices" | "layer_replication" | "alora_invocation_tokens" | "target_parameters" | "arrow_config" => {
-            value.is_null() || value.as_array().is_some_and(Vec::is_empty)
-        }
-        _ => true,
-    }
 }
 
 impl PeftConfig {
@@ -113,62 +93,12 @@ impl PeftConfig {
             layers_pattern: (!recipe.layers_pattern.is_empty()).then(|| OneOrMany::Many(recipe.layers_pattern.clone())),
             rank_pattern: pattern(recipe.rank_pattern.iter().map(|(k, v)| (k.clone(), json!(v))).collect()),
             alpha_pattern: pattern(recipe.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect()),
-            modules_to_save: (!recipe.modules_to_save.is_empty()).then(|| recipe.modules_to_save.clone()),
+            modules_to_save: (!recipe.modules_to_save.is_empty()).then(|| once(&recipe.modules_to_save)),
             init_lora_weights: Some(match recipe.init {
                 recipe::Init::Default => json!(true),
                 recipe::Init::Gaussian => json!("gaussian"),
             }),
         }
-    }
-
-    /// Parses `adapter_config.json`.
-    ///
-    /// # Errors
-    /// [`Error::Adapter`] naming the field that is malformed or asks for a method that is not implemented.
-    pub fn parse(text: &str, path: &Path) -> Result<PeftConfig> {
-        let fail = |what: &str, why: String, help: &str| Error::adapter(path, what, why, help);
-        let json: Value = serde_json::from_str(text)
-            .map_err(|e| fail("adapter_config.json", format!("not JSON: {e}"), "restore the file, or save the adapter again"))?;
-        let Some(map) = json.as_object() else {
-            return Err(fail("adapter_config.json", "not a JSON object".into(), "restore the file, or save the adapter again"));
-        };
-        if let Some((key, value)) = map.iter().find(|(k, v)| !harmless(k, v)) {
-            return Err(Error::unsupported(
-                path,
-                format!("adapter_config.json `{key}`"),
-                format!("{value} is not supported"),
-                "use a LoRA or rsLoRA adapter for a causal language model, without this setting",
-            ));
-        }
-        let config: PeftConfig = serde_json::from_value(json.clone())
-            .map_err(|e| fail("adapter_config.json", e.to_string(), "restore the field to what PEFT writes there"))?;
-        config.check(path)?;
-        Ok(config)
-    }
-
-    fn check(&self, path: &Path) -> Result<()> {
-        let fail = |what: &str, why: String| Err(Error::adapter(path, what, why, "restore the field to what PEFT writes there"));
-        let rank_ok = |v: &Value| v.as_u64().is_some_and(|r| (1..=65_536).contains(&r));
-        let alpha_ok = |v: &Value| v.as_f64().is_some_and(|a| a.is_finite());
-        if !rank_ok(&json!(self.r)) {
-            return fail("`r`", format!("rank {} is not possible", self.r));
-        }
-        if !self.lora_alpha.is_finite() || !(0.0..1.0).contains(&self.lora_dropout) {
-            return fail(
-                "`lora_alpha`/`lora_dropout`",
-                format!("{} and {} are not possible", self.lora_alpha, self.lora_dropout),
-            );
-        }
-        if let Some((k, v)) = self.rank_pattern.iter().find(|(_, v)| !rank_ok(v)) {
-            return fail("`rank_pattern`", format!("{k} = {v} is not a rank"));
-        }
-        if let Some((k, v)) = self.alpha_pattern.iter().find(|(_, v)| !alpha_ok(v)) {
-            return fail("`alpha_pattern`", format!("{k} = {v} is not a number"));
-        }
-        if self.target_modules.is_none() {
-            return fail("`target_modules`", "missing".into());
-        }
-        Ok(())
     }
 
     /// The text of `adapter_config.json`, with the sites that were adapted spelled out when the recipe said `all-linear`
@@ -200,6 +130,17 @@ impl PeftConfig {
         map.sort_keys();
         format!("{:#}\n", Value::Object(map))
     }
+}
+
+/// The names without repetitions, in their order.
+pub(super) fn once(names: &[String]) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for name in names {
+        if !kept.contains(name) {
+            kept.push(name.clone());
+        }
+    }
+    kept
 }
 
 /// Whole numbers as integers, as PEFT writes `lora_alpha`.

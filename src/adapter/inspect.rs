@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
+use super::base_copies;
 use super::config::{Modules, PeftConfig};
+use super::expression::Expression;
 use super::peft;
-use super::target::pattern_regex;
+use super::target::first;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -39,6 +41,9 @@ pub struct Inspection {
     pub recipe: Option<PathBuf>,
     pub modules: Vec<Module>,
     pub full: Vec<Full>,
+    /// What in the files has no effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A low-rank pair. Norms are Frobenius norms.
@@ -69,13 +74,15 @@ pub struct Full {
 /// # Errors
 /// [`Error::Adapter`] naming the file, field or tensor that is missing, malformed or left over.
 pub fn inspect(dir: &Path) -> Result<Inspection> {
-    let config = peft::read_config(dir)?;
+    let (config, mut notes) = peft::read(dir)?;
     let bytes = peft::read_weights(dir)?;
-    let mut tensors = peft::parse(&bytes, dir, &Device::Cpu)?;
+    let mut tensors = peft::read_tensors(&bytes, dir, &Device::Cpu)?;
+    notes.extend(copies(&mut tensors));
     let parameters = tensors.values().map(Tensor::elem_count).sum();
+    let alphas = alphas(&config)?;
     let modules = pairs(&mut tensors, dir)?
         .into_iter()
-        .map(|(path, a, b)| module(&config, dir, path, &a, &b))
+        .map(|(path, a, b)| module(&config, &alphas, dir, path, &a, &b))
         .collect::<Result<Vec<_>>>()?;
     let full = tensors.into_iter().map(|(key, tensor)| full(dir, &key, &tensor)).collect::<Result<Vec<_>>>()?;
     let recipe = dir.join(RECIPE);
@@ -94,7 +101,18 @@ pub fn inspect(dir: &Path) -> Result<Inspection> {
         recipe: recipe.is_file().then_some(recipe),
         modules,
         full,
+        notes,
     })
+}
+
+/// Takes out copies of the base's own matrices, which nobody trained; what is told of them.
+fn copies(tensors: &mut BTreeMap<String, Tensor>) -> Vec<String> {
+    let keys: Vec<String> = tensors.keys().filter(|key| base_copies::path(key).is_some()).cloned().collect();
+    let each = |key: String| {
+        tensors.remove(&key);
+        format!("tensor `{key}` is a copy of the base's own, compared with it when the adapter is loaded")
+    };
+    keys.into_iter().map(each).collect()
 }
 
 /// The directories in `dir` (and `dir` itself) that hold an adapter, by name.
@@ -163,7 +181,15 @@ fn plain(path: &str) -> String {
     path.strip_prefix("base_model.model.").unwrap_or(path).to_string()
 }
 
-fn module(config: &PeftConfig, dir: &Path, path: String, a: &Tensor, b: &Tensor) -> Result<Module> {
+/// The expressions of `alpha_pattern` with their values.
+fn alphas(config: &PeftConfig) -> Result<Vec<(Expression, f64)>> {
+    let each = |(pattern, value): (&String, &serde_json::Value)| {
+        Ok((Expression::ending("alpha_pattern", pattern)?, value.as_f64().unwrap_or(config.lora_alpha)))
+    };
+    config.alpha_pattern.iter().map(each).collect()
+}
+
+fn module(config: &PeftConfig, alphas: &[(Expression, f64)], dir: &Path, path: String, a: &Tensor, b: &Tensor) -> Result<Module> {
     let ((rank, inputs), (outputs, rank_b)) = match (a.dims(), b.dims()) {
         (&[r, i], &[o, s]) => ((r, i), (o, s)),
         _ => return Err(odd(dir, &path, a, b)),
@@ -171,13 +197,7 @@ fn module(config: &PeftConfig, dir: &Path, path: String, a: &Tensor, b: &Tensor)
     if rank != rank_b || rank == 0 {
         return Err(odd(dir, &path, a, b));
     }
-    let mut alpha = config.lora_alpha;
-    for (pattern, value) in &config.alpha_pattern {
-        if pattern_regex("alpha_pattern", pattern)?.is_match(&path) {
-            alpha = value.as_f64().unwrap_or(alpha);
-            break;
-        }
-    }
+    let alpha = first(alphas, &path)?.unwrap_or(config.lora_alpha);
     let scale = scale(config, alpha, rank);
     let (a, b) = (a.to_dtype(DType::F64)?, b.to_dtype(DType::F64)?);
     let (norm_a, norm_b) = (norm(&a)?, norm(&b)?);

@@ -5,12 +5,17 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `config`, `init`, `merge` | `adapter_config.json`; first values; what is added to a weight |
-//! | 1 | `target` | which sites, with which rank and alpha |
+//! | 0 | `config`, `fields`, `expression` | `adapter_config.json`; what becomes of each of its fields; Python's expressions |
+//! | 0 | `init`, `merge`, `base_copies` | first values; what is added to a weight; copies of the base in a file |
+//! | 1 | `parse`, `target` | the file read by PEFT's rules; which sites, with which rank and alpha |
 //! | 2 | `peft` | PEFT's files, read and written |
 //! | 3 | `inspect` | what a directory holds, without its base |
 
+mod base_copies;
 pub mod config;
+mod expression;
+mod fields;
+mod parse;
 pub mod target;
 mod init;
 pub mod peft;
@@ -60,6 +65,8 @@ pub struct Adapter {
     first: Vec<Option<usize>>,
     /// Paths of the sites, for the file.
     paths: Vec<String>,
+    /// What its files ask for in vain, to be told to whoever loads it.
+    pub notes: Vec<String>,
 }
 
 /// PEFT's names of a pair and of a full matrix.
@@ -125,7 +132,7 @@ impl Adapter {
             full[site.0] = Some(param(keys(&info.path)[2].clone(), start(Start::Full(*site), shape)?)?);
         }
         let paths = sites.iter().map(|s| s.path.clone()).collect();
-        Ok(Adapter { config, pairs, full, params, first, paths })
+        Ok(Adapter { config, pairs, full, params, first, paths, notes: Vec::new() })
     }
 
     /// Every trained tensor with its name.

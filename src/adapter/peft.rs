@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::config::PeftConfig;
 use super::target::Plan;
-use super::{Adapter, Start, keys};
+use super::{Adapter, Start, base_copies, keys, parse};
 use crate::error::{Error, Result, nearest};
 use crate::files;
 use crate::model::Model;
@@ -25,19 +25,18 @@ const MAX_BYTES: u64 = 16 << 30;
 const MAX_HEADER: u64 = 64 << 20;
 
 impl Adapter {
-    /// Reads an adapter directory for `model`. Every tensor of the file is used and every target is found, or an error
-    /// says which is not.
+    /// Reads an adapter directory for `model`. Every tensor of the file is used and every adapted site has its tensors, or
+    /// an error says which is not. What the configuration asks for in vain is in [`Adapter::notes`].
     ///
     /// # Errors
     /// [`Error::Adapter`] naming the file, field or tensor.
     pub fn load(dir: &Path, model: &Model) -> Result<Adapter> {
-        let config = read_config(dir)?;
-        let plan = Plan::new(&config, model.sites()).map_err(|e| match e {
-            Error::Usage { what, why, help } => Error::adapter(dir, what, why, help),
-            other => other,
-        })?;
+        let (config, mut notes) = read(dir)?;
+        let (plan, idle) = Plan::of_file(&config, model.sites()).map_err(|e| in_file(e, dir))?;
+        notes.extend(idle);
         let bytes = read_weights(dir)?;
-        let mut tensors = parse(&bytes, dir, &model.device)?;
+        let mut tensors = read_tensors(&bytes, dir, &model.device)?;
+        notes.extend(base_copies::take(&mut tensors, model, &plan.full, dir)?);
         let total = tensors.len();
         let mut expected: Vec<String> = Vec::new();
         let adapter = Adapter::build(config, &plan, model, |start, shape| {
@@ -60,7 +59,7 @@ impl Adapter {
             Ok(tensor)
         })?;
         match tensors.keys().min() {
-            None => Ok(adapter),
+            None => Ok(Adapter { notes, ..adapter }),
             Some(left) => Err(Error::adapter(
                 dir,
                 format!("tensor `{left}`"),
@@ -70,13 +69,14 @@ impl Adapter {
         }
     }
 
-    /// Writes `adapter_config.json` and `adapter_model.safetensors` into `dir` (created if need be).
+    /// Writes `adapter_config.json` and `adapter_model.safetensors` into `dir` (created if need be), so that a crash never
+    /// leaves the tensors of one adapter beside the configuration of another.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
-        files::write_atomic(&dir.join(WEIGHTS), &self.to_safetensors()?)?;
-        files::write_atomic(&dir.join(CONFIG), self.config.to_json(&self.adapted_names()).as_bytes())
+        let config = self.config.to_json(&self.adapted_names());
+        files::write_pair(dir, (WEIGHTS, &self.to_safetensors()?), (CONFIG, config.as_bytes()))
     }
 
     /// The bytes of `adapter_model.safetensors`.
@@ -99,7 +99,7 @@ impl Adapter {
     /// # Errors
     /// [`Error::Adapter`] when a tensor is missing or of another shape.
     pub fn set_from_safetensors(&self, bytes: &[u8], origin: &Path) -> Result<()> {
-        let mut tensors = parse(bytes, origin, &Device::Cpu)?;
+        let mut tensors = read_tensors(bytes, origin, &Device::Cpu)?;
         for p in &self.params {
             match tensors.remove(&p.key) {
                 Some(t) if t.dims() == p.var.dims() => p.var.set(&t.to_device(p.var.device())?)?,
@@ -120,11 +120,24 @@ fn missing<'a>(dir: &Path, key: &str, there: impl Iterator<Item = &'a String>, f
     )
 }
 
+/// A complaint about the configuration names the directory it lies in.
+fn in_file(error: Error, dir: &Path) -> Error {
+    match error {
+        Error::Usage { what, why, help } => Error::adapter(dir, format!("adapter_config.json {what}"), why, help),
+        other => other,
+    }
+}
+
 /// Reads and checks `adapter_config.json`.
 ///
 /// # Errors
 /// [`Error::Adapter`] when it is missing, malformed or asks for a method that is not implemented.
 pub fn read_config(dir: &Path) -> Result<PeftConfig> {
+    Ok(read(dir)?.0)
+}
+
+/// As [`read_config`], with what is to be told of it.
+pub(super) fn read(dir: &Path) -> Result<(PeftConfig, Vec<String>)> {
     let path = dir.join(CONFIG);
     if !path.is_file() {
         return Err(Error::adapter(
@@ -134,7 +147,7 @@ pub fn read_config(dir: &Path) -> Result<PeftConfig> {
             "give the directory that holds adapter_config.json and adapter_model.safetensors",
         ));
     }
-    PeftConfig::parse(&files::read_text(&path)?, dir)
+    parse::parse(&files::read_text(&path)?, dir)
 }
 
 /// The bytes of `adapter_model.safetensors`.
@@ -159,7 +172,7 @@ pub(super) fn read_weights(dir: &Path) -> Result<Vec<u8>> {
 }
 
 /// Parses owned bytes after capping what the header may claim; tensors become f32.
-pub(super) fn parse(bytes: &[u8], dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+pub(super) fn read_tensors(bytes: &[u8], dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let bad = |why: String| Error::adapter(dir, WEIGHTS, why, "the file is damaged or not safetensors; save the adapter again");
     let header = bytes.first_chunk::<8>().map_or(u64::MAX, |n| u64::from_le_bytes(*n));
     if header > MAX_HEADER || header.saturating_add(8) > bytes.len() as u64 {

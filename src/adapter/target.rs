@@ -1,12 +1,13 @@
-//! Which sites get low-rank matrices, with which rank and alpha: PEFT's rules, with every pattern held to account.
+//! Which sites of a model get low-rank matrices, with which rank and alpha: PEFT's rules.
 //!
-//! Source of the rules: `check_target_module_exists` (`peft/tuners/tuners_utils.py`) and `get_pattern_key`
-//! (`peft/utils/other.py`) of PEFT 0.20.
+//! Every entry of a recipe must do something. In a file that PEFT wrote an entry may match nothing, as in PEFT: that is
+//! told. Source of the rules: `check_target_module_exists` (`peft/tuners/tuners_utils.py`) and `get_pattern_key`
+//! (`peft/utils/other.py`) of PEFT 0.21. Refuses to know files and tensors.
 
-use regex::Regex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::config::{ALL_LINEAR, Modules, PeftConfig};
+use super::config::{ALL_LINEAR, Modules, OneOrMany, PeftConfig};
+use super::expression::Expression;
 use crate::error::{Error, Result, nearest};
 use crate::model::{Site, SiteInfo, SiteKind};
 
@@ -26,31 +27,67 @@ pub struct Plan {
     pub full: Vec<Site>,
 }
 
-fn unmatched(key: &str, pattern: &str, why: &str, sites: &[SiteInfo]) -> Error {
-    let mut names: Vec<&str> = sites.iter().map(|s| last(&s.path)).collect();
-    names.sort_unstable();
-    names.dedup();
-    let hint = match nearest(pattern, names.iter().copied()) {
-        // A name where a pattern of whole paths was asked for.
-        Some(name) if name == pattern => format!("write `[\"{name}\"]`, or the pattern `.*\\.{name}`; "),
-        Some(name) => format!("did you mean `{name}`? "),
-        None => String::new(),
-    };
-    Error::usage(format!("`{key}`"), format!("`{pattern}` {why}"), format!("{hint}the model's modules are: {}", names.join(", ")))
+impl Plan {
+    /// Applies the configuration of a recipe to the sites of a model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for every name, pattern, layer or module that does nothing.
+    pub fn new(config: &PeftConfig, sites: &[SiteInfo]) -> Result<Plan> {
+        let names = Vocabulary::of_recipes();
+        let (plan, idle) = Layout { config, sites, names: &names }.plan()?;
+        match idle.into_iter().next() {
+            Some(idle) => Err(idle.error()),
+            None => Ok(plan),
+        }
+    }
+
+    /// Applies the configuration of a file; also what in it does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when nothing is adapted, or something that cannot be.
+    pub fn of_file(config: &PeftConfig, sites: &[SiteInfo]) -> Result<(Plan, Vec<String>)> {
+        let names = Vocabulary::of_files();
+        let (plan, idle) = Layout { config, sites, names: &names }.plan()?;
+        Ok((plan, idle.into_iter().map(|idle| idle.note()).collect()))
+    }
+}
+
+/// What the fields are called where the configuration comes from.
+struct Vocabulary {
+    targets: &'static str,
+    exclude: &'static str,
+    layers: &'static str,
+}
+
+impl Vocabulary {
+    fn of_recipes() -> Vocabulary {
+        Vocabulary { targets: "targets", exclude: "exclude", layers: "layers" }
+    }
+
+    fn of_files() -> Vocabulary {
+        Vocabulary { targets: "target_modules", exclude: "exclude_modules", layers: "layers_to_transform" }
+    }
+}
+
+/// An entry that does nothing.
+struct Idle {
+    key: &'static str,
+    why: String,
+    help: String,
+}
+
+impl Idle {
+    fn error(self) -> Error {
+        Error::usage(format!("`{}`", self.key), self.why, self.help)
+    }
+
+    fn note(self) -> String {
+        format!("adapter_config.json `{}`: {}", self.key, self.why)
+    }
 }
 
 fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
-}
-
-fn regex(key: &str, pattern: &str) -> Result<Regex> {
-    Regex::new(pattern).map_err(|e| {
-        Error::usage(
-            format!("`{key}`"),
-            format!("`{pattern}` is not a regular expression: {e}"),
-            "write a valid regular expression",
-        )
-    })
 }
 
 /// Whether `path` is `name` or ends in `.name`.
@@ -58,171 +95,306 @@ fn ends_in(path: &str, name: &str) -> bool {
     path == name || path.strip_suffix(name).is_some_and(|head| head.ends_with('.'))
 }
 
-fn matches(modules: &Modules, key: &str, path: &str) -> Result<bool> {
-    match modules {
-        Modules::Names(names) => Ok(names.iter().any(|n| ends_in(path, n))),
-        Modules::Pattern(p) => Ok(regex(key, &format!("^(?:{p})$"))?.is_match(path)),
+/// A list of names, an expression, or PEFT's shorthand, ready to be asked.
+enum Matcher<'a> {
+    Names(&'a [String]),
+    Whole(Box<Expression>, &'a str),
+    AllLinear,
+}
+
+impl<'a> Matcher<'a> {
+    fn new(key: &str, modules: &'a Modules) -> Result<Matcher<'a>> {
+        Ok(match modules {
+            Modules::Names(names) => Matcher::Names(names),
+            Modules::Pattern(p) if p.eq_ignore_ascii_case(ALL_LINEAR) => Matcher::AllLinear,
+            Modules::Pattern(p) => Matcher::Whole(Box::new(Expression::whole(key, p)?), p),
+        })
+    }
+
+    fn matches(&self, site: &SiteInfo) -> Result<bool> {
+        match self {
+            Matcher::Names(names) => Ok(names.iter().any(|n| ends_in(&site.path, n))),
+            Matcher::Whole(expression, _) => expression.matches(&site.path),
+            Matcher::AllLinear => Ok(!matches!(site.kind, SiteKind::Embedding | SiteKind::Head)),
+        }
     }
 }
 
-impl Plan {
-    /// Applies `config` to the sites of a model.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for every name, pattern, layer or module that matches nothing.
-    pub fn new(config: &PeftConfig, sites: &[SiteInfo]) -> Result<Plan> {
-        let full = full_sites(config, sites)?;
-        let chosen = chosen_sites(config, sites, &full)?;
-        let ranks = patterns("rank_pattern", &config.rank_pattern, sites, &chosen)?;
-        let alphas = patterns("alpha_pattern", &config.alpha_pattern, sites, &chosen)?;
-        let targets = chosen
-            .into_iter()
-            .map(|site| {
-                let path = &sites[site.0].path;
-                let first = |p: &[(Regex, f64)]| p.iter().find(|(r, _)| r.is_match(path)).map(|(_, v)| *v);
-                Target {
-                    site,
-                    rank: first(&ranks).map_or(config.r, |r| r as usize),
-                    alpha: first(&alphas).unwrap_or(config.lora_alpha),
+/// `layers_to_transform` with `layers_pattern`.
+struct Layers {
+    wanted: Vec<usize>,
+    before: Vec<Expression>,
+}
+
+/// A configuration meeting a model.
+struct Layout<'a> {
+    config: &'a PeftConfig,
+    sites: &'a [SiteInfo],
+    names: &'a Vocabulary,
+}
+
+impl Layout<'_> {
+    fn plan(&self) -> Result<(Plan, Vec<Idle>)> {
+        let mut idle = Vec::new();
+        let full = self.full(&mut idle)?;
+        let chosen = self.chosen(&full, &mut idle)?;
+        let ranks = self.patterns("rank_pattern", &self.config.rank_pattern, &chosen, &mut idle)?;
+        let alphas = self.patterns("alpha_pattern", &self.config.alpha_pattern, &chosen, &mut idle)?;
+        let mut targets = Vec::new();
+        for site in chosen {
+            let path = &self.sites[site.0].path;
+            let rank = first(&ranks, path)?.map_or(self.config.r, |r| r as usize);
+            targets.push(Target { site, rank, alpha: first(&alphas, path)?.unwrap_or(self.config.lora_alpha) });
+        }
+        Ok((Plan { targets, full }, idle))
+    }
+
+    /// Why `pattern` does nothing, with the nearest name that would do something.
+    fn unmatched(&self, key: &'static str, pattern: &str, why: &str) -> Idle {
+        let mut names: Vec<&str> = self.sites.iter().filter(|s| s.kind != SiteKind::Embedding).map(|s| last(&s.path)).collect();
+        names.sort_unstable();
+        names.dedup();
+        let near = nearest(pattern, names.iter().copied().filter(|name| *name != pattern));
+        let hint = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
+        Idle { key, why: format!("`{pattern}` {why}"), help: format!("{hint}the model's modules are: {}", names.join(", ")) }
+    }
+
+    /// Sites of `modules_to_save`: only the head and the embedding can be trained in full.
+    fn full(&self, idle: &mut Vec<Idle>) -> Result<Vec<Site>> {
+        let mut full: Vec<Site> = Vec::new();
+        for name in self.config.modules_to_save.iter().flatten() {
+            let found: Vec<_> = self.sites.iter().enumerate().filter(|(_, s)| ends_in(&s.path, name)).collect();
+            let inside = format!(".{name}.");
+            match found.as_slice() {
+                [] if !self.sites.iter().any(|s| format!(".{}", s.path).contains(&inside)) => {
+                    idle.push(self.unmatched("modules_to_save", name, "matches no module"));
                 }
-            })
-            .collect();
-        Ok(Plan { targets, full })
-    }
-}
-
-/// Sites of `modules_to_save`: only the head and the embedding can be trained in full.
-fn full_sites(config: &PeftConfig, sites: &[SiteInfo]) -> Result<Vec<Site>> {
-    let mut full = Vec::new();
-    for name in config.modules_to_save.iter().flatten() {
-        let found: Vec<_> = sites.iter().enumerate().filter(|(_, s)| ends_in(&s.path, name)).collect();
-        match found.as_slice() {
-            [] => return Err(unmatched("modules_to_save", name, "matches no module", sites)),
-            [(i, s)] if matches!(s.kind, SiteKind::Head | SiteKind::Embedding) => full.push(Site(*i)),
-            _ => {
-                return Err(Error::usage(
-                    "`modules_to_save`",
-                    format!("`{name}` is not the output head or the embedding"),
-                    "name `lm_head` or the embedding here, and put other modules into `targets`",
-                ));
+                [(i, s)] if matches!(s.kind, SiteKind::Head | SiteKind::Embedding) => {
+                    if !full.contains(&Site(*i)) {
+                        full.push(Site(*i));
+                    }
+                }
+                _ => {
+                    return Err(Error::usage(
+                        "`modules_to_save`",
+                        format!("`{name}` is not the output head or the embedding"),
+                        format!("name `lm_head` or the embedding here, and put other modules into `{}`", self.names.targets),
+                    ));
+                }
             }
         }
+        Ok(full)
     }
-    Ok(full)
-}
 
-fn chosen_sites(config: &PeftConfig, sites: &[SiteInfo], full: &[Site]) -> Result<Vec<Site>> {
-    let Some(targets) = &config.target_modules else {
-        return Err(Error::usage("`targets`", "missing", "name the modules to adapt, or `all-linear`"));
-    };
-    let linear = |s: &SiteInfo| s.kind != SiteKind::Embedding;
-    let wanted = |s: &SiteInfo| -> Result<bool> {
-        match targets {
-            Modules::Pattern(p) if p == ALL_LINEAR => Ok(linear(s) && s.kind != SiteKind::Head),
-            other => Ok(matches(other, "targets", &s.path)? && linear(s)),
-        }
-    };
-    let mut chosen = Vec::new();
-    for (i, s) in sites.iter().enumerate() {
-        let excluded = match &config.exclude_modules {
-            Some(e) => matches(e, "exclude", &s.path)?,
-            None => false,
+    fn chosen(&self, full: &[Site], idle: &mut Vec<Idle>) -> Result<Vec<Site>> {
+        let key = self.names.targets;
+        let Some(modules) = &self.config.target_modules else {
+            return Err(Error::usage(format!("`{key}`"), "missing", "name the modules to adapt, or `all-linear`"));
         };
-        if wanted(s)? && !excluded && !full.contains(&Site(i)) && in_layers(config, targets, s)? {
-            chosen.push(Site(i));
+        let targets = Matcher::new(key, modules)?;
+        let exclude = self.config.exclude_modules.as_ref().map(|e| Matcher::new(self.names.exclude, e)).transpose()?;
+        let layers = self.layers(&targets)?;
+        let mut chosen = Vec::new();
+        for (i, s) in self.sites.iter().enumerate() {
+            let wanted = targets.matches(s)? && self.in_layers(&targets, layers.as_ref(), s)?;
+            let excluded = exclude.as_ref().map_or(Ok(false), |e| e.matches(s))?;
+            if wanted && !excluded && !full.contains(&Site(i)) {
+                if s.kind == SiteKind::Embedding {
+                    return Err(self.embedding(&targets, s));
+                }
+                chosen.push(Site(i));
+            }
         }
+        let before = idle.len();
+        self.idle_targets(&targets, &chosen, idle)?;
+        if chosen.is_empty() && full.is_empty() {
+            let missing = || self.unmatched(key, "", "names no module");
+            return Err(if before < idle.len() { idle.swap_remove(before) } else { missing() }.error());
+        }
+        self.idle_rest(exclude.as_ref(), layers.as_ref(), idle)?;
+        Ok(chosen)
     }
-    accountable(config, targets, sites)?;
-    if chosen.is_empty() {
-        return Err(Error::usage(
-            "`targets`",
-            "every module that matches is excluded again, or lies outside `layers`",
-            "loosen `exclude` or `layers`",
-        ));
-    }
-    Ok(chosen)
-}
 
-/// Every single name, pattern and layer must match something; one wrong name among right ones is not ignored.
-fn accountable(config: &PeftConfig, targets: &Modules, sites: &[SiteInfo]) -> Result<()> {
-    let each = |key: &str, modules: &Modules| -> Result<()> {
-        match modules {
-            Modules::Names(names) if names.is_empty() => {
-                Err(Error::usage(format!("`{key}`"), "the list is empty", "name at least one module, or leave the key out"))
-            }
-            Modules::Names(names) => match names.iter().find(|n| !sites.iter().any(|s| ends_in(&s.path, n))) {
-                Some(name) => Err(unmatched(key, name, "matches no module", sites)),
-                None => Ok(()),
-            },
-            Modules::Pattern(p) if p == ALL_LINEAR => Ok(()),
-            Modules::Pattern(p) => {
-                let r = regex(key, &format!("^(?:{p})$"))?;
-                let hit = sites.iter().any(|s| r.is_match(&s.path));
-                if hit { Ok(()) } else { Err(unmatched(key, p, "matches no module (it must match a whole path)", sites)) }
-            }
-        }
-    };
-    each("targets", targets)?;
-    if let Some(e) = &config.exclude_modules {
-        each("exclude", e)?;
+    /// PEFT puts a pair of another form on the embedding (`lora_embedding_A`, `lora_embedding_B`).
+    fn embedding(&self, targets: &Matcher, site: &SiteInfo) -> Error {
+        let said = match targets {
+            Matcher::Names(names) => names.iter().find(|n| ends_in(&site.path, n)).map_or("", String::as_str),
+            Matcher::Whole(_, pattern) => pattern,
+            Matcher::AllLinear => ALL_LINEAR,
+        };
+        let also = if said == site.path || ends_in(&site.path, said) { "is" } else { "also matches" };
+        Error::usage(
+            format!("`{}`", self.names.targets),
+            format!("`{said}` {also} the model's token embedding, which cannot be adapted by low-rank matrices here"),
+            format!("leave the embedding out of `{}`; `modules_to_save` can train the whole of it", self.names.targets),
+        )
     }
-    for layer in config.layers_to_transform.iter().flat_map(|l| l.to_vec()) {
-        if !sites.iter().any(|s| s.layer == Some(layer)) {
-            let last = sites.iter().filter_map(|s| s.layer).max().unwrap_or(0);
+
+    /// Targets that adapt nothing.
+    fn idle_targets(&self, targets: &Matcher, chosen: &[Site], idle: &mut Vec<Idle>) -> Result<()> {
+        let key = self.names.targets;
+        let taken_away = |pattern: &str| Idle {
+            key,
+            why: format!(
+                "every module that `{pattern}` matches is excluded again, saved in full, or outside `{}`",
+                self.names.layers
+            ),
+            help: format!("loosen `{}` or `{}`, or leave it out of `{key}`", self.names.exclude, self.names.layers),
+        };
+        match targets {
+            Matcher::Names([]) => idle.push(Idle {
+                key,
+                why: "the list is empty".into(),
+                help: "name at least one module, or leave the key out".into(),
+            }),
+            Matcher::Names(names) => {
+                for name in names.iter() {
+                    if !self.sites.iter().any(|s| ends_in(&s.path, name)) {
+                        idle.push(self.unmatched(key, name, "matches no module"));
+                    } else if !chosen.iter().any(|s| ends_in(&self.sites[s.0].path, name)) {
+                        idle.push(taken_away(name));
+                    }
+                }
+            }
+            Matcher::Whole(_, pattern) if chosen.is_empty() => {
+                let mut hit = false;
+                for s in self.sites {
+                    hit |= targets.matches(s)?;
+                }
+                let none = "matches no module (it must match a whole path)";
+                idle.push(if hit { taken_away(pattern) } else { self.unmatched(key, pattern, none) });
+            }
+            Matcher::AllLinear if chosen.is_empty() => idle.push(taken_away(ALL_LINEAR)),
+            Matcher::Whole(..) | Matcher::AllLinear => {}
+        }
+        Ok(())
+    }
+
+    /// Excludes and layers that match nothing.
+    fn idle_rest(&self, exclude: Option<&Matcher>, layers: Option<&Layers>, idle: &mut Vec<Idle>) -> Result<()> {
+        let key = self.names.exclude;
+        match exclude {
+            Some(Matcher::Names([])) => idle.push(Idle {
+                key,
+                why: "the list is empty".into(),
+                help: "name at least one module, or leave the key out".into(),
+            }),
+            Some(Matcher::Names(names)) => {
+                for name in names.iter().filter(|n| !self.sites.iter().any(|s| ends_in(&s.path, n))) {
+                    idle.push(self.unmatched(key, name, "matches no module"));
+                }
+            }
+            Some(Matcher::Whole(expression, pattern)) => {
+                let mut hit = false;
+                for s in self.sites {
+                    hit |= expression.matches(&s.path)?;
+                }
+                if !hit {
+                    idle.push(self.unmatched(key, pattern, "matches no module (it must match a whole path)"));
+                }
+            }
+            Some(Matcher::AllLinear) | None => {}
+        }
+        let Some(layers) = layers else { return Ok(()) };
+        for layer in layers.wanted.iter().filter(|l| !self.sites.iter().any(|s| s.layer == Some(**l))) {
+            let last = self.sites.iter().filter_map(|s| s.layer).max().unwrap_or(0);
+            idle.push(Idle {
+                key: self.names.layers,
+                why: format!("the model has no layer {layer}"),
+                help: format!("its layers are 0 to {last}"),
+            });
+        }
+        Ok(())
+    }
+
+    /// `layers_to_transform` restricts lists of names, not regular expressions (as in PEFT).
+    fn layers(&self, targets: &Matcher) -> Result<Option<Layers>> {
+        let Some(wanted) = self.config.layers_to_transform.as_ref().map(OneOrMany::to_vec).filter(|l| !l.is_empty()) else {
+            return Ok(None);
+        };
+        if !matches!(targets, Matcher::Names(_)) {
             return Err(Error::usage(
-                "`layers`",
-                format!("the model has no layer {layer}"),
-                format!("its layers are 0 to {last}"),
+                format!("`{}`", self.names.layers),
+                format!("layers cannot be combined with a text in `{}`", self.names.targets),
+                "write the layer numbers into the expression",
             ));
         }
-    }
-    Ok(())
-}
-
-/// `layers_to_transform` restricts lists of names, not regular expressions (as in PEFT).
-fn in_layers(config: &PeftConfig, targets: &Modules, site: &SiteInfo) -> Result<bool> {
-    let Some(layers) = config.layers_to_transform.as_ref().map(super::config::OneOrMany::to_vec).filter(|l| !l.is_empty()) else {
-        return Ok(true);
-    };
-    if matches!(targets, Modules::Pattern(p) if p != ALL_LINEAR) {
-        return Err(Error::usage(
-            "`layers`",
-            "layers cannot be combined with a regular expression in `targets`",
-            "write the layer numbers into the expression",
-        ));
-    }
-    let prefixes = config.layers_pattern.as_ref().map(super::config::OneOrMany::to_vec).unwrap_or_default();
-    let prefixes = if prefixes.is_empty() { vec!["[^.]*".to_string()] } else { prefixes };
-    for prefix in &prefixes {
-        let r = regex("layers_pattern", &format!(r"^.*?\.{prefix}\.(\d+)\."))?;
-        if let Some(index) = r.captures(&site.path).and_then(|c| c[1].parse::<usize>().ok()) {
-            return Ok(layers.contains(&index));
+        let key = "layers_pattern";
+        let patterns = self.config.layers_pattern.as_ref().map(OneOrMany::to_vec).unwrap_or_default();
+        let before = match patterns.as_slice() {
+            [] => vec![Expression::before_layer(key, None)?],
+            all => all.iter().map(|p| Expression::before_layer(key, Some(p))).collect::<Result<_>>()?,
+        };
+        let layers = Layers { wanted, before };
+        let mut found = patterns.is_empty();
+        for s in self.sites.iter().filter(|s| s.layer.is_some()) {
+            found |= layers.number(&s.path)?.is_some();
+        }
+        match found {
+            true => Ok(Some(layers)),
+            false => Err(Error::usage(
+                format!("`{key}`"),
+                format!("`{}` does not lead to a layer's number in any module's path", patterns.join("`, `")),
+                "name the part of the path before the number, e.g. `layers` (or `h` for gpt2)",
+            )),
         }
     }
-    if site.layer.is_some() && config.layers_pattern.is_some() {
-        return Err(Error::usage(
-            "`layers_pattern`",
-            format!("`{}` does not lead to a layer number in `{}`", prefixes.join("`, `"), site.path),
-            "name the part of the path before the number, e.g. `layers` (or `h` for gpt2)",
-        ));
+
+    /// A target that is a full path is taken in any layer.
+    fn in_layers(&self, targets: &Matcher, layers: Option<&Layers>, site: &SiteInfo) -> Result<bool> {
+        let Some(layers) = layers else { return Ok(true) };
+        if matches!(targets, Matcher::Names(names) if names.contains(&site.path)) {
+            return Ok(true);
+        }
+        Ok(layers.number(&site.path)?.is_some_and(|number| layers.wanted.contains(&number)))
     }
-    Ok(false)
-}
 
-/// A key of `rank_pattern` or `alpha_pattern`: a path's end, from a dot on.
-pub(super) fn pattern_regex(key: &str, pattern: &str) -> Result<Regex> {
-    regex(key, &format!(r"^(?:.*\.)?(?:{pattern})$"))
-}
-
-/// `rank_pattern` / `alpha_pattern` as compiled expressions; each must match an adapted site.
-fn patterns(key: &str, map: &serde_json::Map<String, Value>, sites: &[SiteInfo], chosen: &[Site]) -> Result<Vec<(Regex, f64)>> {
-    map.iter()
-        .map(|(pattern, value)| {
-            let r = pattern_regex(key, pattern)?;
-            if !chosen.iter().any(|s| r.is_match(&sites[s.0].path)) {
-                return Err(unmatched(key, pattern, "matches no adapted module", sites));
+    /// `rank_pattern` / `alpha_pattern` as compiled expressions, in the order of the file.
+    fn patterns(
+        &self,
+        key: &'static str,
+        map: &Map<String, Value>,
+        chosen: &[Site],
+        idle: &mut Vec<Idle>,
+    ) -> Result<Vec<(Expression, f64)>> {
+        let mut all = Vec::new();
+        for (pattern, value) in map {
+            let expression = Expression::ending(key, pattern)?;
+            let mut hit = false;
+            for site in chosen {
+                hit |= expression.matches(&self.sites[site.0].path)?;
             }
-            Ok((r, value.as_f64().unwrap_or(0.0)))
-        })
-        .collect()
+            if !hit {
+                idle.push(self.unmatched(key, pattern, "matches no adapted module"));
+            }
+            all.push((expression, value.as_f64().unwrap_or(0.0)));
+        }
+        Ok(all)
+    }
 }
+
+impl Layers {
+    /// By the first pattern that leads to a number.
+    fn number(&self, path: &str) -> Result<Option<usize>> {
+        for expression in &self.before {
+            if let Some(number) = expression.layer(path)? {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The value of the first pattern that matches.
+pub(super) fn first(patterns: &[(Expression, f64)], path: &str) -> Result<Option<f64>> {
+    for (expression, value) in patterns {
+        if expression.matches(path)? {
+            return Ok(Some(*value));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+#[path = "target_tests.rs"]
+mod tests;

@@ -75,6 +75,7 @@ pub(super) fn described(found: &Inspection) -> String {
     if !found.modules_to_save.is_empty() {
         lines.push(format!("in full  {}", found.modules_to_save.join(", ")));
     }
+    lines.extend(found.notes.iter().map(|note| format!("note     {note}")));
     let names = found.modules.iter().map(|m| m.path.len()).chain(found.full.iter().map(|f| f.path.len()));
     let width = names.max().unwrap_or(6).max(6);
     lines.push(format!(

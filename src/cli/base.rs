@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::event_printer::EventPrinter;
+use crate::adapter::Adapter;
 use crate::data::Renderer;
 use crate::error::{Error, Result};
 use crate::job::{self, OpenedBase, PlannedRows, Prepared};
@@ -24,6 +25,14 @@ pub(super) fn started() -> Instant {
 /// As [`job::open`].
 pub(super) fn open(base: &Base, quiet: bool) -> Result<OpenedBase> {
     job::open(base, &mut EventPrinter::new(quiet).listener())
+}
+
+/// As [`job::adapter`].
+///
+/// # Errors
+/// As [`job::adapter`].
+pub(super) fn adapter(dir: &Path, opened: &OpenedBase) -> Result<Adapter> {
+    job::adapter(dir, opened, &mut EventPrinter::new(true).listener())
 }
 
 /// As [`job::recipe`].

@@ -66,7 +66,7 @@ fn logits(model: &str, adapter: Option<&Path>, prompts: &Path, out: &Path) -> Re
     let mut prompts = PromptFile::read(prompts)?;
     let base = Base { model: model.into(), fallback: None, revision: "main".into(), compute: Compute::F32 };
     let opened = base::open(&base, false)?;
-    let adapter = adapter.map(|dir| Adapter::load(dir, &opened.model)).transpose()?.map(|a| a.frozen());
+    let adapter = adapter.map(|dir| base::adapter(dir, &opened)).transpose()?.map(|a| a.frozen());
     let adapt: &dyn Adapt = adapter.as_ref().map_or(&(), |a| a);
     prompts.answer(&opened.model, adapt)?;
     prompts.write(out)?;

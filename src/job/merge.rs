@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::events::{Deferred, JobEvent, Listener, tell};
 use super::open;
-use crate::adapter::Adapter;
 use crate::artifact::merge::{self, Dtype};
 use crate::device::Compute;
 use crate::error::Result;
@@ -40,7 +39,7 @@ pub struct LogitDifference {
 /// Whatever is wrong with the base or the adapter, or when the output exists; when the listener ends the job.
 pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<LogitDifference>> {
     let opened = open(job.base, listener)?;
-    let adapter = Adapter::load(job.adapter, &opened.model)?.frozen();
+    let adapter = open::adapter(job.adapter, &opened, listener)?.frozen();
     {
         let told = Deferred::new(listener);
         merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, &mut |done, all| {

@@ -36,7 +36,7 @@ pub use self::evaluate::{Evaluated, Evaluation, SideBySide, before_and_after, ev
 pub use self::events::{JobEvent, Listener, Sought};
 pub use self::feasible::NamedSet;
 pub use self::merge::{LogitDifference, MergeJob, merge};
-pub use self::open::{OpenedBase, dataset, find, open, recipe};
+pub use self::open::{OpenedBase, adapter, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};
 pub use self::propose::{Proposal, ProposalRequest, propose};
 pub use self::rows::{PlannedRows, packing, rows};

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::events::{Deferred, JobEvent, Listener, Sought};
+use super::events::{Deferred, JobEvent, Listener, Sought, tell};
+use crate::adapter::Adapter;
 use crate::data::{ExampleRef, Loaded, Tokenizer};
 use crate::device;
 use crate::error::{Error, Result};
@@ -50,6 +51,18 @@ pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<OpenedBase> {
     let open = || Model::open(&resolved.path, base.compute, &device);
     let (model, tokenizer) = rayon::join(open, || text::tokenizer(&resolved.path));
     Ok(OpenedBase { model: model?, tokenizer: tokenizer?, resolved })
+}
+
+/// Reads an adapter of the base; what its files ask for in vain is told.
+///
+/// # Errors
+/// As [`Adapter::load`]; when the listener ends the job.
+pub fn adapter(dir: &Path, opened: &OpenedBase, listener: &mut Listener<'_>) -> Result<Adapter> {
+    let adapter = Adapter::load(dir, &opened.model)?;
+    for note in &adapter.notes {
+        tell(listener, JobEvent::Remark(format!("{}: {note}", dir.display())))?;
+    }
+    Ok(adapter)
 }
 
 /// Reads a recipe after fetching what it names of the hub's data sets.

@@ -36,7 +36,7 @@ impl Speaker {
         opened: &OpenedBase,
         listener: &mut Listener<'_>,
     ) -> Result<Speaker> {
-        let adapter = Adapter::load(dir, &opened.model)?.frozen();
+        let adapter = open::adapter(dir, opened, listener)?.frozen();
         let (said, used) = (&adapter.config.base_model_name_or_path, &opened.resolved.id);
         if let (Some(said), Some(used)) = (said, used)
             && said != used

@@ -40,6 +40,60 @@ pub fn write_atomic_with<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Re
     Ok(filled)
 }
 
+/// Replaces two files of `dir` that belong together; `key` is the one that readers ask for first. Both are written beside
+/// their places; where the content of `key` changes, the old one is taken away, the other file replaced, and the new one
+/// put in place. A crash leaves the old pair, the new pair, or no `key`, but never halves of different pairs.
+///
+/// # Errors
+/// [`Error::Io`] naming the file; no temporary file is left behind, and the old pair stays.
+pub fn write_pair(dir: &Path, other: (&str, &[u8]), key: (&str, &[u8])) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+    let (other, path) = (staged(&dir.join(other.0), other.1)?, dir.join(key.0));
+    let old = fs::read(&path).ok();
+    if old.as_deref() == Some(key.1) {
+        return put(other).and_then(|()| sync_dir(dir));
+    }
+    let new = staged(&path, key.1)?;
+    if let Some(old) = old {
+        fs::remove_file(&path).map_err(Error::io("replace", &path))?;
+        sync_dir(dir)?;
+        if let Err(error) = put(other) {
+            return write_atomic(&path, &old).and(Err(error));
+        }
+    } else {
+        put(other)?;
+    }
+    sync_dir(dir)?;
+    put(new)?;
+    sync_dir(dir)
+}
+
+/// A file's bytes, written and safe on disk, but not yet in its place.
+struct Staged {
+    tmp: tempfile::NamedTempFile,
+    path: PathBuf,
+    _unfinished: Unfinished,
+}
+
+fn staged(path: &Path, bytes: &[u8]) -> Result<Staged> {
+    let new = || tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempfile_in(parent(path));
+    let write = || {
+        let mut tmp = new()?;
+        let unfinished = Unfinished::new(tmp.path());
+        tmp.write_all(bytes)?;
+        set_mode(tmp.as_file())?;
+        tmp.as_file().sync_all()?;
+        Ok((tmp, unfinished))
+    };
+    let (tmp, unfinished) = write().map_err(Error::io("write", path))?;
+    Ok(Staged { tmp, path: path.to_path_buf(), _unfinished: unfinished })
+}
+
+fn put(staged: Staged) -> Result<()> {
+    staged.tmp.persist(&staged.path).map_err(|e| Error::io("write", &staged.path)(e.error))?;
+    Ok(())
+}
+
 /// A file's name without the ending of what it is packed with.
 pub fn unpacked_name(name: &str) -> &str {
     name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name)
@@ -304,5 +358,29 @@ mod tests {
         fs::write(out.join("inside"), "x").unwrap();
         assert!(write_atomic(&out, b"text").is_err());
         assert_eq!((names(dir.path()), names(&out)), (vec!["out".into()], vec!["inside".into()]));
+    }
+
+    #[test]
+    fn a_pair_is_replaced_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (weights, config) in [("w1", "c1"), ("w2", "c1"), ("w3", "c3")] {
+            write_pair(dir.path(), ("w", weights.as_bytes()), ("c", config.as_bytes())).unwrap();
+            assert_eq!([read_text(&at("w")).unwrap(), read_text(&at("c")).unwrap()], [weights, config]);
+            assert_eq!(names(dir.path()), ["c", "w"]);
+        }
+    }
+
+    #[test]
+    fn where_one_half_cannot_be_replaced_the_pair_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("w/inside")).unwrap();
+        fs::write(dir.path().join("c"), "old").unwrap();
+        let error = write_pair(dir.path(), ("w", b"new"), ("c", b"new")).unwrap_err();
+        assert!(error.to_string().contains('w'), "{error}");
+        assert_eq!(
+            (read_text(&dir.path().join("c")).unwrap().as_str(), names(dir.path())),
+            ("old", vec!["c".into(), "w".into()])
+        );
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::adapter::Adapter;
 use crate::adapter::inspect::RECIPE;
 use crate::cli::base;
 use crate::data::Renderer;
@@ -88,7 +87,7 @@ impl LocalArgs {
         let dir = self.adapter.as_deref();
         let saved = dir.map(|dir| dir.join(RECIPE)).filter(|path| path.is_file());
         let recipe = saved.map(|path| Recipe::load_saved(&path)).transpose()?;
-        let adapter = dir.map(|dir| Adapter::load(dir, &opened.model)).transpose()?.map(|a| a.frozen());
+        let adapter = dir.map(|dir| base::adapter(dir, &opened)).transpose()?.map(|a| a.frozen());
         let own = Template::default();
         let renderer = Renderer::new(opened.tokenizer.clone(), recipe.as_ref().map_or(&own, |r| &r.template))?;
         let style = style.unwrap_or_else(|| PromptStyle::own(&opened.tokenizer));

@@ -71,7 +71,7 @@ impl Evaluated {
 pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) -> Result<Evaluated> {
     let opened = open::open(&recipe.base, listener)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let adapter = Adapter::load(adapter, &opened.model)?;
+    let adapter = open::adapter(adapter, &opened, listener)?;
     let loaded = super::rows(recipe, &renderer, listener)?.loaded;
     opened.covers(&loaded)?;
     let sets = sets(recipe, &opened, &renderer)?;

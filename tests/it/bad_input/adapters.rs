@@ -61,7 +61,7 @@ fn adapters() {
                 s.edit(CONFIG, "\"r\":", "\"rr\":");
             },
             EVAL,
-            &["adapter_config.json", "`r`", "help:"],
+            &["adapter_config.json `rr`", "did you mean `r`?", "help:"],
         ),
         case(
             "an adapter of an edited rank",
@@ -73,7 +73,7 @@ fn adapters() {
             "an adapter of other targets",
             |s| set(s, "target_modules", json!(["query"])),
             EVAL,
-            &["`targets`", "`query` matches no module", "help:"],
+            &["`target_modules`", "`query` matches no module", "help:"],
         ),
         case(
             "an adapter of fewer targets",

@@ -45,6 +45,7 @@ pub use self::list::{Listed, list};
 use self::locate::{KeyPlaces, Written};
 pub use self::schema::{KeyDoc, keys, schema};
 pub use self::sources::{in_folder, is_pattern, matching, origin};
+pub use self::targeting::EMBEDDINGS;
 pub use self::template::{SpecialTokensInData, Template, TemplateKind, TrainOnEos, TrainTurns};
 pub use self::validate::FIELDS;
 use self::validation_context::Files;

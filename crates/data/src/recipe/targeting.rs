@@ -1,7 +1,8 @@
 //! `[adapter]` checked: what is adapted and how.
 //!
 //! The rules are PEFT's (`tuners/lora/config.py`, `tuners/tuners_utils.py`). Refuses to know: the names of any model's
-//! modules; whether a pattern matches something is found out when it meets the model.
+//! modules but those of the token embedding, which no target may be; whether a pattern matches something is found out when
+//! it meets the model.
 
 use super::locate::{Written, join};
 use super::raw::{RawAdapter, RawNames};
@@ -9,6 +10,8 @@ use super::{Adapter, TargetModules};
 use crate::error::{Result, nearest};
 
 const KEY: &str = "adapter.targets";
+/// What the families of models call their token embedding: low-rank matrices on it are not implemented.
+pub const EMBEDDINGS: [&str; 2] = ["embed_tokens", "wte"];
 /// PEFT's word for every linear layer, in any case.
 const ALL: &str = "all-linear";
 
@@ -53,6 +56,11 @@ fn targets(written: &Written, raw: Option<RawNames>) -> Result<TargetModules> {
         Some(RawNames::List(names)) => {
             if names.iter().any(|name| name == ALL) {
                 return Err(written.complain(KEY, "has \"all-linear\" in a list of names", "write `targets = \"all-linear\"`"));
+            }
+            if let Some(name) = names.iter().find(|n| EMBEDDINGS.contains(&n.rsplit('.').next().unwrap_or(n))) {
+                let why = format!("\"{name}\" is the token embedding, which cannot be adapted by low-rank matrices here");
+                let help = "leave the embedding out of `targets`; `modules_to_save` can train the whole of it";
+                return Err(written.complain(KEY, why, help));
             }
             Ok(TargetModules::Names(names))
         }

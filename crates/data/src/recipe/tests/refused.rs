@@ -324,6 +324,8 @@ fn patterns_that_cannot_work() {
         "has \"all-linear\" in a list",
         "write `targets = \"all-linear\"`",
     );
+    let embedding = "[adapter]\ntargets = ['q_proj', 'embed_tokens']\n";
+    below(embedding, "r.toml:6: `adapter.targets`", "is the token embedding", "leave the embedding out");
     below(
         "[adapter]\nexclude = 'all-linear'\n",
         "r.toml:6: `adapter.exclude`",
