@@ -5,3 +5,4 @@ mod common_mistakes;
 mod load;
 mod over_long;
 mod stream;
+mod templates;

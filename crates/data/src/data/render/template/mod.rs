@@ -4,10 +4,11 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `clock`, `fixed`, `methods`, `python` | the date a template is told; templates of our own; methods of Python; how Python prints |
-//! | 1 | `builtins`, `chat` | functions of Jinja; a conversation as a template sees it |
+//! | 0 | `by_tools`, `clock`, `fixed`, `methods`, `python` | which of several templates is used; the date a template is told; templates of our own; methods of Python; how Python prints |
+//! | 1 | `builtins`, `chat`, `spelled` | functions of Jinja; a conversation as a template sees it; templates of our own in Jinja |
 //! | 2 | `jinja` | a model's own template |
 
+mod by_tools;
 mod chat;
 mod clock;
 mod fixed;
@@ -15,9 +16,11 @@ mod jinja;
 mod methods;
 mod builtins;
 mod python;
+pub(crate) mod spelled;
 
 use std::ops::Range;
 
+pub use by_tools::ByTools;
 pub(crate) use chat::{Chat, ChatMessage, Said, texts, with_texts};
 pub use clock::Clock;
 pub(crate) use fixed::{Fixed, Style, join};
