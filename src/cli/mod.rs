@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words |
+//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `template_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; a chat template that is asked for |
 //! | 1 | `event_printer` | the events of a job, drawn |
 //! | 2 | `base`, `generation_args` | an open model; which base and adapters talk |
 //! | 3 | `chat_commands` | what `chat` does with a line |
@@ -37,6 +37,7 @@ mod recipe_lines;
 mod event_printer;
 mod stop;
 mod generation_args;
+mod template_arg;
 pub mod train;
 
 use std::io::Write;

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::events::{Deferred, JobEvent, Listener, tell};
-use super::open;
+use super::{open, template};
 use crate::adapter::Adapter;
 use crate::artifact::merge::{self, Dtype};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::model::{Adapt, Batch, Ctx, Model};
-use crate::recipe::Base;
+use crate::recipe::{Base, TemplateKind};
 
 /// What is merged, and where to.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,8 @@ pub struct MergeJob<'a> {
     pub dtype: Dtype,
     /// Whether logits of the merged model are compared with those of base + adapter.
     pub verify: bool,
+    /// The chat template of the merged model; without one, that which the adapter was trained with.
+    pub template: Option<&'a TemplateKind>,
 }
 
 /// What merging lost.
@@ -41,9 +43,12 @@ pub struct LogitDifference {
 pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<LogitDifference>> {
     let opened = open(job.base, listener)?;
     let adapter = Adapter::load(job.adapter, &opened.model)?.frozen();
+    let recipe = template::recipe_for(job.adapter)?;
+    let spoken = template::chosen(("the adapter", job.adapter), recipe.as_ref(), &opened.tokenizer, job.template, listener)?;
+    let spoken = Some(&spoken).filter(|spoken| spoken.chat_templates() != opened.tokenizer.chat_templates());
     {
         let told = Deferred::new(listener);
-        merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, &mut |done, all| {
+        merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, spoken, &mut |done, all| {
             told.tell(JobEvent::Merging { done, all });
         })?;
         told.finish()?;
