@@ -9,7 +9,7 @@ use crate::tokenizer::ChatTemplates;
 /// Apart: the system message, and the turns after it, which must be of user and assistant in turn.
 const TURNS: &str = "\
 {%- set system = messages[0]['content'] if messages and messages[0]['role'] == 'system' else none -%}
-{%- set turns = messages[1:] if system is not none else messages -%}
+{%- set turns = (messages[1:] | list) if system is not none else messages -%}
 {%- for message in turns -%}
 {%- if message['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}
 {{- raise_exception('this template takes user and assistant in turn') -}}
@@ -66,7 +66,7 @@ pub(crate) fn fixed(style: Style, bos: bool) -> ChatTemplates {
 pub(crate) fn with_system(templates: &ChatTemplates, system: &str) -> ChatTemplates {
     let said = literal(system);
     let start = format!(
-        "{{%- if not messages or messages[0]['role'] != 'system' %}}{{%- set messages = [{{'role': 'system', 'content': {said}}}] + messages %}}{{%- endif %}}{{{{ '' }}}}"
+        "{{%- if not messages or messages[0]['role'] != 'system' %}}{{%- set messages = ([{{'role': 'system', 'content': {said}}}] + messages) | list %}}{{%- endif %}}{{{{ '' }}}}"
     );
     templates.map(|source| format!("{start}{source}"))
 }
