@@ -56,7 +56,7 @@ fn a_row_without_a_template_of_its_kind_is_refused_by_name() {
     let broken = renderer(named(&[("default", CHATML), ("tool_use", "\n{% if %}")]));
     broken.example(&asked(false)).unwrap();
     let error = broken.example(&asked(true)).unwrap_err().to_string();
-    assert!(error.contains("tool_use of the model, line 2: syntax error"), "{error}");
+    assert!(error.contains("tool_use of the model line 2: syntax error"), "{error}");
 }
 
 #[test]
