@@ -21,7 +21,7 @@ pub(crate) fn run(base: &Path, adapter: &Path, out: &Path) -> Result<(f32, f32)>
     let device = device::best()?;
     let model = Model::open(base, Compute::F32, &device)?;
     let adapter = Adapter::load(adapter, &model)?.frozen();
-    merge::write(&model, &adapter, base, out, Dtype::F32, &mut |_, _| ())?;
+    merge::write(&model, &adapter, base, out, Dtype::F32, None, &mut |_, _| ())?;
     let merged = Model::open(out, Compute::F32, &device)?;
 
     let rows: Vec<Vec<u32>> = vec![(1..40).collect(), (100..120).collect()];

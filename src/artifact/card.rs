@@ -155,7 +155,7 @@ impl Card<'_> {
             TemplateKind::Model => "the model's own chat template",
             TemplateKind::Alpaca => "the Alpaca template",
             TemplateKind::Instruction => "the `### Instruction` template",
-            TemplateKind::File(_) => "the template file named in `recipe.toml`",
+            TemplateKind::File(_) => "the template in `chat_template.jinja`",
         };
         format!(
             "## Use\n\nPrompts are rendered with {template}. `recipe.toml` beside this card is the whole recipe, `trace.json` what went in.\n\n\

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::data::{Loaded, Split, Tokenizer};
+use crate::data::{ChatTemplates, Loaded, Split, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::resolve::{self, Places};
@@ -176,13 +177,22 @@ fn keys(recipe: &Recipe) -> BTreeMap<String, String> {
 
 fn template(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<TemplateDigest> {
     let (name, text) = match &recipe.template.kind {
-        TemplateKind::Model => ("the model's own".to_string(), tokenizer.chat_template().unwrap_or_default().to_string()),
+        TemplateKind::Model => ("the model's own".to_string(), own(tokenizer.chat_templates())),
         TemplateKind::Alpaca => ("alpaca".into(), "alpaca".into()),
         TemplateKind::Instruction => ("instruction".into(), "instruction".into()),
         TemplateKind::File(path) => (name(path), files::read_text(path)?),
     };
     let system = recipe.template.system.as_deref().unwrap_or_default();
     Ok(TemplateDigest { name, sha256: files::sha256(format!("{system}\0{text}").as_bytes()) })
+}
+
+/// All templates of a model; of one alone its source, as it is.
+fn own(templates: &ChatTemplates) -> String {
+    match templates.to_config() {
+        Value::String(source) => source,
+        Value::Null => String::new(),
+        several => several.to_string(),
+    }
 }
 
 fn tokens(loaded: &Loaded) -> String {

@@ -8,7 +8,9 @@ use std::path::Path;
 use half::bf16;
 use serde_json::{Value, json};
 
+use super::chat_template;
 use crate::adapter::Adapter;
+use crate::data::Renderer;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::family::HEAD;
@@ -52,8 +54,8 @@ struct MergedTensor {
     source: TensorSource,
 }
 
-/// Writes the merged model to `out` (which must not exist): weights, configuration, tokenizer and template of `base`.
-/// `progress` hears (tensors done, all).
+/// Writes the merged model to `out` (which must not exist): weights, configuration and tokenizer of `base`, and its template
+/// where `spoken` gives no other. `progress` hears (tensors done, all).
 ///
 /// # Errors
 /// When `out` exists, a file cannot be read or written, or shapes disagree; nothing is left at `out` then.
@@ -63,6 +65,7 @@ pub fn write(
     base: &Path,
     out: &Path,
     dtype: Dtype,
+    spoken: Option<&Renderer>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
     if out.exists() {
@@ -75,7 +78,8 @@ pub fn write(
         let entries = entries(files, model, adapter, untied);
         files::write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
         weights(model, adapter, &entries, dtype, &dir.join("model.safetensors"), progress)?;
-        text::copy(base, dir)
+        text::copy(base, dir)?;
+        spoken.map_or(Ok(()), |renderer| chat_template::put(renderer, dir))
     })
 }
 

@@ -3,10 +3,11 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `card`, `checkpoints`, `fingerprint`, `merge`, `svg` | each its own file or folder; what an SVG is made of |
-//! | 1 | `curve` | the loss curve |
+//! | 0 | `card`, `chat_template`, `checkpoints`, `fingerprint`, `svg` | each its own file or folder; what an SVG is made of |
+//! | 1 | `curve`, `merge` | the loss curve; a merged model |
 
 pub mod card;
+pub mod chat_template;
 pub mod checkpoints;
 pub mod fingerprint;
 pub mod curve;

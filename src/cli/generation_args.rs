@@ -7,11 +7,12 @@ use clap::Args;
 
 use super::base;
 use super::event_printer::EventPrinter;
+use super::template_arg;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::generate::Sampling;
 use crate::job::{self, Control, OpenedBase, Speaker};
-use crate::recipe::{Base, Recipe};
+use crate::recipe::{Base, Recipe, TemplateKind};
 
 /// Which base model.
 #[derive(Debug, Clone, Args)]
@@ -28,6 +29,9 @@ pub(super) struct BaseArgs {
     /// Precision of the big matrix products
     #[arg(long, value_parser = ["auto", "f32", "bf16"], default_value = "auto")]
     compute: String,
+    /// Chat template: a Jinja file, model (the base's own), alpaca or instruction (default: as the adapter was trained)
+    #[arg(long, value_name = "T", value_parser = template_arg::parse)]
+    template: Option<TemplateKind>,
 }
 
 impl BaseArgs {
@@ -100,7 +104,7 @@ impl AnswerArgs {
 /// Whatever is wrong with the base or an adapter.
 pub(super) fn open(args: &BaseArgs, adapters: &[(String, PathBuf)], quiet: bool) -> Result<(OpenedBase, Vec<Speaker>)> {
     adapters.iter().try_for_each(|(_, dir)| base::adapter_folder(dir))?;
-    job::speakers(adapters, &|recipe| args.base(recipe), &mut EventPrinter::new(quiet).listener())
+    job::speakers(adapters, &|recipe| args.base(recipe), args.template.as_ref(), &mut EventPrinter::new(quiet).listener())
 }
 
 /// Shows a piece of an answer; [`Control::Stop`] when the reader went away, which is not an error.

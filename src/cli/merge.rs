@@ -6,11 +6,12 @@ use clap::Args;
 
 use super::base;
 use super::event_printer::EventPrinter;
+use super::template_arg;
 use crate::artifact::merge::Dtype;
 use crate::device::Compute;
 use crate::error::Result;
 use crate::job::{self, LogitDifference, MergeJob};
-use crate::recipe::Base;
+use crate::recipe::{Base, TemplateKind};
 
 /// Merge an adapter into its base: a complete Hugging Face directory.
 #[derive(Debug, Args)]
@@ -30,6 +31,10 @@ pub struct MergeArgs {
     /// Element type of the merged weights
     #[arg(long, value_enum, default_value = "bf16")]
     dtype: Dtype,
+    /// Chat template of the merged model: a Jinja file, model (the base's own), alpaca or instruction (default: as the adapter
+    /// was trained)
+    #[arg(long, value_name = "T", value_parser = template_arg::parse)]
+    template: Option<TemplateKind>,
     /// Compare logits of the merged model with those of base + adapter
     #[arg(long)]
     verify: bool,
@@ -46,7 +51,8 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     base::adapter_folder(&args.adapter)?;
     let base =
         Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute: Compute::F32 };
-    let job = MergeJob { base: &base, adapter: &args.adapter, out: &args.out, dtype: args.dtype, verify: args.verify };
+    let MergeArgs { adapter, out, dtype, verify, template, .. } = args;
+    let job = MergeJob { base: &base, adapter, out, dtype: *dtype, verify: *verify, template: template.as_ref() };
     let difference = job::merge(&job, &mut EventPrinter::new(args.json).listener())?;
     if args.json {
         println!(

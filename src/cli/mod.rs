@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes |
+//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock`, `template_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes; a chat template that is asked for |
 //! | 1 | `event_printer` | the events of a job, drawn |
 //! | 2 | `base` | an open model |
 //! | 3 | `generation_args` | which base and adapters talk |
@@ -39,6 +39,7 @@ mod run_clock;
 mod event_printer;
 mod stop;
 mod generation_args;
+mod template_arg;
 pub mod train;
 
 use std::io::Write;

@@ -47,7 +47,7 @@ fn merged(model: &Model, adapter: &Adapter, base: &Path, expected: &Expected, ba
     }
     let dir = tempfile::tempdir().map_err(Error::io("create", base))?;
     let out = dir.path().join("merged");
-    artifact::merge::write(model, adapter, base, &out, artifact::merge::Dtype::F32, &mut |_, _| ())?;
+    artifact::merge::write(model, adapter, base, &out, artifact::merge::Dtype::F32, None, &mut |_, _| ())?;
     let merged = Model::open(&out, Compute::F32, &model.device)?;
     let logits = flat(&merged.forward(&mut Ctx::new(&()), batch)?)?;
     let want = if expected.has("merged_logits") { "merged_logits" } else { "logits" };

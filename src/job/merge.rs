@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::events::{Deferred, JobEvent, Listener, tell};
-use super::open;
+use super::{open, template};
 use crate::artifact::merge::{self, Dtype};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::model::{Adapt, Batch, Ctx, Model};
-use crate::recipe::Base;
+use crate::recipe::{Base, TemplateKind};
 
 /// What is merged, and where to.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,8 @@ pub struct MergeJob<'a> {
     pub dtype: Dtype,
     /// Whether logits of the merged model are compared with those of base + adapter.
     pub verify: bool,
+    /// The chat template of the merged model; without one, that which the adapter was trained with.
+    pub template: Option<&'a TemplateKind>,
 }
 
 /// What merging lost.
@@ -40,9 +42,12 @@ pub struct LogitDifference {
 pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<LogitDifference>> {
     let opened = open(job.base, listener)?;
     let adapter = open::adapter(job.adapter, &opened, listener)?.frozen();
+    let recipe = template::recipe_for(job.adapter)?;
+    let spoken = template::chosen(("the adapter", job.adapter), recipe.as_ref(), &opened.tokenizer, job.template, listener)?;
+    let spoken = Some(&spoken).filter(|spoken| spoken.chat_templates() != opened.tokenizer.chat_templates());
     {
         let told = Deferred::new(listener);
-        merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, &mut |done, all| {
+        merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, spoken, &mut |done, all| {
             told.tell(JobEvent::Merging { done, all });
         })?;
         told.finish()?;

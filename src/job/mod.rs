@@ -8,7 +8,7 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `events` | what a job tells, and whom |
-//! | 1 | `open`, `rows`, `record`, `resume`, `feasible` | an open base; a recipe's rows; what a run writes; where a run stands; whether rows and base do for what a recipe asks |
+//! | 1 | `open`, `rows`, `record`, `resume`, `feasible`, `template` | an open base; a recipe's rows; what a run writes; where a run stands; whether rows and base do for what a recipe asks; the template an adapter is spoken to in |
 //! | 2 | `evaluate`, `merge`, `speaker` | base beside adapter; one model of both; who is ready to talk |
 //! | 3 | `prepare`, `answer` | everything before the first step; one answer |
 //! | 4 | `train`, `estimate`, `conversation`, `propose` | the main job; what it will take; many answers; a recipe for rows that have none |
@@ -27,6 +27,7 @@ mod record;
 mod resume;
 mod rows;
 mod speaker;
+mod template;
 mod train;
 
 pub use self::answer::{Answer, Question, answer};
@@ -41,5 +42,6 @@ pub use self::prepare::{Prepared, prepare};
 pub use self::propose::{Proposal, ProposalRequest, propose};
 pub use self::rows::{PlannedRows, packing, rows};
 pub use self::speaker::{Speaker, speakers};
+pub use self::template::as_trained;
 pub use self::train::{Existing, FreshRun, TrainJob, TrainResult, claim, train};
 pub use crate::train::Control;

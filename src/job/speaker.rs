@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::events::{JobEvent, Listener, tell};
 use super::open::{self, OpenedBase};
+use super::template;
 use crate::adapter::Adapter;
-use crate::adapter::inspect::RECIPE;
 use crate::data::{Renderer, Tokenizer};
 use crate::error::Result;
 use crate::model::Adapt;
-use crate::recipe::{Base, Recipe, Template};
+use crate::recipe::{Base, Recipe, Template, TemplateKind};
 
 /// The base alone or an adapter on it, with the template it is spoken to in.
 pub struct Speaker {
@@ -24,16 +24,22 @@ impl Speaker {
     /// # Errors
     /// When the template does not parse.
     pub fn base(tokenizer: &Tokenizer) -> Result<Speaker> {
-        let renderer = Renderer::new(tokenizer.clone(), &Template::default())?;
+        Speaker::base_in(tokenizer, None)
+    }
+
+    /// The base with a template that was asked for.
+    fn base_in(tokenizer: &Tokenizer, asked: Option<&TemplateKind>) -> Result<Speaker> {
+        let kind = asked.cloned().unwrap_or(TemplateKind::Model);
+        let renderer = Renderer::new(tokenizer.clone(), &Template { kind, ..Template::default() })?;
         Ok(Speaker { name: "base".into(), adapter: None, renderer })
     }
 
-    /// The adapter in `dir`, spoken to as it was trained: with the template and system message of its recipe.
+    /// The adapter in `dir`, spoken to as it was trained, unless another template was `asked` for.
     fn adapter(
-        name: &str,
-        dir: &Path,
+        (name, dir): (&str, &Path),
         recipe: Option<&Recipe>,
         opened: &OpenedBase,
+        asked: Option<&TemplateKind>,
         listener: &mut Listener<'_>,
     ) -> Result<Speaker> {
         let adapter = open::adapter(dir, opened, listener)?.frozen();
@@ -44,8 +50,7 @@ impl Speaker {
             let other = format!("adapter {name} says that its base is {said}, this one is {used}");
             tell(listener, JobEvent::Remark(other))?;
         }
-        let own = Template::default();
-        let renderer = Renderer::new(opened.tokenizer.clone(), recipe.map_or(&own, |r| &r.template))?;
+        let renderer = template::chosen((name, dir), recipe, &opened.tokenizer, asked, listener)?;
         Ok(Speaker { name: name.into(), adapter: Some(adapter), renderer })
     }
 
@@ -58,27 +63,22 @@ impl Speaker {
     }
 }
 
-/// The recipe saved beside an adapter, if there is one.
-fn saved_recipe(dir: &Path) -> Result<Option<Recipe>> {
-    let path = dir.join(RECIPE);
-    if path.is_file() { Recipe::load_saved(&path).map(Some) } else { Ok(None) }
-}
-
 /// Opens a base, then every adapter (name, directory); the base is the first speaker. `base` chooses the base with the first
-/// recipe that is saved beside an adapter.
+/// recipe that is saved beside an adapter; `asked` is the template for all of them, whatever they were trained in.
 ///
 /// # Errors
 /// Whatever is wrong with the base or an adapter; when the listener ends the job.
 pub fn speakers(
     adapters: &[(String, PathBuf)],
     base: &dyn Fn(Option<&Recipe>) -> Result<Base>,
+    asked: Option<&TemplateKind>,
     listener: &mut Listener<'_>,
 ) -> Result<(OpenedBase, Vec<Speaker>)> {
-    let recipes = adapters.iter().map(|(_, dir)| saved_recipe(dir)).collect::<Result<Vec<_>>>()?;
+    let recipes = adapters.iter().map(|(_, dir)| template::saved_recipe(dir)).collect::<Result<Vec<_>>>()?;
     let opened = open::open(&base(recipes.iter().flatten().next())?, listener)?;
-    let mut speakers = vec![Speaker::base(&opened.tokenizer)?];
+    let mut speakers = vec![Speaker::base_in(&opened.tokenizer, asked)?];
     for ((name, dir), recipe) in adapters.iter().zip(&recipes) {
-        speakers.push(Speaker::adapter(name, dir, recipe.as_ref(), &opened, listener)?);
+        speakers.push(Speaker::adapter((name, dir), recipe.as_ref(), &opened, asked, listener)?);
     }
     Ok((opened, speakers))
 }

@@ -14,6 +14,7 @@ use super::record::{MadeFrom, RunRecord};
 use super::{feasible, packing, resume};
 use crate::adapter::peft::WEIGHTS;
 use crate::artifact::card::{self, Card, CardFile};
+use crate::artifact::chat_template;
 use crate::artifact::checkpoints::Checkpoints;
 use crate::artifact::curve;
 use crate::artifact::curve::Curve;
@@ -21,7 +22,7 @@ use crate::artifact::fingerprint::{Fingerprint, SourceDigest};
 use crate::data::{Loaded, Report, Split};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, TemplateKind};
 use crate::train::mixture::{Mixture, Share};
 use crate::train::order::Order;
 use crate::train::{self, StopReason};
@@ -183,6 +184,8 @@ impl TrainRun<'_> {
             Existing::Replace => clear(out, &mut checkpoints)?,
             Existing::Refuse => {}
         }
+        // Before the first adapter is there, so that none is ever without.
+        chat_template::keep(&self.prepared.renderer, out)?;
         let mut record =
             RunRecord::new(out, self.job.began, &self.prepared.adapter, made_from, checkpoints, state.as_ref(), listener)?;
         record.ready = Some([self.prepared.parts.as_slice(), &[("checkpoints", began.elapsed().as_secs_f64())]].concat());
@@ -214,7 +217,9 @@ impl TrainRun<'_> {
     /// Saves the adapter: the best if evaluations chose one (the last then goes to `last/`), else the last.
     fn keep(&self, record: &RunRecord) -> Result<()> {
         if record.best.is_some_and(|best| best != record.step) {
-            self.prepared.adapter.save(&self.job.out.join("last"))?;
+            let last = self.job.out.join("last");
+            chat_template::keep(&self.prepared.renderer, &last)?;
+            self.prepared.adapter.save(&last)?;
             for (param, value) in self.prepared.adapter.params().iter().zip(&record.best_values) {
                 param.var.set(value)?;
             }
@@ -240,7 +245,7 @@ impl TrainRun<'_> {
         seconds: f64,
     ) -> Result<()> {
         let write = |name: &str, text: &str| files::write_atomic(&self.job.out.join(name), text.as_bytes());
-        write("recipe.toml", &self.job.recipe.to_toml_in(self.job.out))?;
+        write("recipe.toml", &self.recipe_beside()?.to_toml_in(self.job.out))?;
         let (train, heldout, rates) = (&record.losses, &record.evals, &record.rates);
         let base = (!heldout.is_empty()).then_some(evaluation.heldout.base.loss);
         if let Some(svg) = curve::svg(&self.job.recipe.output.name, &Curve { train, heldout, base, rates }) {
@@ -285,6 +290,16 @@ impl TrainRun<'_> {
         rows["told"] = json!(feasible::said(loaded, sets, &name_alone));
         rows["sets"] = sets.iter().map(|(set, loaded)| (set.name.clone(), of(&loaded.report))).collect::<Map<_, _>>().into();
         rows
+    }
+
+    /// The recipe as it is kept: a template file is the one that is kept beside it.
+    fn recipe_beside(&self) -> Result<Recipe> {
+        let mut recipe = self.job.recipe.clone();
+        if matches!(recipe.template.kind, TemplateKind::File(_)) {
+            let out = std::path::absolute(self.job.out).map_err(Error::io("find", self.job.out))?;
+            recipe.template.kind = TemplateKind::File(out.join(chat_template::FILE));
+        }
+        Ok(recipe)
     }
 
     /// What went in, what it was made with, and what came out.

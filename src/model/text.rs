@@ -5,12 +5,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::weights::{Format, GgufText};
-use crate::data::{Special, Tokenizer};
+use crate::data::{ChatTemplates, Special, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
 
 /// Files of a Hugging Face directory that belong to its text side or to generation.
-const TEXT_FILES: [&str; 11] = [
+const TEXT_FILES: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -19,7 +19,6 @@ const TEXT_FILES: [&str; 11] = [
     "vocab.json",
     "vocab.txt",
     "merges.txt",
-    "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
 ];
@@ -42,7 +41,7 @@ pub fn tokenizer(base: &Path) -> Result<Tokenizer> {
         add_eos: false,
         eos_ids: Vec::new(),
     };
-    Tokenizer::new(text.tokenizer, special, text.chat_template)
+    Ok(Tokenizer::new(text.tokenizer, special, None)?.with_chat_templates(text.chat_templates))
 }
 
 /// Writes the text side of `base` into `dir`: copied from a directory, made from the metadata of a GGUF file.
@@ -57,7 +56,8 @@ pub fn copy(base: &Path, dir: &Path) -> Result<()> {
                 files::write_atomic(&dir.join(name), &std::fs::read(&from).map_err(Error::io("read", &from))?)?;
             }
         }
-        return Ok(());
+        let templates = ChatTemplates::in_dir(base)?;
+        return if templates.is_empty() { Ok(()) } else { templates.write(dir) };
     }
     let text = GgufText::open(base)?;
     let id = |token: &Option<String>| token.as_deref().and_then(|t| text.tokenizer.token_to_id(t));
@@ -69,7 +69,7 @@ pub fn copy(base: &Path, dir: &Path) -> Result<()> {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": text.add_bos,
         "bos_token": text.bos, "eos_token": text.eos, "pad_token": text.pad, "unk_token": text.unk,
-        "chat_template": text.chat_template, "clean_up_tokenization_spaces": false,
+        "chat_template": text.chat_templates.to_config(), "clean_up_tokenization_spaces": false,
     });
     let generation = json!({"bos_token_id": id(&text.bos), "eos_token_id": id(&text.eos), "pad_token_id": id(&text.pad)});
     files::write_atomic(&dir.join("tokenizer.json"), tokenizer.as_bytes())?;

@@ -34,6 +34,7 @@ mod smollm2_text;
 mod snapshots;
 mod synthesize;
 mod talk;
+mod templates;
 mod tidy;
 mod tiny_models;
 mod told;

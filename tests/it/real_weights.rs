@@ -41,7 +41,7 @@ fn stories260k_is_tokenised_as_its_own_tokenizer_does() {
     let ours = GgufText::open(&root.join("stories260K-f32.gguf")).unwrap();
     let theirs = tokenizers::Tokenizer::from_file(root.join("tokenizer.json")).unwrap();
     assert_eq!((ours.bos.as_deref(), ours.eos.as_deref(), ours.unk.as_deref()), (Some("<s>"), Some("</s>"), Some("<unk>")));
-    assert!(ours.add_bos && ours.chat_template.is_none());
+    assert!(ours.add_bos && ours.chat_templates.is_empty());
     let stories = std::fs::read_to_string(root.join("../../text/tinystories_sample.jsonl")).unwrap();
     let mut texts: Vec<String> = stories.lines().map(|l| serde_json::from_str::<Value>(l).unwrap().to_string()).collect();
     texts.extend(["", " ", "  two  spaces", "<s>hi</s>", "naïve — 日本", "a\nb\t"].map(String::from));
@@ -90,7 +90,7 @@ fn smollm2_opens_and_its_tokenizer_agrees_with_the_golden_ids() {
     );
     assert!(!text.add_bos);
     let chat = json(&golden.join("chat_and_tokens.json"));
-    assert_eq!(text.chat_template.as_deref(), chat["chat_template"].as_str());
+    assert_eq!(text.chat_templates.source(false), chat["chat_template"].as_str());
     for case in chat["conversations"].as_array().unwrap() {
         assert_eq!(encode(&text, case["text"].as_str().unwrap()), ids(&case["ids"]), "{case}");
     }

@@ -10,6 +10,7 @@ use crate::cli::base;
 use crate::data::Renderer;
 use crate::device::Compute;
 use crate::error::{Error, Result};
+use crate::job;
 use crate::model::Adapt;
 use crate::recipe::{Base, Recipe, Template};
 use crate::synth::{Endpoint, Generator, Http, Identity, Local, PromptStyle};
@@ -88,8 +89,10 @@ impl LocalArgs {
         let saved = dir.map(|dir| dir.join(RECIPE)).filter(|path| path.is_file());
         let recipe = saved.map(|path| Recipe::load_saved(&path)).transpose()?;
         let adapter = dir.map(|dir| base::adapter(dir, &opened)).transpose()?.map(|a| a.frozen());
-        let own = Template::default();
-        let renderer = Renderer::new(opened.tokenizer.clone(), recipe.as_ref().map_or(&own, |r| &r.template))?;
+        let renderer = match dir {
+            Some(dir) => job::as_trained(dir, recipe.as_ref(), &opened.tokenizer)?,
+            None => Renderer::new(opened.tokenizer.clone(), &Template::default())?,
+        };
         let style = style.unwrap_or_else(|| PromptStyle::own(&opened.tokenizer));
         let name = opened.resolved.id.clone().unwrap_or_else(|| base.model.clone());
         let identity = Identity::of_files(name, &opened.resolved.path, dir, style)?;

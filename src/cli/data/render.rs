@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::context_lines::{context, rendered};
-use crate::data::{Clock, Jinja, Special, Tokenizer};
+use crate::data::{ByTools, ChatTemplates, Clock, Jinja, Special, Tokenizer};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::recipe::{self, Recipe, TemplateKind};
 
 /// Render contexts with a chat template and say which bytes are trained, one JSON object a line.
@@ -50,22 +49,27 @@ pub(super) fn run(args: &RenderArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>
             continue;
         }
         let context = context(path, i + 1, &line)?;
-        writeln!(out, "{}", rendered(&template, &context, &rules)).map_err(written)?;
+        // As transformers: by whether tools are given, of whatever kind.
+        let tools = context.get("tools").is_some_and(|tools| !tools.is_null());
+        writeln!(out, "{}", rendered(template.choose(tools)?, &context, &rules)).map_err(written)?;
     }
     out.flush().map_err(written)
 }
 
-fn template(args: &RenderArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<(Jinja, recipe::Template)> {
-    let file =
-        |path: &Path, special: &Special| Jinja::new(&path.display().to_string(), &files::read_text(path)?, special, args.now);
+fn template(args: &RenderArgs, open: impl Fn(&Recipe) -> Result<Tokenizer>) -> Result<(ByTools<Jinja>, recipe::Template)> {
+    let compiled = |templates: &ChatTemplates, special: &Special| {
+        ByTools::of(templates, |name, source| Jinja::new(name, source, special, args.now))
+    };
+    let file = |path: &Path, special: &Special| compiled(&ChatTemplates::of_file(path)?, special);
     match (&args.template, &args.template_of) {
         (Some(path), _) => Ok((file(path, &Special::default())?, recipe::Template::default())),
         (None, Some(path)) => {
             let recipe = Recipe::load(path, &[])?;
             let tokenizer = open(&recipe)?;
-            let template = match (&recipe.template.kind, tokenizer.chat_template()) {
-                (TemplateKind::File(path), _) => file(path, tokenizer.special())?,
-                (TemplateKind::Model, Some(source)) => Jinja::new("of the model", source, tokenizer.special(), args.now)?,
+            let own = tokenizer.chat_templates();
+            let template = match &recipe.template.kind {
+                TemplateKind::File(path) => file(path, tokenizer.special())?,
+                TemplateKind::Model if !own.is_empty() => compiled(own, tokenizer.special())?,
                 _ => {
                     let why = "its template is not Jinja";
                     return Err(Error::usage(path.display().to_string(), why, "give a Jinja file with --template"));

@@ -10,7 +10,7 @@ use super::events::{JobEvent, Listener, tell};
 use super::feasible::{NamedSet, rows_fit, rows_told};
 use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
-use crate::artifact::card;
+use crate::artifact::{card, chat_template};
 use crate::data::{self, Loaded, Renderer};
 use crate::error::Result;
 use crate::eval::{self, Comparison, EvalRows, Measure, Metric};
@@ -71,6 +71,12 @@ impl Evaluated {
 pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) -> Result<Evaluated> {
     let opened = open::open(&recipe.base, listener)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
+    let kept = chat_template::kept(adapter)?;
+    if !kept.is_empty() && kept != *renderer.chat_templates() {
+        let dir = adapter.display();
+        let other = format!("the adapter in {dir} was trained in another chat template than the recipe's, which is used");
+        tell(listener, JobEvent::Remark(other))?;
+    }
     let adapter = open::adapter(adapter, &opened, listener)?;
     let loaded = super::rows(recipe, &renderer, listener)?.loaded;
     opened.covers(&loaded)?;

@@ -17,7 +17,13 @@ use super::{Attempt, Note, Places, git_hash};
 use crate::hub::is_plain;
 
 /// Files that are taken when they are there.
-const OPTIONAL: [&str; 4] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja", "special_tokens_map.json"];
+const OPTIONAL: [&str; 5] = [
+    "tokenizer_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
+    "special_tokens_map.json",
+];
 
 /// Downloads what is missing of `revision` and returns its snapshot in the cache.
 pub(super) fn fetch(places: &Places, id: &str, revision: &str, say: &mut dyn FnMut(Note)) -> Attempt<PathBuf> {

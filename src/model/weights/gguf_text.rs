@@ -11,6 +11,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::gguf::{Gguf, MetadataValue};
 use super::vocabulary::{Kind, Vocabulary};
+use crate::data::ChatTemplates;
 use crate::error::{Error, Result};
 
 /// SentencePiece's stand-in for a space.
@@ -33,8 +34,8 @@ pub struct GgufText {
     pub unk: Option<String>,
     /// Whether the model wants `bos` before every text.
     pub add_bos: bool,
-    /// Jinja source.
-    pub chat_template: Option<String>,
+    /// Jinja sources by name.
+    pub chat_templates: ChatTemplates,
 }
 
 impl GgufText {
@@ -63,9 +64,22 @@ impl GgufText {
             pad: vocabulary.special("padding_token_id")?,
             unk: vocabulary.special("unknown_token_id")?,
             add_bos,
-            chat_template: gguf.metadata.get("tokenizer.chat_template").and_then(MetadataValue::text).map(str::to_string),
+            chat_templates: chat_templates(&gguf),
         })
     }
+}
+
+/// `tokenizer.chat_template` and `tokenizer.chat_template.NAME`, as llama.cpp's `gguf-py` writes several
+/// (`GGUFWriter.add_chat_template`).
+fn chat_templates(gguf: &Gguf) -> ChatTemplates {
+    let named = gguf.metadata.iter().filter_map(|(key, value)| {
+        let name = match key.strip_prefix("tokenizer.chat_template")? {
+            "" => "default",
+            rest => rest.strip_prefix('.')?,
+        };
+        Some((name.to_string(), value.text()?.to_string()))
+    });
+    ChatTemplates::named(named)
 }
 
 /// A tokenizer without its vocabulary, and the model that holds that.

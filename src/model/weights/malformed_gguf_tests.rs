@@ -152,6 +152,15 @@ fn text_refused(draft: &GgufDraft, words: &[&str]) {
 }
 
 #[test]
+fn chat_templates_are_named_by_their_keys() {
+    let key = |name: &str| format!("tokenizer.chat_template{name}");
+    let draft = GgufDraft::llama().set(&key(""), text("D")).set(&key(".tool_use"), text("T")).set(&key("s"), text("no template"));
+    let (_dir, path) = draft.write();
+    let templates = GgufText::open(&path).unwrap().chat_templates;
+    assert_eq!(templates.iter().collect::<Vec<_>>(), [("default", "D"), ("tool_use", "T")]);
+}
+
+#[test]
 fn the_small_file_is_a_model() {
     let (_dir, path) = GgufDraft::llama().write();
     let mut files = ModelFiles::open(&path).unwrap();

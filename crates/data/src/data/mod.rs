@@ -29,7 +29,7 @@ pub use read::row::{Conversation, Loss, Message, Preference, Row, RowKind};
 pub use render::context::{Rendered, render_context};
 pub use render::example::{Example, Prompt};
 pub use render::renderer::Renderer;
-pub use render::template::{Clock, Jinja};
+pub use render::template::{ByTools, Clock, Jinja};
 pub use set::account::DroppedRows;
 pub use set::cache::Cache;
 pub use set::examples::{ExampleRef, Examples, Mask, Prompts};
@@ -38,4 +38,4 @@ pub use set::loaded::Loaded;
 pub use set::report::{Counts, Dropped, Injected, Long, Report, SourceReport, SplitRow};
 pub use set::request::LoadProgress;
 
-pub use crate::tokenizer::{Special, Tokenizer, Tokens};
+pub use crate::tokenizer::{ChatTemplates, Special, Tokenizer, Tokens};

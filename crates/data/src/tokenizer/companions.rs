@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::chat_templates::ChatTemplates;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -25,7 +26,7 @@ pub struct Special {
 }
 
 /// The parts of a [`super::Tokenizer`] as a model directory holds them.
-pub(crate) fn read_dir(dir: &Path) -> Result<(tokenizers::Tokenizer, Special, Option<String>)> {
+pub(crate) fn read_dir(dir: &Path) -> Result<(tokenizers::Tokenizer, Special, ChatTemplates)> {
     let path = dir.join("tokenizer.json");
     if !path.is_file() {
         let help = "fetch the model's `tokenizer.json`; a model that has only `tokenizer.model` must be converted (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…))";
@@ -48,9 +49,15 @@ pub(crate) fn read_dir(dir: &Path) -> Result<(tokenizers::Tokenizer, Special, Op
         add_eos: config["add_eos_token"].as_bool().unwrap_or(adds_eos),
         eos_ids: ids(&generation["eos_token_id"]),
     };
-    let jinja = dir.join("chat_template.jinja");
-    let template = if jinja.is_file() { Some(files::read_text(&jinja)?) } else { template(&config["chat_template"]) };
-    Ok((inner, special, template))
+    let in_files = ChatTemplates::in_dir(dir)?;
+    let templates = if in_files.is_empty() {
+        let help = "correct it, or put the template into chat_template.jinja beside it";
+        ChatTemplates::of_config(&config["chat_template"])
+            .map_err(|why| Error::model(dir, "tokenizer_config.json: `chat_template`", why, help))?
+    } else {
+        in_files.called(None)
+    };
+    Ok((inner, special, templates))
 }
 
 fn read_json(dir: &Path, name: &str) -> Result<Option<Value>> {
@@ -75,18 +82,6 @@ fn ids(value: &Value) -> Vec<u32> {
     match value {
         Value::Array(list) => list.iter().filter_map(one).collect(),
         other => one(other).into_iter().collect(),
-    }
-}
-
-/// A template written as a string, or the one called `default` (or else the first) of a list of named ones.
-fn template(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(list) => {
-            let chosen = list.iter().find(|t| t["name"] == "default").or(list.first())?;
-            chosen["template"].as_str().map(str::to_string)
-        }
-        _ => None,
     }
 }
 

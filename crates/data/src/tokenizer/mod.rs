@@ -5,12 +5,13 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `classes`, `companions`, `memo` | classes of characters; the files beside `tokenizer.json`; words seen before |
-//! | 1 | `words`, `byte_level` | how text is cut into words; a small tokenizer for tests |
+//! | 0 | `chat_templates`, `classes`, `memo` | chat templates by name; classes of characters; words seen before |
+//! | 1 | `companions`, `words`, `byte_level` | the files beside `tokenizer.json`; how text is cut into words; a small tokenizer for tests |
 //! | 2 | `fast` | the way around the library's own splitting |
 
 #[cfg(any(test, feature = "testing"))]
 pub mod byte_level;
+mod chat_templates;
 mod classes;
 mod companions;
 mod fast;
@@ -26,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokenizers::AddedToken;
 
+pub use self::chat_templates::ChatTemplates;
 pub use self::companions::Special;
 use self::fast::Fast;
 use crate::error::{Error, Result};
@@ -34,12 +36,12 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub struct Tokenizer {
     shared: Arc<TokenizerParts>,
+    chat_templates: Arc<ChatTemplates>,
 }
 
 struct TokenizerParts {
     inner: tokenizers::Tokenizer,
     special: Special,
-    chat_template: Option<String>,
     bos_id: Option<u32>,
     pad_id: u32,
     eos_ids: Vec<u32>,
@@ -75,8 +77,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Model`] naming the file that is missing or wrong.
     pub fn from_dir(dir: &Path) -> Result<Tokenizer> {
-        let (inner, special, chat_template) = companions::read_dir(dir)?;
-        Tokenizer::new(inner, special, chat_template)
+        let (inner, special, chat_templates) = companions::read_dir(dir)?;
+        Tokenizer::new(inner, special, None)
+            .map(|tokenizer| tokenizer.with_chat_templates(chat_templates))
             .map_err(|e| Error::model(dir, "tokenizer", e.to_string(), "fetch the model's files again"))
     }
 
@@ -107,18 +110,14 @@ impl Tokenizer {
         let controls: BTreeMap<u32, String> =
             inner.get_added_tokens_decoder().into_iter().filter(|(_, t)| t.special).map(|(id, t)| (id, t.content)).collect();
         let pad_id = pad.or(eos_ids.first().copied()).unwrap_or(0);
-        let shared = TokenizerParts {
-            inner,
-            special,
-            chat_template,
-            bos_id,
-            pad_id,
-            eos_ids,
-            controls,
-            guarded: OnceLock::new(),
-            fast: OnceLock::new(),
-        };
-        Ok(Tokenizer { shared: Arc::new(shared) })
+        let shared =
+            TokenizerParts { inner, special, bos_id, pad_id, eos_ids, controls, guarded: OnceLock::new(), fast: OnceLock::new() };
+        Ok(Tokenizer { shared: Arc::new(shared), chat_templates: Arc::new(chat_template.into()) })
+    }
+
+    /// The same tokens with other chat templates.
+    pub fn with_chat_templates(&self, templates: ChatTemplates) -> Tokenizer {
+        Tokenizer { shared: Arc::clone(&self.shared), chat_templates: Arc::new(templates) }
     }
 
     /// Tokens of a template's text: special tokens in it become control ids; no BOS is added.
@@ -192,9 +191,14 @@ impl Tokenizer {
         self.shared.inner.get_vocab_size(true)
     }
 
-    /// The Jinja source of the model's chat template.
+    /// The model's chat templates, by name.
+    pub fn chat_templates(&self) -> &ChatTemplates {
+        &self.chat_templates
+    }
+
+    /// The Jinja source of the model's chat template for conversations without tools.
     pub fn chat_template(&self) -> Option<&str> {
-        self.shared.chat_template.as_deref()
+        self.chat_templates.source(false)
     }
 
     /// The special tokens by name.

@@ -11,7 +11,8 @@ use crate::json::{Map, Value};
 pub struct Message {
     pub role: String,
     pub content: String,
-    /// What else the row gives a template about this message: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`.
+    /// What else the row gives a template about this message: `tool_calls`, `tool_call_id`, `name`, `reasoning_content`,
+    /// `thinking`, and whatever other keys it has.
     #[serde(flatten)]
     pub fields: Map,
     #[serde(skip)]

@@ -2,6 +2,7 @@
 //!
 //! Training, evaluation and `lorakit chat` all render through here, so that they cannot differ.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::encode::{Encoded, encode};
@@ -10,12 +11,14 @@ use super::foreign;
 use super::loss_mask::Choice;
 use super::spans::Spans;
 use super::spoken::Reads;
-use super::template::{Chat, ChatMessage, Clock, Fixed, Jinja, RenderedTurn, Rendering, Style, from_json, join};
-use crate::data::read::row::{Message, Row, RowKind};
+use super::template::{
+    ByTools, Chat, ChatMessage, Clock, Fixed, Jinja, RenderedTurn, Rendering, Style, from_json, join, spelled,
+};
+use crate::data::read::row::{Conversation, Message, Row, RowKind};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::{SpecialTokensInData, Template, TemplateKind};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{ChatTemplates, Tokenizer};
 
 /// How rows become text and tokens. Cheap to clone.
 #[derive(Clone)]
@@ -23,19 +26,35 @@ pub struct Renderer {
     tokenizer: Tokenizer,
     rules: Rules,
     system: Option<String>,
-    /// What the template reads besides role and content.
-    reads: Reads,
     choice: Choice,
     /// Special tokens in rows are read as such.
     allow: bool,
     stop_ids: Vec<u32>,
     /// All that it was made from but the tokenizer.
     made_of: String,
+    /// Templates in Jinja that render conversations alike.
+    kept: ChatTemplates,
+}
+
+/// A template in Jinja and what it reads besides role and content.
+#[derive(Clone)]
+struct Voice {
+    spans: Spans,
+    reads: Reads,
+}
+
+/// The tools of a conversation.
+#[derive(Clone, Copy, Default)]
+struct Tools<'a> {
+    /// It has some, by which its template is chosen.
+    any: bool,
+    /// Those that the template is given.
+    given: Option<&'a crate::json::Value>,
 }
 
 #[derive(Clone)]
 enum Rules {
-    Jinja(Spans),
+    Jinja(ByTools<Voice>),
     Fixed(Fixed),
     /// The model's own template is asked for and it has none: prompts and completions as they are.
     Plain,
@@ -55,33 +74,46 @@ impl Renderer {
     /// # Errors
     /// As [`Renderer::new`].
     pub fn at(tokenizer: Tokenizer, template: &Template, clock: Clock) -> Result<Renderer> {
-        let fixed = |style| Rules::Fixed(Fixed { style, eos: tokenizer.special().eos.clone().unwrap_or_default() });
-        let source = match &template.kind {
-            TemplateKind::File(path) => files::read_text(path)?,
-            _ => tokenizer.chat_template().unwrap_or_default().to_string(),
+        let special = tokenizer.special();
+        let jinja = |templates: &ChatTemplates| {
+            let voice = |name: &str, source: &str| {
+                let jinja = Jinja::new(name, source, special, clock)?;
+                let base = jinja.defaults();
+                Ok(Voice { spans: Spans::new(jinja, base), reads: Reads::of(source) })
+            };
+            Ok::<_, Error>(Rules::Jinja(ByTools::of(templates, voice)?))
         };
-        let mut reads = Reads::default();
-        let mut jinja = |name: &str, source: &str| {
-            reads = Reads::of(source);
-            let jinja = Jinja::new(name, source, tokenizer.special(), clock)?;
-            let base = jinja.defaults();
-            Ok::<_, Error>(Rules::Jinja(Spans::new(jinja, base)))
+        let (rules, templates) = match (style(&template.kind), &template.kind) {
+            (Some(style), _) => {
+                let eos = special.eos.clone().unwrap_or_default();
+                (Rules::Fixed(Fixed { style, eos }), spelled::fixed(style, special.add_bos))
+            }
+            (None, TemplateKind::File(path)) => {
+                let own = ChatTemplates::of_file(path)?;
+                (jinja(&own)?, own)
+            }
+            (None, _) if tokenizer.chat_templates().is_empty() => (Rules::Plain, ChatTemplates::default()),
+            (None, _) => (jinja(tokenizer.chat_templates())?, tokenizer.chat_templates().clone()),
         };
-        let rules = match &template.kind {
-            TemplateKind::Alpaca => fixed(Style::Alpaca),
-            TemplateKind::Instruction => fixed(Style::Instruction),
-            TemplateKind::File(path) => jinja(&path.display().to_string(), &source)?,
-            TemplateKind::Model => match tokenizer.chat_template() {
-                Some(_) => jinja("of the model", &source)?,
-                None => Rules::Plain,
-            },
-        };
-        let made_of = format!("{template:?} {clock:?} {source}");
+        let sources: Vec<_> = templates.iter().collect();
+        let made_of = format!("{template:?} {clock:?} {sources:?}");
+        let kept = template.system.as_ref().map_or(templates.clone(), |system| spelled::with_system(&templates, system));
         let (system, choice) = (template.system.clone(), Choice::of(template));
         let allow = template.special_tokens_in_data == SpecialTokensInData::Allow;
-        let mut renderer = Renderer { tokenizer, rules, system, reads, choice, allow, stop_ids: Vec::new(), made_of };
+        let mut renderer = Renderer { tokenizer, rules, system, choice, allow, stop_ids: Vec::new(), made_of, kept };
         renderer.stop_ids = renderer.find_stop_ids();
         Ok(renderer)
+    }
+
+    /// Templates in Jinja that render conversations as this does, its system message included, here and in transformers:
+    /// what is kept beside an adapter. None where the model has no template and none is set.
+    pub fn chat_templates(&self) -> &ChatTemplates {
+        &self.kept
+    }
+
+    /// Whether the template reads this key of a message.
+    pub(crate) fn reads(&self, key: &str) -> bool {
+        matches!(&self.rules, Rules::Jinja(_)) && self.kept.iter().any(|(_, source)| Reads::key(source, key))
     }
 
     /// Hash of all that a rendering follows from besides the row: tokenizer, template, and what the recipe says of it.
@@ -119,10 +151,11 @@ impl Renderer {
         let (rendering, reference) = match &row.kind {
             RowKind::Text(_) => return Ok(None),
             RowKind::Chat(chat) => {
-                let chat = self.reads.spoken(chat);
+                let (chat, any) = (self.spoken(chat)?, chat.tools.is_some());
                 let Some(last) = chat.messages.iter().rposition(|m| m.role == "assistant") else { return Ok(None) };
                 let before = self.with_system(&chat.messages[..last]);
-                (self.conversation(&before, chat.tools.as_ref(), true)?, chat.messages[last].content.clone())
+                let tools = Tools { any, given: chat.tools.as_ref() };
+                (self.conversation(&before, tools, true)?, chat.messages[last].content.clone())
             }
             RowKind::Alpaca { instruction, input, output, system } => {
                 (self.alpaca(system, instruction, input, None)?, output.clone())
@@ -141,7 +174,7 @@ impl Renderer {
     /// # Errors
     /// [`Error::Template`] when the template refuses the conversation.
     pub fn chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
-        Ok(self.tokens(&self.conversation(&self.with_system(messages), None, add_generation_prompt)?)?.ids)
+        Ok(self.tokens(&self.conversation(&self.with_system(messages), Tools::default(), add_generation_prompt)?)?.ids)
     }
 
     /// The text of a conversation.
@@ -150,8 +183,10 @@ impl Renderer {
     /// [`Error::Template`] when the template refuses the conversation.
     pub fn chat_text(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         match &self.rules {
-            Rules::Jinja(spans) => spans.text(&chat(&self.with_system(messages), None), add_generation_prompt),
-            _ => Ok(self.conversation(&self.with_system(messages), None, add_generation_prompt)?.text),
+            Rules::Jinja(voices) => {
+                voices.choose(false)?.spans.text(&chat(&self.with_system(messages), None), add_generation_prompt)
+            }
+            _ => Ok(self.conversation(&self.with_system(messages), Tools::default(), add_generation_prompt)?.text),
         }
     }
 
@@ -175,9 +210,9 @@ impl Renderer {
         let (mut rendering, messages) = match &row.kind {
             RowKind::Text(text) => (self.plain("", text, "text"), Vec::new()),
             RowKind::Chat(chat) => {
-                let chat = self.reads.spoken(chat);
+                let (chat, any) = (self.spoken(chat)?, chat.tools.is_some());
                 let messages = self.with_system(&chat.messages);
-                (self.conversation(&messages, chat.tools.as_ref(), false)?, messages)
+                (self.conversation(&messages, Tools { any, given: chat.tools.as_ref() }, false)?, messages)
             }
             RowKind::Alpaca { instruction, input, output, system } => {
                 (self.alpaca(system, instruction, input, Some(output))?, Vec::new())
@@ -189,11 +224,21 @@ impl Renderer {
         Ok(rendering)
     }
 
+    /// The conversation with what its template would not read written as text.
+    fn spoken<'c>(&self, chat: &'c Conversation) -> Result<Cow<'c, Conversation>> {
+        let reads = match &self.rules {
+            Rules::Jinja(voices) => voices.choose(chat.tools.is_some())?.reads,
+            Rules::Fixed(_) | Rules::Plain => Reads::default(),
+        };
+        Ok(reads.spoken(chat))
+    }
+
     /// A conversation as it is, the recipe's system message being in it.
-    fn conversation(&self, messages: &[Message], tools: Option<&crate::json::Value>, prompt: bool) -> Result<Rendering> {
+    fn conversation(&self, messages: &[Message], tools: Tools<'_>, prompt: bool) -> Result<Rendering> {
         match &self.rules {
-            Rules::Jinja(spans) => {
-                let chat = chat(messages, tools);
+            Rules::Jinja(voices) => {
+                let spans = &voices.choose(tools.any)?.spans;
+                let chat = chat(messages, tools.given);
                 let mut rendering = spans.render(&chat, prompt)?;
                 foreign::find(spans, &chat, prompt, &self.tokenizer, &mut rendering)?;
                 Ok(rendering)
@@ -216,7 +261,7 @@ impl Renderer {
         let mut messages: Vec<Message> = system.iter().map(|s| Message::new("system", s)).collect();
         messages.push(Message::new("user", join(instruction, input)));
         messages.extend(answer.map(|a| Message::new("assistant", a)));
-        self.conversation(&self.with_system(&messages), None, answer.is_none())
+        self.conversation(&self.with_system(&messages), Tools::default(), answer.is_none())
     }
 
     /// A prompt and its completion: one turn of the template, or as they are where there is none.
@@ -229,7 +274,7 @@ impl Renderer {
         }
         let mut messages = vec![Message::new("user", prompt)];
         messages.extend(completion.map(|c| Message::new("assistant", c)));
-        self.conversation(&self.with_system(&messages), None, completion.is_none())
+        self.conversation(&self.with_system(&messages), Tools::default(), completion.is_none())
     }
 
     /// `before` and then `text`, which is trained together with the EOS token after it.
@@ -262,8 +307,9 @@ impl Renderer {
             .map(|(r, c)| Message::new(*r, c))
             .collect();
         let mut ids = self.tokenizer.eos_ids().to_vec();
-        for turns in [&probe[..], &probe[..2]] {
-            let row = Row::new(0, 0, RowKind::Chat(turns.to_vec().into()));
+        let none = || Some(crate::json::Value::Array(Vec::new()));
+        for (turns, tools) in [(&probe[..], None), (&probe[..2], None), (&probe[..], none()), (&probe[..2], none())] {
+            let row = Row::new(0, 0, RowKind::Chat(Conversation { messages: turns.to_vec(), tools }));
             let answers = Renderer { choice: Choice::of(&Template::default()), ..self.clone() };
             let Ok(encoded) = answers.encoded(&row) else { continue };
             let last = |t: &usize| encoded.trained[*t] && !encoded.trained.get(t + 1).is_some_and(|next| *next);
@@ -273,6 +319,14 @@ impl Renderer {
         let mut known = HashSet::new();
         ids.retain(|id| known.insert(*id));
         ids
+    }
+}
+
+fn style(kind: &TemplateKind) -> Option<Style> {
+    match kind {
+        TemplateKind::Alpaca => Some(Style::Alpaca),
+        TemplateKind::Instruction => Some(Style::Instruction),
+        TemplateKind::Model | TemplateKind::File(_) => None,
     }
 }
 

@@ -23,6 +23,11 @@ impl Reads {
         Reads { calls: source.contains("tool_calls"), tools: source.contains("tools") }
     }
 
+    /// Whether a template of this source reads a key of messages: it names the key, or goes through all keys.
+    pub(crate) fn key(source: &str, key: &str) -> bool {
+        source.contains(key) || source.contains("items")
+    }
+
     /// The conversation with everything in it that this template would not read written as text.
     pub(crate) fn spoken<'c>(self, chat: &'c Conversation) -> Cow<'c, Conversation> {
         let calls = |m: &Message| m.fields.contains_key("tool_calls");

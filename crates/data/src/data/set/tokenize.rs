@@ -155,7 +155,8 @@ impl<'a> RowTokenizer<'a> {
             }
         }
         out.dropped.extend(reader.faults.lines.iter().map(|line| self.dropped(*line, Reason::Malformed)));
-        out.ignored = reader.ignored;
+        let read = |key: &String| key.strip_prefix("message.").is_some_and(|key| self.renderer.reads(key));
+        out.ignored = reader.ignored.into_iter().filter(|key| !read(key)).collect();
         Ok(out)
     }
 

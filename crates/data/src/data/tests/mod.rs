@@ -6,3 +6,4 @@ mod formats;
 mod load;
 mod over_long;
 mod stream;
+mod templates;

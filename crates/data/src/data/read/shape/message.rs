@@ -10,7 +10,7 @@ use crate::recipe::Clean;
 
 const MESSAGE_HELP: &str = "a message is {\"role\": \"user\", \"content\": \"…\"} or {\"from\": \"human\", \"value\": \"…\"}";
 
-/// What templates read of a message besides role and content.
+/// What most templates read of a message besides role and content; whether other keys are read, a template's source says.
 const FIELDS: [&str; 4] = ["tool_calls", "tool_call_id", "name", "reasoning_content"];
 
 impl Reader<'_> {
@@ -85,8 +85,7 @@ impl Reader<'_> {
         let Value::String(role) = role else {
             return Err(self.fail(line, wrong(format!("`{role_key}` must be a string, this is {}", kind(role))), MESSAGE_HELP));
         };
-        let mut fields: Map =
-            FIELDS.iter().filter_map(|f| written.get(*f).filter(|v| !v.is_null()).map(|v| (f.to_string(), v.clone()))).collect();
+        let mut fields = self.fields(written);
         let called = calls::read(&mut fields).map_err(|(why, help)| self.fail(line, wrong(why), help))?;
         let content = ["content", "value"].iter().find_map(|k| written.get(self.name(k)));
         let content = match content {
@@ -107,13 +106,20 @@ impl Reader<'_> {
         Ok(Message { loss, fields, ..Message::new(known, content) })
     }
 
-    /// Keys of a message that nothing reads.
+    /// What a template gets besides role and content: every key that is not null, as in transformers, but those for the loss.
+    fn fields(&self, written: &Map) -> Map {
+        let said = |k: &str| ["role", "content"].contains(&k) || loss::LOSS_KEYS.contains(&k) || self.names_a_part(k);
+        let others = written.iter().filter(|(k, v)| !v.is_null() && !said(k));
+        others.map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
+    fn names_a_part(&self, key: &str) -> bool {
+        ["role", "from", "content", "value"].iter().any(|ours| self.name(ours) == key)
+    }
+
+    /// Keys of a message that no template is known to read.
     fn note_keys(&mut self, written: &Map) {
-        let read = |k: &str| {
-            FIELDS.contains(&k)
-                || loss::LOSS_KEYS.contains(&k)
-                || ["role", "from", "content", "value"].iter().any(|ours| self.name(ours) == k)
-        };
+        let read = |k: &str| FIELDS.contains(&k) || loss::LOSS_KEYS.contains(&k) || self.names_a_part(k);
         let new: Vec<_> = written.keys().filter(|k| !read(k)).map(|k| format!("message.{k}")).collect();
         self.ignored.extend(new);
     }
@@ -167,6 +173,12 @@ impl Reader<'_> {
 /// Whether a turn has a visible character or calls a tool.
 pub(super) fn says_something(message: &Message) -> bool {
     !message.content.trim().is_empty() || message.fields.contains_key("tool_calls")
+}
+
+/// Whether two messages say the same, whatever else (an id, a time) is kept about them.
+pub(super) fn alike(a: &Message, b: &Message) -> bool {
+    let same = |key: &&str| a.fields.get(*key) == b.fields.get(*key);
+    (&a.role, &a.content, &a.loss) == (&b.role, &b.content, &b.loss) && FIELDS.iter().all(|key| same(&key))
 }
 
 fn text_part(part: &Value) -> Option<&str> {

@@ -6,7 +6,7 @@
 
 use crate::json::Value;
 
-use super::message::says_something;
+use super::message::{alike, says_something};
 use super::{Converted, Message, Piece, RawRow, Reader, RowKind, kind};
 use crate::data::read::reason::Reason;
 use crate::data::read::row::{Conversation, Loss, Preference};
@@ -54,7 +54,7 @@ impl Reader<'_> {
         mut chosen: Vec<Message>,
         mut rejected: Vec<Message>,
     ) -> Result<(Conversation, Vec<Message>, Vec<Message>)> {
-        let alike = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
+        let alike = chosen.iter().zip(&rejected).take_while(|(a, b)| alike(a, b)).count();
         // Conversations that are alike to their end differ in nothing: their last answer is both answers.
         let answers = |m: &[Message]| m.iter().rposition(|m| m.role == "assistant").unwrap_or(0);
         let cut = alike.min(answers(&chosen)).min(answers(&rejected));

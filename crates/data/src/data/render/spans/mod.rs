@@ -107,7 +107,7 @@ impl Spans {
     /// [`Error::Template`]: the template refuses the conversation.
     pub(crate) fn find(&self, chat: &Chat, prompt: bool) -> Result<(Rendering, Vec<usize>)> {
         let text = self.text(chat, prompt)?;
-        if !skeleton::covers(chat) {
+        if !skeleton::covers(chat, self.template.has_generation_tags()) {
             return Ok(self.search(chat, text, prompt));
         }
         let key = skeleton::key(chat, prompt);

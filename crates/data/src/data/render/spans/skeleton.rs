@@ -37,9 +37,11 @@ impl Skeletons {
     }
 }
 
-/// Whether a conversation is nothing but roles and texts.
-pub(super) fn covers(chat: &Chat) -> bool {
-    chat.tools.is_none() && chat.messages.len() <= LONGEST && chat.messages.iter().all(ChatMessage::is_plain)
+/// Whether a conversation may be nothing but roles and texts: a skeleton that explains every byte says that no other field of a
+/// message was written, which is not enough where the template itself says (`enclosed`) what an answer is.
+pub(super) fn covers(chat: &Chat, enclosed: bool) -> bool {
+    let simple = if enclosed { ChatMessage::is_plain } else { ChatMessage::is_text };
+    chat.tools.is_none() && chat.messages.len() <= LONGEST && chat.messages.iter().all(simple)
 }
 
 /// What conversations have in common that share a skeleton.

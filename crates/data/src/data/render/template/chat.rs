@@ -59,6 +59,11 @@ impl ChatMessage {
         self.fields.len() == 2 && self.content.len() == 1
     }
 
+    /// Whether it is a role and a text, with fields that may or may not be written.
+    pub(crate) fn is_text(&self) -> bool {
+        self.content.len() == 1 && !self.calls_tools()
+    }
+
     /// Whether it calls tools.
     pub(crate) fn calls_tools(&self) -> bool {
         ["tool_calls", "function_call"].iter().any(|key| self.get(key).is_some_and(Value::is_true))

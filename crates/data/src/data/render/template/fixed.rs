@@ -24,7 +24,7 @@ pub(crate) struct Fixed {
 
 // `PROMPT_DICT` of Stanford Alpaca's train.py (Taori et al. 2023).
 const WITH_INPUT: &str = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.";
-const WITHOUT_INPUT: &str =
+pub(super) const WITHOUT_INPUT: &str =
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
 
 /// A text that grows piece by piece and remembers what each piece is.

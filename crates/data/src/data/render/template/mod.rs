@@ -4,11 +4,12 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `clock`, `fixed`, `methods`, `written` | the date a template is told; templates of our own; methods of Python; numbers with their text |
+//! | 0 | `by_tools`, `clock`, `fixed`, `methods`, `written` | which of several templates is used; the date a template is told; templates of our own; methods of Python; numbers with their text |
 //! | 1 | `python` | how Python prints |
-//! | 2 | `builtins`, `chat` | functions of Jinja; a conversation as a template sees it |
+//! | 2 | `builtins`, `chat`, `spelled` | functions of Jinja; a conversation as a template sees it; templates of our own in Jinja |
 //! | 3 | `jinja` | a model's own template |
 
+mod by_tools;
 mod chat;
 mod clock;
 mod fixed;
@@ -17,9 +18,11 @@ mod methods;
 mod builtins;
 mod written;
 mod python;
+pub(crate) mod spelled;
 
 use std::ops::Range;
 
+pub use by_tools::ByTools;
 pub(crate) use chat::{Chat, ChatMessage, Said, texts, with_texts};
 pub use clock::Clock;
 pub(crate) use fixed::{Fixed, Style, join};
