@@ -44,8 +44,8 @@ fn call(value: &Value) -> Result<Value, Wrong> {
     let Some(name) = function.get("name").and_then(Value::as_str).filter(|n| !n.is_empty()) else {
         return Err(("the function has no `name`".into(), CALL_HELP));
     };
-    let arguments = match function.get("arguments").or(function.get("parameters")) {
-        None | Some(Value::Null) => json!({}),
+    let arguments = match given(function, "arguments").or(given(function, "parameters")) {
+        None => json!({}),
         Some(Value::Object(map)) => Value::Object(map.clone()),
         Some(Value::String(text)) if text.trim().is_empty() => json!({}),
         Some(Value::String(text)) => match serde_json::from_str(text) {
@@ -62,6 +62,10 @@ fn call(value: &Value) -> Result<Value, Wrong> {
         out["id"] = id.clone();
     }
     Ok(out)
+}
+
+fn given<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
+    value.get(key).filter(|v| !v.is_null())
 }
 
 /// Descriptions of tools; bare functions are wrapped, no tool at all is `None`.
@@ -82,9 +86,9 @@ pub(super) fn tools(value: &Value) -> Result<Option<Value>, Wrong> {
         other => return Err((format!("`tools` must be an array, this is {}", kind(other)), TOOLS_HELP)),
     };
     let tool = |(i, tool): (usize, &Value)| {
-        let function = tool.get("function").unwrap_or(tool);
+        let function = given(tool, "function").unwrap_or(tool);
         match function.get("name").and_then(Value::as_str) {
-            Some(_) if tool.get("function").is_some() => Ok(tool.clone()),
+            Some(_) if given(tool, "function").is_some() => Ok(tool.clone()),
             Some(_) => Ok(json!({"type": "function", "function": tool})),
             None => Err((format!("tool {} has no `name`", i + 1), TOOLS_HELP)),
         }

@@ -24,7 +24,7 @@ pub(super) fn with(source: Source, lines: &[&str]) -> Result<(Shape, Vec<Option<
             Converted::Empty | Converted::Dropped(_) => kinds.push(None),
         }
     }
-    Ok((reader.shape, kinds, reader.ignored.into_iter().collect()))
+    Ok((reader.shape, kinds, reader.ignored.rows().into_keys().collect()))
 }
 
 fn read(lines: &[&str], columns: &[(&str, &str)], asked: Option<Shape>) -> Result<(Shape, Vec<Option<RowKind>>, Vec<String>)> {
