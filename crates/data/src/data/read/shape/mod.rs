@@ -25,6 +25,8 @@ mod vicuna;
 mod tests;
 #[cfg(test)]
 mod kinds_tests;
+#[cfg(test)]
+mod padded_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

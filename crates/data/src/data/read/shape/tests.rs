@@ -9,7 +9,7 @@ use crate::recipe::{Shape, Source};
 
 const PATH: &str = "a.jsonl";
 
-fn raw(lines: &[&str]) -> Vec<RawRow> {
+pub(super) fn raw(lines: &[&str]) -> Vec<RawRow> {
     lines.iter().enumerate().map(|(i, l)| RawRow { line: i + 1, fields: serde_json::from_str(l).unwrap() }).collect()
 }
 
