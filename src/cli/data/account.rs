@@ -45,9 +45,11 @@ pub(super) fn account(report: &Report) -> String {
             out += &format!(", {} beyond the limit", source.beyond_limit);
         }
         if !source.ignored.is_empty() {
-            out += &format!(", not used: {}", source.ignored.join(", "));
+            let fields: Vec<_> = source.ignored.iter().map(|(field, rows)| format!("{field} ({rows} rows)")).collect();
+            out += &format!(", not used: {}", fields.join(", "));
         }
         out.push('\n');
+        out += &source.notes.iter().map(|note| format!("  note: {note}\n")).collect::<String>();
     }
     out += &used(report);
     out += &counts("train", &report.train);

@@ -66,7 +66,7 @@ fn copies(s: &CurationReport, at: &dyn Fn(RowPlace) -> String) -> Value {
 
 fn leaks(s: &CurationReport, at: &dyn Fn(RowPlace) -> String) -> Value {
     let l = &s.leaks;
-    let row = |l: &Leak| [share(l), at(l.row), place(&s.held_files, l.of)];
+    let row = |l: &Leak| [share(l), at(l.row), place(&s.held_files, l.of), l.text.clone()];
     context! {
         held => l.held_rows,
         found => l.rows.len(),

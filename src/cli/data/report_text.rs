@@ -50,9 +50,13 @@ fn leaks(s: &CurationReport, at: &dyn Fn(&RowPlace) -> String) -> String {
         0 => return "leaks       no held-out rows to look for; name them with --against FILE\n".to_string(),
         held => held,
     };
-    let mut out = format!("leaks       {} rows have one of {held} held-out rows or {ngram} words of it\n", found.len());
+    let mut out = format!(
+        "leaks       {} rows have one of {held} held-out rows, a question of its own, or most of its runs of {ngram} words\n",
+        found.len()
+    );
     for leak in found.iter().take(NAMED) {
         out += &format!("              {:>5}  {}  of  {}\n", share(leak), at(&leak.row), place(&s.held_files, leak.of));
+        out += &format!("                     \"{}\"\n", leak.text);
     }
     out
 }

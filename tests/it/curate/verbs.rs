@@ -59,10 +59,14 @@ fn check_finds_every_fault_and_names_its_row() {
     let report = checked.report;
     assert_eq!((&report["rows"], &report["usable"], &report["unusable"]["empty answer"]), (&json!(12), &json!(11), &json!(1)));
     assert_eq!(report["copies"]["across_sources"], 1);
+    let leak = &report["leaks"]["rows"];
+    let text = leak[0]["text"].as_str().unwrap();
     assert_eq!(
-        report["leaks"]["rows"],
-        json!([{"row": {"source": 1, "line": 1}, "of": {"source": 0, "line": 1}, "whole": true, "overlap": 1.0}])
+        leak,
+        &json!([{"row": {"source": 1, "line": 1}, "of": {"source": 0, "line": 1}, "whole": true, "overlap": 1.0, "text": text}])
     );
+    let held = std::fs::read_to_string(dir.path().join("held.jsonl")).unwrap();
+    assert!(text.len() > 20 && held.contains(text.trim_end_matches('…')), "{text}");
     let named = |list: &str, kind: &str| -> Value {
         report[list].as_array().unwrap().iter().find(|f| f["kind"] == kind).unwrap()["places"].clone()
     };

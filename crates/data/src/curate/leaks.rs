@@ -1,8 +1,10 @@
 //! Rows to be judged by that stand in the rows to be trained on.
 //!
-//! As GPT-3's authors looked for them (Brown et al. 2020, appendix C): a shared run of n words (13, usually) is a leak, unless more than ten
-//! training rows have that run, which makes it a phrase of the template. Rows too short for a run leak when a whole question,
-//! or the whole row, is the same word for word. Refuses to know copies among training rows.
+//! A leak is a whole conversation, or a turn of the user that is its own; not a thank-you that two dialogues end with. The same
+//! word for word are the whole row, all of its questions together, or one question of at least [`RARE`] distinct words that few
+//! rows ask. What is only alike is found by runs of n words (13, usually; Brown et al. 2020, appendix C): the training row has at
+//! least half of the runs of the row or of one of its questions, and one of them is in no more than ten training rows, as
+//! more make it a phrase of the template. Refuses to know copies among training rows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,10 +12,18 @@ use super::RowPlace;
 use super::rows::{Role, RowTurn};
 use super::words::{Word, mix, words};
 
-/// A run in more training rows than this is a phrase that rows have in common.
+/// What more training rows than this have is a phrase that rows have in common.
 const COMMON: u32 = 10;
+/// So is a single question that more rows to be judged by than this have.
+const HELD_COMMON: u32 = 2;
 /// A question of fewer words is nobody's own.
 const OWN: usize = 3;
+/// Distinct words of a question that is its row's own among others.
+const RARE: usize = 10;
+/// Share of runs from which a row or a question is another's.
+const MOST: f32 = 0.5;
+/// Characters of an excerpt.
+const EXCERPT: usize = 100;
 
 /// A training row that has (part of) a row to be judged by.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -25,6 +35,8 @@ pub struct Leak {
     pub whole: bool,
     /// The share of the runs of the held-out row that the training row has; 0 where it is too short to have any.
     pub overlap: f32,
+    /// The beginning of what both have, as the held-out row says it.
+    pub text: String,
 }
 
 /// The rows to be judged by.
@@ -34,17 +46,36 @@ pub(super) struct Held {
     places: Vec<RowPlace>,
     /// Runs of each row.
     runs: Vec<u32>,
-    /// Run → the first row that has it, and a number of its own.
+    turns: Vec<HeldTurn>,
+    /// Run → the first turn that has it, and a number of its own.
     grams: HashMap<u64, (u32, u32)>,
-    whole: HashMap<u64, u32>,
+    /// Hash of what is looked for as a whole → the first turn of the first row that has it, and in how many rows it is.
+    whole: HashMap<u64, (u32, u32)>,
+}
+
+struct HeldTurn {
+    row: u32,
+    runs: u32,
+    asks: bool,
+    excerpt: String,
 }
 
 /// What a training row has of them.
 #[derive(Debug, Default)]
 pub(super) struct SharedRuns {
-    whole: Option<u32>,
-    /// Row and number of each run.
+    wholes: Vec<Whole>,
+    /// Turn and number of each run.
     grams: Vec<(u32, u32)>,
+}
+
+/// Something that is looked for word for word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Whole {
+    hash: u64,
+    /// Of the first turn in it.
+    turn: u32,
+    /// One question among others.
+    single: bool,
 }
 
 fn whole(words: &[Word]) -> u64 {
@@ -55,16 +86,35 @@ fn grams(words: &[Word], n: usize) -> impl Iterator<Item = u64> {
     words.windows(n).map(whole)
 }
 
-/// What of a row is looked for as a whole: every question, all of them together, the row.
-fn wholes(parts: &[RowTurn], lists: &[Vec<Word>]) -> Vec<u64> {
-    let question = |p: &&RowTurn| p.by == Role::User;
-    let asked = || parts.iter().zip(lists).filter(|(p, _)| question(p)).map(|(_, l)| l);
-    let joined: Vec<Word> = asked().flatten().copied().collect();
+/// What of a row is looked for as a whole, with turns counted from 0: all questions together, the row, every question that is
+/// its own. Texts that nobody answers are no conversation, and each of them stands for itself.
+fn wholes(parts: &[&RowTurn], lists: &[Vec<Word>]) -> Vec<Whole> {
+    let questions = || (0u32..).zip(parts.iter().zip(lists)).filter(|(_, (p, _))| p.by == Role::User).map(|(i, (_, l))| (i, l));
+    let joined: Vec<Word> = questions().flat_map(|(_, l)| l).copied().collect();
     let row: Vec<Word> = lists.iter().flatten().copied().collect();
-    let mut hashes: Vec<u64> = asked().filter(|l| l.len() >= OWN).map(|l| whole(l)).collect();
-    hashes.extend([joined].iter().filter(|l| l.len() >= OWN).map(|l| whole(l)));
-    hashes.extend([row].iter().filter(|l| l.len() >= OWN).map(|l| mix(whole(l))));
-    hashes
+    let first = questions().next().map_or(0, |(i, _)| i);
+    let distinct = |list: &[Word]| list.iter().collect::<HashSet<_>>().len();
+    let single = |(turn, list): (u32, &Vec<Word>)| Whole { hash: mix(whole(list) ^ 1), turn, single: true };
+    let mut all: Vec<Whole> = questions().filter(|(_, l)| distinct(l) >= RARE).map(single).collect();
+    all.extend(Some(&joined).filter(|l| l.len() >= OWN).map(|l| Whole { hash: whole(l), turn: first, single: false }));
+    all.extend(Some(&row).filter(|l| l.len() >= OWN).map(|l| Whole { hash: mix(whole(l)), turn: 0, single: false }));
+    if parts.iter().all(|p| p.by == Role::User) {
+        let alone = questions().filter(|(_, l)| l.len() >= OWN);
+        all.extend(alone.map(|(turn, l)| Whole { hash: whole(l), turn, single: false }));
+    }
+    all
+}
+
+fn excerpt(text: &str) -> String {
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = flat.chars().take(EXCERPT).collect();
+    if short.len() < flat.len() { format!("{short}…") } else { short }
+}
+
+fn said(parts: &[RowTurn]) -> (Vec<&RowTurn>, Vec<Vec<Word>>) {
+    let parts: Vec<&RowTurn> = parts.iter().filter(|p| p.by != Role::System).collect();
+    let lists = parts.iter().map(|p| words(&p.text)).collect();
+    (parts, lists)
 }
 
 impl Held {
@@ -78,20 +128,27 @@ impl Held {
 
     /// Adds a row; what is a text of its own in it is a part.
     pub(super) fn add(&mut self, place: RowPlace, parts: &[RowTurn]) {
-        let row = self.places.len() as u32;
+        let (row, start) = (self.places.len() as u32, self.turns.len() as u32);
         self.places.push(place);
-        let lists: Vec<Vec<Word>> = parts.iter().filter(|p| p.by != Role::System).map(|p| words(&p.text)).collect();
-        let parts: Vec<RowTurn> = parts.iter().filter(|p| p.by != Role::System).cloned().collect();
-        let runs: HashSet<u64> = lists.iter().flat_map(|l| grams(l, self.ngram)).collect();
-        self.runs.push(runs.len() as u32);
-        let mut runs: Vec<u64> = runs.into_iter().collect();
-        runs.sort_unstable();
-        for run in runs {
-            let number = self.grams.len() as u32;
-            self.grams.entry(run).or_insert((row, number));
+        let (parts, lists) = said(parts);
+        let mut all = HashSet::new();
+        for (part, list) in parts.iter().zip(&lists) {
+            let turn = self.turns.len() as u32;
+            let mut runs: Vec<u64> = grams(list, self.ngram).collect();
+            runs.sort_unstable();
+            runs.dedup();
+            all.extend(runs.iter().copied());
+            let (asks, excerpt) = (part.by == Role::User, excerpt(&part.text));
+            self.turns.push(HeldTurn { row, runs: runs.len() as u32, asks, excerpt });
+            for run in runs {
+                let number = self.grams.len() as u32;
+                self.grams.entry(run).or_insert((turn, number));
+            }
         }
-        for hash in wholes(&parts, &lists) {
-            self.whole.entry(hash).or_insert(row);
+        self.runs.push(all.len() as u32);
+        let mut mine = HashSet::new();
+        for found in wholes(&parts, &lists).into_iter().filter(|w| mine.insert(w.hash)) {
+            self.whole.entry(found.hash).or_insert((start + found.turn, 0)).1 += 1;
         }
     }
 
@@ -100,51 +157,74 @@ impl Held {
         if self.places.is_empty() {
             return SharedRuns::default();
         }
-        let parts: Vec<RowTurn> = parts.iter().filter(|p| p.by != Role::System).cloned().collect();
-        let lists: Vec<Vec<Word>> = parts.iter().map(|p| words(&p.text)).collect();
+        let (parts, lists) = said(parts);
         let mut shared: Vec<(u32, u32)> =
             lists.iter().flat_map(|l| grams(l, self.ngram)).filter_map(|g| self.grams.get(&g).copied()).collect();
         shared.sort_unstable();
         shared.dedup();
-        let whole = wholes(&parts, &lists).iter().filter_map(|h| self.whole.get(h).copied()).min();
-        SharedRuns { whole, grams: shared }
+        let known = |w: Whole| {
+            let (turn, rows) = *self.whole.get(&w.hash)?;
+            (!w.single || rows <= HELD_COMMON).then_some(Whole { turn, ..w })
+        };
+        let mut wholes: Vec<Whole> = wholes(&parts, &lists).into_iter().filter_map(known).collect();
+        wholes.sort_by_key(|w| (w.single, w.turn, w.hash));
+        wholes.dedup();
+        SharedRuns { wholes, grams: shared }
     }
 
     /// The leaks among the training rows that share something.
     pub(super) fn leaks(&self, shared: &[(RowPlace, SharedRuns)]) -> Vec<Leak> {
-        let mut rows_with: HashMap<u32, u32> = HashMap::new();
-        shared.iter().flat_map(|(_, s)| &s.grams).for_each(|(_, g)| *rows_with.entry(*g).or_default() += 1);
+        let (mut rows_with, mut rows_asking): (HashMap<u32, u32>, HashMap<u64, u32>) = Default::default();
+        for (_, shared) in shared {
+            shared.grams.iter().for_each(|(_, g)| *rows_with.entry(*g).or_default() += 1);
+            shared.wholes.iter().for_each(|w| *rows_asking.entry(w.hash).or_default() += 1);
+        }
+        let own = |w: &&Whole| !w.single || rows_asking.get(&w.hash).is_none_or(|n| *n <= COMMON);
         let leak = |(place, shared): &(RowPlace, SharedRuns)| {
-            let mut of: HashMap<u32, (u32, bool)> = HashMap::new();
-            for (row, gram) in &shared.grams {
-                let entry = of.entry(*row).or_default();
-                entry.0 += 1;
-                entry.1 |= rows_with.get(gram).is_none_or(|n| *n <= COMMON);
-            }
-            let share = |row: u32| {
-                let have = of.get(&row).map_or(0, |(n, _)| *n);
-                let runs = self.runs[row as usize];
-                if runs == 0 { 0.0 } else { (have as f32 / runs as f32).min(1.0) }
+            let whole = shared.wholes.iter().find(own).map(|w| w.turn);
+            let (turn, whole) = match whole {
+                Some(turn) => (turn, true),
+                None => (self.alike(shared, &rows_with)?, false),
             };
-            let own = of
-                .iter()
-                .filter(|(row, (_, rare))| *rare || share(**row) == 1.0)
-                .map(|(row, (n, _))| (*n, std::cmp::Reverse(*row)));
-            let best = own.max().map(|(_, row)| row.0);
-            let (row, whole) = match (shared.whole, best) {
-                (Some(row), _) => (row, true),
-                (None, Some(row)) => (row, false),
-                (None, None) => return None,
-            };
-            Some(Leak { row: *place, of: self.places[row as usize], whole, overlap: share(row) })
+            let HeldTurn { row, excerpt, .. } = &self.turns[turn as usize];
+            let overlap = self.share_of_row(shared, *row);
+            Some(Leak { row: *place, of: self.places[*row as usize], whole, overlap, text: excerpt.clone() })
         };
         shared.iter().filter_map(leak).collect()
     }
+
+    /// The share of a held-out row's runs that a training row has.
+    fn share_of_row(&self, shared: &SharedRuns, row: u32) -> f32 {
+        let have = shared.grams.iter().filter(|(turn, _)| self.turns[*turn as usize].row == row).count();
+        share(have as u32, self.runs[row as usize])
+    }
+
+    /// The turn of which, or of whose row, most runs are in a training row, at least one of them in few.
+    fn alike(&self, shared: &SharedRuns, rows_with: &HashMap<u32, u32>) -> Option<u32> {
+        // Turn → runs that are shared, and whether one of them is rare.
+        let mut of: HashMap<u32, (u32, bool)> = HashMap::new();
+        for (turn, gram) in &shared.grams {
+            let entry = of.entry(*turn).or_default();
+            entry.0 += 1;
+            entry.1 |= rows_with.get(gram).is_none_or(|n| *n <= COMMON);
+        }
+        let most = |(turn, (have, rare)): &(&u32, &(u32, bool))| {
+            let held = &self.turns[**turn as usize];
+            let question = if held.asks { share(*have, held.runs) } else { 0.0 };
+            let row = self.share_of_row(shared, held.row);
+            (*rare && question.max(row) >= MOST) || row == 1.0
+        };
+        of.iter().filter(most).max_by_key(|(turn, (have, _))| (*have, std::cmp::Reverse(**turn))).map(|(turn, _)| *turn)
+    }
+}
+
+fn share(have: u32, of: u32) -> f32 {
+    if of == 0 { 0.0 } else { (have as f32 / of as f32).min(1.0) }
 }
 
 impl SharedRuns {
     pub(super) fn is_empty(&self) -> bool {
-        self.whole.is_none() && self.grams.is_empty()
+        self.wholes.is_empty() && self.grams.is_empty()
     }
 }
 
@@ -187,9 +267,61 @@ mod tests {
 
     #[test]
     fn a_run_that_many_rows_have_is_a_phrase() {
-        let head: String = LONG.split(' ').take(14).collect::<Vec<_>>().join(" ");
+        let head: String = LONG.split(' ').take(19).collect::<Vec<_>>().join(" ");
         let many: Vec<Vec<RowTurn>> = (0..20).map(|i| row(&format!("{head} question {i}"), "yes")).collect();
         assert_eq!(found(&many), []);
         assert_eq!(found(&many[..3]).len(), 3);
+    }
+
+    fn dialogue(turns: &[&str]) -> Vec<RowTurn> {
+        let by = |i: usize| if i % 2 == 0 { Role::User } else { Role::Assistant };
+        turns.iter().enumerate().map(|(i, text)| RowTurn::new(by(i), *text)).collect()
+    }
+
+    const TABLE: &str = "Can you book me a quiet table for seven at the Harbour Grill next Friday evening?";
+
+    fn texts(held: &[Vec<RowTurn>], rows: &[Vec<RowTurn>]) -> Vec<(u32, bool, String)> {
+        let mut judge = Held::new(13);
+        (0..).zip(held).for_each(|(i, row)| judge.add(at(i), row));
+        let shared: Vec<_> = (0..).zip(rows).map(|(i, r)| (at(i), judge.shared(r))).filter(|(_, s)| !s.is_empty()).collect();
+        judge.leaks(&shared).into_iter().map(|l| (l.row.line, l.whole, l.text)).collect()
+    }
+
+    #[test]
+    fn a_thank_you_is_no_leak_and_a_question_of_its_own_is() {
+        let thanks = "Thank you very much, that is all I need.";
+        let held = [dialogue(&[TABLE, "It is booked.", thanks, "Have a nice day!"])];
+        let rows = [
+            dialogue(&["Find me a flight to Oslo.", "There is one at nine.", thanks, "Have a nice day!"]),
+            dialogue(&["Hello!", "Hello.", &TABLE.to_lowercase(), "Which Friday?", "No, leave it.", "As you like."]),
+            dialogue(&[TABLE, "It is booked.", thanks, "Have a nice day!"]),
+            dialogue(&[thanks, "You are welcome."]),
+        ];
+        assert_eq!(texts(&held, &rows), [(1, true, TABLE.to_string()), (2, true, TABLE.to_string())]);
+    }
+
+    #[test]
+    fn a_question_of_many_dialogues_and_an_answer_of_many_words_are_phrases() {
+        let answer = "Your reservation has been made for you at the time you wanted, and is there anything else that I can do?";
+        let held: Vec<_> = (0..4).map(|i| dialogue(&[TABLE, answer, &format!("Tell me joke number {i}"), "No."])).collect();
+        let row = [dialogue(&[TABLE, "For how many?", "Seven.", answer])];
+        assert_eq!(texts(&held, &row), []);
+        let other = [dialogue(&["A car for two days, please.", answer, "No.", "Bye."])];
+        let alone = [dialogue(&["Two seats in the stalls?", answer, &format!("And now: {LONG}"), "Bye."])];
+        assert_eq!(texts(&alone, &other), []);
+    }
+
+    #[test]
+    fn each_text_of_a_file_that_nobody_answers_stands_for_itself() {
+        let benchmark = [vec![RowTurn::new(Role::User, "Capital of Peru?"), RowTurn::new(Role::User, "Lima")]];
+        assert_eq!(texts(&benchmark, &[row("capital of peru", "It is Lima.")]), [(0, true, "Capital of Peru?".to_string())]);
+    }
+
+    #[test]
+    fn what_is_shown_is_short_and_on_one_line() {
+        let long = format!("{}\n{}", "wort ".repeat(30), "ä".repeat(40));
+        let short = excerpt(&long);
+        assert!(short.chars().count() == EXCERPT + 1 && short.ends_with('…') && !short.contains('\n'));
+        assert_eq!(excerpt(" a\n b "), "a b");
     }
 }

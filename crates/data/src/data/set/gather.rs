@@ -3,7 +3,7 @@
 //! A few chunks of a file are in memory at a time. What a `limit` draws is a function of the seed. Refuses to know
 //! shapes and templates, and which rows are held out where no source is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::chunks::{facts_of_file, in_order};
@@ -150,14 +150,16 @@ impl<'a> Gathering<'a> {
             Some(limit) => Chosen::draw(limit, tokenizer, feed, self.request.seed, self.occurrences[index])?,
         };
         self.begin(source, split, tokenizer);
-        let (path, mut facts, mut ignored) = (feed.path().to_path_buf(), Facts::default(), BTreeSet::new());
+        let (path, mut facts, mut ignored) = (feed.path().to_path_buf(), Facts::default(), BTreeMap::new());
         let wanted = |chunk, place| chosen.as_ref().is_none_or(|chosen| chosen.holds(chunk, place));
         in_order(
             feed,
             |i, chunk| tokenizer.run(&chunk.rows(&path)?, |place| wanted(i, place)),
             |feed, mut done| {
                 facts.and(std::mem::take(&mut done.facts));
-                ignored.append(&mut done.ignored);
+                std::mem::take(&mut done.ignored)
+                    .into_iter()
+                    .for_each(|(field, rows)| *ignored.entry(field).or_default() += rows);
                 self.put(index, done)?;
                 let LoadProgress { bytes, .. } = self.progress;
                 (self.request.hear)(LoadProgress { bytes: bytes + feed.bytes(), ..self.progress });
@@ -165,7 +167,9 @@ impl<'a> Gathering<'a> {
             },
         )?;
         self.sources[index].end = self.filling.rows.len();
-        self.report.sources[index].ignored = ignored.into_iter().collect();
+        let report = &mut self.report.sources[index];
+        report.notes.extend(feed.note().into_iter().chain(tokenizer.reader.advice(&ignored)));
+        report.ignored = ignored;
         Ok(facts)
     }
 
@@ -180,7 +184,8 @@ impl<'a> Gathering<'a> {
             shape: tokenizer.reader.shape,
             rows: unread.len(),
             beyond_limit: 0,
-            ignored: Vec::new(),
+            ignored: BTreeMap::new(),
+            notes: tokenizer.reader.faults.notes.clone(),
         });
         self.sources.push(SourceRows { chunks: vec![0], end: self.filling.rows.len() });
     }

@@ -45,8 +45,11 @@ pub struct SourceReport {
     pub rows: usize,
     /// Rows left out by `limit`.
     pub beyond_limit: usize,
-    /// Columns (and `message.KEY`) that are not used.
-    pub ignored: Vec<String>,
+    /// Columns (and `message.KEY`) that are not used, with the rows in which they say something.
+    pub ignored: BTreeMap<String, usize>,
+    /// What else is to be told of it: another separator than its name says; how its columns become instructions.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Numbers of a split.

@@ -2,7 +2,7 @@
 //!
 //! Refuses to know which chunk of the file they are and what the others hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -47,7 +47,7 @@ pub(crate) struct ReadRows {
     dropped: Vec<Dropped>,
     /// Rows that lie in others, beyond the first of each.
     held: usize,
-    ignored: BTreeSet<String>,
+    ignored: BTreeMap<String, usize>,
 }
 
 /// Whether a row is one of several forms of one row (its phrasings, the pairs of a prompt), and what it is for.
@@ -71,7 +71,7 @@ pub(crate) struct TokenizedRows {
     /// Rows that are conversations, whether they are used or not.
     pub(crate) converted: usize,
     pub(crate) beyond_limit: usize,
-    pub(crate) ignored: BTreeSet<String>,
+    pub(crate) ignored: BTreeMap<String, usize>,
     pub(crate) batch: Batch,
     /// Of each row of `batch`: which of the conversations it is, and which part of it, packed.
     pub(crate) places: Vec<u64>,
@@ -156,7 +156,7 @@ impl<'a> RowTokenizer<'a> {
         }
         out.dropped.extend(reader.faults.lines.iter().map(|line| self.dropped(*line, Reason::Malformed)));
         let read = |key: &String| key.strip_prefix("message.").is_some_and(|key| self.renderer.reads(key));
-        out.ignored = reader.ignored.into_iter().filter(|key| !read(key)).collect();
+        out.ignored = reader.ignored.rows().into_iter().filter(|(key, _)| !read(key)).collect();
         Ok(out)
     }
 

@@ -65,7 +65,7 @@ fn a_shape_is_that_of_the_whole_file() {
     text += &chat(8000, "");
     let loaded = load_file(&text, &Source::default(), 0.0).unwrap();
     assert_eq!((loaded.train.len(), loaded.report.sources[0].shape), (8001, crate::recipe::Shape::Messages));
-    assert_eq!(loaded.report.sources[0].ignored, ["label"]);
+    assert_eq!(loaded.report.sources[0].ignored.keys().collect::<Vec<_>>(), ["label"]);
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn loaded(template: &str, rows: &str) -> ([String; 2], Vec<String>) {
         let first = loaded.train.iter().next().unwrap();
         let decode = |ids: &[u32], skip: bool| renderer.tokenizer().decode(ids, skip).unwrap();
         let trained: Vec<u32> = first.ids.iter().zip(first.trained.iter()).filter(|(_, t)| *t).map(|(id, _)| *id).collect();
-        ([decode(first.ids, false), decode(&trained, true)], loaded.report.sources[0].ignored.clone())
+        ([decode(first.ids, false), decode(&trained, true)], loaded.report.sources[0].ignored.keys().cloned().collect())
     })
 }
 

@@ -45,8 +45,8 @@ fn call(value: &Value) -> Result<Value, Wrong> {
     let Some(name) = function.get("name").and_then(Value::as_str).filter(|n| !n.is_empty()) else {
         return Err(("the function has no `name`".into(), CALL_HELP));
     };
-    let arguments = match function.get("arguments").or(function.get("parameters")) {
-        None | Some(Value::Null) => Map::new().into(),
+    let arguments = match given(function, "arguments").or(given(function, "parameters")) {
+        None => Map::new().into(),
         Some(Value::Object(map)) => Value::Object(map.clone()),
         Some(Value::String(text)) if text.trim().is_empty() => Map::new().into(),
         Some(Value::String(text)) => match json::parse(text) {
@@ -63,6 +63,10 @@ fn call(value: &Value) -> Result<Value, Wrong> {
     Ok(Value::Object(
         [("type".to_string(), "function".into()), ("function".to_string(), function)].into_iter().chain(id).collect(),
     ))
+}
+
+fn given<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
+    value.get(key).filter(|v| !v.is_null())
 }
 
 /// Descriptions of tools; bare functions are wrapped, no tool at all is `None`.
@@ -83,9 +87,9 @@ pub(super) fn tools(value: &Value) -> Result<Option<Value>, Wrong> {
         other => return Err((format!("`tools` must be an array, this is {}", kind(other)), TOOLS_HELP)),
     };
     let tool = |(i, tool): (usize, &Value)| {
-        let function = tool.get("function").unwrap_or(tool);
+        let function = given(tool, "function").unwrap_or(tool);
         match function.get("name").and_then(Value::as_str) {
-            Some(_) if tool.get("function").is_some() => Ok(tool.clone()),
+            Some(_) if given(tool, "function").is_some() => Ok(tool.clone()),
             Some(_) => Ok(Value::from([("type", "function".into()), ("function", tool.clone())])),
             None => Err((format!("tool {} has no `name`", i + 1), TOOLS_HELP)),
         }

@@ -1,7 +1,9 @@
 //! Which shape a file has, from the columns of its rows.
 
+use std::collections::BTreeMap;
+
 use super::facts::Facts;
-use super::keys::SHAPES;
+use super::keys::{SHAPES, sets};
 use super::{RawRow, Reader};
 use crate::error::{Error, Result, nearest};
 use crate::recipe::{Clean, FIELDS, Shape, Take};
@@ -10,13 +12,16 @@ pub(super) const KNOWN: &str = "known shapes: `messages`; `conversations`; `inst
     `completion`; `text`; `chosen` `rejected` (`prompt`); `messages` `replies`; `messages` `label`; `Definition` `Instances`. \
     Map other names in the recipe, e.g. columns = { instruction = \"question\", output = \"answer\" }";
 
-/// The columns that a shape reads.
+/// Columns that say of a text what it is, in the order in which one is meant.
+const CLASSES: [&str; 6] = ["intent", "label", "labels", "category", "class", "sentiment"];
+
+/// The columns that a shape reads; those that it reads in some rows only are noted row by row.
 pub(super) fn used(shape: Shape) -> &'static [&'static str] {
     match shape {
         Shape::Messages => &["messages", "system", "tools"],
         Shape::ShareGpt => &["conversations", "system", "tools"],
         Shape::Alpaca => &["instruction", "input", "output", "system"],
-        Shape::Completion => &["prompt", "completion"],
+        Shape::Completion => &["prompt", "completion", "system", "tools"],
         Shape::Text => &["text"],
         Shape::Preference => &["prompt", "messages", "conversations", "system", "tools", "chosen", "rejected", "replies"],
         Shape::Labelled => &["prompt", "completion", "messages", "conversations", "system", "tools", "label", "kto_tag"],
@@ -69,20 +74,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Whether the row has the columns of `shape`; a label that is no yes or no is not a label of ours.
-    pub(super) fn fits(&self, row: &RawRow, shape: Shape) -> bool {
-        let label =
-            |row: &RawRow| ["label", "kto_tag"].iter().find_map(|l| self.get(row, l)).is_some_and(super::preference::says);
-        self.has(row, shape) && (shape != Shape::Labelled || label(row))
-    }
-
-    /// Whether the row has the columns of `shape`.
-    pub(super) fn has(&self, row: &RawRow, shape: Shape) -> bool {
-        sets(shape).iter().any(|set| set.iter().all(|f| self.get(row, f).is_some()))
-    }
-
     fn check_all(&self, shape: Shape, facts: &Facts) -> Result<Shape> {
-        let Some((line, keys)) = &facts.lacking else { return Ok(shape) };
+        let Some((line, keys)) = facts.lacking(shape) else { return Ok(shape) };
         let set = |set: &&[&str]| set.iter().map(|f| format!("`{}`", self.name(f))).collect::<Vec<_>>().join(" and ");
         let wanted: Vec<_> = sets(shape).iter().map(set).collect();
         let why = format!("shape `{}` needs {}, the row has {keys}", label(shape), wanted.join(", or "));
@@ -90,11 +83,12 @@ impl Reader<'_> {
     }
 
     /// The rows that have the shape asked for or, without one, the shape that most have; the others are put down.
-    pub(super) fn fitting(&mut self, rows: Vec<RawRow>) -> Result<Vec<RawRow>> {
-        let most =
-            || SHAPES.iter().rev().map(|(s, _)| *s).max_by_key(|shape| rows.iter().filter(|r| self.fits(r, *shape)).count());
+    pub(super) fn fitting(&mut self, facts: &Facts, rows: Vec<RawRow>) -> Result<Vec<RawRow>> {
+        let most = || {
+            SHAPES.iter().rev().map(|(s, _)| *s).max_by_key(|shape| rows.iter().filter(|r| facts.fits(self, r, *shape)).count())
+        };
         let Some(shape) = self.source.shape.or_else(most) else { return Ok(rows) };
-        let (fitting, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.fits(row, shape));
+        let (fitting, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| facts.fits(self, row, shape));
         for row in others {
             let why = format!("the row has not the shape `{}`", label(shape));
             self.faults.put(self.fail(row.line, why, KNOWN))?;
@@ -106,15 +100,27 @@ impl Reader<'_> {
         if let Some(shape) = facts.fitting() {
             return Ok(shape);
         }
-        if let Some((line, keys)) = &facts.unknown {
+        if let Some((line, keys)) = facts.unknown() {
             let why = format!("no known shape fits this row; its columns are {keys}; columns of the file: {}", facts.seen());
             return Err(Error::data(self.path, Some(*line), why, KNOWN));
         }
-        let named = |at: &Option<(usize, Option<Shape>)>| at.map_or((0, "?"), |(line, shape)| (line, shape.map_or("?", label)));
-        let ((first, shape), (other, another)) = (named(&facts.first), named(&facts.other));
+        let differing = facts.differing();
+        let named = |i: usize| differing.get(i).map_or((0, "?"), |(line, shape)| (*line, shape.map_or("?", label)));
+        let ((first, shape), (other, another)) = (named(0), named(1));
         let why = format!("rows of differing shapes: line {first} is `{shape}`, line {other} is `{another}`");
         let help = "put each shape into a file of its own and list both in the recipe, or map its columns to one shape";
         Err(Error::data(self.path, Some(other), why, help))
+    }
+
+    /// What to type for a table of texts and their classes, which is read as texts alone: how its rows become instructions.
+    pub(crate) fn advice(&self, ignored: &BTreeMap<String, usize>) -> Option<String> {
+        let plain = self.shape == Shape::Text && self.source.shape.is_none() && self.source.columns.is_empty();
+        let class = CLASSES.into_iter().find(|class| plain && ignored.contains_key(*class))?;
+        let path = self.path.display();
+        Some(format!(
+            "`text` is trained as plain text and `{class}` is not used; to train rows that answer a text with its {class}, write\n  \
+             [[data.train]]\n  path = \"{path}\"\n  columns = {{ instruction = \"text\", output = \"{class}\" }}"
+        ))
     }
 
     /// Keys of the source that mean nothing for the shape of this file.
@@ -138,8 +144,4 @@ impl Reader<'_> {
         let why = format!("`{}` is for {}, and these rows have the shape `{}`", wrong.0, wrong.1, label(shape));
         Err(Error::data(self.path, None, why, "remove the key from the recipe's source, or name the shape that is meant"))
     }
-}
-
-fn sets(shape: Shape) -> &'static [&'static [&'static str]] {
-    SHAPES.iter().find(|(s, _)| *s == shape).map_or(&[], |(_, sets)| sets)
 }

@@ -3,12 +3,15 @@
 use crate::json::{Map, Value};
 
 use super::keys::keys;
-use super::{Converted, Message, RawRow, Reader, RowKind, calls, ghost, kind, loss, vicuna};
+use super::{Converted, Message, RawRow, Reader, RowKind, calls, ghost, ignored, kind, loss, vicuna};
 use crate::data::read::row::Conversation;
 use crate::error::{Result, nearest};
 use crate::recipe::Clean;
 
 const MESSAGE_HELP: &str = "a message is {\"role\": \"user\", \"content\": \"…\"} or {\"from\": \"human\", \"value\": \"…\"}";
+
+const KWARGS_HELP: &str = "remove the field; a value that holds for all rows can be set in the template itself: \
+    `template.kind` names a copy of it that begins with, for instance, {% set enable_thinking = false %}";
 
 /// What most templates read of a message besides role and content; whether other keys are read, a template's source says.
 const FIELDS: [&str; 4] = ["tool_calls", "tool_call_id", "name", "reasoning_content"];
@@ -52,6 +55,10 @@ impl Reader<'_> {
         if let Some(system) = self.optional(row, "system")?.filter(|_| !starts) {
             messages.insert(0, Message::new("system", system));
         }
+        if let Some(Value::Object(variables)) = self.given(row, "chat_template_kwargs").filter(|v| ignored::says_something(v)) {
+            let why = format!("`chat_template_kwargs` gives the row's template {}, which is not carried out", keys(variables));
+            return Err(self.fail(row.line, why, KWARGS_HELP));
+        }
         let tools = match self.get(row, "tools") {
             Some(tools) => calls::tools(tools).map_err(|(why, help)| self.fail(row.line, why, help))?,
             None => None,
@@ -87,9 +94,9 @@ impl Reader<'_> {
         };
         let mut fields = self.fields(written);
         let called = calls::read(&mut fields).map_err(|(why, help)| self.fail(line, wrong(why), help))?;
-        let content = ["content", "value"].iter().find_map(|k| written.get(self.name(k)));
+        let content = ["content", "value"].iter().find_map(|k| written.get(self.name(k)).filter(|v| !v.is_null()));
         let content = match content {
-            None | Some(Value::Null) if called => String::new(),
+            None if called => String::new(),
             _ => {
                 let (_, content) = self.pick(line, number, written, ["content", "value"])?;
                 self.content(line, number, content)?
@@ -120,17 +127,20 @@ impl Reader<'_> {
     /// Keys of a message that no template is known to read.
     fn note_keys(&mut self, written: &Map) {
         let read = |k: &str| FIELDS.contains(&k) || loss::LOSS_KEYS.contains(&k) || self.names_a_part(k);
-        let new: Vec<_> = written.keys().filter(|k| !read(k)).map(|k| format!("message.{k}")).collect();
-        self.ignored.extend(new);
+        let unread: Vec<_> =
+            written.iter().filter(|(k, v)| !read(k) && !v.is_null()).map(|(k, _)| format!("message.{k}")).collect();
+        unread.iter().for_each(|key| self.ignored.note(key));
     }
 
     /// The value under the first of the two keys (as the file names them) that is there.
     fn pick<'v>(&self, line: usize, number: usize, fields: &'v Map, ours: [&str; 2]) -> Result<(String, &'v Value)> {
         let names = ours.map(|k| self.name(k).to_string());
-        for name in &names {
-            if let Some(value) = fields.get(name) {
-                return Ok((name.clone(), value));
-            }
+        // The keys of both forms, one of them null, are what tables make of two forms.
+        let found = |wanted: fn(&Value) -> bool| {
+            names.iter().find_map(|name| Some((name.clone(), fields.get(name).filter(|v| wanted(v))?)))
+        };
+        if let Some(found) = found(|v| !v.is_null()).or_else(|| found(|_| true)) {
+            return Ok(found);
         }
         let why = format!("message {number} has neither `{}` nor `{}`; its keys are {}", names[0], names[1], keys(fields));
         Err(self.fail(line, why, MESSAGE_HELP))

@@ -4,17 +4,19 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `keys`, `calls`, `flan`, `ghost`, `superni`, `vicuna` | names of columns; calls of tools; tasks in several phrasings; Ghost Attention; Super-NaturalInstructions; conversations of a web page |
+//! | 0 | `keys`, `ignored`, `calls`, `flan`, `ghost`, `superni`, `vicuna` | names of columns; what nothing read; calls of tools; tasks in several phrasings; Ghost Attention; Super-NaturalInstructions; conversations of a web page |
 //! | 1 | `facts`, `message` | what rows say of the shape; one message |
-//! | 2 | `preference` | two answers to one prompt |
+//! | 2 | `preference`, `completion` | two answers to one prompt; a prompt and its completion |
 //! | 3 | `detect` | which shape a file has |
 
 mod keys;
+mod ignored;
 mod facts;
 mod detect;
 mod message;
 mod calls;
 mod preference;
+mod completion;
 mod superni;
 mod flan;
 mod ghost;
@@ -23,8 +25,9 @@ mod vicuna;
 mod tests;
 #[cfg(test)]
 mod kinds_tests;
+#[cfg(test)]
+mod padded_tests;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +35,7 @@ use crate::json::Value;
 
 pub(crate) use self::facts::Facts;
 use self::flan::Task;
+use self::ignored::Ignored;
 use super::Split;
 use super::loss;
 use super::reason::Reason;
@@ -81,7 +85,7 @@ pub(crate) struct Reader<'a> {
     /// Rows that cannot be used.
     pub(crate) faults: Faults,
     /// Columns (and keys of messages) that carry something this program does not use.
-    pub(crate) ignored: BTreeSet<String>,
+    pub(crate) ignored: Ignored,
 }
 
 /// The rows of a source and how they are read.
@@ -138,8 +142,9 @@ impl<'a> Reader<'a> {
             (false, _) => {
                 let mut rows = source::read(path, &mut reader.faults)?;
                 if reader.faults.drops() {
-                    reader.check_columns(&Facts::of(&reader, &rows))?;
-                    rows = reader.fitting(rows)?;
+                    let facts = Facts::of(&reader, &rows);
+                    reader.check_columns(&facts)?;
+                    rows = reader.fitting(&facts, rows)?;
                 }
                 if rows.is_empty() {
                     return Ok((reader, rows));
@@ -206,7 +211,7 @@ impl<'a> Reader<'a> {
 
     fn bare(path: &'a Path, source: &'a Source) -> Reader<'a> {
         let (shape, draw) = (source.shape.unwrap_or(Shape::Text), (Split::Train, 0));
-        Reader { path, source, shape, task: None, draw, faults: Faults::new(source.malformed), ignored: BTreeSet::new() }
+        Reader { path, source, shape, task: None, draw, faults: Faults::new(source.malformed), ignored: Ignored::default() }
     }
 
     /// Decides the shape over all of `rows` of the file `path`, or checks that they all have the one asked for.
@@ -229,11 +234,17 @@ impl<'a> Reader<'a> {
         row.fields.get(self.name(ours))
     }
 
+    /// As [`Reader::get`], of what is not null.
+    fn given<'r>(&self, row: &'r RawRow, ours: &str) -> Option<&'r Value> {
+        self.get(row, ours).filter(|value| !value.is_null())
+    }
+
     /// One row as what it says.
     ///
     /// # Errors
     /// [`Error::Data`] with the line: a field of the wrong type, an unknown role, no message, no assistant turn.
     pub(crate) fn convert(&mut self, row: &RawRow) -> Result<Converted> {
+        self.ignored.next_row();
         if let Some(task) = &self.task {
             let (split, seed) = self.draw;
             return task.phrase(row, self.source.templates.unwrap_or(Templates::One), split, seed);
@@ -248,10 +259,7 @@ impl<'a> Reader<'a> {
                 let kept = RowKind::Alpaca { instruction, input: input.unwrap_or_default(), output: output.clone(), system };
                 Ok(unless_empty(&output, kept))
             }
-            Shape::Completion => {
-                let (prompt, completion) = (self.text(row, "prompt")?, self.text(row, "completion")?);
-                Ok(unless_empty(&completion.clone(), RowKind::Completion { prompt, completion }))
-            }
+            Shape::Completion => self.completion(row),
             Shape::Text => {
                 let text = self.text(row, "text")?;
                 Ok(unless_empty(&text.clone(), RowKind::Text(text)))
@@ -266,9 +274,22 @@ impl<'a> Reader<'a> {
 
     fn note_ignored(&mut self, row: &RawRow) {
         let used = detect::used(self.shape);
-        let unused = |k: &&String| !used.iter().any(|u| self.name(u) == k.as_str()) && !self.ignored.contains(*k);
-        let new: Vec<_> = row.fields.keys().filter(unused).cloned().collect();
-        self.ignored.extend(new);
+        for (key, value) in &row.fields {
+            let read = used.iter().any(|u| self.name(u) == key.as_str());
+            if !read && ignored::says_something(value) {
+                self.ignored.note(key);
+            }
+        }
+    }
+
+    /// Notes columns that this row's shape reads, and this row does not need.
+    fn note_unread(&mut self, row: &RawRow, columns: &[&str]) {
+        for ours in columns {
+            if self.get(row, ours).is_some_and(ignored::says_something) {
+                let name = self.name(ours).to_string();
+                self.ignored.note(&name);
+            }
+        }
     }
 
     fn fail(&self, line: usize, why: impl Into<String>, help: impl Into<String>) -> Error {

@@ -34,17 +34,30 @@ fn wanted(value: &Value) -> Option<bool> {
 impl Reader<'_> {
     /// A row of two answers, or of ranked replies.
     pub(super) fn preference(&mut self, row: &RawRow) -> Result<Converted> {
-        if self.get(row, "replies").is_some() && self.get(row, "chosen").is_none() {
+        if self.given(row, "replies").is_some() && self.given(row, "chosen").is_none() {
             return self.ranked(row);
         }
+        self.note_unread(row, &["replies"]);
         let chosen = self.answer(row, "chosen")?;
         let rejected = self.answer(row, "rejected")?;
         let explicit = chosen.first().is_some_and(|m| m.role == "assistant");
         let (prompt, chosen, rejected) = match explicit {
             true => (self.prompt(row)?, chosen, rejected),
-            false => self.implicit(row, chosen, rejected)?,
+            false => {
+                self.note_other_prompts(row, &chosen);
+                self.implicit(row, chosen, rejected)?
+            }
         };
         self.pair(Preference { prompt, chosen, rejected })
+    }
+
+    /// Notes what stands beside whole conversations for a prompt; a text that is one of their turns says nothing new.
+    fn note_other_prompts(&mut self, row: &RawRow, conversation: &[Message]) {
+        let said = |text: &str| conversation.iter().any(|m| m.content == text);
+        if !self.get(row, "prompt").and_then(Value::as_str).is_some_and(said) {
+            self.note_unread(row, &["prompt"]);
+        }
+        self.note_unread(row, &["messages", "conversations"]);
     }
 
     /// The prompt is where both conversations are alike.
@@ -81,7 +94,7 @@ impl Reader<'_> {
     }
 
     /// `chosen` or `rejected`: an answer, or (implicit prompt) a whole conversation.
-    fn answer(&mut self, row: &RawRow, ours: &str) -> Result<Vec<Message>> {
+    pub(super) fn answer(&mut self, row: &RawRow, ours: &str) -> Result<Vec<Message>> {
         match self.get(row, ours) {
             Some(Value::String(text)) => match transcript(text) {
                 Some(turns) => Ok(turns),
@@ -97,11 +110,17 @@ impl Reader<'_> {
     }
 
     fn prompt(&mut self, row: &RawRow) -> Result<Conversation> {
-        for ours in ["messages", "conversations"] {
-            if self.get(row, ours).is_some() {
+        for (ours, others) in [("messages", &["conversations", "prompt"][..]), ("conversations", &["prompt"])] {
+            if self.given(row, ours).is_some() {
+                self.note_unread(row, others);
                 return self.turns(row, ours);
             }
         }
+        self.prompt_column(row)
+    }
+
+    /// What the column `prompt` says: a user's message, a transcript, or messages.
+    pub(super) fn prompt_column(&mut self, row: &RawRow) -> Result<Conversation> {
         match self.get(row, "prompt") {
             Some(Value::String(text)) => self.with_row(row, transcript(text).unwrap_or_else(|| vec![Message::new("user", text)])),
             Some(Value::Array(_)) => self.turns(row, "prompt"),
@@ -109,7 +128,7 @@ impl Reader<'_> {
                 let why = format!("`{}` must be a string or messages, this is {}", self.name("prompt"), kind(other));
                 Err(self.fail(row.line, why, PROMPT_HELP))
             }
-            None => Err(self.fail(row.line, "the row has two answers and no prompt", PROMPT_HELP)),
+            None => Err(self.fail(row.line, "the row has an answer and no prompt", PROMPT_HELP)),
         }
     }
 
@@ -119,16 +138,21 @@ impl Reader<'_> {
             let found = self.get(row, "replies").map_or("missing", kind);
             return Err(self.fail(row.line, format!("`replies` must be an array, this is {found}"), REPLY_HELP));
         };
-        let mut replies = Vec::with_capacity(list.len());
+        let (mut replies, mut unread_keys) = (Vec::with_capacity(list.len()), Vec::new());
         for (i, reply) in list.iter().enumerate() {
             let Some(rank) = reply.get("rank").and_then(Value::as_f64) else {
                 return Err(self.fail(row.line, format!("reply {} has no number `rank`", i + 1), REPLY_HELP));
             };
-            let Some(content) = reply.get("content").or(reply.get("text")).and_then(Value::as_str) else {
+            let given = |key: &str| reply.get(key).filter(|v| !v.is_null());
+            let Some(content) = given("content").or(given("text")).and_then(Value::as_str) else {
                 return Err(self.fail(row.line, format!("reply {} has no string `content`", i + 1), REPLY_HELP));
             };
+            let unread = |k: &&String| !["rank", "content", "text", "role", "from"].contains(&k.as_str());
+            let keys = reply.as_object().into_iter().flat_map(|fields| fields.keys()).filter(unread);
+            unread_keys.extend(keys.map(|k| format!("reply.{k}")));
             replies.push((rank, Message::new("assistant", content)));
         }
+        unread_keys.iter().for_each(|key| self.ignored.note(key));
         replies.retain(|(_, m)| says_something(m));
         replies.sort_by(|a, b| a.0.total_cmp(&b.0));
         Ok(replies)
@@ -158,33 +182,38 @@ impl Reader<'_> {
         Ok(if pieces.is_empty() { Converted::Dropped(Reason::NoPair) } else { Converted::Rows(pieces) })
     }
 
-    /// A conversation (or prompt and completion) and whether its last answer is wanted.
+    /// A conversation (or prompt and completion) and whether its last answer (its completion) is wanted.
     pub(super) fn labelled(&mut self, row: &RawRow) -> Result<Converted> {
-        let key = if self.get(row, "label").is_some() { "label" } else { "kto_tag" };
+        let key = if self.given(row, "label").is_some() { "label" } else { "kto_tag" };
+        if key == "label" {
+            self.note_unread(row, &["kto_tag"]);
+        }
         let Some(desirable) = self.get(row, key).and_then(wanted) else {
             let found = self.get(row, key).map_or("missing", kind);
             let why = format!("`{}` must be true or false, this is {found}", self.name(key));
             return Err(self.fail(row.line, why, "write true for a wanted answer and false for an unwanted one"));
         };
         let mut conversation = self.prompt(row)?;
-        if self.get(row, "completion").is_some() {
-            conversation.messages.extend(self.answer(row, "completion")?);
+        let mut asked = conversation.messages.len();
+        if self.given(row, "completion").is_some() {
+            let completion = self.answer(row, "completion")?;
+            self.check_answers(row, &completion)?;
+            conversation.messages.extend(completion);
         }
-        let conversation = match self.trainable(row.line, conversation)? {
+        let mut conversation = match self.trainable(row.line, conversation)? {
             Converted::Row(RowKind::Chat(conversation)) => conversation,
             other => return Ok(other),
         };
+        if asked >= conversation.messages.len() {
+            // Without a completion the label is of the last answer.
+            asked = conversation.messages.len().saturating_sub(1);
+        }
         Ok(match self.source.take {
             None => Converted::Row(RowKind::Labelled { conversation, desirable }),
             Some(_) if !desirable => Converted::Dropped(Reason::NotTaken),
             Some(_) => {
-                // The label is of the last answer alone.
-                let (last, before) = conversation
-                    .messages
-                    .split_last()
-                    .map_or((&[][..], &[][..]), |(last, before)| (std::slice::from_ref(last), before));
-                let prompt = Conversation { messages: before.to_vec(), tools: conversation.tools.clone() };
-                Converted::Row(taken(&prompt, last))
+                let answers = conversation.messages.split_off(asked);
+                Converted::Row(taken(&conversation, &answers))
             }
         })
     }
@@ -198,7 +227,7 @@ impl Piece {
 }
 
 /// The conversation with one of its answers, which alone carries loss: turns of the prompt carry none.
-fn taken(prompt: &Conversation, answer: &[Message]) -> RowKind {
+pub(super) fn taken(prompt: &Conversation, answer: &[Message]) -> RowKind {
     let mut all = prompt.clone();
     all.messages.iter_mut().filter(|m| m.role == "assistant").for_each(|m| m.loss = Loss::No);
     all.messages.extend_from_slice(answer);

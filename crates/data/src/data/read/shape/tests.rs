@@ -9,7 +9,7 @@ use crate::recipe::{Shape, Source};
 
 const PATH: &str = "a.jsonl";
 
-fn raw(lines: &[&str]) -> Vec<RawRow> {
+pub(super) fn raw(lines: &[&str]) -> Vec<RawRow> {
     lines.iter().enumerate().map(|(i, l)| RawRow { line: i + 1, fields: serde_json::from_str(l).unwrap() }).collect()
 }
 
@@ -24,7 +24,7 @@ pub(super) fn with(source: Source, lines: &[&str]) -> Result<(Shape, Vec<Option<
             Converted::Empty | Converted::Dropped(_) => kinds.push(None),
         }
     }
-    Ok((reader.shape, kinds, reader.ignored.into_iter().collect()))
+    Ok((reader.shape, kinds, reader.ignored.rows().into_keys().collect()))
 }
 
 fn read(lines: &[&str], columns: &[(&str, &str)], asked: Option<Shape>) -> Result<(Shape, Vec<Option<RowKind>>, Vec<String>)> {

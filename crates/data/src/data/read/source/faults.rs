@@ -11,11 +11,13 @@ pub(crate) struct Faults {
     what: Malformed,
     /// Lines of the rows that are left out.
     pub(crate) lines: Vec<usize>,
+    /// What else is to be told of the file.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Faults {
     pub(crate) fn new(what: Malformed) -> Faults {
-        Faults { what, lines: Vec::new() }
+        Faults { what, ..Faults::default() }
     }
 
     /// Whether rows are left out.

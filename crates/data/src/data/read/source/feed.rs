@@ -1,5 +1,5 @@
-//! The rows of a file, some at a time: JSON Lines and Parquet are read as they are needed, rows of other formats are there
-//! already.
+//! The rows of a file, some at a time: JSON Lines, tables and Parquet are read as they are needed, rows of other formats are
+//! there already.
 //!
 //! Refuses to know the columns of rows.
 
@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::columnar::Table;
 use super::packed;
 use super::packed::Packing;
-use super::{Faults, RawRow, is_lines, is_parquet, lines, no_rows};
+use super::table::{self, Ends, Header};
+use super::{Faults, RawRow, is_lines, is_parquet, lines, no_rows, separator};
 use crate::error::{Error, Result};
 
 /// Bytes of lines in a chunk; a longer line is a chunk of its own.
@@ -47,8 +48,20 @@ enum From {
 
 /// Some rows of a file, one after the other.
 pub(crate) enum Chunk {
-    Lines { first: usize, bytes: Vec<u8> },
-    Rows { rows: Arc<Vec<RawRow>>, place: Range<usize> },
+    Lines {
+        first: usize,
+        bytes: Vec<u8>,
+    },
+    /// Whole records of a table with this header.
+    Records {
+        header: Arc<Header>,
+        first: usize,
+        bytes: Vec<u8>,
+    },
+    Rows {
+        rows: Arc<Vec<RawRow>>,
+        place: Range<usize>,
+    },
 }
 
 impl Chunk {
@@ -63,13 +76,17 @@ impl Chunk {
                 let text = std::str::from_utf8(bytes).map_err(|e| packed::no_utf8(path, *first, bytes, e))?;
                 Ok(Cow::Owned(lines::read_lines_from(path, *first, text, &mut Faults::default())?))
             }
+            Chunk::Records { header, first, bytes } => {
+                let text = std::str::from_utf8(bytes).map_err(|e| packed::no_utf8(path, *first, bytes, e))?;
+                Ok(Cow::Owned(header.rows(path, *first, text, &mut Faults::default())?))
+            }
         }
     }
 
-    /// The lines as they are, and the number of the first; `None` where the rows are no lines.
+    /// The lines as they are, and the number of the first; `None` where rows are no lines of JSON.
     pub(crate) fn lines(&self) -> Option<(usize, Vec<&str>)> {
         match self {
-            Chunk::Rows { .. } => None,
+            Chunk::Rows { .. } | Chunk::Records { .. } => None,
             Chunk::Lines { first, bytes } => Some((*first, std::str::from_utf8(bytes).ok()?.lines().collect())),
         }
     }
@@ -78,10 +95,10 @@ impl Chunk {
 impl Feed {
     /// Whether a file can be read a part at a time.
     pub(crate) fn is_of(path: &Path) -> bool {
-        is_lines(path) || is_parquet(path)
+        is_lines(path) || is_parquet(path) || separator(path).is_some()
     }
 
-    /// The rows of a file of JSON Lines, or of Parquet.
+    /// The rows of a file of JSON Lines, of a table, or of Parquet.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Data`] when it is not what its name says.
@@ -116,6 +133,14 @@ impl Feed {
     /// Whether all rows are there already.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self.from, From::Whole { .. })
+    }
+
+    /// What is to be told of the file, as far as it was read.
+    pub(crate) fn note(&self) -> Option<String> {
+        match &self.from {
+            From::Lines(Lines { records: Some(records), .. }) => table::other_separator(records.own, records.found?),
+            _ => None,
+        }
     }
 
     /// Where the rows lie.
@@ -177,7 +202,7 @@ fn size_of_file(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |m| m.len())
 }
 
-/// The lines of a file.
+/// The lines of a file, or the records of a table.
 struct Lines {
     reader: Box<dyn Read + Send>,
     packing: Packing,
@@ -188,6 +213,44 @@ struct Lines {
     done: bool,
     /// Bytes read from the file.
     read: Arc<AtomicU64>,
+    /// Of a table.
+    records: Option<Records>,
+}
+
+/// What is known of a table's records.
+struct Records {
+    /// The separator that the file's name says.
+    own: u8,
+    /// The one that it has.
+    found: Option<u8>,
+    ends: Option<Ends>,
+    header: Option<Arc<Header>>,
+}
+
+impl Records {
+    /// Where in `bytes` the last record ends that does; the bytes before `start` were asked about already.
+    fn last_end(&mut self, bytes: &[u8], start: usize) -> Option<usize> {
+        let found = *self.found.get_or_insert_with(|| table::separator(self.own, bytes));
+        let ends = self.ends.get_or_insert_with(|| Ends::new(found));
+        ends.last(&bytes[start..]).map(|at| start + at)
+    }
+
+    /// A chunk of whole records, of which the first may be the header.
+    fn chunk(&mut self, path: &Path, mut first: usize, mut bytes: Vec<u8>) -> Result<Chunk> {
+        let header = match &self.header {
+            Some(header) => Arc::clone(header),
+            None => {
+                let text = std::str::from_utf8(&bytes).map_err(|e| packed::no_utf8(path, first, &bytes, e))?;
+                let Some((header, start, line)) = Header::of(path, text, first, self.found.unwrap_or(self.own))? else {
+                    return Ok(Chunk::Rows { rows: Arc::default(), place: 0..0 });
+                };
+                bytes.drain(..start);
+                first = line;
+                Arc::clone(self.header.insert(Arc::new(header)))
+            }
+        };
+        Ok(Chunk::Records { header, first, bytes })
+    }
 }
 
 /// Counts what is read.
@@ -206,7 +269,8 @@ impl Lines {
         let read = Arc::new(AtomicU64::new(0));
         let file = File::open(path).map_err(Error::io("read", path))?;
         let (reader, packing) = packed::unpacked(path, Counted(file, Arc::clone(&read)))?;
-        Ok(Lines { reader, packing, left: Vec::new(), line: 1, done: false, read })
+        let records = separator(path).map(|own| Records { own, found: None, ends: None, header: None });
+        Ok(Lines { reader, packing, left: Vec::new(), line: 1, done: false, read, records })
     }
 
     fn chunk(&mut self, path: &Path) -> Result<Option<Chunk>> {
@@ -220,18 +284,33 @@ impl Lines {
                 packed::cannot(path, self.packing, (self.line > 1 || !bytes.is_empty()).then_some(line), e)
             })?;
             self.done = read < BYTES;
-            end = bytes[start..].iter().rposition(|b| *b == b'\n').map(|at| start + at + 1);
+            if self.line == 1 && start == 0 && bytes.starts_with("\u{feff}".as_bytes()) {
+                bytes.drain(..3);
+            }
+            end = match &mut self.records {
+                Some(records) => records.last_end(&bytes, start),
+                None => bytes[start..].iter().rposition(|b| *b == b'\n').map(|at| start + at + 1),
+            };
         }
         if let Some(end) = end.filter(|_| !self.done) {
             self.left = bytes[end..].to_vec();
             bytes.truncate(end);
         }
         let first = self.line;
-        self.line += packed::line_at_end(&bytes) - 1;
-        if first == 1 && bytes.starts_with("\u{feff}".as_bytes()) {
-            bytes.drain(..3);
+        self.line += match self.records {
+            Some(_) => table::line_ends(&bytes),
+            None => packed::line_at_end(&bytes) - 1,
+        };
+        match &mut self.records {
+            _ if bytes.is_empty() => Ok(None),
+            None => Ok(Some(Chunk::Lines { first, bytes })),
+            Some(records) => {
+                if let Some(ends) = records.ends.as_ref().filter(|_| self.done) {
+                    ends.all_closed(path)?;
+                }
+                records.chunk(path, first, bytes).map(Some)
+            }
         }
-        Ok((!bytes.is_empty()).then_some(Chunk::Lines { first, bytes }))
     }
 }
 

@@ -72,13 +72,25 @@ fn format(path: &Path) -> Result<Format> {
     Ok(match ending(path).as_str() {
         "jsonl" | "ndjson" => lines::read_lines,
         "json" => lines::read_json,
-        "csv" => |path, text, faults| table::read(path, text, b',', faults),
-        "tsv" => |path, text, faults| table::read(path, text, b'\t', faults),
+        "csv" => |path, text, faults| table::read(path, text, COMMA, faults),
+        "tsv" => |path, text, faults| table::read(path, text, TAB, faults),
         "txt" | "md" => text::read,
         other => {
             return Err(Error::data(path, None, format!("files ending in `.{other}` are not read"), FORMATS_HELP));
         }
     })
+}
+
+const COMMA: u8 = b',';
+const TAB: u8 = b'\t';
+
+/// What parts the fields of a table, by the file's name; `None` for other files.
+fn separator(path: &Path) -> Option<u8> {
+    match ending(path).as_str() {
+        "csv" => Some(COMMA),
+        "tsv" => Some(TAB),
+        _ => None,
+    }
 }
 
 /// Whether a file has a row a line, so that it can be cut anywhere between lines.
@@ -167,7 +179,7 @@ mod tests {
             ("a.csv", "a,b\n", "no rows"),
             ("a.csv", "a,b\n1,2\n3\n", ":3: 1 fields, the header has 2"),
             ("a.csv", "a,a\n1,2\n", "column `a` is named twice"),
-            ("a.csv", "a,b\n1,\"x\n", ":2: the quote that begins here does not end"),
+            ("a.csv", "a,b\n1,\"x\n", ":2: the quote that begins here does not end: it takes in the last 2 lines"),
             ("a.tsv", "a\t\n1\t2\n", "column 2 has no name"),
             ("a.txt", " \n\n", "no rows"),
             ("a.jsonl.gz", "{}", "not a gzip file, or a damaged one"),
