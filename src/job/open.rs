@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::events::{Deferred, JobEvent, Listener, Sought};
+use super::events::{Deferred, JobEvent, Listener, Sought, tell};
 use crate::data::{ExampleRef, Loaded, Tokenizer};
 use crate::device;
 use crate::error::{Error, Result};
@@ -48,8 +48,12 @@ pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<OpenedBase> {
     let resolved = find(base, listener)?;
     let device = device::best()?;
     let open = || Model::open(&resolved.path, base.compute, &device);
-    let (model, tokenizer) = rayon::join(open, || text::tokenizer(&resolved.path));
-    Ok(OpenedBase { model: model?, tokenizer: tokenizer?, resolved })
+    let (model, tokenizer) = rayon::join(open, || text::tokenizer_and_notes(&resolved.path));
+    let (model, (tokenizer, notes)) = (model?, tokenizer?);
+    for note in notes {
+        tell(listener, JobEvent::Warning(note))?;
+    }
+    Ok(OpenedBase { model, tokenizer, resolved })
 }
 
 /// Reads a recipe after fetching what it names of the hub's data sets.
