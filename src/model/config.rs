@@ -110,7 +110,8 @@ impl ConfigReader<'_> {
         let stated = if rope { self.count(&Count(&["head_dim"], Missing::Derived))? } else { None };
         match stated {
             None if !width.is_multiple_of(heads) => {
-                let key = family.keys.heads.0.iter().find(|k| self.json.get(**k).is_some()).unwrap_or(&family.keys.heads.0[0]);
+                let names = family.keys.heads.0;
+                let key = names.iter().find(|k| self.json.get(**k).is_some()).or(names.last()).unwrap_or(&"num_attention_heads");
                 Err(self.fail(key, format!("{width} dimensions cannot be divided among {heads} heads"), RESTORE))
             }
             None if rope && !(width / heads).is_multiple_of(2) => {

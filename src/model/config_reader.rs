@@ -50,7 +50,8 @@ impl ConfigReader<'_> {
             (Some((_, Value::Null)), Missing::Derived | Missing::IsOrDerived(_)) => Ok(None),
             (Some((name, value)), _) => match value.as_f64() {
                 Some(v) if v.fract() == 0.0 && (1.0..=16_777_216.0).contains(&v) => Ok(Some(v as usize)),
-                _ => Err(self.fail(name, format!("{value} is not a possible size"), RESTORE)),
+                Some(_) => Err(self.fail(name, format!("{value} is not a possible size"), RESTORE)),
+                None => Err(self.fail(name, format!("expected a number, found {value}"), RESTORE)),
             },
         }
     }

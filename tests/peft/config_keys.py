@@ -105,8 +105,8 @@ def cases(family):
     yield "original_max_position_embeddings", 16, {"rope_parameters": LLAMA3}
     yield "original_max_position_embeddings", 16, {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}
     for more in ({"max_window_layers": 1}, {"max_window_layers": 2}, {"sliding_window": None}, {"sliding_window": 128, "max_window_layers": 0},
-                 {"sliding_window": 4, "max_window_layers": 0}, {"layer_types": ["full_attention"] * 2, "sliding_window": 4}):
-        yield "use_sliding_window", True, more
+                 {"sliding_window": GONE, "max_window_layers": 0}, {"layer_types": ["full_attention"] * 2}, {"max_window_layers": GONE}):
+        yield "use_sliding_window", True, {"layer_types": GONE, "sliding_window": 4, **more}
 
 
 def changed(config, changes):

@@ -134,7 +134,7 @@ impl ModelFiles {
             &self.path,
             format!("{} of {} tensors", self.tensors.len(), self.total),
             format!("the model `{}` has no use for them: {names}", self.model_type()),
-            "the config does not describe these weights: check config.json (layers, heads, biases, model_type)",
+            "the config does not describe these weights: check config.json (num_hidden_layers or n_layer, heads, biases, model_type)",
         ))
     }
 

@@ -101,6 +101,11 @@ impl<'a> Vocabulary<'a> {
 
     /// One score for each piece.
     pub(super) fn scores(&self) -> Result<Vec<f64>> {
+        if self.get("scores").is_none() {
+            let why = "it is not there: llama.cpp then joins pieces from the left, which ranks of merges cannot say";
+            let help = "use the Hugging Face directory of this model, or convert it again with its scores";
+            return Err(Error::model(&self.gguf.path, "key `tokenizer.ggml.scores`", why, help));
+        }
         let scores = self.list("scores")?.iter().map(|v| v.number().filter(|x| !x.is_nan()));
         let scores: Vec<f64> =
             scores.collect::<Option<_>>().ok_or_else(|| self.wrong("scores", "it holds something that is not a number"))?;
