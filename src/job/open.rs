@@ -49,8 +49,12 @@ pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<OpenedBase> {
     let resolved = find(base, listener)?;
     let device = device::best()?;
     let open = || Model::open(&resolved.path, base.compute, &device);
-    let (model, tokenizer) = rayon::join(open, || text::tokenizer(&resolved.path));
-    Ok(OpenedBase { model: model?, tokenizer: tokenizer?, resolved })
+    let (model, tokenizer) = rayon::join(open, || text::tokenizer_and_notes(&resolved.path));
+    let (model, (tokenizer, notes)) = (model?, tokenizer?);
+    for note in notes {
+        tell(listener, JobEvent::Warning(note))?;
+    }
+    Ok(OpenedBase { model, tokenizer, resolved })
 }
 
 /// Reads an adapter of the base; what its files ask for in vain is told.

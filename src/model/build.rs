@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::kernels::rope::RopeTable;
 use crate::kernels::weight::Weight;
 
-/// Positions whose angles are computed at once; the table grows when a longer row comes.
+/// Angles that are computed at once, and of how many positions; the table grows when a longer row comes.
+const ROPE_ANGLES: usize = 1 << 20;
 const ROPE_POSITIONS: usize = 4096;
 
 /// Takes tensors out of a base's files, with shapes checked, and numbers sites as it meets them.
@@ -39,21 +40,43 @@ impl Builder<'_> {
         };
         let blocks = (0..c.layers).map(|i| self.block(i)).collect::<Result<Vec<_>>>()?;
         let final_norm = self.norm(family.final_norm)?;
+        self.check_tie(&embedding)?;
         let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
         let head = FrozenLinear::new(head_weight, None, false, self.compute);
         let head_site = self.site(HEAD.to_string(), None, SiteKind::Head, c.width, c.vocab, false);
-        let rope = c.inv_freq.as_ref().map(|freq| RopeTable::new(freq.clone(), 1.0, c.max_positions.min(ROPE_POSITIONS)));
+        let rope = c.inv_freq.as_ref().map(|freq| {
+            let positions = (ROPE_ANGLES / freq.len().max(1)).clamp(1, ROPE_POSITIONS);
+            RopeTable::new(freq.clone(), 1.0, c.max_positions.min(positions))
+        });
         self.files.finish()?;
         Ok(Model {
             config: c.clone(),
             device: self.device.clone(),
             embedding: Embedding { site: embedding_site, weight: embedding, positions },
             blocks,
-            shared: SharedTables { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, rope },
+            shared: SharedTables { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, activation: c.activation, rope },
             final_norm,
             head: SiteLinear { site: head_site, linear: head },
             sites: self.sites,
         })
+    }
+
+    /// A head beside a tied embedding must be the same matrix: transformers 5 takes both where they differ, older ones the embedding.
+    fn check_tie(&self, embedding: &Weight) -> Result<()> {
+        let name = format!("{HEAD}.weight");
+        let Some(head) = self.files.tensors.get(&name).filter(|_| self.config.tied) else { return Ok(()) };
+        let head = head.matrix()?;
+        let same = (head.dtype, head.rows, head.cols) == (embedding.dtype, embedding.rows, embedding.cols)
+            && head.data.bytes() == embedding.data.bytes();
+        if same {
+            return Ok(());
+        }
+        Err(Error::model(
+            &self.files.path,
+            "config `tie_word_embeddings`",
+            format!("it says that the head is the embedding, but tensor `{name}` is there and differs"),
+            "set it to false if the head was trained, or take the tensor out of the files",
+        ))
     }
 
     fn site(&mut self, path: String, layer: Option<usize>, kind: SiteKind, inputs: usize, outputs: usize, conv1d: bool) -> Site {
@@ -143,6 +166,6 @@ impl Builder<'_> {
                 down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
         };
-        Ok(Block { attention_norm, qkv, output, mlp_norm, mlp })
+        Ok(Block { attention_norm, qkv, score_scale: c.score_scale(i), output, mlp_norm, mlp })
     }
 }

@@ -1,11 +1,16 @@
-//! `config.json` → the numbers the decoder needs. Both spellings are read: the older flat keys (`rope_theta`,
-//! `rope_scaling`, `torch_dtype`) and those of transformers 5 (`rope_parameters`, `dtype`).
+//! `config.json` → the numbers the decoder needs, as transformers' config classes read it: the same names, the same defaults.
+//!
+//! [`settings`] says of every key what becomes of it. Both spellings are read: the older flat keys (`rope_theta`,
+//! `rope_scaling`) and those of transformers 5 (`rope_parameters`). Refuses to know: tensors.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::family::{Bias, FAMILIES, Family};
+use super::config_reader::{ConfigReader, RESTORE};
+use super::family::{Bias, Count, FAMILIES, Family, Missing, MlpNames};
+use super::rope_parameters;
+use super::settings;
 use crate::error::{Error, Result, nearest};
 
 /// A checked model configuration.
@@ -20,6 +25,11 @@ pub struct Config {
     pub head_dim: usize,
     pub ffn: usize,
     pub norm_eps: f64,
+    pub activation: Activation,
+    /// Scores are divided by √`head_dim` (gpt2's `scale_attn_weights`; always in the other families).
+    pub scaled_scores: bool,
+    /// Scores of block `i` are divided by `i + 1` as well (gpt2's `scale_attn_by_inverse_layer_idx`).
+    pub scores_by_layer: bool,
     pub max_positions: usize,
     /// The head shares the embedding's matrix.
     pub tied: bool,
@@ -32,48 +42,27 @@ pub struct Config {
     pub json: Value,
 }
 
-/// Reads keys of one `config.json`, with errors that name the key.
-struct ConfigReader<'a> {
-    json: &'a Value,
-    path: &'a Path,
+/// The function between the feed-forward's layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    Silu,
+    /// `½x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
+    GeluTanh,
+    /// `x·Φ(x)`.
+    Gelu,
+    Relu,
 }
 
+/// Names in transformers (`activations.py`) of what the decoder knows; a gated feed-forward takes the first alone.
+const ACTIVATIONS: &[(Activation, &[&str])] = &[
+    (Activation::Silu, &["silu", "swish"]),
+    (Activation::GeluTanh, &["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"]),
+    (Activation::Gelu, &["gelu", "gelu_python"]),
+    (Activation::Relu, &["relu"]),
+];
+
+/// Keys that several fields follow from.
 impl ConfigReader<'_> {
-    fn fail(&self, key: &str, why: impl Into<String>, help: impl Into<String>) -> Error {
-        Error::model(self.path, format!("config `{key}`"), why, help)
-    }
-
-    fn number(&self, names: &[&str], default: Option<f64>) -> Result<f64> {
-        for name in names {
-            match self.json.get(*name) {
-                None | Some(Value::Null) => {}
-                Some(value) => {
-                    return value.as_f64().filter(|v| v.is_finite()).ok_or_else(|| {
-                        self.fail(name, format!("expected a number, found {value}"), "restore the config.json of the model")
-                    });
-                }
-            }
-        }
-        default.ok_or_else(|| self.fail(names[0], "missing", "restore the config.json of the model"))
-    }
-
-    /// A count from 1 to 2^24.
-    fn count(&self, names: &[&str], default: Option<usize>) -> Result<usize> {
-        let value = self.number(names, default.map(|d| d as f64))?;
-        match value {
-            v if v.fract() == 0.0 && (1.0..=16_777_216.0).contains(&v) => Ok(v as usize),
-            v => Err(self.fail(names[0], format!("{v} is not a possible size"), "restore the config.json of the model")),
-        }
-    }
-
-    fn flag(&self, name: &str, default: bool) -> Result<bool> {
-        match self.json.get(name) {
-            None | Some(Value::Null) => Ok(default),
-            Some(Value::Bool(b)) => Ok(*b),
-            Some(other) => Err(self.fail(name, format!("expected true or false, found {other}"), "restore the config.json")),
-        }
-    }
-
     fn family(&self) -> Result<&'static Family> {
         let found = self.json.get("model_type").and_then(Value::as_str).unwrap_or("");
         FAMILIES.iter().find(|f| f.model_type == found).ok_or_else(|| {
@@ -87,140 +76,152 @@ impl ConfigReader<'_> {
             )
         })
     }
+
+    /// Settings that would change the mathematics and are not carried out.
+    fn refuse_settings(&self, family: &Family) -> Result<()> {
+        match settings::refused(family.model_type, self.json) {
+            None => Ok(()),
+            Some((key, value, values)) => Err(self.fail(
+                key,
+                format!("{value} would change what the model computes and is not supported for {}", family.model_type),
+                format!("use a model where it is one of: {}", values.join(", ")),
+            )),
+        }
+    }
+
+    fn activation(&self, family: &Family) -> Result<Activation> {
+        let (key, default) = family.keys.activation;
+        let name = match self.json.get(key) {
+            None => default,
+            Some(value) => value.as_str().ok_or_else(|| self.fail(key, format!("expected a name, found {value}"), RESTORE))?,
+        };
+        let gated = matches!(family.mlp, MlpNames::Gated { .. });
+        let known = || ACTIVATIONS.iter().filter(|(activation, _)| gated == (*activation == Activation::Silu));
+        known().find(|(_, names)| names.contains(&name)).map(|(activation, _)| *activation).ok_or_else(|| {
+            let names: Vec<&str> = known().flat_map(|(_, names)| names.iter().copied()).collect();
+            let why = format!("activation `{name}` is not supported for {}", family.model_type);
+            self.fail(key, why, format!("use a model with one of: {}", names.join(", ")))
+        })
+    }
+
+    /// The size of a head. gpt2's is always the width divided among the heads.
+    fn head_dim(&self, family: &Family, width: usize, heads: usize) -> Result<usize> {
+        let rope = family.positions.is_none();
+        let stated = if rope { self.count(&Count(&["head_dim"], Missing::Derived))? } else { None };
+        match stated {
+            None if !width.is_multiple_of(heads) => {
+                let names = family.keys.heads.0;
+                let key = names.iter().find(|k| self.json.get(**k).is_some()).or(names.last()).unwrap_or(&"num_attention_heads");
+                Err(self.fail(key, format!("{width} dimensions cannot be divided among {heads} heads"), RESTORE))
+            }
+            None if rope && !(width / heads).is_multiple_of(2) => {
+                Err(self.fail("head_dim", format!("rotary positions need an even size, found {}", width / heads), RESTORE))
+            }
+            Some(odd) if !odd.is_multiple_of(2) => {
+                Err(self.fail("head_dim", format!("rotary positions need an even size, found {odd}"), RESTORE))
+            }
+            Some(stated) => Ok(stated),
+            None => Ok(width / heads),
+        }
+    }
+
+    fn kv_heads(&self, family: &Family, heads: usize) -> Result<usize> {
+        let Some(count) = &family.keys.kv_heads else { return Ok(heads) };
+        match self.count(count)?.unwrap_or(heads) {
+            shared if heads.is_multiple_of(shared) => Ok(shared),
+            shared => Err(self.fail(count.0[0], format!("{heads} heads do not divide by {shared}"), RESTORE)),
+        }
+    }
+
+    /// Refuses attention that sees only a window of the positions there can be (`layer_types`, else `use_sliding_window`,
+    /// `sliding_window` and `max_window_layers` as in `configuration_qwen2.py`).
+    fn refuse_windows(&self, family: &Family, layers: usize, positions: usize) -> Result<()> {
+        if let Some(types) = self.json.get("layer_types").filter(|v| !v.is_null()) {
+            let full = |kind: &Value| matches!(kind.as_str(), Some("full_attention" | "attention"));
+            return match types.as_array() {
+                Some(list) if list.len() == layers && list.iter().all(full) => Ok(()),
+                _ => Err(self.fail(
+                    "layer_types",
+                    format!("only full attention in each of the {layers} layers is supported, found {types}"),
+                    "use a model with full attention",
+                )),
+            };
+        }
+        let on = family.model_type != "qwen2" || self.flag("use_sliding_window", false)?;
+        let default = if family.model_type == "qwen2" { Some(4096.0) } else { None };
+        let window = match self.json.get("sliding_window") {
+            Some(Value::Null) => None,
+            _ => self.number("sliding_window")?.or(default),
+        };
+        let from = if family.model_type == "qwen2" { self.number("max_window_layers")?.unwrap_or(28.0) } else { 0.0 };
+        match window {
+            Some(window) if on && from < layers as f64 && window < positions as f64 => Err(self.fail(
+                "sliding_window",
+                format!("attention over the last {window} of {positions} positions is not supported"),
+                "use a model without sliding-window attention (`use_sliding_window`, `sliding_window`)",
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Config {
-    /// Checks a `config.json`; `path` is for messages.
+    /// Checks a `config.json`; `path` is for messages. Missing keys are what transformers' config class of the family says.
     ///
     /// # Errors
     /// [`Error::Model`] naming the key that is missing, impossible or not supported.
     pub fn from_json(json: &Value, path: &Path) -> Result<Config> {
-        let r = ConfigReader { json, path };
+        let r = ConfigReader { json, path, prefix: "" };
         let family = r.family()?;
-        let width = r.count(&["hidden_size", "n_embd"], None)?;
-        let heads = r.count(&["num_attention_heads", "n_head"], None)?;
-        let kv_heads = r.count(&["num_key_value_heads"], Some(heads))?;
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(r.fail(
-                "num_key_value_heads",
-                format!("{heads} heads do not divide by {kv_heads}"),
-                "restore the config.json",
-            ));
-        }
-        let head_dim = r.count(&["head_dim"], Some((width / heads).max(1)))?;
-        let rope = family.positions.is_none();
-        if rope && !head_dim.is_multiple_of(2) {
-            return Err(r.fail(
-                "head_dim",
-                format!("rotary positions need an even size, found {head_dim}"),
-                "restore the config.json",
-            ));
-        }
-        refuse_unsupported(&r, family)?;
+        let keys = &family.keys;
+        r.refuse_settings(family)?;
+        let (width, heads, layers) = (r.size(&keys.width)?, r.size(&keys.heads)?, r.size(&keys.layers)?);
+        let max_positions = r.size(&keys.positions)?;
+        r.refuse_windows(family, layers, max_positions)?;
+        let head_dim = r.head_dim(family, width, heads)?;
         let bias = |b: Bias| match b {
             Bias::Always => Ok(true),
             Bias::Never => Ok(false),
             Bias::Config(key) => r.flag(key, false),
         };
+        let (epsilon, usual) = keys.epsilon;
+        let norm_eps = r.number(epsilon)?.unwrap_or(usual);
+        if norm_eps < 0.0 {
+            return Err(r.fail(epsilon, format!("{norm_eps} is below zero"), RESTORE));
+        }
+        let rope = family.positions.is_none();
+        // Settings of families with learned positions, which are gpt2 alone.
+        let learned = |name: &str, usual: bool| if rope { Ok(usual) } else { r.flag(name, usual) };
         Ok(Config {
             family,
-            vocab: r.count(&["vocab_size"], None)?,
+            vocab: r.size(&keys.vocab)?,
             width,
-            layers: r.count(&["num_hidden_layers", "n_layer"], None)?,
+            layers,
             heads,
-            kv_heads,
+            kv_heads: r.kv_heads(family, heads)?,
             head_dim,
-            ffn: r.count(&["intermediate_size", "n_inner"], Some(4 * width))?,
-            norm_eps: r.number(&["rms_norm_eps", "layer_norm_epsilon"], Some(1e-5))?,
-            max_positions: r.count(&["max_position_embeddings", "n_positions"], Some(2048))?,
-            tied: r.flag("tie_word_embeddings", family.positions.is_some())?,
-            inv_freq: if rope { Some(inverse_frequencies(&r, head_dim)?) } else { None },
+            ffn: r.count(&keys.ffn)?.unwrap_or(4 * width),
+            norm_eps,
+            activation: r.activation(family)?,
+            scaled_scores: learned("scale_attn_weights", true)?,
+            scores_by_layer: learned("scale_attn_by_inverse_layer_idx", false)?,
+            max_positions,
+            tied: r.flag("tie_word_embeddings", keys.tied)?,
+            inv_freq: if rope { Some(rope_parameters::inverse_frequencies(&r, head_dim, max_positions)?) } else { None },
             qkv_bias: bias(family.qkv_bias)?,
             output_bias: bias(family.output_bias)?,
             mlp_bias: bias(family.mlp_bias)?,
             json: json.clone(),
         })
     }
-}
 
-/// Settings that would change the mathematics and are not implemented: refused rather than ignored.
-fn refuse_unsupported(r: &ConfigReader, family: &Family) -> Result<()> {
-    if r.flag("use_sliding_window", false)? {
-        return Err(r.fail("use_sliding_window", "sliding-window attention is not supported", "use a model without it"));
-    }
-    if r.flag("scale_attn_by_inverse_layer_idx", false)? {
-        return Err(r.fail("scale_attn_by_inverse_layer_idx", "this GPT-2 variant is not supported", "use the plain one"));
-    }
-    let wanted = if family.positions.is_some() { ["gelu_new", "gelu_pytorch_tanh"] } else { ["silu", "swish"] };
-    for key in ["hidden_act", "activation_function"] {
-        if let Some(act) = r.json.get(key).and_then(Value::as_str)
-            && !wanted.contains(&act)
-        {
-            return Err(r.fail(
-                key,
-                format!("activation `{act}` is not supported for {}", family.model_type),
-                "use a model with the usual activation",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Inverse frequencies `theta^(-2i/d)` with `linear` or `llama3` scaling
-/// (transformers `modeling_rope_utils.py`, `_compute_llama3_parameters`).
-fn inverse_frequencies(r: &ConfigReader, head_dim: usize) -> Result<Vec<f32>> {
-    let nested = r.json.get("rope_parameters").filter(|v| v.is_object());
-    let scaling = nested.or_else(|| r.json.get("rope_scaling").filter(|v| v.is_object()));
-    let empty = Value::Null;
-    let s = ConfigReader { json: scaling.unwrap_or(&empty), path: r.path };
-    let theta = match nested.and_then(|v| v.get("rope_theta")) {
-        Some(_) => s.number(&["rope_theta"], None)?,
-        None => r.number(&["rope_theta"], Some(10_000.0))?,
-    };
-    if theta <= 0.0 {
-        return Err(r.fail("rope_theta", format!("{theta} is not possible"), "restore the config.json of the model"));
-    }
-    let plain = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64));
-    let kind = s.json.get("rope_type").or_else(|| s.json.get("type")).and_then(Value::as_str).unwrap_or("default");
-    match kind {
-        "default" => Ok(plain.map(|f| f as f32).collect()),
-        "linear" => {
-            let factor = s.number(&["factor"], None)?;
-            Ok(plain.map(|f| (f / factor) as f32).collect())
-        }
-        "llama3" => llama3_frequencies(&s, plain),
-        other => Err(r.fail(
-            "rope_scaling.rope_type",
-            format!("`{other}` is not supported"),
-            "use a model with default, linear or llama3 rope",
-        )),
+    /// What the scores of block `layer` are multiplied with (transformers, `GPT2Attention.scaling`).
+    pub fn score_scale(&self, layer: usize) -> f64 {
+        let scale = if self.scaled_scores { 1.0 / (self.head_dim as f64).sqrt() } else { 1.0 };
+        if self.scores_by_layer { scale / (layer + 1) as f64 } else { scale }
     }
 }
 
-fn llama3_frequencies(s: &ConfigReader, plain: impl Iterator<Item = f64>) -> Result<Vec<f32>> {
-    let factor = s.number(&["factor"], None)?;
-    let low = s.number(&["low_freq_factor"], None)?;
-    let high = s.number(&["high_freq_factor"], None)?;
-    let old = s.number(&["original_max_position_embeddings"], None)?;
-    if factor <= 0.0 || high <= low {
-        return Err(s.fail(
-            "rope_scaling",
-            "factor must be positive and high_freq_factor above low_freq_factor",
-            "restore the config.json",
-        ));
-    }
-    Ok(plain
-        .map(|f| {
-            let wavelength = 2.0 * std::f64::consts::PI / f;
-            let scaled = if wavelength > old / low {
-                f / factor
-            } else if wavelength < old / high {
-                f
-            } else {
-                let smooth = (old / wavelength - low) / (high - low);
-                (1.0 - smooth) * f / factor + smooth * f
-            };
-            scaled as f32
-        })
-        .collect())
-}
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::batch::Batch;
 use super::cache::KvCache;
+use super::config::Activation;
 use super::linear::FrozenLinear;
 use super::site::{Adapt, Site};
 use crate::error::Result;
@@ -79,6 +80,8 @@ pub(super) enum Mlp {
 pub(super) struct Block {
     pub attention_norm: Norm,
     pub qkv: Qkv,
+    /// What scores are multiplied with before the softmax.
+    pub score_scale: f64,
     pub output: SiteLinear,
     pub mlp_norm: Norm,
     pub mlp: Mlp,
@@ -90,6 +93,7 @@ pub(super) struct SharedTables {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    pub activation: Activation,
     pub rope: Option<rope::RopeTable>,
 }
 
@@ -105,7 +109,7 @@ impl Block {
     ) -> Result<Tensor> {
         let attended = self.attend(index, shared, batch, ctx, &self.attention_norm.forward(x)?)?;
         let x = (x + attended)?;
-        let fed = self.feed(ctx.adapt, &self.mlp_norm.forward(&x)?)?;
+        let fed = self.feed(shared.activation, ctx.adapt, &self.mlp_norm.forward(&x)?)?;
         Ok((x + fed)?)
     }
 
@@ -130,17 +134,26 @@ impl Block {
         if let Some(cache) = &mut ctx.cache {
             (k, v) = cache.append(index, &k, &v)?; // (b, s, g, e)
         }
-        let y = attention::attention(&q, &k, &v, &batch.starts, 1.0 / (e as f64).sqrt())?; // (b, t, h, e)
+        let y = attention::attention(&q, &k, &v, &batch.starts, self.score_scale)?; // (b, t, h, e)
         self.output.forward(ctx.adapt, &y.reshape((b, t, h * e))?)
     }
 
-    fn feed(&self, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
+    fn feed(&self, activation: Activation, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
         match &self.mlp {
             Mlp::Gated { gate, up, down } => {
                 let y = glu::swiglu(&gate.forward(adapt, x)?, &up.forward(adapt, x)?)?; // (b, t, f)
                 down.forward(adapt, &y)
             }
-            Mlp::Plain { up, down } => down.forward(adapt, &glu::gelu_tanh(&up.forward(adapt, x)?)?),
+            Mlp::Plain { up, down } => {
+                let x = up.forward(adapt, x)?; // (b, t, f)
+                let y = match activation {
+                    Activation::Silu => x.silu()?,
+                    Activation::GeluTanh => glu::gelu_tanh(&x)?,
+                    Activation::Gelu => x.gelu_erf()?,
+                    Activation::Relu => x.relu()?,
+                };
+                down.forward(adapt, &y)
+            }
         }
     }
 }

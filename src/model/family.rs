@@ -21,6 +21,38 @@ pub struct Family {
     pub qkv_bias: Bias,
     pub output_bias: Bias,
     pub mlp_bias: Bias,
+    pub keys: ConfigKeys,
+}
+
+/// Names of a family's sizes in `config.json` and what a missing one means: the defaults of transformers' config class.
+#[derive(Debug)]
+pub struct ConfigKeys {
+    pub vocab: Count,
+    pub width: Count,
+    pub layers: Count,
+    pub heads: Count,
+    pub positions: Count,
+    pub ffn: Count,
+    /// Heads that share keys and values, and their own size, are settings; `None`: as many as there are heads, always.
+    pub kv_heads: Option<Count>,
+    /// A name and a default.
+    pub epsilon: (&'static str, f64),
+    pub activation: (&'static str, &'static str),
+    pub tied: bool,
+}
+
+/// A size in `config.json`: its names, the one that wins first, and what it is where none is there.
+#[derive(Debug)]
+pub struct Count(pub &'static [&'static str], pub Missing);
+
+/// What a missing size is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    Is(usize),
+    /// Follows from another size; `null` says so too.
+    Derived,
+    /// The number; `null` is derived.
+    IsOrDerived(usize),
 }
 
 /// Attention projections, separate or fused.
@@ -35,7 +67,7 @@ pub enum AttentionNames {
 pub enum MlpNames {
     /// `down(silu(gate(x)) · up(x))`.
     Gated { gate: &'static str, up: &'static str, down: &'static str },
-    /// `down(gelu(up(x)))`.
+    /// `down(activation(up(x)))`.
     Plain { up: &'static str, down: &'static str },
 }
 
@@ -76,12 +108,55 @@ const LLAMA: Family = Family {
     qkv_bias: Bias::Config("attention_bias"),
     output_bias: Bias::Config("attention_bias"),
     mlp_bias: Bias::Config("mlp_bias"),
+    keys: LLAMA_KEYS,
+};
+
+const LLAMA_KEYS: ConfigKeys = ConfigKeys {
+    vocab: Count(&["vocab_size"], Missing::Is(32_000)),
+    width: Count(&["hidden_size"], Missing::Is(4096)),
+    layers: Count(&["num_hidden_layers"], Missing::Is(32)),
+    heads: Count(&["num_attention_heads"], Missing::Is(32)),
+    positions: Count(&["max_position_embeddings"], Missing::Is(2048)),
+    ffn: Count(&["intermediate_size"], Missing::Is(11_008)),
+    kv_heads: Some(Count(&["num_key_value_heads"], Missing::Derived)),
+    epsilon: ("rms_norm_eps", 1e-6),
+    activation: ("hidden_act", "silu"),
+    tied: false,
+};
+
+const QWEN2_KEYS: ConfigKeys = ConfigKeys {
+    vocab: Count(&["vocab_size"], Missing::Is(151_936)),
+    positions: Count(&["max_position_embeddings"], Missing::Is(32_768)),
+    ffn: Count(&["intermediate_size"], Missing::Is(22_016)),
+    kv_heads: Some(Count(&["num_key_value_heads"], Missing::IsOrDerived(32))),
+    ..LLAMA_KEYS
+};
+
+/// The class maps the common names onto its own (`attribute_map`), so they win where both are there.
+const GPT2_KEYS: ConfigKeys = ConfigKeys {
+    vocab: Count(&["vocab_size"], Missing::Is(50_257)),
+    width: Count(&["hidden_size", "n_embd"], Missing::Is(768)),
+    layers: Count(&["num_hidden_layers", "n_layer"], Missing::Is(12)),
+    heads: Count(&["num_attention_heads", "n_head"], Missing::Is(12)),
+    positions: Count(&["max_position_embeddings", "n_positions"], Missing::Is(1024)),
+    ffn: Count(&["n_inner"], Missing::Derived),
+    kv_heads: None,
+    epsilon: ("layer_norm_epsilon", 1e-5),
+    activation: ("activation_function", "gelu_new"),
+    tied: true,
 };
 
 /// Every family, in the order they are listed to a user.
 pub const FAMILIES: &[Family] = &[
     LLAMA,
-    Family { model_type: "qwen2", qkv_bias: Bias::Always, output_bias: Bias::Never, mlp_bias: Bias::Never, ..LLAMA },
+    Family {
+        model_type: "qwen2",
+        qkv_bias: Bias::Always,
+        output_bias: Bias::Never,
+        mlp_bias: Bias::Never,
+        keys: QWEN2_KEYS,
+        ..LLAMA
+    },
     Family {
         model_type: "gpt2",
         embedding: "transformer.wte",
@@ -97,5 +172,6 @@ pub const FAMILIES: &[Family] = &[
         qkv_bias: Bias::Always,
         output_bias: Bias::Always,
         mlp_bias: Bias::Always,
+        keys: GPT2_KEYS,
     },
 ];

@@ -6,12 +6,14 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `site`, `batch`, `family`, `linear`, `weights`, `resolve` | where adapters act; rows of ids; families' names; a frozen layer; files of a base; where it is |
-//! | 1 | `config`, `text` | `config.json`; the tokenizer of a base |
-//! | 2 | `cache` | keys and values of tokens seen |
-//! | 3 | `decoder` | the one decoder |
-//! | 4 | `build`, `loss` | from files to model; cross-entropy where it is asked for |
-//! | 5 | `score`, `direct` | losses of texts; gradients without a tape |
+//! | 0 | `site`, `batch`, `family`, `settings`, `linear`, `weights`, `resolve` | where adapters act; rows of ids; families' names; keys of `config.json`; a frozen layer; files of a base; where it is |
+//! | 1 | `config_reader`, `text` | a table of it, key by key; the tokenizer of a base |
+//! | 2 | `rope_parameters` | rotary frequencies |
+//! | 3 | `config` | `config.json` |
+//! | 4 | `cache` | keys and values of tokens seen |
+//! | 5 | `decoder` | the one decoder |
+//! | 6 | `build`, `loss` | from files to model; cross-entropy where it is asked for |
+//! | 7 | `score`, `direct` | losses of texts; gradients without a tape |
 
 pub mod batch;
 mod build;
@@ -22,6 +24,9 @@ mod decoder;
 mod direct;
 pub mod family;
 pub mod linear;
+mod settings;
+mod config_reader;
+mod rope_parameters;
 mod loss;
 mod score;
 pub mod resolve;

@@ -28,8 +28,16 @@ const TEXT_FILES: [&str; 10] = [
 /// # Errors
 /// When the files are missing or malformed.
 pub fn tokenizer(base: &Path) -> Result<Tokenizer> {
+    Ok(tokenizer_and_notes(base)?.0)
+}
+
+/// The tokenizer, and what of it was read other than the file has it: a sentence each, for a person.
+///
+/// # Errors
+/// As [`tokenizer`].
+pub fn tokenizer_and_notes(base: &Path) -> Result<(Tokenizer, Vec<String>)> {
     if Format::of(base)? == Format::HfDirectory {
-        return Tokenizer::from_dir(base);
+        return Ok((Tokenizer::from_dir(base)?, Vec::new()));
     }
     let text = GgufText::open(base)?;
     let special = Special {
@@ -38,10 +46,11 @@ pub fn tokenizer(base: &Path) -> Result<Tokenizer> {
         pad: text.pad,
         unk: text.unk,
         add_bos: text.add_bos,
-        add_eos: false,
-        eos_ids: Vec::new(),
+        add_eos: text.add_eos,
+        eos_ids: text.ends,
     };
-    Ok(Tokenizer::new(text.tokenizer, special, None)?.with_chat_templates(text.chat_templates))
+    let tokenizer = Tokenizer::new(text.tokenizer, special, None)?.with_chat_templates(text.chat_templates);
+    Ok((tokenizer, text.notes))
 }
 
 /// Writes the text side of `base` into `dir`: copied from a directory, made from the metadata of a GGUF file.
@@ -68,10 +77,14 @@ pub fn copy(base: &Path, dir: &Path) -> Result<()> {
     let config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": text.add_bos,
+        "add_eos_token": text.add_eos,
         "bos_token": text.bos, "eos_token": text.eos, "pad_token": text.pad, "unk_token": text.unk,
         "chat_template": text.chat_templates.to_config(), "clean_up_tokenization_spaces": false,
     });
-    let generation = json!({"bos_token_id": id(&text.bos), "eos_token_id": id(&text.eos), "pad_token_id": id(&text.pad)});
+    let mut ends: Vec<u32> = id(&text.eos).into_iter().collect();
+    ends.extend(text.ends.iter().filter(|end| Some(**end) != id(&text.eos)));
+    let eos = if ends.len() > 1 { json!(ends) } else { json!(ends.first()) };
+    let generation = json!({"bos_token_id": id(&text.bos), "eos_token_id": eos, "pad_token_id": id(&text.pad)});
     files::write_atomic(&dir.join("tokenizer.json"), tokenizer.as_bytes())?;
     files::write_atomic(&dir.join("tokenizer_config.json"), pretty(&config).as_bytes())?;
     files::write_atomic(&dir.join("generation_config.json"), pretty(&generation).as_bytes())

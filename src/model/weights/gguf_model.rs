@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Stored;
 use super::gguf::{Gguf, MetadataValue, Tensor};
+use super::gguf_settings;
 use super::rope_scaling::{Factors, explain};
 use crate::error::{Error, Result};
 use crate::kernels::weight::{RowOrder, decode};
@@ -24,6 +25,7 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 pub(super) fn open(path: &Path) -> Result<(Json, BTreeMap<String, Stored>)> {
     let gguf = Gguf::open(path)?;
     let meta = Metadata::new(&gguf)?;
+    meta.refuse_settings()?;
     let mut config = meta.config()?;
     meta.add_rope(&mut config)?;
     let (heads, kv_heads) = (meta.heads()?, meta.kv_heads()?);
@@ -85,57 +87,83 @@ impl<'a> Metadata<'a> {
         )
     }
 
-    /// A size: at least one, and small enough for any arithmetic on it.
-    fn size(&self, key: &str) -> Result<usize> {
-        let value = self.get(key).ok_or_else(|| self.fail(key, "it is not there"))?;
-        let size = value.count().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..1 << 31).contains(n));
-        size.ok_or_else(|| self.fail(key, "it is not a possible size"))
-    }
-
-    fn number(&self, key: &str, default: Option<f64>) -> Result<f64> {
-        match self.get(key) {
-            None => default.ok_or_else(|| self.fail(key, "it is not there")),
-            Some(v) => {
-                v.number().filter(|x| x.is_finite() && *x > 0.0).ok_or_else(|| self.fail(key, "it is not a positive number"))
+    /// Keys that would change the mathematics and are not carried out, and keys nobody here knows.
+    fn refuse_settings(&self) -> Result<()> {
+        for (key, value) in &self.gguf.metadata {
+            let own = key.strip_prefix(self.arch).and_then(|rest| rest.strip_prefix('.'));
+            if let Some(why) = own.and_then(|own| gguf_settings::refused(own, value)) {
+                let help = "use a plain model of this architecture, or the Hugging Face directory of this one";
+                return Err(Error::model(&self.gguf.path, format!("key `{key}`"), why, help));
             }
         }
+        Ok(())
+    }
+
+    /// A size: at least one, and small enough for any arithmetic on it.
+    fn size(&self, key: &str) -> Result<usize> {
+        self.optional_size(key)?.ok_or_else(|| self.fail(key, "it is not there"))
+    }
+
+    fn optional_size(&self, key: &str) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let size = value.count().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..1 << 31).contains(n));
+        size.map(Some).ok_or_else(|| self.fail(key, "it is not a possible size"))
+    }
+
+    /// A size that may be given layer by layer, if it is the same in each.
+    fn size_of_layers(&self, key: &str) -> Result<Option<usize>> {
+        let Some(list) = self.get(key).and_then(MetadataValue::array) else { return self.optional_size(key) };
+        let layers = self.size("block_count")?;
+        if list.len() != layers {
+            return Err(self.fail(key, format!("it has {} entries for {layers} layers", list.len())));
+        }
+        if let Some(at) = list.iter().position(|v| v.count() != list[0].count()) {
+            let why = format!("layers of different sizes are not supported: layer 0 and layer {at} differ");
+            let help = "use a model whose layers are alike";
+            return Err(Error::model(&self.gguf.path, format!("key `{}.{key}`", self.arch), why, help));
+        }
+        let size = list[0].count().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..1 << 31).contains(n));
+        size.map(Some).ok_or_else(|| self.fail(key, "it is not a possible size"))
+    }
+
+    /// A number above zero; `None` where the key is not there.
+    fn optional_number(&self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = value.number().filter(|x| x.is_finite() && *x > 0.0);
+        number.map(Some).ok_or_else(|| self.fail(key, "it is not a positive number"))
     }
 
     fn heads(&self) -> Result<usize> {
-        self.size("attention.head_count")
+        let key = "attention.head_count";
+        self.size_of_layers(key)?.ok_or_else(|| self.fail(key, "it is not there"))
     }
 
     fn kv_heads(&self) -> Result<usize> {
-        let key = "attention.head_count_kv";
-        if self.get(key).is_some() { self.size(key) } else { self.heads() }
+        self.size_of_layers("attention.head_count_kv")?.map_or_else(|| self.heads(), Ok)
     }
 
+    /// `attention.key_length`, which `attention.value_length` must equal; each is the width divided among the heads where it is left out.
     fn head_dim(&self) -> Result<usize> {
-        let key = "attention.key_length";
-        if self.get(key).is_some() {
-            return self.size(key);
-        }
         let (hidden, heads) = (self.size("embedding_length")?, self.heads()?);
-        if !hidden.is_multiple_of(heads) {
-            return Err(self.fail("attention.head_count", format!("{hidden} dimensions cannot be divided among {heads} heads")));
+        let length = |key: &str| match self.optional_size(key)? {
+            Some(length) => Ok(length),
+            None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
+            None => Err(self.fail("attention.head_count", format!("{hidden} dimensions cannot be divided among {heads} heads"))),
+        };
+        let (keys, values) = (length("attention.key_length")?, length("attention.value_length")?);
+        if keys != values {
+            let why = format!("keys have {keys} dimensions and values {values}: different sizes are not supported");
+            return Err(self.fail("attention.value_length", why));
         }
-        Ok(hidden / heads)
+        Ok(keys)
     }
 
     fn tensor(&self, name: &str) -> Option<&'a Tensor> {
         self.gguf.tensors.iter().find(|t| t.name == name)
     }
 
-    /// The config but for rope and special tokens.
+    /// The config but for rope.
     fn config(&self) -> Result<Map<String, Json>> {
-        if self.get("expert_count").and_then(MetadataValue::count).is_some_and(|n| n > 0) {
-            return Err(Error::model(
-                &self.gguf.path,
-                format!("key `{}.expert_count`", self.arch),
-                "mixtures of experts are not supported",
-                "use a dense model",
-            ));
-        }
         let embedding = self.tensor("token_embd.weight");
         let embedding = embedding.ok_or_else(|| {
             Error::model(
@@ -146,18 +174,22 @@ impl<'a> Metadata<'a> {
             )
         })?;
         let class = if self.arch == "llama" { "LlamaForCausalLM" } else { "Qwen2ForCausalLM" };
+        let ffn = "feed_forward_length";
+        let epsilon = "attention.layer_norm_rms_epsilon";
+        let positions = self.size("context_length")?;
+        self.refuse_window(positions)?;
         let config = json!({
             "architectures": [class],
             "model_type": self.arch,
             "hidden_size": self.size("embedding_length")?,
-            "intermediate_size": self.size("feed_forward_length")?,
+            "intermediate_size": self.size_of_layers(ffn)?.ok_or_else(|| self.fail(ffn, "it is not there"))?,
             "num_hidden_layers": self.size("block_count")?,
             "num_attention_heads": self.heads()?,
             "num_key_value_heads": self.kv_heads()?,
             "head_dim": self.head_dim()?,
             "vocab_size": embedding.shape[0],
-            "max_position_embeddings": self.size("context_length")?,
-            "rms_norm_eps": self.number("attention.layer_norm_rms_epsilon", None)?,
+            "max_position_embeddings": positions,
+            "rms_norm_eps": self.optional_number(epsilon)?.ok_or_else(|| self.fail(epsilon, "it is not there"))?,
             "hidden_act": "silu",
             "tie_word_embeddings": self.tensor("output.weight").is_none(),
             "attention_bias": self.tensor("blk.0.attn_q.bias").is_some(),
@@ -172,6 +204,16 @@ impl<'a> Metadata<'a> {
         Ok(config)
     }
 
+    /// A window as long as the context, or of no positions, is none.
+    fn refuse_window(&self, positions: usize) -> Result<()> {
+        let key = "attention.sliding_window";
+        match self.get(key).map(MetadataValue::count) {
+            None | Some(Some(0)) => Ok(()),
+            Some(Some(window)) if window >= positions as u64 => Ok(()),
+            _ => Err(self.fail(key, format!("attention over a window of the {positions} positions is not supported"))),
+        }
+    }
+
     fn token_id(&self, key: &str) -> Option<u64> {
         self.gguf
             .metadata
@@ -182,15 +224,19 @@ impl<'a> Metadata<'a> {
 
     /// `rope_theta` and `rope_scaling`.
     fn add_rope(&self, config: &mut Map<String, Json>) -> Result<()> {
-        let theta = self.number("rope.freq_base", Some(10_000.0))?;
+        let theta = self.optional_number("rope.freq_base")?.unwrap_or(10_000.0);
         let (key, head_dim) = ("rope.dimension_count", self.head_dim()?);
         if self.get(key).is_some() && self.size(key)? != head_dim {
             return Err(self.fail(key, format!("rotating {} of {head_dim} dimensions is not supported", self.size(key)?)));
         }
         config.insert("rope_theta".into(), json!(theta));
+        let named = self.named_scaling()?;
         let scaling = match self.tensor(ROPE_FACTORS) {
+            None => named,
+            Some(_) if named != Json::Null => {
+                return Err(self.fail("rope.scaling.factor", format!("scaling beside tensor `{ROPE_FACTORS}` is not supported")));
+            }
             Some(factors) => self.llama3_scaling(factors, theta)?,
-            None => self.named_scaling()?,
         };
         config.insert("rope_scaling".into(), scaling);
         Ok(())
@@ -219,17 +265,25 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// The scaling that the metadata names, passed on in Hugging Face's spelling.
+    /// The scaling that the metadata names, in Hugging Face's spelling. As in llama.cpp the type is `linear` where none is named,
+    /// the factor may have its older name, and a factor of 0 is none.
     fn named_scaling(&self) -> Result<Json> {
-        let kind = self.get("rope.scaling.type").and_then(MetadataValue::text).unwrap_or("none");
-        if kind == "none" {
-            return Ok(Json::Null);
+        let kind = self
+            .get("rope.scaling.type")
+            .map_or(Ok("linear"), |v| v.text().ok_or_else(|| self.fail("rope.scaling.type", "it is not text")))?;
+        let key = ["rope.scaling.factor", "rope.scale_linear"].into_iter().find(|key| self.get(key).is_some());
+        let zero = |key: &&str| self.get(key).and_then(MetadataValue::number) == Some(0.0);
+        let factor = key.filter(|key| !zero(key)).map_or(Ok(Some(1.0)), |key| self.optional_number(key))?.unwrap_or(1.0);
+        match kind {
+            "none" => Ok(Json::Null),
+            "linear" if factor == 1.0 => Ok(Json::Null),
+            "linear" => Ok(json!({ "rope_type": "linear", "factor": factor })),
+            other => {
+                let help = "none and linear are supported, and Llama 3's; use another model";
+                let key = format!("key `{}.rope.scaling.type`", self.arch);
+                Err(Error::model(&self.gguf.path, key, format!("`{other}` is not supported"), help))
+            }
         }
-        let mut scaling = json!({ "rope_type": kind, "factor": self.number("rope.scaling.factor", Some(1.0))? });
-        if self.get("rope.scaling.original_context_length").is_some() {
-            scaling["original_max_position_embeddings"] = json!(self.size("rope.scaling.original_context_length")?);
-        }
-        Ok(scaling)
     }
 
     /// Hugging Face's name of a tensor.

@@ -10,7 +10,7 @@ use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::gguf::{Gguf, MetadataValue};
-use super::vocabulary::{Kind, Vocabulary};
+use super::vocabulary::{Kind, Vocabulary, name_empty_tokens};
 use crate::data::ChatTemplates;
 use crate::error::{Error, Result};
 
@@ -34,6 +34,12 @@ pub struct GgufText {
     pub unk: Option<String>,
     /// Whether the model wants `bos` before every text.
     pub add_bos: bool,
+    /// Whether the model wants `eos` after every text.
+    pub add_eos: bool,
+    /// Further ends of a turn (`eot_token_id`, `eom_token_id`).
+    pub ends: Vec<u32>,
+    /// What was read other than it is written, a sentence each.
+    pub notes: Vec<String>,
     /// Jinja sources by name.
     pub chat_templates: ChatTemplates,
 }
@@ -44,8 +50,9 @@ impl GgufText {
     /// # Errors
     /// [`Error::Model`] naming the key that is missing, wrong, or asks for a tokenizer that is not supported.
     pub fn open(path: &Path) -> Result<Self> {
-        let gguf = Gguf::open(path)?;
-        let vocabulary = Vocabulary::read(&gguf)?;
+        let mut gguf = Gguf::open(path)?;
+        let empty = name_empty_tokens(&mut gguf);
+        let vocabulary = Vocabulary::read(&gguf, empty)?;
         let kind = vocabulary.get("model").and_then(MetadataValue::text).unwrap_or_default();
         let pre = vocabulary.get("pre").and_then(MetadataValue::text).unwrap_or("default");
         let ((mut description, model), default_bos) = match kind {
@@ -64,6 +71,9 @@ impl GgufText {
             pad: vocabulary.special("padding_token_id")?,
             unk: vocabulary.special("unknown_token_id")?,
             add_bos,
+            add_eos: vocabulary.get("add_eos_token").and_then(MetadataValue::flag).unwrap_or(false),
+            ends: further_ends(&vocabulary)?,
+            notes: notes(path, &vocabulary.empty),
             chat_templates: chat_templates(&gguf),
         })
     }
@@ -80,6 +90,26 @@ fn chat_templates(gguf: &Gguf) -> ChatTemplates {
         Some((name.to_string(), value.text()?.to_string()))
     });
     ChatTemplates::named(named)
+}
+
+/// Ids that end a turn besides `eos` (llama.cpp's `special_eog_ids`).
+fn further_ends(vocabulary: &Vocabulary) -> Result<Vec<u32>> {
+    let named = ["eot_token_id", "eom_token_id"].into_iter().map(|key| vocabulary.special(key));
+    let pieces = named.filter_map(Result::transpose).collect::<Result<Vec<String>>>()?;
+    Ok(pieces.iter().filter_map(|piece| u32::try_from(vocabulary.ids[piece.as_str()]).ok()).collect())
+}
+
+/// Empty tokens are told: a text with their new names does not become them.
+fn notes(path: &Path, empty: &[usize]) -> Vec<String> {
+    let Some(first) = empty.first() else { return Vec::new() };
+    let ids: Vec<String> = empty.iter().take(8).map(usize::to_string).collect();
+    let more = if empty.len() > 8 { format!(" and {} more", empty.len() - 8) } else { String::new() };
+    vec![format!(
+        "{}: {} of the tokens have no text (ids {}{more}); they are called [EMPTY_{first}] and so on, as in llama.cpp, and no text becomes them",
+        path.display(),
+        empty.len(),
+        ids.join(", "),
+    )]
 }
 
 /// A tokenizer without its vocabulary, and the model that holds that.

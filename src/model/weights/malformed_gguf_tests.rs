@@ -10,39 +10,39 @@ use crate::kernels::weight::RowOrder;
 
 /// A metadata value as it is written: type number and bytes.
 #[derive(Clone)]
-struct RawValue(u32, Vec<u8>);
+pub(super) struct RawValue(pub u32, pub Vec<u8>);
 
 fn text_bytes(s: &str) -> Vec<u8> {
     [&(s.len() as u64).to_le_bytes()[..], s.as_bytes()].concat()
 }
 
-fn text(s: &str) -> RawValue {
+pub(super) fn text(s: &str) -> RawValue {
     RawValue(8, text_bytes(s))
 }
 
-fn number(n: u32) -> RawValue {
+pub(super) fn number(n: u32) -> RawValue {
     RawValue(4, n.to_le_bytes().to_vec())
 }
 
-fn float(x: f32) -> RawValue {
+pub(super) fn float(x: f32) -> RawValue {
     RawValue(6, x.to_le_bytes().to_vec())
 }
 
-fn list(kind: u32, items: &[Vec<u8>]) -> RawValue {
+pub(super) fn list(kind: u32, items: &[Vec<u8>]) -> RawValue {
     RawValue(9, [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat())
 }
 
-fn texts(items: &[&str]) -> RawValue {
+pub(super) fn texts(items: &[&str]) -> RawValue {
     list(8, &items.iter().map(|s| text_bytes(s)).collect::<Vec<_>>())
 }
 
-fn kinds(items: &[i32]) -> RawValue {
+pub(super) fn kinds(items: &[i32]) -> RawValue {
     list(5, &items.iter().map(|k| k.to_le_bytes().to_vec()).collect::<Vec<_>>())
 }
 
 /// A GGUF file to be written.
 #[derive(Clone)]
-struct GgufDraft {
+pub(super) struct GgufDraft {
     magic: [u8; 4],
     version: u32,
     keys: Vec<(String, RawValue)>,
@@ -53,7 +53,7 @@ struct GgufDraft {
 
 impl GgufDraft {
     /// One layer of llama with 4 dimensions, two heads of two, a vocabulary of 6.
-    fn llama() -> Self {
+    pub(super) fn llama() -> Self {
         let mut keys: Vec<(String, RawValue)> = Vec::new();
         for (key, n) in [
             ("block_count", 1),
@@ -81,13 +81,13 @@ impl GgufDraft {
         Self { magic: *b"GGUF", version: 3, keys, tensors, data: 192 }
     }
 
-    fn set(mut self, key: &str, value: RawValue) -> Self {
+    pub(super) fn set(mut self, key: &str, value: RawValue) -> Self {
         self.keys.retain(|(k, _)| k != key);
         self.keys.push((key.into(), value));
         self
     }
 
-    fn without(mut self, key: &str) -> Self {
+    pub(super) fn without(mut self, key: &str) -> Self {
         self.keys.retain(|(k, _)| k != key);
         self
     }
@@ -103,7 +103,7 @@ impl GgufDraft {
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut out = [&self.magic[..], &self.version.to_le_bytes()].concat();
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.keys.len() as u64).to_le_bytes());
@@ -120,7 +120,7 @@ impl GgufDraft {
         out
     }
 
-    fn write(&self) -> (TempDir, PathBuf) {
+    pub(super) fn write(&self) -> (TempDir, PathBuf) {
         write(&self.bytes())
     }
 }
@@ -132,7 +132,7 @@ fn write(bytes: &[u8]) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-fn check(result: Result<String>, words: &[&str]) {
+pub(super) fn check(result: Result<String>, words: &[&str]) {
     let error = result.expect_err("must be refused");
     let text = error.to_string();
     assert_eq!(error.exit_code(), 2, "{text}");
@@ -141,7 +141,7 @@ fn check(result: Result<String>, words: &[&str]) {
     }
 }
 
-fn refused(bytes: &[u8], words: &[&str]) {
+pub(super) fn refused(bytes: &[u8], words: &[&str]) {
     let (_dir, path) = write(bytes);
     check(ModelFiles::open(&path).map(|c| format!("{:?}", c.config)), words);
 }
@@ -315,6 +315,7 @@ fn no_single_wrong_byte_panics() {
 fn with_divisors(divisors: [f32; 8]) -> Result<serde_json::Value> {
     let mut draft =
         GgufDraft::llama().set("llama.attention.key_length", number(16)).set("llama.rope.dimension_count", number(16));
+    draft = draft.set("llama.attention.value_length", number(16));
     draft = draft.set("llama.rope.freq_base", float(500.0));
     draft.tensors.push(("rope_freqs.weight".into(), vec![8], 0, 192));
     draft.data = 224;

@@ -7,12 +7,13 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `safetensors`, `gguf`, `rope_scaling` | the two containers; llama.cpp's rope divisors |
-//! | 1 | `directory`, `gguf_model`, `vocabulary` | a Hugging Face directory; a GGUF model in its terms; GGUF's pieces, checked |
-//! | 2 | `gguf_text` | GGUF's tokenizer |
+//! | 1 | `directory`, `gguf_settings`, `vocabulary` | a Hugging Face directory; GGUF's keys of a model; GGUF's pieces, checked |
+//! | 2 | `gguf_model`, `gguf_text` | a GGUF model in Hugging Face's terms; GGUF's tokenizer |
 
 mod directory;
 mod safetensors;
 mod gguf;
+mod gguf_settings;
 mod gguf_model;
 mod rope_scaling;
 mod gguf_text;
@@ -21,6 +22,8 @@ mod vocabulary;
 mod malformed_files_tests;
 #[cfg(test)]
 mod malformed_gguf_tests;
+#[cfg(test)]
+mod gguf_reading_tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -131,7 +134,7 @@ impl ModelFiles {
             &self.path,
             format!("{} of {} tensors", self.tensors.len(), self.total),
             format!("the model `{}` has no use for them: {names}", self.model_type()),
-            "the config does not describe these weights: check config.json (layers, heads, biases, model_type)",
+            "the config does not describe these weights: check config.json (num_hidden_layers or n_layer, heads, biases, model_type)",
         ))
     }
 

@@ -27,13 +27,29 @@ pub(super) struct Vocabulary<'a> {
     pub(super) kinds: Vec<Kind>,
     /// Piece → id.
     pub(super) ids: HashMap<&'a str, usize>,
+    /// Ids whose text is empty in the file.
+    pub(super) empty: Vec<usize>,
+}
+
+/// Gives tokens without a text the name that llama.cpp gives them, `[EMPTY_id]`; their ids.
+pub(super) fn name_empty_tokens(gguf: &mut Gguf) -> Vec<usize> {
+    let mut empty = Vec::new();
+    if let Some(MetadataValue::Array(tokens)) = gguf.metadata.get_mut("tokenizer.ggml.tokens") {
+        for (id, token) in tokens.iter_mut().enumerate().filter(|(_, token)| token.text() == Some("")) {
+            *token = MetadataValue::Text(format!("[EMPTY_{id}]"));
+            empty.push(id);
+        }
+    }
+    empty
 }
 
 impl<'a> Vocabulary<'a> {
+    /// `empty` are the ids that [`name_empty_tokens`] named: no text becomes one of them.
+    ///
     /// # Errors
     /// [`Error::Model`] naming the key that is missing or wrong.
-    pub(super) fn read(gguf: &'a Gguf) -> Result<Self> {
-        let mut vocabulary = Self { gguf, pieces: Vec::new(), kinds: Vec::new(), ids: HashMap::new() };
+    pub(super) fn read(gguf: &'a Gguf, empty: Vec<usize>) -> Result<Self> {
+        let mut vocabulary = Self { gguf, pieces: Vec::new(), kinds: Vec::new(), ids: HashMap::new(), empty };
         vocabulary.pieces = vocabulary.texts("tokens")?;
         for (id, piece) in vocabulary.pieces.iter().enumerate() {
             if let Some(first) = vocabulary.ids.insert(piece, id) {
@@ -41,6 +57,9 @@ impl<'a> Vocabulary<'a> {
             }
         }
         vocabulary.kinds = vocabulary.read_kinds()?;
+        for id in &vocabulary.empty {
+            vocabulary.kinds[*id] = Kind::Unused;
+        }
         Ok(vocabulary)
     }
 
@@ -82,6 +101,11 @@ impl<'a> Vocabulary<'a> {
 
     /// One score for each piece.
     pub(super) fn scores(&self) -> Result<Vec<f64>> {
+        if self.get("scores").is_none() {
+            let why = "it is not there: llama.cpp then joins pieces from the left, which ranks of merges cannot say";
+            let help = "use the Hugging Face directory of this model, or convert it again with its scores";
+            return Err(Error::model(&self.gguf.path, "key `tokenizer.ggml.scores`", why, help));
+        }
         let scores = self.list("scores")?.iter().map(|v| v.number().filter(|x| !x.is_nan()));
         let scores: Vec<f64> =
             scores.collect::<Option<_>>().ok_or_else(|| self.wrong("scores", "it holds something that is not a number"))?;

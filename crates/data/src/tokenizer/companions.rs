@@ -21,7 +21,7 @@ pub struct Special {
     pub add_bos: bool,
     /// Plain text ends with `eos`.
     pub add_eos: bool,
-    /// Further ends of a turn (`eos_token_id` of `generation_config.json`).
+    /// Further ends of a turn (`eos_token_id` of `generation_config.json` and `config.json`).
     pub eos_ids: Vec<u32>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn read_dir(dir: &Path) -> Result<(tokenizers::Tokenizer, Special, Ch
         unk: named("unk_token"),
         add_bos: config["add_bos_token"].as_bool().unwrap_or(adds_bos),
         add_eos: config["add_eos_token"].as_bool().unwrap_or(adds_eos),
-        eos_ids: ids(&generation["eos_token_id"]),
+        eos_ids: ends(&inner, &generation, &read_json(dir, "config.json")?.unwrap_or(Value::Null)),
     };
     let in_files = ChatTemplates::in_dir(dir)?;
     let templates = if in_files.is_empty() {
@@ -76,6 +76,17 @@ fn token(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value["content"].as_str()).filter(|t| !t.is_empty()).map(str::to_string)
 }
 
+/// Ends of a turn: those of `generation_config.json`, then those of `config.json`. Where the former has any, transformers does not
+/// look at the latter; of it then only special tokens count, since many files keep the class's default there, an ordinary piece.
+fn ends(inner: &tokenizers::Tokenizer, generation: &Value, config: &Value) -> Vec<u32> {
+    let mut ends = ids(&generation["eos_token_id"]);
+    let added = inner.get_added_tokens_decoder();
+    let alone = ends.is_empty();
+    let counts = |id: &u32| if alone { inner.id_to_token(*id).is_some() } else { added.get(id).is_some_and(|t| t.special) };
+    ends.extend(ids(&config["eos_token_id"]).into_iter().filter(counts));
+    ends
+}
+
 /// One id or a list of them.
 fn ids(value: &Value) -> Vec<u32> {
     let one = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -92,4 +103,38 @@ fn post_processor_adds(inner: &tokenizers::Tokenizer, bos: Option<String>, eos: 
     let longer = with.len() > without.len();
     let is = |found: Option<&u32>, token: Option<u32>| longer && token.is_some() && found.copied() == token;
     (is(with.get_ids().first(), id(bos)), is(with.get_ids().last(), id(eos)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{Tokenizer, byte_level};
+    use super::*;
+
+    /// `</s>` and `<pad>` of [`byte_level::bpe`].
+    const END: u32 = 262;
+    const PAD: u32 = 263;
+
+    fn eos_ids(files: &[(&str, Value)]) -> Vec<u32> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), byte_level::bpe().to_string(false).unwrap()).unwrap();
+        for (name, content) in files {
+            std::fs::write(dir.path().join(name), content.to_string()).unwrap();
+        }
+        Tokenizer::from_dir(dir.path()).unwrap().eos_ids().to_vec()
+    }
+
+    #[test]
+    fn ends_are_those_of_both_configs() {
+        let named = ("tokenizer_config.json", json!({"eos_token": "<|im_end|>"}));
+        assert_eq!(eos_ids(&[named.clone()]), [260]);
+        assert_eq!(eos_ids(&[named.clone(), ("config.json", json!({"eos_token_id": [260, END]}))]), [260, END]);
+        assert_eq!(eos_ids(&[("config.json", json!({"eos_token_id": END}))]), [END]);
+        let generation = ("generation_config.json", json!({"eos_token_id": PAD}));
+        assert_eq!(eos_ids(&[generation.clone(), ("config.json", json!({"eos_token_id": [END]}))]), [PAD, END]);
+        // Beside generation_config.json's an ordinary piece in config.json is the class's default; an id of no token never counts.
+        assert_eq!(eos_ids(&[generation, ("config.json", json!({"eos_token_id": 2}))]), [PAD]);
+        assert_eq!(eos_ids(&[("config.json", json!({"eos_token_id": [2, 9999]}))]), [2]);
+    }
 }

@@ -1,0 +1,120 @@
+//! GGUF files that are right but written otherwise: older spellings, keys left out, lists for numbers, empty tokens.
+
+use super::malformed_gguf_tests::{GgufDraft, RawValue, check, float, kinds, list, number, refused, text, texts};
+use super::*;
+
+fn config(draft: &GgufDraft) -> Result<serde_json::Value> {
+    let (_dir, path) = draft.write();
+    Ok(ModelFiles::open(&path)?.config)
+}
+
+fn flag(on: bool) -> RawValue {
+    RawValue(7, vec![u8::from(on)])
+}
+
+fn numbers(items: &[u32]) -> RawValue {
+    list(4, &items.iter().map(|n| n.to_le_bytes().to_vec()).collect::<Vec<_>>())
+}
+
+#[test]
+fn keys_left_out_are_llama_cpps_defaults() {
+    let draft = GgufDraft::llama().without("llama.attention.head_count_kv").without("llama.rope.dimension_count");
+    let found = config(&draft).unwrap();
+    assert_eq!((&found["num_key_value_heads"], &found["head_dim"]), (&2.into(), &2.into()));
+    assert_eq!((&found["rope_theta"], &found["rope_scaling"]), (&10_000.0.into(), &serde_json::Value::Null));
+    check(
+        config(&draft.without("llama.attention.layer_norm_rms_epsilon")).map(|c| c.to_string()),
+        &["layer_norm_rms_epsilon", "not there"],
+    );
+}
+
+#[test]
+fn rope_scaling_is_read_as_llama_cpp_does() {
+    let scaling = |keys: &[(&str, RawValue)]| {
+        let draft = keys.iter().fold(GgufDraft::llama(), |d, (key, value)| d.set(&format!("llama.rope.{key}"), value.clone()));
+        config(&draft).map(|c| c["rope_scaling"].clone())
+    };
+    let linear = serde_json::json!({"rope_type": "linear", "factor": 4.0});
+    assert_eq!(scaling(&[("scaling.factor", float(4.0))]).unwrap(), linear, "the type is linear where none is named");
+    assert_eq!(scaling(&[("scale_linear", float(4.0))]).unwrap(), linear, "the older name");
+    assert_eq!(scaling(&[("scaling.type", text("linear")), ("scaling.factor", float(4.0))]).unwrap(), linear);
+    for none in [
+        vec![("scaling.type", text("none")), ("scaling.factor", float(4.0))],
+        vec![("scaling.factor", float(0.0))],
+        vec![("scale_linear", float(1.0))],
+    ] {
+        assert_eq!(scaling(&none).unwrap(), serde_json::Value::Null);
+    }
+    check(scaling(&[("scaling.type", text("yarn"))]).map(|s| s.to_string()), &["llama.rope.scaling.type", "`yarn`"]);
+    check(scaling(&[("scaling.attn_factor", float(1.5))]).map(|s| s.to_string()), &["llama.rope.scaling.attn_factor", "1.5"]);
+}
+
+#[test]
+fn a_list_that_is_the_same_in_each_layer_is_the_number() {
+    let draft = GgufDraft::llama().set("llama.block_count", number(2));
+    let found = config(&draft.clone().set("llama.attention.head_count_kv", numbers(&[1, 1]))).unwrap();
+    assert_eq!(found["num_key_value_heads"], 1);
+    assert_eq!(config(&draft.clone().set("llama.feed_forward_length", numbers(&[8, 8]))).unwrap()["intermediate_size"], 8);
+    refused(&draft.clone().set("llama.attention.head_count_kv", numbers(&[1, 2])).bytes(), &["head_count_kv", "layer 1 differ"]);
+    refused(&draft.set("llama.attention.head_count", numbers(&[2])).bytes(), &["head_count", "1 entries for 2 layers"]);
+}
+
+#[test]
+fn keys_that_change_the_mathematics_are_refused_by_name() {
+    let good = GgufDraft::llama();
+    let cases = [
+        ("attention.value_length", number(4), "different sizes"),
+        ("attention.sliding_window", number(8), "window of the 16"),
+        ("attention.causal", flag(false), "false"),
+        ("attn_logit_softcapping", float(50.0), "50"),
+        ("logit_scale", float(0.5), "0.5"),
+        ("rope.dimension_sections", numbers(&[1, 1]), "a list"),
+        ("expert_used_count", number(2), "experts"),
+        ("tomorrows.key", number(0), "not known"),
+    ];
+    for (key, value, why) in cases {
+        refused(&good.clone().set(&format!("llama.{key}"), value).bytes(), &[&format!("`llama.{key}`"), why]);
+    }
+    for (key, value) in [
+        ("attention.sliding_window", number(16)),
+        ("attention.causal", flag(true)),
+        ("logit_scale", float(0.0)),
+        ("expert_count", number(0)),
+        ("vocab_size", number(6)),
+        ("tensor_data_layout", text("Meta AI original pth")),
+    ] {
+        config(&good.clone().set(&format!("llama.{key}"), value)).unwrap();
+    }
+    config(&good.set("qwen2.logit_scale", float(0.5))).unwrap();
+}
+
+#[test]
+fn empty_tokens_are_named_and_told_and_no_text_becomes_them() {
+    let pieces = ["<s>", "a", "b", "c", "ab", "abc", "", "", "[", "E"];
+    let draft = GgufDraft::llama()
+        .set("tokenizer.ggml.tokens", texts(&pieces))
+        .set("tokenizer.ggml.token_type", kinds(&[3, 1, 1, 1, 1, 1, 1, 4, 1, 1]));
+    let (_dir, path) = draft.write();
+    let found = GgufText::open(&path).unwrap();
+    assert_eq!(found.tokenizer.id_to_token(6).as_deref(), Some("[EMPTY_6]"));
+    assert_eq!(found.tokenizer.id_to_token(7).as_deref(), Some("[EMPTY_7]"));
+    assert_eq!(found.notes.len(), 1);
+    assert!(found.notes[0].contains("2 of the tokens") && found.notes[0].contains("6, 7"), "{:?}", found.notes);
+    let ids = found.tokenizer.encode("[EMPTY_7]abc", false).unwrap();
+    assert!(ids.get_ids().ends_with(&[5]) && !ids.get_ids().contains(&7), "{:?}", ids.get_ids());
+}
+
+#[test]
+fn ends_of_a_turn_besides_eos_are_read() {
+    let draft = GgufDraft::llama()
+        .set("tokenizer.ggml.eos_token_id", number(0))
+        .set("tokenizer.ggml.eot_token_id", number(3))
+        .set("tokenizer.ggml.add_eos_token", flag(true));
+    let (_dir, path) = draft.write();
+    let found = GgufText::open(&path).unwrap();
+    assert_eq!((found.ends.as_slice(), found.add_eos), (&[3][..], true));
+    let tokenizer = crate::model::text::tokenizer(&path).unwrap();
+    assert_eq!(tokenizer.eos_ids(), [0, 3]);
+    let bad = draft.set("tokenizer.ggml.eot_token_id", number(60)).write();
+    check(GgufText::open(&bad.1).map(|t| format!("{:?}", t.ends)), &["eot_token_id", "no id of the 6 tokens"]);
+}
