@@ -87,3 +87,20 @@ pub(super) fn rows(recipe: &Recipe, renderer: &Renderer) -> Result<PlannedRows> 
 pub(super) fn prepare(recipe: &Recipe, quiet: bool) -> Result<Prepared> {
     job::prepare(recipe, started(), &mut EventPrinter::new(quiet).listener())
 }
+
+/// The model that was asked for and its fallback; what is not said is taken from the recipe beside an adapter.
+///
+/// # Errors
+/// [`Error::Usage`] when neither names one.
+pub(super) fn named(model: Option<&str>, fallback: Option<&str>, recipe: Option<&Recipe>) -> Result<(String, Option<String>)> {
+    let Some(model) = model.or_else(|| Some(&recipe?.base.model)) else {
+        return Err(Error::usage(
+            "--model",
+            "no base model is named, and no recipe.toml beside an adapter names one",
+            "give a hub id, a directory or a .gguf file: --model BASE",
+        ));
+    };
+    let saved = recipe.map(|r| &r.base).filter(|base| base.model == model);
+    let fallback = fallback.map(str::to_string).or_else(|| saved?.fallback.clone());
+    Ok((model.to_string(), fallback))
+}

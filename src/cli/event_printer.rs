@@ -102,9 +102,10 @@ impl EventPrinter {
                 let bar = || (what.clone(), ProgressDisplay::new(&what, total.unwrap_or(0), Unit::Bytes));
                 self.bar.get_or_insert_with(bar).1.set(done, "");
             }
-            Note::Trying(what) if !self.silent(sought) => eprintln!("{name}: trying {what}"),
-            Note::Found(what) if !self.silent(sought) => eprintln!("{name}: found {what}"),
-            Note::Failed(what) if !self.silent(sought) => eprintln!("{name}: {what}"),
+            // Where a base was looked for in vain is said when it is nowhere, by the error.
+            Note::Trying(what) if sought == Sought::Data => eprintln!("{name}: trying {what}"),
+            Note::Failed(what) if sought == Sought::Data => eprintln!("{name}: {what}"),
+            Note::Found(what) if !self.silent(sought) => eprintln!("{name}: {what}"),
             _ => {}
         }
         if last {

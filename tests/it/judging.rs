@@ -135,3 +135,38 @@ fn losses_by_row_add_up_and_a_limit_takes_rows_of_every_file() {
     assert_eq!(names, ["task1_a", "task1_a", "task3_c"]);
     assert_eq!(rows(Some(3)).labels().len(), 3);
 }
+
+/// What a run of the program says, in a folder with adapters `a` and `b` of the tiny recipe.
+fn says(dir: &Path, args: &[&str]) -> String {
+    let done =
+        Command::new(env!("CARGO_BIN_EXE_lorakit")).current_dir(dir).args(args).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[test]
+fn adapters_none_and_a_merged_model_are_judged_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe_file().display().to_string();
+    for (out, steps) in [("a", "train.steps=2"), ("b", "train.steps=12")] {
+        says(dir.path(), &["train", &recipe, "--out", out, "--set", steps]);
+    }
+    // Base and recipe are those beside the adapter.
+    let merged = says(dir.path(), &["merge", "--adapter", "b", "--out", "merged", "--dtype", "f32", "--verify", "--json"]);
+    let merged: Value = serde_json::from_str(&merged).unwrap();
+    assert!(merged["answers"].as_u64() > Some(0) && merged["answers"] == merged["same_answers"], "{merged:#}");
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&says(dir.path(), args)).unwrap() };
+    let alone: Value = json(&["eval", "--adapter", "b", "--json"]);
+    let all = json(&["eval", "--adapter", "a", "--adapter", "b", "--merged", "merged", "--json"]);
+    let loss = |i: usize, who: &str| all["models"][i][who]["loss"].as_f64().unwrap();
+    assert_eq!(names(&all["models"].as_array().unwrap()[..2].iter().cloned().collect(), "adapter_dir"), ["a", "b"]);
+    assert_eq!(all["models"][2]["merged_dir"], "merged");
+    assert!(loss(0, "adapter") > loss(1, "adapter") && loss(0, "base") == loss(2, "base"), "{all:#}");
+    assert!((loss(1, "adapter") - loss(2, "adapter")).abs() < 1e-4, "{all:#}");
+    assert_eq!(alone["adapter"]["loss"], all["models"][1]["adapter"]["loss"]);
+    let base = json(&["eval", &recipe, "--json"]);
+    assert!(base["base"]["loss"].as_f64() == Some(loss(0, "base")) && base.get("adapter").is_none(), "{base:#}");
+    assert!(says(dir.path(), &["eval", &recipe]).contains("perplexity"));
+    let table = says(dir.path(), &["eval", "--adapter", "a", "--adapter", "b"]);
+    assert!(table.contains("a\n") && table.matches("difference, 95 % interval").count() == 2, "{table}");
+}

@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -12,9 +12,10 @@ use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::artifact::{card, chat_template};
 use crate::data::{self, Loaded, Renderer};
-use crate::error::Result;
+use crate::device::Compute;
+use crate::error::{Error, Result};
 use crate::eval::{self, Comparison, EvalRows, Measure, Metric};
-use crate::model::Adapt;
+use crate::model::{Adapt, Model};
 use crate::recipe::{EvalSet, Recipe};
 
 pub use self::table::before_and_after;
@@ -47,37 +48,50 @@ pub(super) fn sets(recipe: &Recipe, opened: &OpenedBase, renderer: &Renderer) ->
     recipe.eval.sets.iter().map(load).collect()
 }
 
+/// Who is judged beside the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contestant {
+    /// Directory of an adapter.
+    Adapter(PathBuf),
+    /// A whole model of the same tokenizer (a merged one): a directory or a .gguf file.
+    Model(PathBuf),
+}
+
+impl Contestant {
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        match self {
+            Contestant::Adapter(path) | Contestant::Model(path) => path,
+        }
+    }
+}
+
 /// What [`evaluate`] returns.
 pub struct Evaluated {
-    pub evaluation: Evaluation,
+    /// One for each contestant; of none, the base beside itself.
+    pub evaluations: Vec<Evaluation>,
     pub opened: OpenedBase,
     pub loaded: Loaded,
 }
 
 impl Evaluated {
-    /// Up to `n` prompts with both answers.
+    /// Up to `n` prompts with both answers, of the contestant `which`.
     ///
     /// # Errors
     /// When a prompt cannot be decoded.
-    pub fn samples(&self, n: usize) -> Result<Vec<card::Sample>> {
-        self.evaluation.samples(n, &self.opened, &self.loaded)
+    pub fn samples(&self, which: usize, n: usize) -> Result<Vec<card::Sample>> {
+        self.evaluations[which].samples(n, &self.opened, &self.loaded)
     }
 }
 
-/// Measures the base of `recipe` and the adapter in the directory `adapter` on the recipe's held-out rows and on its sets.
+/// Measures the base of `recipe` once, and each contestant, on the recipe's held-out rows and on its sets.
 ///
 /// # Errors
-/// Whatever is wrong with the base, adapter or data; when the listener ends the job.
-pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) -> Result<Evaluated> {
+/// Whatever is wrong with the base, a contestant or the data; when the listener ends the job.
+pub fn evaluate(recipe: &Recipe, contestants: &[Contestant], listener: &mut Listener<'_>) -> Result<Evaluated> {
     let opened = open::open(&recipe.base, listener)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let kept = chat_template::kept(adapter)?;
-    if !kept.is_empty() && kept != *renderer.chat_templates() {
-        let dir = adapter.display();
-        let other = format!("the adapter in {dir} was trained in another chat template than the recipe's, which is used");
-        tell(listener, JobEvent::Remark(other))?;
-    }
-    let adapter = open::adapter(adapter, &opened, listener)?;
+    let judged = contestants.iter().map(|c| judged(c, &opened, &renderer, listener)).collect::<Result<Vec<_>>>()?;
     let loaded = super::rows(recipe, &renderer, listener)?.loaded;
     opened.covers(&loaded)?;
     let sets = sets(recipe, &opened, &renderer)?;
@@ -87,55 +101,143 @@ pub fn evaluate(recipe: &Recipe, adapter: &Path, listener: &mut Listener<'_>) ->
     }
     rows_fit(recipe, &opened.model, &loaded, &sets)?;
     rows_told(&loaded, &sets, listener)?;
-    let evaluation = measure(recipe, &opened, &renderer, &loaded, &sets, &adapter, listener)?;
-    Ok(Evaluated { evaluation, opened, loaded })
+    let alone = |c: &Contestant| if contestants.len() > 1 { c.path().display().to_string() } else { "adapter".into() };
+    let names: Vec<String> = contestants.iter().map(alone).collect();
+    let all: Vec<Judged<'_>> = names.iter().zip(&judged).map(|(name, read)| read.judged(name, &opened)).collect();
+    let evaluations =
+        Rows { recipe, opened: &opened, renderer: &renderer, loaded: &loaded, sets: &sets }.measure(&all, listener)?;
+    Ok(Evaluated { evaluations, opened, loaded })
 }
 
-/// Measures the base and the adapter on the recipe's held-out rows and on its sets.
-///
-/// # Errors
-/// As the model's forward pass, and when the listener ends the job.
-pub(super) fn measure(
-    recipe: &Recipe,
+/// A contestant that was read.
+enum ReadContestant {
+    Adapter(Box<Adapter>),
+    Model(Box<Model>),
+}
+
+impl ReadContestant {
+    fn judged<'a>(&'a self, name: &'a str, opened: &'a OpenedBase) -> Judged<'a> {
+        match self {
+            ReadContestant::Adapter(adapter) => Judged { name, model: &opened.model, adapt: &**adapter },
+            ReadContestant::Model(model) => Judged { name, model, adapt: &() },
+        }
+    }
+}
+
+fn judged(
+    contestant: &Contestant,
     opened: &OpenedBase,
     renderer: &Renderer,
-    loaded: &Loaded,
-    sets: &[NamedSet],
-    adapter: &Adapter,
     listener: &mut Listener<'_>,
-) -> Result<Evaluation> {
-    let stop = renderer.stop_ids();
-    let mut side_by_side = |name: &str, loaded: &Loaded, limit: Option<usize>| -> Result<SideBySide> {
+) -> Result<ReadContestant> {
+    let dir = contestant.path();
+    if let Contestant::Model(path) = contestant {
+        let model = Model::open(path, Compute::Auto, &opened.model.device)?;
+        let (theirs, ours) = (model.config.vocab, opened.model.config.vocab);
+        if theirs != ours {
+            let why =
+                format!("its vocabulary has {theirs} entries, that of the base {ours}: the same rows cannot be put to both");
+            return Err(Error::usage(
+                path.display().to_string(),
+                why,
+                "judge it by a recipe whose base it is: --set base.model=…",
+            ));
+        }
+        return Ok(ReadContestant::Model(Box::new(model)));
+    }
+    let kept = chat_template::kept(dir)?;
+    if !kept.is_empty() && kept != *renderer.chat_templates() {
+        let dir = dir.display();
+        let other = format!("the adapter in {dir} was trained in another chat template than the recipe's, which is used");
+        tell(listener, JobEvent::Remark(other))?;
+    }
+    Ok(ReadContestant::Adapter(Box::new(open::adapter(dir, opened, listener)?.frozen())))
+}
+
+/// A model, and what acts on it.
+#[derive(Clone, Copy)]
+pub(super) struct Judged<'a> {
+    /// What progress calls it.
+    pub(super) name: &'a str,
+    pub(super) model: &'a Model,
+    pub(super) adapt: &'a dyn Adapt,
+}
+
+/// The rows to judge by.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) recipe: &'a Recipe,
+    pub(super) opened: &'a OpenedBase,
+    pub(super) renderer: &'a Renderer,
+    pub(super) loaded: &'a Loaded,
+    pub(super) sets: &'a [NamedSet],
+}
+
+impl Rows<'_> {
+    /// Measures the base once, and each of `all`, on the held-out rows and on the sets; without any, the base beside itself.
+    ///
+    /// # Errors
+    /// As the model's forward pass, and when the listener ends the job.
+    pub(super) fn measure(&self, all: &[Judged<'_>], listener: &mut Listener<'_>) -> Result<Vec<Evaluation>> {
+        let heldout = self.side_by_side(None, self.loaded, self.recipe.eval.limit, all, listener)?;
+        let mut evaluations: Vec<Evaluation> =
+            heldout.into_iter().map(|heldout| Evaluation { heldout, sets: Vec::new() }).collect();
+        for (set, loaded) in self.sets {
+            let judged = self.side_by_side(Some(&set.name), loaded, set.limit, all, listener)?;
+            for (evaluation, judged) in evaluations.iter_mut().zip(judged) {
+                evaluation.sets.push((set.name.clone(), judged));
+            }
+        }
+        Ok(evaluations)
+    }
+
+    fn side_by_side(
+        &self,
+        set: Option<&str>,
+        loaded: &Loaded,
+        limit: Option<usize>,
+        all: &[Judged<'_>],
+        listener: &mut Listener<'_>,
+    ) -> Result<Vec<SideBySide>> {
+        let stop = self.renderer.stop_ids();
         let rows = EvalRows {
             examples: &loaded.heldout,
             prompts: &loaded.heldout_prompts,
-            tokenizer: &opened.tokenizer,
+            tokenizer: &self.opened.tokenizer,
             stop: &stop,
-            settings: &recipe.eval,
+            settings: &self.recipe.eval,
             limit,
         };
-        let base = one(&format!("{name}base"), opened, &rows, &(), listener)?;
-        let adapter = one(&format!("{name}adapter"), opened, &rows, &adapter.frozen(), listener)?;
-        let comparison = eval::compare(&rows.labels(), &base.each, &adapter.each, recipe.train.seed);
-        let dropped = if name.is_empty() { 0 } else { loaded.report.dropped.len() };
-        Ok(SideBySide { base, adapter, comparison, dropped })
-    };
-    let heldout = side_by_side("", loaded, recipe.eval.limit)?;
-    let sets =
-        sets.iter().map(|(set, loaded)| Ok((set.name.clone(), side_by_side(&format!("{}, ", set.name), loaded, set.limit)?)));
-    Ok(Evaluation { heldout, sets: sets.collect::<Result<_>>()? })
+        let who = |name: &str| set.map_or_else(|| name.to_string(), |set| format!("{set}, {name}"));
+        let base = one(&who("base"), Judged { name: "base", model: &self.opened.model, adapt: &() }, &rows, listener)?;
+        let dropped = if set.is_none() { 0 } else { loaded.report.dropped.len() };
+        let beside = |adapter: Measure| {
+            let comparison = eval::compare(&rows.labels(), &base.each, &adapter.each, self.recipe.train.seed);
+            SideBySide { base: base.clone(), adapter, comparison, dropped }
+        };
+        if all.is_empty() {
+            return Ok(vec![beside(base.clone())]);
+        }
+        all.iter().map(|judged| Ok(beside(one(&who(judged.name), *judged, &rows, listener)?))).collect()
+    }
 }
 
 /// One measure, told of as `who`.
-fn one(who: &str, opened: &OpenedBase, rows: &EvalRows, adapt: &dyn Adapt, listener: &mut Listener<'_>) -> Result<Measure> {
+fn one(who: &str, judged: Judged<'_>, rows: &EvalRows, listener: &mut Listener<'_>) -> Result<Measure> {
     let mut progress = |what: &str, done, all| tell(listener, JobEvent::Evaluating { who, what, done, all });
-    let measure = eval::measure(&opened.model, adapt, rows, &mut progress)?;
+    let measure = eval::measure(judged.model, judged.adapt, rows, &mut progress)?;
     // All the answers are there: a stop is heard with the next of them.
     listener(JobEvent::EvaluationDone { who })?;
     Ok(measure)
 }
 
 impl Evaluation {
+    /// Of the base alone, for people.
+    pub fn base_table(&self) -> String {
+        let sets = self.sets.iter().map(|(name, judged)| format!("\n{}", table::alone(Some(name), &judged.base)));
+        table::alone(None, &self.heldout.base) + &sets.collect::<String>()
+    }
+
     /// The tables, for people.
     pub fn table(&self) -> String {
         let sets = self.sets.iter().map(|(name, judged)| format!("\n{}", table::of(Some(name), judged)));

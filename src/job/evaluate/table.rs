@@ -34,6 +34,21 @@ pub(super) fn of(name: Option<&str>, side_by_side: &SideBySide) -> String {
     out + &tasks(side_by_side)
 }
 
+/// What one model reached on a set.
+pub(super) fn alone(name: Option<&str>, measure: &Measure) -> String {
+    let title = name.map_or_else(|| format!("{} held-out rows", measure.rows), |name| format!("{name}: {} rows", measure.rows));
+    let mut out = row(&title, "base", "", "");
+    let values =
+        [(Metric::Loss, Some(measure.loss)), (Metric::ExactMatch, measure.exact_match), (Metric::RougeL, measure.rouge_l)];
+    for (metric, found) in values.into_iter().filter_map(|(metric, found)| Some((metric, found?))) {
+        out += &row(metric.name(), &value(metric, found), "", "");
+        if metric == Metric::Loss {
+            out += &row("perplexity", &perplexity(measure), "", "");
+        }
+    }
+    out
+}
+
 /// What the card says about a set.
 pub(super) fn notes(name: Option<&str>, side_by_side: &SideBySide) -> Vec<String> {
     let set = name.map_or(String::new(), |name| format!("{name} ({} rows), ", side_by_side.base.rows));

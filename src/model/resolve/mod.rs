@@ -99,7 +99,13 @@ pub fn resolve_in(places: &Places, base: &Base, say: &mut dyn FnMut(Note)) -> Re
     }
     if let Some(fallback) = &fallback {
         let what = format!("earlier fetched fallback in {}", shown(places.cache.as_deref()));
-        if let Some(path) = search.step(what, |_| fallback.cached(places.cache.as_deref())) {
+        if let Some(path) = search.step(what, |_| fallback.cached(places.cache.as_deref(), id)) {
+            return found(path, How::FallbackCache);
+        }
+    }
+    if let (Some(id), None) = (id, &fallback) {
+        let what = format!("file kept for it in {}", shown(places.cache.as_deref()));
+        if let Some(path) = search.step(what, |_| wheel::kept_for(places.cache.as_deref(), id)) {
             return found(path, How::FallbackCache);
         }
     }
@@ -109,7 +115,7 @@ pub fn resolve_in(places: &Places, base: &Base, say: &mut dyn FnMut(Note)) -> Re
         return found(path, How::Hub);
     }
     if let Some(fallback) = &fallback
-        && let Some(path) = search.step(format!("fallback {fallback}"), |say| fallback.fetch(places, say))
+        && let Some(path) = search.step(format!("fallback {fallback}"), |say| fallback.fetch(places, id, say))
     {
         return found(path, How::Fallback);
     }

