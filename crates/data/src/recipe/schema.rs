@@ -2,6 +2,7 @@
 //!
 //! Refuses to know: any recipe.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
@@ -40,21 +41,34 @@ pub struct KeyDoc {
 /// Every key of every section, in the order of the sections.
 pub fn keys() -> Vec<KeyDoc> {
     let mut keys = Vec::new();
+    let mut tables = HashSet::new();
     for (section, fields) in properties(shared()) {
-        describe(section, fields, &mut keys);
+        describe(section, fields, &mut tables, &mut keys);
     }
     keys
 }
 
-/// The keys of a table, each before its own keys where it is a table and nothing else.
-fn describe(table: &str, fields: &Value, keys: &mut Vec<KeyDoc>) {
+/// The keys of a table, each before its own keys where it is a table, or may be one or a list of them (`KEY[]`). Such tables that
+/// several keys have (sources of rows) are described once; `tables` has those that were.
+fn describe(table: &str, fields: &Value, tables: &mut HashSet<Vec<String>>, keys: &mut Vec<KeyDoc>) {
     for (name, field) in properties(fields) {
         let key = format!("{table}.{name}");
         let default = field.get("default").map(toml_value);
         keys.push(KeyDoc { key: key.clone(), expects: expects(field), default, doc: doc(field).to_string() });
         let not_null = |branch: &&Value| branch.get("type").and_then(Value::as_str) != Some("null");
-        if let [only] = branches(field).into_iter().filter(not_null).collect::<Vec<_>>()[..] {
-            describe(&key, only, keys);
+        let ways: Vec<&Value> = branches(field).into_iter().filter(not_null).collect();
+        if let [only] = ways[..]
+            && properties(only).next().is_some()
+        {
+            describe(&key, only, tables, keys);
+            continue;
+        }
+        let items = ways.iter().flat_map(|way| way.get("items").map(branches).unwrap_or_default());
+        let table = ways.iter().copied().chain(items).find(|way| properties(way).next().is_some());
+        if let Some(table) = table
+            && tables.insert(properties(table).map(|(name, _)| name.to_string()).collect())
+        {
+            describe(&format!("{key}[]"), table, tables, keys);
         }
     }
 }

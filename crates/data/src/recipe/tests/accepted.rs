@@ -66,6 +66,8 @@ fn every_key_has_an_example_in_the_full_recipe_and_a_doc() {
     for key in keys() {
         let excluded =
             ["train.epochs", "data.heldout_fraction", "data.mixture.cap", "data.mixture.temperature"].contains(&key.key.as_str());
+        // Of tables in lists, the other tests read every key.
+        let excluded = excluded || key.key.contains("[]");
         assert!(excluded || written.places.contains_key(&key.key), "{} is not in FULL", key.key);
         assert!(key.doc.ends_with('.') && !key.expects.is_empty(), "{key:?}");
     }
