@@ -277,11 +277,12 @@ pub fn text_columns(path: &Path, enough: usize) -> Result<Vec<Vec<(String, Strin
     Ok(all)
 }
 
-/// Calls `take` with every text in the rows of a file, whatever their shape, a row at a time and with its line.
+/// Calls `take` with what the rows of a file say, whatever their shape, a row at a time and with its line: the turns of its lists
+/// of messages or, where it has none, every text in it as somebody's question.
 ///
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] for what cannot be read.
-pub(super) fn texts(path: &Path, mut take: impl FnMut(u32, Vec<String>)) -> Result<()> {
+pub(super) fn texts(path: &Path, mut take: impl FnMut(u32, Vec<RowTurn>)) -> Result<()> {
     let mut feed = match Feed::is_of(path) {
         true => Feed::open(path)?,
         false => Feed::whole(path, source::read(path, &mut Faults::default())?),
@@ -289,9 +290,39 @@ pub(super) fn texts(path: &Path, mut take: impl FnMut(u32, Vec<String>)) -> Resu
     feed.first()?;
     while let Some(chunk) = feed.chunk()? {
         let rows = chunk.rows(path)?.into_owned().into_iter();
-        rows.for_each(|row| take(row.line as u32, leaves(Value::Object(row.fields))));
+        rows.for_each(|row| take(row.line as u32, spoken(row.fields)));
     }
     Ok(())
+}
+
+/// Of lists of messages that say the same, as two answers to one prompt do, every turn once.
+fn spoken(fields: json::Map) -> Vec<RowTurn> {
+    let mut all: Vec<RowTurn> = Vec::new();
+    for list in fields.values().filter_map(dialogue) {
+        let new: Vec<RowTurn> = list.into_iter().filter(|turn| !all.contains(turn)).collect();
+        all.extend(new);
+    }
+    if all.is_empty() {
+        return leaves(Value::Object(fields)).into_iter().map(|text| RowTurn::new(Role::User, text)).collect();
+    }
+    all
+}
+
+/// A value as turns, if it is a list of messages; turns without a text are passed over.
+fn dialogue(value: &Value) -> Option<Vec<RowTurn>> {
+    let text = |message: &Value, keys: [&str; 2]| keys.iter().find_map(|key| message.get(key)?.as_str().map(str::to_string));
+    let mut turns = Vec::new();
+    for message in value.as_array()? {
+        let role = text(message, ["role", "from"])?;
+        let by = match role.as_str() {
+            "system" | "developer" => Role::System,
+            "user" | "human" | "prompter" => Role::User,
+            "tool" | "function" | "observation" | "function_response" => Role::Tool,
+            _ => Role::Assistant,
+        };
+        turns.extend(text(message, ["content", "value"]).map(|said| RowTurn::new(by, said)));
+    }
+    Some(turns)
 }
 
 fn leaves(value: Value) -> Vec<String> {
@@ -344,5 +375,16 @@ mod tests {
         ];
         let task = |list: &str| format!(r#"{{"Definition": ["d"],  "Instances": [ {list} ], "v": 1e3}}"#);
         assert_eq!(texts("a.json", &task(&format!("{a}, {b}, {c}"))), [task(&format!("{a}, {c}"))]);
+    }
+
+    #[test]
+    fn messages_of_any_row_are_turns_and_other_texts_are_questions() {
+        let said = |text: &str| spoken(json::parse(text).unwrap().as_object().unwrap().clone());
+        let turn = |by, text: &str| RowTurn::new(by, text);
+        let row = r#"{"id":"a b c","chosen":[{"role":"user","content":"q"},{"role":"assistant","content":"x"}],
+            "rejected":[{"from":"human","value":"q"},{"from":"gpt","value":"y"},{"role":"assistant","content":null}]}"#;
+        assert_eq!(said(row), [turn(Role::User, "q"), turn(Role::Assistant, "x"), turn(Role::Assistant, "y")]);
+        let row = r#"{"question":"Why?","choices":["so","or so"],"turns":[["agent","Hi"]],"number":1}"#;
+        assert_eq!(said(row), ["Why?", "so", "or so", "agent", "Hi"].map(|text| turn(Role::User, text)));
     }
 }

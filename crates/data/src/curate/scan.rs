@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::leaks::{Held, Leak, SharedRuns};
 use super::minhash::Frequencies;
 use super::rows;
-use super::rows::{Role, RowTurn, WrittenRow};
+use super::rows::{Role, WrittenRow};
 use super::spill::{Spilled, Writer};
 use super::verbs;
 use super::verbs::AskedFor;
@@ -29,7 +29,7 @@ pub struct ScanSettings {
     pub sources: Vec<Source>,
     /// Rows to be judged by, that must not be among them.
     pub heldout: Vec<Source>,
-    /// More of these, of any shape: every text in a row counts.
+    /// More of these, of any shape: turns of messages count and, in rows without any, every text.
     pub against: Vec<PathBuf>,
     /// Words of a run that makes a leak.
     pub ngram: usize,
@@ -149,8 +149,7 @@ fn held(settings: &ScanSettings, tick: &mut dyn FnMut(usize) -> Result<()>) -> R
         files.push(named(&source.path));
     }
     for path in &settings.against {
-        rows::texts(path, |line, texts| {
-            let parts: Vec<RowTurn> = texts.into_iter().map(|t| RowTurn::new(Role::User, t)).collect();
+        rows::texts(path, |line, parts| {
             held.add(RowPlace { source: files.len() as u32, line }, &parts);
         })?;
         files.push(named(path));
