@@ -15,12 +15,15 @@ import tempfile
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config
 from transformers.utils import logging
 
 from reference import last_logits, load_base
 
 logging.set_verbosity_error()
+logging.disable_progress_bar()
+torch.set_num_threads(1)
 parser = argparse.ArgumentParser()
 parser.add_argument("--lorakit", required=True)
 parser.add_argument("--only", help="one family")
@@ -128,11 +131,13 @@ def theirs(directory):
 def ours(directory, prompts):
     out = directory / "out.json"
     out.unlink(missing_ok=True)
-    run = subprocess.run([args.lorakit, "compare", "logits", "--model", directory, "--prompts", prompts, "--out", out],
+    run = subprocess.run([args.lorakit, "compare", "logits", "--model", directory, "--prompts", prompts, "--out", out,
+                          "--threads", "1"],
                          capture_output=True, text=True)
     if run.returncode == 0:
         return [torch.tensor(p["last_logits"]) for p in json.loads(out.read_text())["prompts"]], ""
-    return None, f"exit {run.returncode}: {run.stderr.strip()}"
+    said = [line for line in run.stderr.splitlines() if not line.startswith("base: ")]
+    return None, f"exit {run.returncode}: {' '.join(said)}"
 
 
 def difference(a, b):
@@ -151,7 +156,7 @@ def judge(directory, prompts, keys):
     if not refusal.startswith("exit 2:"):
         return False, refusal
     named = any(key in refusal for key in keys) or want is None
-    return named, f"{'both refuse' if want is None else 'refused'}: {refusal.splitlines()[0]}"
+    return named, f"{'both refuse' if want is None else 'refused'}: {refusal}"
 
 
 def tally(outcomes, text):
@@ -166,6 +171,7 @@ def weights(family, directory):
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, 1.0, 0.1)
     model.save_pretrained(directory)
+    Tokenizer(models.WordLevel({f"t{i}": i for i in range(64)}, unk_token="t0")).save(str(directory / "tokenizer.json"))
     return json.loads((directory / "config.json").read_text())
 
 
