@@ -307,15 +307,15 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// `layers_to_transform` restricts lists of names, not regular expressions (as in PEFT).
+    /// `layers_to_transform` restricts lists of names, not regular expressions (as in PEFT); here also all linear layers.
     fn layers(&self, targets: &Matcher) -> Result<Option<Layers>> {
         let Some(wanted) = self.config.layers_to_transform.as_ref().map(OneOrMany::to_vec).filter(|l| !l.is_empty()) else {
             return Ok(None);
         };
-        if !matches!(targets, Matcher::Names(_)) {
+        if matches!(targets, Matcher::Whole(..)) {
             return Err(Error::usage(
                 format!("`{}`", self.names.layers),
-                format!("layers cannot be combined with a text in `{}`", self.names.targets),
+                format!("layers cannot be combined with a regular expression in `{}`", self.names.targets),
                 "write the layer numbers into the expression",
             ));
         }

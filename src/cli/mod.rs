@@ -8,7 +8,7 @@
 //! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock`, `template_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes; a chat template that is asked for |
 //! | 1 | `event_printer` | the events of a job, drawn |
 //! | 2 | `base` | an open model |
-//! | 3 | `generation_args` | which base and adapters talk |
+//! | 3 | `generation_args`, `proposal` | which base and adapters talk; a recipe for rows that have none |
 //! | 4 | `chat_commands` | what `chat` does with a line |
 //! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe`, `train` | a verb each; none uses another |
 
@@ -33,6 +33,7 @@ mod machine;
 pub mod merge;
 mod mixture_shares;
 mod progress;
+mod proposal;
 pub mod recipe;
 mod recipe_lines;
 mod run_clock;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::recipe_lines::{key_line, listed, listed_json, pretty, verdict_line};
-use crate::error::{Error, Result};
+use super::recipe_lines::{check, key_line, listed, listed_json, pretty, verdict_line};
+use crate::error::Result;
 use crate::recipe::{self, Recipe};
 
 /// Write a recipe for your rows; look at recipes: list, show, check; print their JSON Schema.
@@ -84,22 +84,6 @@ fn text(args: &RecipeArgs) -> Result<String> {
     }
 }
 
-/// The verdict on each of several recipes, with what is wrong with it where it stands, and how many cannot be used.
-fn check(recipes: &[PathBuf], set: &[String]) -> (String, Option<Error>) {
-    let (mut lines, mut wrong) = (String::new(), 0);
-    for path in recipes {
-        match Recipe::load(path, set) {
-            Ok(recipe) => lines += &verdict_line(&recipe),
-            Err(error) => {
-                wrong += 1;
-                lines += &format!("NOT OK {}: {error}\n", path.display());
-            }
-        }
-    }
-    let why = format!("{wrong} of {} recipes cannot be used", recipes.len());
-    (lines, (wrong > 0).then(|| Error::usage("recipe check", why, "what is wrong with each stands above")))
-}
-
-pub(super) mod new;
+mod new;
 #[cfg(test)]
 mod tests;

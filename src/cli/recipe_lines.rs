@@ -2,10 +2,11 @@
 //!
 //! Refuses to know how recipes are read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::error::Error;
 use crate::recipe::{KeyDoc, Listed, Method, Recipe};
 
 /// The recipes of a folder, each with what it is about.
@@ -54,4 +55,20 @@ pub(super) fn key_line(key: &KeyDoc) -> String {
 /// JSON for people to read.
 pub(super) fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
+}
+
+/// The verdict on each of several recipes, with what is wrong with it where it stands, and how many cannot be used.
+pub(super) fn check(recipes: &[PathBuf], set: &[String]) -> (String, Option<Error>) {
+    let (mut lines, mut wrong) = (String::new(), 0);
+    for path in recipes {
+        match Recipe::load(path, set) {
+            Ok(recipe) => lines += &verdict_line(&recipe),
+            Err(error) => {
+                wrong += 1;
+                lines += &format!("NOT OK {}: {error}\n", path.display());
+            }
+        }
+    }
+    let why = format!("{wrong} of {} recipes cannot be used", recipes.len());
+    (lines, (wrong > 0).then(|| Error::usage("recipe check", why, "what is wrong with each stands above")))
 }

@@ -6,9 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::event_printer::{EventPrinter, results, say};
-use super::recipe::new::{BaseArgs, file_for, proposal};
+use super::proposal::{NewBaseArgs, recipe_or_rows};
 use super::{base, forecast, print, stop};
-use crate::curate::is_recipe;
 use crate::error::{Error, Result};
 use crate::job::{self, Existing, TrainJob, TrainResult};
 use crate::recipe::Recipe;
@@ -16,11 +15,11 @@ use crate::recipe::Recipe;
 /// Train an adapter, prove it against the base, and write it with its record.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// A recipe; or a file of rows, for which one is made up (`lorakit recipe new` writes it down)
+    /// A recipe; or, with --model, rows for which one is made up (`lorakit recipe new` writes it down)
     #[arg(value_name = "RECIPE|DATA")]
     recipe: PathBuf,
     #[command(flatten)]
-    base: BaseArgs,
+    base: NewBaseArgs,
     /// Replace a value, e.g. --set train.lr=1e-4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -47,7 +46,7 @@ pub struct TrainArgs {
 /// Whatever is wrong with the recipe, base or data; [`Error::Interrupted`] or [`Error::Terminated`] after a signal, with
 /// everything saved.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let recipe = &recipe(args)?;
+    let recipe = &recipe_or_rows(&args.recipe, &args.base, &args.set)?;
     let out = args.out.as_ref().unwrap_or(&recipe.output.dir);
     let existing = match (args.resume, args.overwrite) {
         (true, _) => Existing::Resume,
@@ -65,31 +64,13 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if let Some(fresh) = &done.fresh {
         results(fresh, args.json);
     }
-    say(args.json, &where_it_lies(&args.recipe, out, &done, recipe));
+    say(args.json, &where_it_lies(out, &done, recipe));
     if args.json {
         let mut line = done.results;
         line["adapter_dir"] = json!(out);
         println!("{line}");
     }
     Ok(())
-}
-
-/// The recipe named, or one for the rows named.
-fn recipe(args: &TrainArgs) -> Result<Recipe> {
-    if is_recipe(&args.recipe) || (args.base.model.is_none() && !args.recipe.exists()) {
-        if let Some(model) = &args.base.model {
-            let help = format!("a recipe names its base: --set base.model='\"{model}\"'");
-            return Err(Error::usage("--model", "it goes with a file of rows, and this is a recipe", help));
-        }
-        return base::recipe(&args.recipe, &args.set);
-    }
-    let path = file_for(&args.recipe);
-    let proposal = proposal(std::slice::from_ref(&args.recipe), &args.base, &path)?;
-    eprint!("{}\n", proposal.text);
-    match args.set.as_slice() {
-        [] => Ok(proposal.recipe),
-        set => Recipe::parse(&proposal.text, &path, set),
-    }
 }
 
 /// How to go on, in place of what ended the work, if that was a signal.
@@ -101,21 +82,21 @@ fn stopped(error: Error, args: &TrainArgs, recipe: &Recipe, out: &Path) -> Error
         true => word.to_string(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
     };
-    let set: String = args.set.iter().map(|s| format!(" --set {}", quoted(s))).collect();
-    let named = if is_recipe(&args.recipe) { &recipe.path } else { &args.recipe };
-    let base = [("model", &args.base.model), ("fallback", &args.base.fallback)];
-    let base: String = base.iter().filter_map(|(flag, v)| Some(format!(" --{flag} {}", quoted(v.as_ref()?)))).collect();
-    let (named, out) = (quoted(&named.display().to_string()), quoted(&out.display().to_string()));
-    stop::stopped(format!("everything is saved; go on with: lorakit train {named}{base}{set} --out {out} --resume"))
+    let named = if args.base.words().is_empty() { &recipe.path } else { &args.recipe };
+    let mut words = vec![named.display().to_string()];
+    words.extend(args.base.words());
+    words.extend(args.set.iter().flat_map(|set| ["--set".to_string(), set.clone()]));
+    words.extend(["--out".to_string(), out.display().to_string()]);
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    stop::stopped(format!("everything is saved; go on with: lorakit train {} --resume", words.join(" ")))
 }
 
-fn where_it_lies(given: &Path, out: &Path, done: &TrainResult, recipe: &Recipe) -> String {
+fn where_it_lies(out: &Path, done: &TrainResult, recipe: &Recipe) -> String {
     let out = out.display();
     format!(
         "\nadapter      {out}/adapter_model.safetensors\ncard         {out}/README.md\ntrace        {out}/trace.json\n\
          events       {out}/events.jsonl\ncurve        {out}/loss.svg\ncheckpoints  {out}/checkpoints\n\n\
-         judge it     lorakit eval {} --adapter {out}\ntalk to it   lorakit chat --model {} --adapter {}={out}",
-        given.display(),
+         judge it     lorakit eval --adapter {out}\ntalk to it   lorakit chat --model {} --adapter {}={out}",
         done.base.display(),
         recipe.output.name
     )

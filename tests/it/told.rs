@@ -192,7 +192,7 @@ fn an_adapter_that_is_not_there_is_named_and_rows_are_no_recipe() {
         said
     };
     refused(&["generate", "--adapter", "runs/nope", "--prompt", "x"], &["runs/nope", "there is no such folder"]);
-    refused(&["train", "rows.jsonl"], &["rows.jsonl", "a file of rows, not a recipe", "train = \"rows.jsonl\""]);
+    refused(&["train", "rows.jsonl"], &["rows.jsonl", "a file of rows, not a recipe", "lorakit train rows.jsonl --model BASE"]);
     folder.write("odd.jsonl", "{\"question\": \"a\", \"answer\": \"b\"}\n");
     let said = refused(&["data", "check", "odd.jsonl"], &["odd.jsonl:1", "--column"]);
     assert!(!said.contains("recipe"), "{said}");

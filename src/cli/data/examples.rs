@@ -106,7 +106,7 @@ mod tests {
         let expected = [
             "rows.jsonl:1: 36 tokens, 15 trained\n",
             "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n⟦yes <|im_end|><|im_end|>⟧\n",
-            "rows.jsonl (train): shape completion, 3 rows, not used: id\n",
+            "rows.jsonl (train): shape completion, 3 rows, not used: id (1 rows)\n",
             "1 of 3 rows are used\n",
             "train: 1 examples, 36 tokens (assistant 15, template 20, user 1), 15 trained = 41.7 %\n",
             "dropped, empty answer: 1 rows of ",

@@ -111,7 +111,7 @@ fn arguments() {
     let cases: &[Case] = &[
         case("an unknown verb", |_| (), &["trian"], &["trian", "train"]),
         case("an unknown argument", |_| (), &["train", "recipe.toml", "--stepz", "3"], &["--stepz"]),
-        case("a verb without its recipe", |_| (), &["train"], &["<RECIPE>"]),
+        case("a verb without its recipe", |_| (), &["train"], &["<RECIPE|DATA>"]),
         case(
             "arguments that exclude each other",
             |_| (),

@@ -172,8 +172,8 @@ fn read(path: &Path) -> Result<String> {
     if sources::holds_rows(path) {
         let rows = path.display();
         let help = format!(
-            "write a recipe that names it, e.g. a file recipe.toml with the lines\n    [base]\n    model = \"OWNER/NAME\"\n    [data]\n    \
-             train = \"{rows}\"\n  or look at the rows with `lorakit data check {rows}`"
+            "`lorakit train {rows} --model BASE` trains on it, `lorakit recipe new {rows} --model BASE` writes a recipe for it, \
+             `lorakit data check {rows}` looks at the rows"
         );
         return Err(Error::usage(what, "this is a file of rows, not a recipe", help));
     }

@@ -6,8 +6,8 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `chat_templates`, `classes`, `memo` | chat templates by name; classes of characters; words seen before |
-//! | 1 | `companions`, `words`, `byte_level` | the files beside `tokenizer.json`; how text is cut into words; a small tokenizer for tests |
-//! | 2 | `fast` | the way around the library's own splitting |
+//! | 1 | `companions`, `words` | the files beside `tokenizer.json`; how text is cut into words |
+//! | 2 | `fast`, `byte_level` | the way around the library's own splitting; a small tokenizer for tests |
 
 #[cfg(any(test, feature = "testing"))]
 pub mod byte_level;

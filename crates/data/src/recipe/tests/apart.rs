@@ -55,5 +55,5 @@ fn a_file_of_rows_is_no_recipe() {
     let error = Recipe::load(&dir.path().join("train.jsonl"), &[]).unwrap_err();
     let said = error.to_string();
     assert!(error.exit_code() == 2 && said.contains("this is a file of rows, not a recipe"), "{said}");
-    assert!(said.contains("train = \"") && said.contains("lorakit data check"), "{said}");
+    assert!(said.contains("lorakit recipe new") && said.contains("lorakit data check"), "{said}");
 }

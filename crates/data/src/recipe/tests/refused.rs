@@ -325,7 +325,7 @@ fn patterns_that_cannot_work() {
         "write `targets = \"all-linear\"`",
     );
     let embedding = "[adapter]\ntargets = ['q_proj', 'embed_tokens']\n";
-    below(embedding, "r.toml:6: `adapter.targets`", "is the token embedding", "leave the embedding out");
+    below(embedding, "r.toml:6: `adapter.targets`", "\"embed_tokens\" is the token embedding", "leave the embedding out");
     below(
         "[adapter]\nexclude = 'all-linear'\n",
         "r.toml:6: `adapter.exclude`",

@@ -5,9 +5,10 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `keys`, `ignored`, `calls`, `flan`, `ghost`, `superni`, `vicuna` | names of columns; what nothing read; calls of tools; tasks in several phrasings; Ghost Attention; Super-NaturalInstructions; conversations of a web page |
-//! | 1 | `facts`, `message` | what rows say of the shape; one message |
-//! | 2 | `preference`, `completion` | two answers to one prompt; a prompt and its completion |
-//! | 3 | `detect` | which shape a file has |
+//! | 1 | `message` | one message |
+//! | 2 | `preference` | two answers to one prompt |
+//! | 3 | `facts`, `completion` | what rows say of the shape; a prompt and its completion |
+//! | 4 | `detect` | which shape a file has |
 
 mod keys;
 mod ignored;
