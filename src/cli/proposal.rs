@@ -44,9 +44,10 @@ pub(super) fn proposal(data: &[PathBuf], base: &NewBaseArgs, path: &Path) -> Res
 pub(super) fn file_for(data: &Path) -> PathBuf {
     let full = std::path::absolute(data).unwrap_or_else(|_| data.to_path_buf());
     let name = full.file_name().map_or_else(|| "rows".into(), |name| name.to_string_lossy().into_owned());
-    let stem = files::unpacked_name(&name).split('.').next().filter(|stem| !stem.is_empty()).unwrap_or("rows").to_string();
+    let stem = files::unpacked_name(&name).split('.').next().unwrap_or_default().to_string();
     let plain: String = stem.chars().map(|c| if c.is_alphanumeric() || "-_".contains(c) { c } else { '-' }).collect();
-    PathBuf::from(format!("{}.toml", plain.trim_matches('-')))
+    let plain = plain.trim_matches('-');
+    PathBuf::from(format!("{}.toml", if plain.is_empty() { "rows" } else { plain }))
 }
 
 /// The recipe named or, where rows and a base are, one for them, which is shown.

@@ -73,3 +73,15 @@ pub fn quiet_candle_pool() {
         unsafe { std::env::set_var(NAME, "1") };
     }
 }
+/// Whether the test `name` of the bf16 kernels has nothing to run on. That is said where no test's output is kept back, and counted
+/// by `.ci/run`.
+#[cfg(test)]
+pub(crate) fn lacks_bf16(name: &str) -> bool {
+    use std::io::Write;
+    let lacks = level() < Level::Avx512Bf16;
+    if lacks {
+        // A line that cannot be written is no reason to fail.
+        _ = writeln!(std::io::stderr(), "skipped: {name}: this CPU has no AVX-512 BF16");
+    }
+    lacks
+}

@@ -221,7 +221,6 @@ unsafe fn outer_tile<const R: usize>(a: *const u32, pairs: usize, x: ColumnBlock
 
 #[cfg(test)]
 mod tests {
-    use super::super::cpu::{Level, level};
     use super::*;
 
     fn numbers(n: usize, seed: u64) -> Vec<bf16> {
@@ -230,8 +229,8 @@ mod tests {
 
     #[test]
     fn narrow_and_outer_products_agree_with_plain_sums() {
-        if level() < Level::Avx512Bf16 {
-            return; // These kernels are never called on such a processor.
+        if crate::cpu::lacks_bf16("narrow and outer products in bf16") {
+            return;
         }
         for (m, n, r) in [(1, 2, 2), (5, 34, 4), (130, 100, 8), (33, 64, 18), (64, 576, 30)] {
             let (x, e, g) = (numbers(m * n, 1), numbers(r * n, 2), numbers(m * r, 3));

@@ -181,12 +181,10 @@ mod tiles {
     #[cfg(test)]
     mod tests {
         use super::*;
-        use crate::cpu::{Level, level};
 
         #[test]
         fn the_tile_is_a_product() {
-            if level() != Level::Avx512Bf16 {
-                eprintln!("SKIPPED: this CPU has no AVX-512 BF16");
+            if crate::cpu::lacks_bf16("the tile is a product") {
                 return;
             }
             let rows: Vec<u32> = (0..ROWS * PAIRS).map(|i| u32::from(half::bf16::from_f32((i % 5) as f32).to_bits())).collect();

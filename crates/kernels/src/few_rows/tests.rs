@@ -92,7 +92,7 @@ fn every_type_and_number_of_rows_agrees_with_the_definition_at_every_level() {
 /// With x that bf16 holds exactly, only the sums are rounded: nothing of W may be.
 #[test]
 fn bf16_products_round_x_and_nothing_else() {
-    if level() < Level::Avx512Bf16 {
+    if crate::cpu::lacks_bf16("products of few rows in bf16") {
         return;
     }
     for w in matrices() {

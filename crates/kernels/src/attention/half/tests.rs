@@ -1,6 +1,5 @@
 use half::bf16;
 
-use super::super::super::cpu::{Level, level};
 use std::ops::Range;
 
 use super::super::Slices;
@@ -79,8 +78,8 @@ impl HalfCase {
 
 #[test]
 fn agrees_with_the_kernel_in_f32() {
-    if level() < Level::Avx512Bf16 {
-        return; // This kernel is never called on such a processor.
+    if crate::cpu::lacks_bf16("attention in bf16 agrees with the kernel in f32") {
+        return;
     }
     for (lens, h, g, e) in CASES {
         let case = HalfCase::new(lens, h, g, e);
@@ -102,8 +101,8 @@ fn agrees_with_the_kernel_in_f32() {
 
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
-    if level() < Level::Avx512Bf16 {
-        return; // As above.
+    if crate::cpu::lacks_bf16("attention in bf16 does not depend on threads") {
+        return;
     }
     let case = HalfCase::new(&[130, 300, 5], 6, 2, 32);
     let run = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| case.run());
