@@ -53,6 +53,14 @@ pub(super) fn stopped(what: String) -> Error {
     }
 }
 
+/// A word as a shell has to be given it.
+pub(super) fn quoted(word: &str) -> String {
+    match word.chars().all(|c| c.is_alphanumeric() || "=./_-,:".contains(c)) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 #[cfg(unix)]
 fn install() -> std::io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};

@@ -78,16 +78,12 @@ fn stopped(error: Error, args: &TrainArgs, recipe: &Recipe, out: &Path) -> Error
     if !matches!(error, Error::Interrupted { .. } | Error::Terminated { .. }) {
         return error;
     }
-    let quoted = |word: &str| match word.chars().all(|c| c.is_alphanumeric() || "=./_-,:".contains(c)) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
     let named = if args.base.words().is_empty() { &recipe.path } else { &args.recipe };
     let mut words = vec![named.display().to_string()];
     words.extend(args.base.words());
     words.extend(args.set.iter().flat_map(|set| ["--set".to_string(), set.clone()]));
     words.extend(["--out".to_string(), out.display().to_string()]);
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    let words: Vec<String> = words.iter().map(|word| stop::quoted(word)).collect();
     stop::stopped(format!("everything is saved; go on with: lorakit train {} --resume", words.join(" ")))
 }
 

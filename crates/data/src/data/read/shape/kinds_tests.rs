@@ -122,7 +122,7 @@ fn malformed_preferences() {
         &Source { shape: Some(Shape::Preference), ..Source::default() },
         &[
             (r#"{"prompt":"q","chosen":"a"}"#, "shape `preference` needs `chosen` and `rejected`, or `messages` and `replies`"),
-            (r#"{"chosen":"a","rejected":"b"}"#, "two answers and no prompt"),
+            (r#"{"chosen":"a","rejected":"b"}"#, "the row has an answer and no prompt"),
             (r#"{"prompt":1,"chosen":"a","rejected":"b"}"#, "`prompt` must be a string or messages, this is a number"),
             (r#"{"prompt":"q","chosen":1,"rejected":"b"}"#, "`chosen` must be an answer, this is a number"),
             (r#"{"prompt":"q","chosen":[],"rejected":"b"}"#, "`chosen` must be an answer, this is an array"),

@@ -78,7 +78,7 @@ fn facts_of_parts_are_those_of_the_whole() {
     rows.chunks(1).for_each(|part| parts.and(Facts::of(&reader, part)));
     assert_eq!(
         (parts.fitting(), parts.differing()),
-        (Some(Shape::Text), vec![(1, Some(Shape::Text)), (3, Some(Shape::Messages))])
+        (Some(Shape::Text), vec![(1, Some(Shape::Messages)), (2, Some(Shape::Text))])
     );
     assert_eq!(Facts::of(&reader, &rows).differing(), parts.differing());
 }
