@@ -2,9 +2,10 @@
 //!
 //! A leak is a whole conversation, or a turn of the user that is its own; not a thank-you that two dialogues end with. The same
 //! word for word are the whole row, all of its questions together, or one question of at least [`RARE`] distinct words that few
-//! rows ask. What is only alike is found by runs of n words (13, usually; Brown et al. 2020, appendix C): the training row has at
-//! least half of the runs of the row or of one of its questions, and one of them is in no more than ten training rows, as
-//! more make it a phrase of the template. Refuses to know copies among training rows.
+//! rows ask. What is only alike is found by runs of n words (13, usually; Brown et al. 2020, appendix C): at least half of the
+//! words of the row, or of the runs of one of its questions, are in runs that the training row has as well. Runs of more than two
+//! rows to be judged by are phrases and do not count; nor do those of more than ten training rows, unless they make up the row.
+//! Refuses to know copies among training rows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,14 +15,16 @@ use super::words::{Word, mix, words};
 
 /// What more training rows than this have is a phrase that rows have in common.
 const COMMON: u32 = 10;
-/// So is a single question that more rows to be judged by than this have.
+/// So is a single question, or a run, that more rows to be judged by than this have.
 const HELD_COMMON: u32 = 2;
 /// A question of fewer words is nobody's own.
 const OWN: usize = 3;
 /// Distinct words of a question that is its row's own among others.
 const RARE: usize = 10;
-/// Share of runs from which a row or a question is another's.
+/// Share of the words of a row, or of the runs of a question, from which it is another's.
 const MOST: f32 = 0.5;
+/// Share of the words of a row from which it is another's, however many have it.
+const ALL: f32 = 0.9;
 /// Characters of an excerpt.
 const EXCERPT: usize = 100;
 
@@ -33,7 +36,8 @@ pub struct Leak {
     pub of: RowPlace,
     /// Word for word the same question or row; otherwise only runs of words are shared.
     pub whole: bool,
-    /// The share of the runs of the held-out row that the training row has; 0 where it is too short to have any.
+    /// The share of the runs of the held-out row that the training row has, phrases not counted as shared; 0 where it is too short
+    /// to have any.
     pub overlap: f32,
     /// The beginning of what both have, as the held-out row says it.
     pub text: String,
@@ -44,17 +48,27 @@ pub struct Leak {
 pub(super) struct Held {
     ngram: usize,
     places: Vec<RowPlace>,
-    /// Runs of each row.
-    runs: Vec<u32>,
+    /// Runs and words of each row.
+    sizes: Vec<(u32, u32)>,
     turns: Vec<HeldTurn>,
-    /// Run → the first turn that has it, and a number of its own.
-    grams: HashMap<u64, (u32, u32)>,
+    grams: HashMap<u64, Run>,
     /// Hash of what is looked for as a whole → the first turn of the first row that has it, and in how many rows it is.
     whole: HashMap<u64, (u32, u32)>,
 }
 
+/// A run of words.
+struct Run {
+    /// The first turn that has it.
+    turn: u32,
+    /// A number of its own.
+    number: u32,
+    /// In how many rows it is.
+    rows: u32,
+}
+
 struct HeldTurn {
     row: u32,
+    words: u32,
     runs: u32,
     asks: bool,
     excerpt: String,
@@ -131,21 +145,21 @@ impl Held {
         let (row, start) = (self.places.len() as u32, self.turns.len() as u32);
         self.places.push(place);
         let (parts, lists) = said(parts);
-        let mut all = HashSet::new();
+        let mut all: HashSet<u64> = HashSet::new();
         for (part, list) in parts.iter().zip(&lists) {
             let turn = self.turns.len() as u32;
             let mut runs: Vec<u64> = grams(list, self.ngram).collect();
             runs.sort_unstable();
             runs.dedup();
-            all.extend(runs.iter().copied());
             let (asks, excerpt) = (part.by == Role::User, excerpt(&part.text));
-            self.turns.push(HeldTurn { row, runs: runs.len() as u32, asks, excerpt });
+            self.turns.push(HeldTurn { row, words: list.len() as u32, runs: runs.len() as u32, asks, excerpt });
             for run in runs {
                 let number = self.grams.len() as u32;
-                self.grams.entry(run).or_insert((turn, number));
+                let known = self.grams.entry(run).or_insert(Run { turn, number, rows: 0 });
+                known.rows += u32::from(all.insert(run));
             }
         }
-        self.runs.push(all.len() as u32);
+        self.sizes.push((all.len() as u32, lists.iter().map(Vec::len).sum::<usize>() as u32));
         let mut mine = HashSet::new();
         for found in wholes(&parts, &lists).into_iter().filter(|w| mine.insert(w.hash)) {
             self.whole.entry(found.hash).or_insert((start + found.turn, 0)).1 += 1;
@@ -158,8 +172,8 @@ impl Held {
             return SharedRuns::default();
         }
         let (parts, lists) = said(parts);
-        let mut shared: Vec<(u32, u32)> =
-            lists.iter().flat_map(|l| grams(l, self.ngram)).filter_map(|g| self.grams.get(&g).copied()).collect();
+        let runs = lists.iter().flat_map(|l| grams(l, self.ngram)).filter_map(|g| self.grams.get(&g));
+        let mut shared: Vec<(u32, u32)> = runs.filter(|r| r.rows <= HELD_COMMON).map(|r| (r.turn, r.number)).collect();
         shared.sort_unstable();
         shared.dedup();
         let known = |w: Whole| {
@@ -196,10 +210,17 @@ impl Held {
     /// The share of a held-out row's runs that a training row has.
     fn share_of_row(&self, shared: &SharedRuns, row: u32) -> f32 {
         let have = shared.grams.iter().filter(|(turn, _)| self.turns[*turn as usize].row == row).count();
-        share(have as u32, self.runs[row as usize])
+        share(have as u32, self.sizes[row as usize].0)
     }
 
-    /// The turn of which, or of whose row, most runs are in a training row, at least one of them in few.
+    /// The share of a held-out row's words that lie in shared runs, of which turns have so many.
+    fn share_of_words(&self, of: &HashMap<u32, (u32, bool)>, row: u32) -> f32 {
+        let mine = of.iter().map(|(turn, (have, _))| (&self.turns[*turn as usize], have)).filter(|(turn, _)| turn.row == row);
+        let words = mine.map(|(turn, have)| turn.words.min(have + self.ngram as u32 - 1)).sum();
+        share(words, self.sizes[row as usize].1)
+    }
+
+    /// The turn of which, or of whose row, most is in a training row, at least one run of it in few.
     fn alike(&self, shared: &SharedRuns, rows_with: &HashMap<u32, u32>) -> Option<u32> {
         // Turn → runs that are shared, and whether one of them is rare.
         let mut of: HashMap<u32, (u32, bool)> = HashMap::new();
@@ -211,8 +232,8 @@ impl Held {
         let most = |(turn, (have, rare)): &(&u32, &(u32, bool))| {
             let held = &self.turns[**turn as usize];
             let question = if held.asks { share(*have, held.runs) } else { 0.0 };
-            let row = self.share_of_row(shared, held.row);
-            (*rare && question.max(row) >= MOST) || row == 1.0
+            let row = self.share_of_words(&of, held.row);
+            (*rare && question.max(row) >= MOST) || row >= ALL
         };
         of.iter().filter(most).max_by_key(|(turn, (have, _))| (*have, std::cmp::Reverse(**turn))).map(|(turn, _)| *turn)
     }
