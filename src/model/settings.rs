@@ -184,7 +184,7 @@ pub(super) fn refused<'a>(model_type: &str, config: &'a Value) -> Option<(&'a st
 fn same(json: &str, value: &Value) -> bool {
     match value {
         Value::Number(n) => json.parse::<f64>().ok() == n.as_f64(),
-        other => other.to_string() == json,
+        other => format!("{other}") == json,
     }
 }
 

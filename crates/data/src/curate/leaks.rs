@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn dialogue(turns: &[&str]) -> Vec<RowTurn> {
-        let by = |i: usize| if i % 2 == 0 { Role::User } else { Role::Assistant };
+        let by = |i: usize| if i.is_multiple_of(2) { Role::User } else { Role::Assistant };
         turns.iter().enumerate().map(|(i, text)| RowTurn::new(by(i), *text)).collect()
     }
 

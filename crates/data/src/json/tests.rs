@@ -30,7 +30,7 @@ fn numbers_keep_their_digits() {
         numbers
             .iter()
             .zip(ODD)
-            .all(|(n, text)| n.to_string() == text && Number::parse(text).map(Value::Number).as_ref() == Some(n))
+            .all(|(n, text)| format!("{n}") == text && Number::parse(text).map(Value::Number).as_ref() == Some(n))
     );
     assert_eq!((value["a"][0].as_f64(), value["a"][4].as_f64()), (Some(1.5), Some(f64::INFINITY)));
     assert_eq!((value["a"][7].as_u64(), value["a"][8].as_u64()), (Some(u64::MAX), None));

@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn ends_are_those_of_both_configs() {
         let named = ("tokenizer_config.json", json!({"eos_token": "<|im_end|>"}));
-        assert_eq!(eos_ids(&[named.clone()]), [260]);
+        assert_eq!(eos_ids(std::slice::from_ref(&named)), [260]);
         assert_eq!(eos_ids(&[named.clone(), ("config.json", json!({"eos_token_id": [260, END]}))]), [260, END]);
         assert_eq!(eos_ids(&[("config.json", json!({"eos_token_id": END}))]), [END]);
         let generation = ("generation_config.json", json!({"eos_token_id": PAD}));

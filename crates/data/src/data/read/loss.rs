@@ -16,7 +16,7 @@ pub(crate) const LOSS_KEYS: [&str; 4] = ["train", "training", "weight", "train_d
 pub(crate) fn read(fields: &Map) -> Result<Loss, (String, &'static str)> {
     let mut loss = Loss::ByRole;
     for key in &LOSS_KEYS[..3] {
-        let said = match fields.get(*key) {
+        let said = match fields.get(key) {
             None | Some(Value::Null) => continue,
             Some(Value::Bool(yes)) => *yes,
             Some(Value::Number(n)) if n.as_f64() == 1.0 => true,

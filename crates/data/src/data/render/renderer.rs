@@ -54,7 +54,7 @@ struct Tools<'a> {
 
 #[derive(Clone)]
 enum Rules {
-    Jinja(ByTools<Voice>),
+    Jinja(Box<ByTools<Voice>>),
     Fixed(Fixed),
     /// The model's own template is asked for and it has none: prompts and completions as they are.
     Plain,
@@ -81,7 +81,7 @@ impl Renderer {
                 let base = jinja.defaults();
                 Ok(Voice { spans: Spans::new(jinja, base), reads: Reads::of(source) })
             };
-            Ok::<_, Error>(Rules::Jinja(ByTools::of(templates, voice)?))
+            Ok::<_, Error>(Rules::Jinja(Box::new(ByTools::of(templates, voice)?)))
         };
         let (rules, templates) = match (style(&template.kind), &template.kind) {
             (Some(style), _) => {

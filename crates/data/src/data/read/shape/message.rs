@@ -187,8 +187,8 @@ pub(super) fn says_something(message: &Message) -> bool {
 
 /// Whether two messages say the same, whatever else (an id, a time) is kept about them.
 pub(super) fn alike(a: &Message, b: &Message) -> bool {
-    let same = |key: &&str| a.fields.get(*key) == b.fields.get(*key);
-    (&a.role, &a.content, &a.loss) == (&b.role, &b.content, &b.loss) && FIELDS.iter().all(|key| same(&key))
+    let same = |key: &&str| a.fields.get(key) == b.fields.get(key);
+    (&a.role, &a.content, &a.loss) == (&b.role, &b.content, &b.loss) && FIELDS.iter().all(same)
 }
 
 fn text_part(part: &Value) -> Option<&str> {

@@ -56,7 +56,8 @@ pub(crate) fn read(path: &Path, faults: &mut Faults) -> Result<Vec<RawRow>> {
 /// # Errors
 /// As [`read`].
 pub(crate) fn texts(path: &Path, faults: &mut Faults) -> Result<Option<Vec<(usize, String)>>> {
-    let of: fn(&Path, &str, &mut Faults) -> Result<Vec<(usize, String)>> = match ending(path).as_str() {
+    type TextsOf = fn(&Path, &str, &mut Faults) -> Result<Vec<(usize, String)>>;
+    let of: TextsOf = match ending(path).as_str() {
         "jsonl" | "ndjson" => |_, text, _| Ok(lines::texts_of_lines(text)),
         "json" => lines::texts_of_json,
         _ => return Ok(None),

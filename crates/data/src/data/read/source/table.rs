@@ -163,7 +163,7 @@ impl Header {
         let blank = text.len() - text.trim_start_matches(['\r', '\n']).len();
         let end = reader.position().byte() as usize;
         let end = end + usize::from(text[..end].ends_with('\r') && text[end..].starts_with('\n'));
-        let own = line + line_ends(text[..blank].as_bytes());
+        let own = line + line_ends(&text.as_bytes()[..blank]);
         let mut columns: Vec<Column> = Vec::new();
         for (i, name) in record.iter().map(str::trim).enumerate() {
             let unnamed = name.is_empty();
@@ -176,7 +176,7 @@ impl Header {
         if columns.iter().all(|c| c.unnamed) {
             return Err(Error::data(path, Some(own), "no column has a name", HELP));
         }
-        let rows = line + line_ends(text[..end].as_bytes());
+        let rows = line + line_ends(&text.as_bytes()[..end]);
         Ok(Some((Header { separator, columns }, end, rows)))
     }
 
@@ -194,7 +194,7 @@ impl Header {
             }
             // Blank lines before a row belong to its position.
             let start = start + text[start..].len() - text[start..].trim_start_matches(['\r', '\n']).len();
-            line += line_ends(text[counted..start].as_bytes());
+            line += line_ends(&text.as_bytes()[counted..start]);
             counted = start;
             let raw = || text[start..reader.position().byte() as usize].trim_end_matches(['\r', '\n']);
             match self.fields(&record) {

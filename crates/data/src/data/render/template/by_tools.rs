@@ -72,7 +72,7 @@ mod tests {
     fn one_template_serves_for_both_and_two_for_one_each() {
         let both = |names: &[&str]| {
             let made = of(names).unwrap();
-            [false, true].map(|tools| made.choose(tools).map(String::clone).map_err(|e| e.to_string()))
+            [false, true].map(|tools| made.choose(tools).cloned().map_err(|e| e.to_string()))
         };
         assert_eq!(both(&["default"]), [Ok("source of default".into()), Ok("source of default".into())]);
         assert_eq!(both(&["default", "tool_use"]), [Ok("source of default".into()), Ok("source of tool_use".into())]);
