@@ -9,7 +9,7 @@ use super::event_printer::{EventPrinter, results, say};
 use super::proposal::{NewBaseArgs, recipe_or_rows};
 use super::{base, forecast, print, stop};
 use crate::error::{Error, Result};
-use crate::job::{self, Existing, TrainJob, TrainResult};
+use crate::job::{self, Existing, TrainJob};
 use crate::recipe::Recipe;
 
 /// Train an adapter, prove it against the base, and write it with its record.
@@ -64,7 +64,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if let Some(fresh) = &done.fresh {
         results(fresh, args.json);
     }
-    say(args.json, &where_it_lies(out, &done, recipe));
+    say(args.json, &where_it_lies(out, recipe));
     if args.json {
         let mut line = done.results;
         line["adapter_dir"] = json!(out);
@@ -87,13 +87,12 @@ fn stopped(error: Error, args: &TrainArgs, recipe: &Recipe, out: &Path) -> Error
     stop::stopped(format!("everything is saved; go on with: lorakit train {} --resume", words.join(" ")))
 }
 
-fn where_it_lies(out: &Path, done: &TrainResult, recipe: &Recipe) -> String {
+fn where_it_lies(out: &Path, recipe: &Recipe) -> String {
     let out = out.display();
     format!(
         "\nadapter      {out}/adapter_model.safetensors\ncard         {out}/README.md\ntrace        {out}/trace.json\n\
          events       {out}/events.jsonl\ncurve        {out}/loss.svg\ncheckpoints  {out}/checkpoints\n\n\
-         judge it     lorakit eval --adapter {out}\ntalk to it   lorakit chat --model {} --adapter {}={out}",
-        done.base.display(),
+         judge it     lorakit eval --adapter {out}\ntalk to it   lorakit chat --adapter {}={out}",
         recipe.output.name
     )
 }

