@@ -70,6 +70,7 @@ check "quickstart, rows of 2048, batch 1" recipes/quickstart.toml "${long2048[@]
 check "the same, blocks run again" recipes/quickstart.toml "${long2048[@]}" --set train.batch_size=1 --set train.checkpoint=block
 check "quickstart, dropout" recipes/quickstart.toml --set adapter.dropout=0.1
 check "the head too" recipes/quickstart.toml --set 'adapter.targets=["q_proj","v_proj","lm_head"]'
+check "the head too, rows of 1024" recipes/quickstart.toml "${long1024[@]}" --set train.batch_size=2 --set 'adapter.targets=["q_proj","v_proj","lm_head"]'
 check "quickstart in f32" recipes/quickstart.toml --set base.compute=f32
 if [[ $# -gt 0 ]]; then
   base=(--set "base.model=\"$(realpath "$1")\"")

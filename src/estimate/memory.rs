@@ -152,12 +152,12 @@ fn taped(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
     };
     let chosen = (n as f64 * rows.trained).ceil() as u64;
     // A frozen head gives a few rows of logits at a time. Of one that is trained, autograd holds all: logits, their gradient, and the
-    // zero and the sum that it makes of the gradient.
-    let logits = if trains_head(run) { 4 * chosen } else { chosen.min(LOGIT_ROWS as u64) } * c.vocab as u64;
+    // sum that it makes of it; they are gone when the blocks' gradients come.
+    let logits = if trains_head(run) { 3 * chosen } else { chosen.min(LOGIT_ROWS as u64) } * c.vocab as u64;
     StepMemory {
         adapter: 3 * run.adapter.param_count() as u64 * F32,
         activations: n * (c.layers as u64 * block + pairs) * F32,
-        workspace: (n * (2 * d + 3 * f) + logits + 3 * chosen * d) * F32,
+        workspace: ((n * (2 * d + 3 * f)).max(logits) + 3 * chosen * d) * F32,
         recomputed: false,
     }
 }
