@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two recipes on real data, which lies beside the repository in ../shared: what docs/decisions.md says of them comes from here.
 #
-# usage: scripts/real-recipes.sh super-ni     training tasks, judged on tasks of the official test split (10 minutes on AVX2)
+# usage: scripts/real-recipes.sh super-ni     training tasks, judged on others   (16 minutes on AVX2)
 #        scripts/real-recipes.sh replay       a domain without and with replay, and with as many steps of its own: what is
 #                                             forgotten, what is kept (three runs, 7 minutes each on AVX2)
 #
