@@ -24,18 +24,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_atomic_with<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     let dir = parent(path);
     fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-    let mut tmp =
-        tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempfile_in(&dir).map_err(Error::io("write", path))?;
-    let _unfinished = Unfinished::new(tmp.path());
-    let filled = {
-        let mut out = std::io::BufWriter::with_capacity(1 << 20, tmp.as_file_mut());
-        let filled = fill(&mut out)?;
-        out.flush().map_err(Error::io("write", path))?;
-        filled
-    };
-    tmp.as_file().sync_all().map_err(Error::io("write", path))?;
-    set_mode(tmp.as_file()).map_err(Error::io("write", path))?;
-    tmp.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
+    let (staged, filled) = staged(path, fill)?;
+    put(staged)?;
     sync_dir(&dir)?;
     Ok(filled)
 }
@@ -48,12 +38,12 @@ pub fn write_atomic_with<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Re
 /// [`Error::Io`] naming the file; no temporary file is left behind, and the old pair stays.
 pub fn write_pair(dir: &Path, other: (&str, &[u8]), key: (&str, &[u8])) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-    let (other, path) = (staged(&dir.join(other.0), other.1)?, dir.join(key.0));
+    let (other, path) = (staged_bytes(&dir.join(other.0), other.1)?, dir.join(key.0));
     let old = fs::read(&path).ok();
     if old.as_deref() == Some(key.1) {
         return put(other).and_then(|()| sync_dir(dir));
     }
-    let new = staged(&path, key.1)?;
+    let new = staged_bytes(&path, key.1)?;
     if let Some(old) = old {
         fs::remove_file(&path).map_err(Error::io("replace", &path))?;
         sync_dir(dir)?;
@@ -75,18 +65,28 @@ struct Staged {
     _unfinished: Unfinished,
 }
 
-fn staged(path: &Path, bytes: &[u8]) -> Result<Staged> {
-    let new = || tempfile::Builder::new().prefix(".lorakit-").suffix(".tmp").tempfile_in(parent(path));
-    let write = || {
-        let mut tmp = new()?;
-        let unfinished = Unfinished::new(tmp.path());
-        tmp.write_all(bytes)?;
-        set_mode(tmp.as_file())?;
-        tmp.as_file().sync_all()?;
-        Ok((tmp, unfinished))
+/// What `fill` writes, for `path`, whose folder is there; and what `fill` gave.
+fn staged<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<(Staged, T)> {
+    let mut tmp = tempfile::Builder::new()
+        .prefix(".lorakit-")
+        .suffix(".tmp")
+        .tempfile_in(parent(path))
+        .map_err(Error::io("write", path))?;
+    let unfinished = Unfinished::new(tmp.path());
+    let filled = {
+        let mut out = std::io::BufWriter::with_capacity(1 << 20, tmp.as_file_mut());
+        let filled = fill(&mut out)?;
+        out.flush().map_err(Error::io("write", path))?;
+        filled
     };
-    let (tmp, unfinished) = write().map_err(Error::io("write", path))?;
-    Ok(Staged { tmp, path: path.to_path_buf(), _unfinished: unfinished })
+    tmp.as_file().sync_all().map_err(Error::io("write", path))?;
+    set_mode(tmp.as_file()).map_err(Error::io("write", path))?;
+    Ok((Staged { tmp, path: path.to_path_buf(), _unfinished: unfinished }, filled))
+}
+
+/// [`staged`], of bytes that are there.
+fn staged_bytes(path: &Path, bytes: &[u8]) -> Result<Staged> {
+    Ok(staged(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))?.0)
 }
 
 fn put(staged: Staged) -> Result<()> {

@@ -258,16 +258,22 @@ fn refuse_tasks(path: &Path, shape: Shape) -> Result<()> {
     Err(Error::data(path, None, why, "curate the file of rows that the task names, then name the new file in the task"))
 }
 
-/// Of the first rows of a file, whatever their shape: its columns that hold text, by name. At least `enough` rows, where it has them.
-///
-/// # Errors
-/// [`Error::Data`] or [`Error::Io`] for what cannot be read.
-pub fn text_columns(path: &Path, enough: usize) -> Result<Vec<Vec<(String, String)>>> {
+/// The rows of a file, whatever their shape, at its first one.
+fn begun(path: &Path) -> Result<Feed> {
     let mut feed = match Feed::is_of(path) {
         true => Feed::open(path)?,
         false => Feed::whole(path, source::read(path, &mut Faults::default())?),
     };
     feed.first()?;
+    Ok(feed)
+}
+
+/// Of the first rows of a file, whatever their shape: its columns that hold text, by name. At least `enough` rows, where it has them.
+///
+/// # Errors
+/// [`Error::Data`] or [`Error::Io`] for what cannot be read.
+pub fn text_columns(path: &Path, enough: usize) -> Result<Vec<Vec<(String, String)>>> {
+    let mut feed = begun(path)?;
     let mut all = Vec::new();
     while let Some(chunk) = feed.chunk()?.filter(|_| all.len() < enough) {
         for row in &*chunk.rows(path)? {
@@ -283,11 +289,7 @@ pub fn text_columns(path: &Path, enough: usize) -> Result<Vec<Vec<(String, Strin
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] for what cannot be read.
 pub(super) fn texts(path: &Path, mut take: impl FnMut(u32, Vec<RowTurn>)) -> Result<()> {
-    let mut feed = match Feed::is_of(path) {
-        true => Feed::open(path)?,
-        false => Feed::whole(path, source::read(path, &mut Faults::default())?),
-    };
-    feed.first()?;
+    let mut feed = begun(path)?;
     while let Some(chunk) = feed.chunk()? {
         let rows = chunk.rows(path)?.into_owned().into_iter();
         rows.for_each(|row| take(row.line as u32, spoken(row.fields)));
