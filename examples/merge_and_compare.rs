@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use lorakit::adapter::Adapter;
-use lorakit::artifact::merge::{self, Dtype};
+use lorakit::artifact::merge::{self, Dtype, Merged};
 use lorakit::device::{self, Compute};
 use lorakit::model::{Adapt, Batch, Ctx, Model};
 use lorakit::{Error, Result};
@@ -21,7 +21,8 @@ pub(crate) fn run(base: &Path, adapter: &Path, out: &Path) -> Result<(f32, f32)>
     let device = device::best()?;
     let model = Model::open(base, Compute::F32, &device)?;
     let adapter = Adapter::load(adapter, &model)?.frozen();
-    merge::write(&model, &adapter, base, out, Dtype::F32, None, &mut |_, _| ())?;
+    let merged = Merged { model: &model, adapter: &adapter, base, dtype: Dtype::F32, spoken: None, card: None };
+    merge::write(&merged, out, &mut |_, _| ())?;
     let merged = Model::open(out, Compute::F32, &device)?;
 
     let rows: Vec<Vec<u32>> = vec![(1..40).collect(), (100..120).collect()];

@@ -45,7 +45,7 @@ super_ni() {
 
 replay() {
   local common=(
-    --set train.steps=112 --set train.eval_every=0 --set eval.limit=60 --set eval.exact_match=true
+    --set train.steps=112 --set train.eval_every=0 --set eval.limit=60 --set eval.exact_match=true --set "data.over_long='truncate'"
     --set "data.replay.sources=[{ path = '$data/text/c4_docs.jsonl' }, { path = '$data/alpaca/gpteacher_roleplay.jsonl', limit = 150 }]"
     --set "eval.sets=[{ name = 'general text', rows = { path = '$data/text/wikitext2_valid.txt', shape = 'text' }, limit = 60 }, { name = 'instructions', rows = '$data/alpaca/alpaca_gpt4_en.jsonl', limit = 40 }]"
   )

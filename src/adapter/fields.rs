@@ -109,12 +109,18 @@ const BASE_KEPT: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
 /// Ways to start that take something out of the base's weights, which the file does not hold.
 const BASE_CHANGED: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
-/// Judges every field of the file; gives what is to be told of those that are passed over.
+/// Judges every field of the file; gives what is to be told of those that are passed over. Of the fields that nobody here
+/// knows, those in `ignored` are passed over whatever they hold.
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming a field that asks for what is not implemented, or that nobody here knows.
-pub(super) fn judge(map: &Map<String, Value>, dir: &Path) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
+pub(super) fn judge(map: &Map<String, Value>, dir: &Path, ignored: &[String]) -> Result<Vec<String>> {
+    if let Some(known) = ignored.iter().find(|key| FIELDS.iter().any(|(name, _)| name == key)) {
+        return Err(refused(dir, known, "is a known field and cannot be ignored".into(), "take it out of --ignore-field"));
+    }
+    let absent = ignored.iter().filter(|key| !map.contains_key(*key));
+    let mut notes: Vec<String> =
+        absent.map(|key| format!("adapter_config.json has no field `{key}` that could be ignored")).collect();
     for (key, value) in map {
         match FIELDS.iter().find(|(name, _)| name == key).map(|(_, verdict)| *verdict) {
             Some(Honoured | Meaningless) => {}
@@ -127,6 +133,10 @@ pub(super) fn judge(map: &Map<String, Value>, dir: &Path) -> Result<Vec<String>>
             None if says_nothing(value) => {}
             None if passed_over(map, value) => notes.push(format!(
                 "adapter_config.json `{key}`: no field of LoRA in PEFT up to 0.21; {} is passed over, as PEFT does",
+                short(value)
+            )),
+            None if ignored.contains(key) => notes.push(format!(
+                "adapter_config.json `{key}`: {} is ignored at your own risk; what it changes is not computed",
                 short(value)
             )),
             None => return Err(unknown(dir, key, value)),
@@ -192,7 +202,7 @@ fn start(value: &Value, dir: &Path) -> Result<()> {
 
 fn unknown(dir: &Path, key: &str, value: &Value) -> Error {
     let near = nearest(key, FIELDS.iter().map(|(name, _)| *name)).map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
-    let help = format!("{near}if you know that it does not change what the adapter computes, take it out of adapter_config.json");
+    let help = format!("{near}if you know that it does not change what the adapter computes: --ignore-field {key}");
     refused(dir, key, format!("is no field of PEFT's LoRA up to 0.21, and it is set: {}", short(value)), help)
 }
 
@@ -215,7 +225,25 @@ mod tests {
     fn judged(fields: Value) -> Result<Vec<String>> {
         let mut map = fields.as_object().unwrap().clone();
         map.entry("peft_version").or_insert(json!("0.21.2"));
-        judge(&map, Path::new("a"))
+        judge(&map, Path::new("a"), &[])
+    }
+
+    #[test]
+    fn an_unknown_field_can_be_ignored_and_is_told() {
+        let map = json!({"new_method": {"k": 1}, "other": 2, "peft_version": "0.30.0", "use_dora": true});
+        let with = |without: &str, ignored: &[&str]| {
+            let mut map = map.as_object().unwrap().clone();
+            map.remove(without);
+            judge(&map, Path::new("a"), &ignored.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let notes = with("use_dora", &["new_method", "other", "absent"]).unwrap();
+        assert!(notes.len() == 3 && notes[0].contains("`absent`") && notes[1].contains("{\"k\":1}"), "{notes:?}");
+        assert!(notes[1..].iter().all(|note| note.contains("at your own risk")), "{notes:?}");
+        let error = with("use_dora", &["other"]).unwrap_err().to_string();
+        assert!(error.contains("--ignore-field new_method"), "{error}");
+        for ignored in [&["new_method", "other"][..], &["new_method", "other", "use_dora"]] {
+            assert!(with("", ignored).unwrap_err().to_string().contains("`use_dora`"));
+        }
     }
 
     #[test]

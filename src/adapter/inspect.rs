@@ -69,12 +69,12 @@ pub struct Full {
     pub norm: f64,
 }
 
-/// Reads an adapter directory and measures every tensor in it.
+/// Reads an adapter directory and measures every tensor in it. Unknown fields of its configuration in `ignored` are passed over.
 ///
 /// # Errors
 /// [`Error::Adapter`] naming the file, field or tensor that is missing, malformed or left over.
-pub fn inspect(dir: &Path) -> Result<Inspection> {
-    let (config, mut notes) = peft::read(dir)?;
+pub fn inspect(dir: &Path, ignored: &[String]) -> Result<Inspection> {
+    let (config, mut notes) = peft::read(dir, ignored)?;
     let bytes = peft::read_weights(dir)?;
     let mut tensors = peft::read_tensors(&bytes, dir, &Device::Cpu)?;
     notes.extend(copies(&mut tensors));
@@ -145,7 +145,7 @@ pub fn all(dir: &Path) -> Result<Vec<Found>> {
         let help = "name a folder of adapters: `lorakit adapter ls DIR`";
         return Err(Error::usage(dir.display().to_string(), "there is no such folder", help));
     }
-    Ok(find(dir)?.into_iter().map(|dir| Found { inspection: inspect(&dir), dir }).collect())
+    Ok(find(dir)?.into_iter().map(|dir| Found { inspection: inspect(&dir, &[]), dir }).collect())
 }
 
 /// Takes every A with its B out of `tensors`: (path, A, B).
@@ -268,7 +268,7 @@ mod tests {
         let ([a, b], [c, d]) = (pair(0), pair(1));
         let tensors = [(&*a, (2, 3)), (&*b, (4, 2)), (&*c, (2, 3)), (&*d, (4, 2)), ("lm_head.weight", (1, 2))];
         let dir = directory(&tensors, CONFIG);
-        let found = inspect(dir.path()).unwrap();
+        let found = inspect(dir.path(), &[]).unwrap();
         assert_eq!((found.parameters, found.modules.len(), found.base.as_deref()), (2 * (6 + 8) + 2, 2, Some("a/b")));
         let [first, second] = &found.modules[..] else { panic!() };
         assert_eq!((first.path.as_str(), first.scale, second.scale), ("model.layers.0.q_proj", 3.0, 5.0));
@@ -296,7 +296,7 @@ mod tests {
             (&[("x.what", (2, 3))], "x.what"),
         ];
         for (tensors, expected) in cases {
-            let error = inspect(directory(tensors, CONFIG).path()).unwrap_err();
+            let error = inspect(directory(tensors, CONFIG).path(), &[]).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(expected), "{error}");
         }
     }

@@ -14,15 +14,16 @@ const DEFAULT: usize = 8;
 /// Largest rank that is possible.
 const MAX_RANK: usize = 65_536;
 
-/// Reads the file's text; the configuration and what is to be told about it. `dir` is named in errors.
+/// Reads the file's text; the configuration and what is to be told about it. `dir` is named in errors; unknown fields in
+/// `ignored` are passed over.
 ///
 /// # Errors
 /// [`Error::Adapter`] naming the field that is malformed, [`Error::Unsupported`] naming one that is not implemented.
-pub(super) fn parse(text: &str, dir: &Path) -> Result<(PeftConfig, Vec<String>)> {
+pub(super) fn parse(text: &str, dir: &Path, ignored: &[String]) -> Result<(PeftConfig, Vec<String>)> {
     let fail = |why: String| Error::adapter(dir, "adapter_config.json", why, "restore the file, or save the adapter again");
     let json: Value = serde_json::from_str(text).map_err(|e| fail(format!("not JSON: {e}")))?;
     let Some(map) = json.as_object() else { return Err(fail("not a JSON object".into())) };
-    let mut notes = fields::judge(map, dir)?;
+    let mut notes = fields::judge(map, dir, ignored)?;
     let fields = Fields { map, dir };
     let config = fields.config()?;
     if !map.contains_key("lora_alpha") {
@@ -168,7 +169,7 @@ mod tests {
         let mut map = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]});
         let map = map.as_object_mut().unwrap();
         map.extend(changes.as_object().unwrap().clone());
-        parse(&Value::Object(map.clone()).to_string(), Path::new("a"))
+        parse(&Value::Object(map.clone()).to_string(), Path::new("a"), &[])
     }
 
     #[test]
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_pefts_default() {
-        let (config, notes) = parse(r#"{"peft_type": "LORA", "target_modules": "all-linear"}"#, Path::new("a")).unwrap();
+        let (config, notes) = parse(r#"{"peft_type": "LORA", "target_modules": "all-linear"}"#, Path::new("a"), &[]).unwrap();
         assert_eq!((config.r, config.lora_alpha), (8, 8.0));
         assert!(matches!(&notes[..], [note] if note.contains("`lora_alpha`")), "{notes:?}");
         let (_, notes) = read(json!({"layers_pattern": "h"})).unwrap();

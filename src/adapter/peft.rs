@@ -31,7 +31,16 @@ impl Adapter {
     /// # Errors
     /// [`Error::Adapter`] naming the file, field or tensor.
     pub fn load(dir: &Path, model: &Model) -> Result<Adapter> {
-        let (config, mut notes) = read(dir)?;
+        Adapter::load_ignoring(dir, model, &[])
+    }
+
+    /// As [`Adapter::load`], but the fields of its configuration that are `ignored` may hold what nobody here knows: at the
+    /// caller's own risk, and told in [`Adapter::notes`].
+    ///
+    /// # Errors
+    /// As [`Adapter::load`].
+    pub fn load_ignoring(dir: &Path, model: &Model, ignored: &[String]) -> Result<Adapter> {
+        let (config, mut notes) = read(dir, ignored)?;
         let (plan, idle) = Plan::of_file(&config, model.sites()).map_err(|e| in_file(e, dir))?;
         notes.extend(idle);
         let bytes = read_weights(dir)?;
@@ -133,11 +142,11 @@ fn in_file(error: Error, dir: &Path) -> Error {
 /// # Errors
 /// [`Error::Adapter`] when it is missing, malformed or asks for a method that is not implemented.
 pub fn read_config(dir: &Path) -> Result<PeftConfig> {
-    Ok(read(dir)?.0)
+    Ok(read(dir, &[])?.0)
 }
 
-/// As [`read_config`], with what is to be told of it.
-pub(super) fn read(dir: &Path) -> Result<(PeftConfig, Vec<String>)> {
+/// As [`read_config`], with what is to be told of it; unknown fields in `ignored` are passed over.
+pub(super) fn read(dir: &Path, ignored: &[String]) -> Result<(PeftConfig, Vec<String>)> {
     let path = dir.join(CONFIG);
     if !path.is_file() {
         return Err(Error::adapter(
@@ -147,7 +156,7 @@ pub(super) fn read(dir: &Path) -> Result<(PeftConfig, Vec<String>)> {
             "give the directory that holds adapter_config.json and adapter_model.safetensors",
         ));
     }
-    parse::parse(&files::read_text(&path)?, dir)
+    parse::parse(&files::read_text(&path)?, dir, ignored)
 }
 
 /// The bytes of `adapter_model.safetensors`.

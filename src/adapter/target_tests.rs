@@ -23,7 +23,7 @@ fn sites() -> Vec<SiteInfo> {
 fn config(fields: Value) -> PeftConfig {
     let mut map = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]});
     map.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    parse(&map.to_string(), std::path::Path::new("a")).unwrap().0
+    parse(&map.to_string(), std::path::Path::new("a"), &[]).unwrap().0
 }
 
 /// Places of the adapted sites, and the notes.

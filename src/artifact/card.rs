@@ -167,6 +167,37 @@ impl Card<'_> {
     }
 }
 
+/// What a merged model came from.
+pub struct MergedCard<'a> {
+    /// The folder of the model.
+    pub name: &'a str,
+    /// Hub id of the base, or its file.
+    pub base: &'a str,
+    /// Whether `base` is an id of the hub.
+    pub hub: bool,
+    /// SHA-256 of the adapter's tensors.
+    pub adapter_sha256: &'a str,
+    /// Element type of the weights.
+    pub dtype: &'a str,
+    /// What was told of the adapter's files when they were read.
+    pub told: &'a [String],
+}
+
+impl MergedCard<'_> {
+    /// The Markdown text of a merged model's `README.md`.
+    pub fn text(&self) -> String {
+        let base = if self.hub { format!("base_model: {}\nbase_model_relation: merge\n", self.base) } else { String::new() };
+        let told: String = self.told.iter().map(|told| format!("- {told}\n")).collect();
+        let told = if told.is_empty() { told } else { format!("\nOf the adapter's files:\n\n{told}") };
+        format!(
+            "---\n{base}library_name: transformers\npipeline_tag: text-generation\ntags:\n- lora\n- lorakit\n---\n\n# {}\n\n\
+             `{}` with an adapter merged into its weights, in {}.\n\n\
+             - SHA-256 of the adapter's `adapter_model.safetensors`: `{}`\n{told}",
+            self.name, self.base, self.dtype, self.adapter_sha256
+        )
+    }
+}
+
 fn fenced(text: &str) -> String {
     format!("```text\n{}\n```\n", text.trim().replace("```", "'''"))
 }

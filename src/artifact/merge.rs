@@ -32,7 +32,8 @@ impl Dtype {
         }
     }
 
-    const fn names(self) -> (&'static str, &'static str) {
+    /// As safetensors writes it, and as PyTorch calls it.
+    pub const fn names(self) -> (&'static str, &'static str) {
         match self {
             Dtype::Bf16 => ("BF16", "bfloat16"),
             Dtype::F32 => ("F32", "float32"),
@@ -54,20 +55,25 @@ struct MergedTensor {
     source: TensorSource,
 }
 
-/// Writes the merged model to `out` (which must not exist): weights, configuration and tokenizer of `base`, and its template
-/// where `spoken` gives no other. `progress` hears (tensors done, all).
+/// What goes into a merged model.
+pub struct Merged<'a> {
+    pub model: &'a Model,
+    pub adapter: &'a Adapter,
+    /// The base's files: configuration and tokenizer are theirs.
+    pub base: &'a Path,
+    pub dtype: Dtype,
+    /// A chat template that is not the base's.
+    pub spoken: Option<&'a Renderer>,
+    /// Text of its `README.md`.
+    pub card: Option<&'a str>,
+}
+
+/// Writes the merged model to `out`, which must not exist. `progress` hears (tensors done, all).
 ///
 /// # Errors
 /// When `out` exists, a file cannot be read or written, or shapes disagree; nothing is left at `out` then.
-pub fn write(
-    model: &Model,
-    adapter: &Adapter,
-    base: &Path,
-    out: &Path,
-    dtype: Dtype,
-    spoken: Option<&Renderer>,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<()> {
+pub fn write(merged: &Merged<'_>, out: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+    let &Merged { model, adapter, base, dtype, spoken, card } = merged;
     if out.exists() {
         return Err(Error::usage(out.display().to_string(), "it exists already", "choose another --out, or remove it first"));
     }
@@ -79,6 +85,7 @@ pub fn write(
         files::write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
         weights(model, adapter, &entries, dtype, &dir.join("model.safetensors"), progress)?;
         text::copy(base, dir)?;
+        card.map_or(Ok(()), |card| files::write_atomic(&dir.join("README.md"), card.as_bytes()))?;
         spoken.map_or(Ok(()), |renderer| chat_template::put(renderer, dir))
     })
 }

@@ -30,6 +30,9 @@ enum Verb {
     Inspect {
         /// Directory of the adapter
         dir: PathBuf,
+        /// Go on although a field of adapter_config.json is unknown and set, at your own risk; once for each field
+        #[arg(long = "ignore-field", value_name = "FIELD")]
+        ignored: Vec<String>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -50,7 +53,7 @@ fn text(args: &AdapterArgs) -> Result<String> {
             let all = inspect::all(dir)?;
             Ok(if *json { listed_json(&all) } else { listed(dir, &all) })
         }
-        Verb::Inspect { dir, json: true } => Ok(format!("{:#}\n", json!(inspect::inspect(dir)?))),
-        Verb::Inspect { dir, json: false } => Ok(described(&inspect::inspect(dir)?)),
+        Verb::Inspect { dir, ignored, json: true } => Ok(format!("{:#}\n", json!(inspect::inspect(dir, ignored)?))),
+        Verb::Inspect { dir, ignored, json: false } => Ok(described(&inspect::inspect(dir, ignored)?)),
     }
 }

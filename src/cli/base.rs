@@ -32,7 +32,7 @@ pub(super) fn open(base: &Base, quiet: bool) -> Result<OpenedBase> {
 /// # Errors
 /// As [`job::adapter`].
 pub(super) fn adapter(dir: &Path, opened: &OpenedBase) -> Result<Adapter> {
-    job::adapter(dir, opened, &mut EventPrinter::new(true).listener())
+    job::adapter(dir, &[], opened, &mut EventPrinter::new(true).listener())
 }
 
 /// As [`job::recipe`].

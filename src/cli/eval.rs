@@ -23,6 +23,9 @@ pub struct EvalArgs {
     /// A whole model to judge beside the base, such as a merged one: a directory or a .gguf file; once for each
     #[arg(long, value_name = "MODEL")]
     merged: Vec<PathBuf>,
+    /// Go on although a field of adapter_config.json is unknown and set, at your own risk; once for each field
+    #[arg(long = "ignore-field", value_name = "FIELD")]
+    ignored: Vec<String>,
     /// Replace a value, e.g. --set eval.limit=50
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -43,7 +46,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         return Err(Error::usage("lorakit eval", why, "name one: lorakit eval RECIPE --adapter DIR"));
     };
     let recipe = base::recipe(&path, &args.set)?;
-    let adapters = args.adapter.iter().cloned().map(Contestant::Adapter);
+    let adapters = args.adapter.iter().map(|dir| Contestant::Adapter(dir.clone(), args.ignored.clone()));
     let contestants: Vec<Contestant> = adapters.chain(args.merged.iter().cloned().map(Contestant::Model)).collect();
     let done = job::evaluate(&recipe, &contestants, &mut EventPrinter::new(args.json).listener())?;
     if args.json {
@@ -65,13 +68,14 @@ pub fn run(args: &EvalArgs) -> Result<()> {
 
 /// One object for a single contestant, and for none; with several, one each in the list `models`.
 fn json(done: &Evaluated, contestants: &[Contestant]) -> Value {
-    let named = |(contestant, evaluation): (&Contestant, &Evaluation)| {
+    let named = |((contestant, evaluation), told): ((&Contestant, &Evaluation), &Vec<String>)| {
         let mut line = evaluation.json();
-        let key = if matches!(contestant, Contestant::Adapter(_)) { "adapter_dir" } else { "merged_dir" };
+        let key = if matches!(contestant, Contestant::Adapter(..)) { "adapter_dir" } else { "merged_dir" };
         line[key] = json!(contestant.path());
+        line["told"] = json!(told);
         line
     };
-    let mut each = contestants.iter().zip(&done.evaluations).map(named);
+    let mut each = contestants.iter().zip(&done.evaluations).zip(&done.told).map(named);
     match contestants {
         [] => {
             let mut line = done.evaluations[0].json();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::event_printer::EventPrinter;
 use super::generation_args::{self, AnswerArgs, BaseArgs};
 use crate::error::Result;
 use crate::job::{self, Control, JobEvent, Question};
@@ -48,9 +49,12 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         None => Question::Continue(args.prompt.as_deref().unwrap_or_default()),
     };
     let mut stdout = std::io::stdout().lock();
+    let printer = EventPrinter::new(args.json);
+    let mut told = printer.listener();
     let mut listener = |event: JobEvent<'_>| match event {
         JobEvent::Text(piece) if !args.json => generation_args::show(&mut stdout, piece),
-        _ => Ok(Control::Go),
+        JobEvent::Text(_) => Ok(Control::Go),
+        other => told(other),
     };
     let answer = job::answer(&opened, speaker, question, &sampling, args.answer.max_new_tokens, &mut listener)?;
     if !args.json {

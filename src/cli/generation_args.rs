@@ -11,7 +11,7 @@ use super::template_arg;
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::generate::Sampling;
-use crate::job::{self, Control, OpenedBase, Speaker};
+use crate::job::{self, Asked, Control, OpenedBase, Speaker};
 use crate::recipe::{Base, Recipe, TemplateKind};
 
 /// Which base model.
@@ -32,6 +32,9 @@ pub(super) struct BaseArgs {
     /// Chat template: a Jinja file, model (the base's own), alpaca or instruction (default: as the adapter was trained)
     #[arg(long, value_name = "T", value_parser = template_arg::parse)]
     template: Option<TemplateKind>,
+    /// Go on although a field of adapter_config.json is unknown and set, at your own risk; once for each field
+    #[arg(long = "ignore-field", value_name = "FIELD")]
+    ignored: Vec<String>,
 }
 
 impl BaseArgs {
@@ -96,7 +99,8 @@ impl AnswerArgs {
 /// Whatever is wrong with the base or an adapter.
 pub(super) fn open(args: &BaseArgs, adapters: &[(String, PathBuf)], quiet: bool) -> Result<(OpenedBase, Vec<Speaker>)> {
     adapters.iter().try_for_each(|(_, dir)| base::adapter_folder(dir))?;
-    job::speakers(adapters, &|recipe| args.base(recipe), args.template.as_ref(), &mut EventPrinter::new(quiet).listener())
+    let asked = Asked { template: args.template.as_ref(), ignored: &args.ignored };
+    job::speakers(adapters, &|recipe| args.base(recipe), asked, &mut EventPrinter::new(quiet).listener())
 }
 
 /// Shows a piece of an answer; [`Control::Stop`] when the reader went away, which is not an error.

@@ -25,6 +25,9 @@ pub struct MergeArgs {
     /// Directory of the adapter
     #[arg(long)]
     adapter: PathBuf,
+    /// Go on although a field of adapter_config.json is unknown and set, at your own risk; once for each field
+    #[arg(long = "ignore-field", value_name = "FIELD")]
+    ignored: Vec<String>,
     /// Directory to write; must not exist
     #[arg(long)]
     out: PathBuf,
@@ -52,8 +55,8 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     let recipe = job::saved_recipe(&args.adapter)?;
     let (model, fallback) = base::named(args.model.as_deref(), args.fallback.as_deref(), recipe.as_ref())?;
     let base = Base { model, fallback, revision: "main".into(), compute: Compute::F32 };
-    let MergeArgs { adapter, out, dtype, verify, template, .. } = args;
-    let job = MergeJob { base: &base, adapter, out, dtype: *dtype, verify: *verify, template: template.as_ref() };
+    let MergeArgs { adapter, ignored, out, dtype, verify, template, .. } = args;
+    let job = MergeJob { base: &base, adapter, ignored, out, dtype: *dtype, verify: *verify, template: template.as_ref() };
     let lost = job::merge(&job, &mut EventPrinter::new(args.json).listener())?;
     if args.json {
         let mut line = serde_json::to_value(lost).unwrap_or_default();

@@ -47,7 +47,9 @@ fn merged(model: &Model, adapter: &Adapter, base: &Path, expected: &Expected, ba
     }
     let dir = tempfile::tempdir().map_err(Error::io("create", base))?;
     let out = dir.path().join("merged");
-    artifact::merge::write(model, adapter, base, &out, artifact::merge::Dtype::F32, None, &mut |_, _| ())?;
+    let dtype = artifact::merge::Dtype::F32;
+    let merged = artifact::merge::Merged { model, adapter, base, dtype, spoken: None, card: None };
+    artifact::merge::write(&merged, &out, &mut |_, _| ())?;
     let merged = Model::open(&out, Compute::F32, &model.device)?;
     let logits = flat(&merged.forward(&mut Ctx::new(&()), batch)?)?;
     let want = if expected.has("merged_logits") { "merged_logits" } else { "logits" };

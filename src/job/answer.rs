@@ -54,6 +54,15 @@ pub fn answer(
     let ids = session.generate(speaker.adapt(), &speaker.name, &prompt, sampling, &limits, &mut on_token)?;
     let text = spoken.finish(listener)?;
     let whole = ids.len() < max_new_tokens && prompt.len() + ids.len() <= room;
+    if !whole && ids.len() < max_new_tokens {
+        let most = opened.model.config.max_positions;
+        let full = format!(
+            "the answer ends for want of room: {} tokens of the prompt and {} of the answer fill the {most} positions of the model",
+            prompt.len(),
+            ids.len()
+        );
+        listener(JobEvent::Remark(full))?;
+    }
     Ok(Answer { text, ids, prompt_tokens: prompt.len(), whole })
 }
 

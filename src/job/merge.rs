@@ -6,10 +6,13 @@ use super::events::{Deferred, JobEvent, Listener, tell};
 use super::open::OpenedBase;
 use super::{open, template};
 use crate::adapter::inspect::RECIPE;
-use crate::artifact::merge::{self, Dtype};
+use crate::adapter::peft::WEIGHTS;
+use crate::artifact::card::MergedCard;
+use crate::artifact::merge::{self, Dtype, Merged};
 use crate::data::{Message, Renderer};
 use crate::device::Compute;
 use crate::error::Result;
+use crate::files;
 use crate::generate::{Limits, Sampling, batch};
 use crate::model::{Adapt, Batch, Ctx, Model};
 use crate::recipe::{Base, Recipe, TemplateKind};
@@ -20,6 +23,8 @@ pub struct MergeJob<'a> {
     pub base: &'a Base,
     /// Directory of the adapter.
     pub adapter: &'a Path,
+    /// Fields of its configuration that are passed over although nobody here knows what they change.
+    pub ignored: &'a [String],
     /// Directory to write; must not exist.
     pub out: &'a Path,
     /// Element type of the merged weights.
@@ -73,15 +78,16 @@ const GENERAL: [&str; 4] = [
 /// Whatever is wrong with the base or the adapter, or when the output exists; when the listener ends the job.
 pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<MergeLoss>> {
     let opened = open(job.base, listener)?;
-    let adapter = open::adapter(job.adapter, &opened, listener)?.frozen();
+    let adapter = open::adapter(job.adapter, job.ignored, &opened, listener)?.frozen();
     let recipe = template::recipe_for(job.adapter)?;
     let spoken = template::chosen(("the adapter", job.adapter), recipe.as_ref(), &opened.tokenizer, job.template, listener)?;
     let changed = Some(&spoken).filter(|spoken| spoken.chat_templates() != opened.tokenizer.chat_templates());
     {
+        let card = card(job, &opened, &adapter.notes)?;
         let told = Deferred::new(listener);
-        merge::write(&opened.model, &adapter, &opened.resolved.path, job.out, job.dtype, changed, &mut |done, all| {
-            told.tell(JobEvent::Merging { done, all });
-        })?;
+        let (base, card) = (opened.resolved.path.as_path(), Some(card.as_str()));
+        let merged = Merged { model: &opened.model, adapter: &adapter, base, dtype: job.dtype, spoken: changed, card };
+        merge::write(&merged, job.out, &mut |done, all| told.tell(JobEvent::Merging { done, all }))?;
         told.finish()?;
     }
     tell(listener, JobEvent::Merged)?;
@@ -109,6 +115,22 @@ pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<Merge
         }
     }
     Ok(Some(lost))
+}
+
+/// The merged model's `README.md`.
+fn card(job: &MergeJob, opened: &OpenedBase, told: &[String]) -> Result<String> {
+    let name = |path: &Path| path.file_name().map_or_else(|| "merged".to_string(), |name| name.to_string_lossy().into_owned());
+    let file = name(&opened.resolved.path);
+    let id = opened.resolved.id.as_deref();
+    Ok(MergedCard {
+        name: &name(job.out),
+        base: id.unwrap_or(&file),
+        hub: id.is_some(),
+        adapter_sha256: &files::sha256_file(&job.adapter.join(WEIGHTS))?,
+        dtype: job.dtype.names().1,
+        told,
+    }
+    .text())
 }
 
 /// Prompts of the rows that the adapter is judged by, where they are on this machine; else general questions.

@@ -41,7 +41,7 @@ pub use self::open::{OpenedBase, adapter, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};
 pub use self::propose::{Proposal, ProposalRequest, propose};
 pub use self::rows::{PlannedRows, packing, rows};
-pub use self::speaker::{Speaker, speakers};
+pub use self::speaker::{Asked, Speaker, speakers};
 pub use self::template::{as_trained, saved_recipe};
 pub use self::train::{Existing, FreshRun, TrainJob, TrainResult, claim, train};
 pub use crate::train::Control;

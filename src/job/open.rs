@@ -57,12 +57,12 @@ pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<OpenedBase> {
     Ok(OpenedBase { model, tokenizer, resolved })
 }
 
-/// Reads an adapter of the base; what its files ask for in vain is told.
+/// Reads an adapter of the base; what its files ask for in vain is told, and which of the `ignored` fields it had.
 ///
 /// # Errors
 /// As [`Adapter::load`]; when the listener ends the job.
-pub fn adapter(dir: &Path, opened: &OpenedBase, listener: &mut Listener<'_>) -> Result<Adapter> {
-    let adapter = Adapter::load(dir, &opened.model)?;
+pub fn adapter(dir: &Path, ignored: &[String], opened: &OpenedBase, listener: &mut Listener<'_>) -> Result<Adapter> {
+    let adapter = Adapter::load_ignoring(dir, &opened.model, ignored)?;
     for note in &adapter.notes {
         tell(listener, JobEvent::Remark(format!("{}: {note}", dir.display())))?;
     }

@@ -39,10 +39,10 @@ impl Speaker {
         (name, dir): (&str, &Path),
         recipe: Option<&Recipe>,
         opened: &OpenedBase,
-        asked: Option<&TemplateKind>,
+        asked: Asked<'_>,
         listener: &mut Listener<'_>,
     ) -> Result<Speaker> {
-        let adapter = open::adapter(dir, opened, listener)?.frozen();
+        let adapter = open::adapter(dir, asked.ignored, opened, listener)?.frozen();
         let (said, used) = (&adapter.config.base_model_name_or_path, &opened.resolved.id);
         if let (Some(said), Some(used)) = (said, used)
             && said != used
@@ -50,7 +50,7 @@ impl Speaker {
             let other = format!("adapter {name} says that its base is {said}, this one is {used}");
             tell(listener, JobEvent::Remark(other))?;
         }
-        let renderer = template::chosen((name, dir), recipe, &opened.tokenizer, asked, listener)?;
+        let renderer = template::chosen((name, dir), recipe, &opened.tokenizer, asked.template, listener)?;
         Ok(Speaker { name: name.into(), adapter: Some(adapter), renderer })
     }
 
@@ -63,20 +63,29 @@ impl Speaker {
     }
 }
 
+/// What was asked for all adapters alike.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The template they are spoken to in, whatever they were trained in.
+    pub template: Option<&'a TemplateKind>,
+    /// Fields of their configurations that are passed over although nobody here knows what they change.
+    pub ignored: &'a [String],
+}
+
 /// Opens a base, then every adapter (name, directory); the base is the first speaker. `base` chooses the base with the first
-/// recipe that is saved beside an adapter; `asked` is the template for all of them, whatever they were trained in.
+/// recipe that is saved beside an adapter.
 ///
 /// # Errors
 /// Whatever is wrong with the base or an adapter; when the listener ends the job.
 pub fn speakers(
     adapters: &[(String, PathBuf)],
     base: &dyn Fn(Option<&Recipe>) -> Result<Base>,
-    asked: Option<&TemplateKind>,
+    asked: Asked<'_>,
     listener: &mut Listener<'_>,
 ) -> Result<(OpenedBase, Vec<Speaker>)> {
     let recipes = adapters.iter().map(|(_, dir)| template::saved_recipe(dir)).collect::<Result<Vec<_>>>()?;
     let opened = open::open(&base(recipes.iter().flatten().next())?, listener)?;
-    let mut speakers = vec![Speaker::base_in(&opened.tokenizer, asked)?];
+    let mut speakers = vec![Speaker::base_in(&opened.tokenizer, asked.template)?];
     for ((name, dir), recipe) in adapters.iter().zip(&recipes) {
         speakers.push(Speaker::adapter((name, dir), recipe.as_ref(), &opened, asked, listener)?);
     }

@@ -199,3 +199,55 @@ fn an_adapter_that_is_not_there_is_named_and_rows_are_no_recipe() {
     folder.write("odd.jsonl", "{\"text\": \"a\"}\n{\"text\n");
     refused(&["data", "check", "odd.jsonl"], &["odd.jsonl:2", "--skip-malformed"]);
 }
+
+#[test]
+fn an_unknown_field_of_an_adapter_is_ignored_on_request_and_told_by_every_verb() {
+    let folder = Folder::new("train = \"rows.jsonl\"\nheldout = \"held.jsonl\"", TRAIN).rows("rows.jsonl", &[2; 4]);
+    let folder = folder.rows("held.jsonl", &[3; 2]);
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    let adapter = |name: &str| std::fs::read_to_string(golden.join("adapters/llama/plain").join(name)).unwrap();
+    let mut config: Value = serde_json::from_str(&adapter("adapter_config.json")).unwrap();
+    config["new_method"] = json!({"k": 1});
+    config["peft_version"] = json!("0.30.0");
+    folder.write("run/adapter_config.json", &config.to_string());
+    std::fs::copy(golden.join("adapters/llama/plain/adapter_model.safetensors"), folder.path("run/adapter_model.safetensors"))
+        .unwrap();
+    let model = golden.join("models/llama");
+    let model = model.to_str().unwrap();
+    let verbs = [
+        &["generate", "--model", model, "--adapter", "run", "--prompt", "x", "--max-new-tokens", "2"][..],
+        &["merge", "--model", model, "--adapter", "run", "--out", "merged"],
+        &["eval", "recipe.toml", "--adapter", "run", "--set", "eval.max_new_tokens=1", "--set", "eval.limit=1", "--json"],
+        &["adapter", "inspect", "run"],
+    ];
+    for verb in verbs {
+        let refused = folder.lorakit(verb);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{verb:?}: {said}");
+        assert!(said.contains("`new_method`") && said.contains("--ignore-field new_method"), "{verb:?}: {said}");
+        let done = folder.lorakit(&[verb, &["--ignore-field", "new_method"]].concat());
+        let said = text(&done.stderr) + &text(&done.stdout);
+        assert!(done.status.success() && said.contains("{\"k\":1} is ignored at your own risk"), "{verb:?}: {said}");
+        if verb[0] == "eval" {
+            let line: Value = serde_json::from_slice(&done.stdout).unwrap();
+            assert!(line["told"][0].as_str().unwrap().contains("`new_method`"), "{line}");
+        }
+    }
+    let card = folder.read("merged/README.md");
+    assert!(card.contains("`new_method`") && card.contains("SHA-256"), "{card}");
+}
+
+#[test]
+fn an_answer_that_ends_for_want_of_positions_says_so() {
+    let folder = Folder::new("train = \"rows.jsonl\"", TRAIN);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models/llama");
+    let ask = ["generate", "--model", model.to_str().unwrap(), "--prompt", "x", "--json", "--max-new-tokens"];
+    let done = folder.lorakit(&[&ask[..], &["5000"]].concat());
+    let line: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(line["finish_reason"], "length");
+    let aloud: Vec<&str> = ask.into_iter().filter(|arg| *arg != "--json").chain(["5000"]).collect();
+    let done = folder.lorakit(&aloud);
+    let said = text(&done.stderr);
+    assert!(done.status.success() && said.contains("for want of room") && said.contains("positions of the model"), "{said}");
+    assert!(!text(&folder.lorakit(&[&ask[..], &["5"]].concat()).stderr).contains("for want of room"));
+}

@@ -51,7 +51,7 @@ fn leaks(s: &CurationReport, at: &dyn Fn(&RowPlace) -> String) -> String {
         held => held,
     };
     let mut out = format!(
-        "leaks       {} rows have one of {held} held-out rows, a question of its own, or most of its runs of {ngram} words\n",
+        "leaks       {} rows have one of {held} held-out rows: whole, a question of its own, or most of its words in runs of {ngram}\n",
         found.len()
     );
     for leak in found.iter().take(NAMED) {

@@ -51,8 +51,9 @@ pub(super) fn sets(recipe: &Recipe, opened: &OpenedBase, renderer: &Renderer) ->
 /// Who is judged beside the base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Contestant {
-    /// Directory of an adapter.
-    Adapter(PathBuf),
+    /// Directory of an adapter, and the fields of its configuration that are passed over although nobody here knows what
+    /// they change.
+    Adapter(PathBuf, Vec<String>),
     /// A whole model of the same tokenizer (a merged one): a directory or a .gguf file.
     Model(PathBuf),
 }
@@ -61,13 +62,15 @@ impl Contestant {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         match self {
-            Contestant::Adapter(path) | Contestant::Model(path) => path,
+            Contestant::Adapter(path, _) | Contestant::Model(path) => path,
         }
     }
 }
 
 /// What [`evaluate`] returns.
 pub struct Evaluated {
+    /// What was told of the files of each contestant.
+    pub told: Vec<Vec<String>>,
     /// One for each contestant; of none, the base beside itself.
     pub evaluations: Vec<Evaluation>,
     pub opened: OpenedBase,
@@ -106,7 +109,8 @@ pub fn evaluate(recipe: &Recipe, contestants: &[Contestant], listener: &mut List
     let all: Vec<Judged<'_>> = names.iter().zip(&judged).map(|(name, read)| read.judged(name, &opened)).collect();
     let evaluations =
         Rows { recipe, opened: &opened, renderer: &renderer, loaded: &loaded, sets: &sets }.measure(&all, listener)?;
-    Ok(Evaluated { evaluations, opened, loaded })
+    let told = judged.iter().map(|read| read.told().to_vec()).collect();
+    Ok(Evaluated { told, evaluations, opened, loaded })
 }
 
 /// A contestant that was read.
@@ -116,6 +120,13 @@ enum ReadContestant {
 }
 
 impl ReadContestant {
+    fn told(&self) -> &[String] {
+        match self {
+            ReadContestant::Adapter(adapter) => &adapter.notes,
+            ReadContestant::Model(_) => &[],
+        }
+    }
+
     fn judged<'a>(&'a self, name: &'a str, opened: &'a OpenedBase) -> Judged<'a> {
         match self {
             ReadContestant::Adapter(adapter) => Judged { name, model: &opened.model, adapt: &**adapter },
@@ -130,28 +141,28 @@ fn judged(
     renderer: &Renderer,
     listener: &mut Listener<'_>,
 ) -> Result<ReadContestant> {
-    let dir = contestant.path();
-    if let Contestant::Model(path) = contestant {
-        let model = Model::open(path, Compute::Auto, &opened.model.device)?;
-        let (theirs, ours) = (model.config.vocab, opened.model.config.vocab);
-        if theirs != ours {
-            let why =
-                format!("its vocabulary has {theirs} entries, that of the base {ours}: the same rows cannot be put to both");
-            return Err(Error::usage(
-                path.display().to_string(),
-                why,
-                "judge it by a recipe whose base it is: --set base.model=…",
-            ));
-        }
-        return Ok(ReadContestant::Model(Box::new(model)));
-    }
+    let (dir, ignored) = match contestant {
+        Contestant::Adapter(dir, ignored) => (dir, ignored),
+        Contestant::Model(path) => return whole_model(path, opened),
+    };
     let kept = chat_template::kept(dir)?;
     if !kept.is_empty() && kept != *renderer.chat_templates() {
-        let dir = dir.display();
-        let other = format!("the adapter in {dir} was trained in another chat template than the recipe's, which is used");
+        let other =
+            format!("the adapter in {} was trained in another chat template than the recipe's, which is used", dir.display());
         tell(listener, JobEvent::Remark(other))?;
     }
-    Ok(ReadContestant::Adapter(Box::new(open::adapter(dir, opened, listener)?.frozen())))
+    Ok(ReadContestant::Adapter(Box::new(open::adapter(dir, ignored, opened, listener)?.frozen())))
+}
+
+fn whole_model(path: &Path, opened: &OpenedBase) -> Result<ReadContestant> {
+    let model = Model::open(path, Compute::Auto, &opened.model.device)?;
+    let (theirs, ours) = (model.config.vocab, opened.model.config.vocab);
+    if theirs != ours {
+        let why = format!("its vocabulary has {theirs} entries, that of the base {ours}: the same rows cannot be put to both");
+        let help = "judge it by a recipe whose base it is: --set base.model=…";
+        return Err(Error::usage(path.display().to_string(), why, help));
+    }
+    Ok(ReadContestant::Model(Box::new(model)))
 }
 
 /// A model, and what acts on it.

@@ -118,3 +118,17 @@ fn ends_of_a_turn_besides_eos_are_read() {
     let bad = draft.set("tokenizer.ggml.eot_token_id", number(60)).write();
     check(GgufText::open(&bad.1).map(|t| format!("{:?}", t.ends)), &["eot_token_id", "no id of the 6 tokens"]);
 }
+
+#[test]
+fn without_scores_pieces_are_joined_in_the_order_of_their_ids() {
+    let pieces = ["<s>", "a", "b", "c", "bc", "ab"];
+    let draft = GgufDraft::llama()
+        .set("tokenizer.ggml.model", text("llama"))
+        .set("tokenizer.ggml.tokens", texts(&pieces))
+        .set("tokenizer.ggml.add_space_prefix", flag(false));
+    let (_dir, path) = draft.write();
+    let read = GgufText::open(&path).unwrap();
+    assert!(matches!(&read.notes[..], [note] if note.contains("`tokenizer.ggml.scores` is not there")), "{:?}", read.notes);
+    let ids = |read: &GgufText| read.tokenizer.encode("abc", false).unwrap().get_ids().to_vec();
+    assert_eq!(ids(&read), [1, 4]);
+}

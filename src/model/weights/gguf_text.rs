@@ -73,7 +73,7 @@ impl GgufText {
             add_bos,
             add_eos: vocabulary.get("add_eos_token").and_then(MetadataValue::flag).unwrap_or(false),
             ends: further_ends(&vocabulary)?,
-            notes: notes(path, &vocabulary.empty),
+            notes: notes(path, &vocabulary.empty, kind == "llama" && !vocabulary.scored()),
             chat_templates: chat_templates(&gguf),
         })
     }
@@ -99,17 +99,21 @@ fn further_ends(vocabulary: &Vocabulary) -> Result<Vec<u32>> {
     Ok(pieces.iter().filter_map(|piece| u32::try_from(vocabulary.ids[piece.as_str()]).ok()).collect())
 }
 
-/// Empty tokens are told: a text with their new names does not become them.
-fn notes(path: &Path, empty: &[usize]) -> Vec<String> {
-    let Some(first) = empty.first() else { return Vec::new() };
+/// Empty tokens are told: a text with their new names does not become them. So are scores that are not there.
+fn notes(path: &Path, empty: &[usize], unscored: bool) -> Vec<String> {
+    let order =
+        "key `tokenizer.ggml.scores` is not there: pieces are joined in the order of their ids, as SentencePiece makes them";
+    let unscored = unscored.then(|| format!("{}: {order}", path.display()));
+    let Some(first) = empty.first() else { return unscored.into_iter().collect() };
     let ids: Vec<String> = empty.iter().take(8).map(usize::to_string).collect();
     let more = if empty.len() > 8 { format!(" and {} more", empty.len() - 8) } else { String::new() };
-    vec![format!(
+    let told = format!(
         "{}: {} of the tokens have no text (ids {}{more}); they are called [EMPTY_{first}] and so on, as in llama.cpp, and no text becomes them",
         path.display(),
         empty.len(),
         ids.join(", "),
-    )]
+    );
+    unscored.into_iter().chain([told]).collect()
 }
 
 /// A tokenizer without its vocabulary, and the model that holds that.

@@ -285,7 +285,6 @@ fn vocabularies_that_are_wrong_are_refused() {
         (key("bos_token_id", number(6)), &["bos_token_id", "no id of the 6 tokens"]),
         (key("model", text("bert")), &["`bert`", "not supported"]),
         (key("pre", text("tekken")), &["`tekken`", "not supported"]),
-        (key("model", text("llama")), &["ggml.scores", "not there"]),
     ];
     for (draft, words) in cases {
         text_refused(&draft, words);

@@ -99,12 +99,16 @@ impl<'a> Vocabulary<'a> {
         pairs.collect()
     }
 
-    /// One score for each piece.
+    /// Whether the file has scores.
+    pub(super) fn scored(&self) -> bool {
+        self.get("scores").is_some()
+    }
+
+    /// One score for each piece. SentencePiece numbers the pieces of a BPE in the order in which it made them, so that the
+    /// ids stand for scores that are not there (as in transformers' `generate_merges`).
     pub(super) fn scores(&self) -> Result<Vec<f64>> {
-        if self.get("scores").is_none() {
-            let why = "it is not there: llama.cpp then joins pieces from the left, which ranks of merges cannot say";
-            let help = "use the Hugging Face directory of this model, or convert it again with its scores";
-            return Err(Error::model(&self.gguf.path, "key `tokenizer.ggml.scores`", why, help));
+        if !self.scored() {
+            return Ok((0..self.pieces.len()).map(|id| -(id as f64)).collect());
         }
         let scores = self.list("scores")?.iter().map(|v| v.number().filter(|x| !x.is_nan()));
         let scores: Vec<f64> =
