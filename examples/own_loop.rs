@@ -10,7 +10,7 @@ use lorakit::device::{self, Compute};
 use lorakit::model::{Model, Recompute, Workspace, text};
 use lorakit::recipe::Recipe;
 use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
-use lorakit::{Error, Result};
+use lorakit::Result;
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/models/llama");
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/recipe.toml");
@@ -33,13 +33,7 @@ pub(crate) fn run(base: &Path, steps: usize) -> Result<Vec<f32>> {
     for step in 0..steps {
         let adapt = adapter.training(1, step as u64, 0); // with dropout, if the recipe says so
         let found = model.direct_gradients(&mut room, &adapt, &rows, &|row, i| i < rows[row].len(), 1.0 / predicted as f64)?;
-        let found = found.ok_or_else(|| Error::usage("own_loop", "the base is not covered", "use `Model::loss_sum` there"))?;
-        let mut grads = vec![None; adapter.params().len()];
-        for (site, a, b) in found.pairs {
-            if let Some((at_a, at_b)) = adapter.param_indices(site) {
-                (grads[at_a], grads[at_b]) = (Some(a), Some(b));
-            }
-        }
+        let grads = adapter.by_param(found.gradients);
         let settings = AdamWSettings::new(&recipe.train, 5e-3, norm(&grads)?); // clips as the recipe says
         optim.step(adapter.params(), &grads, &settings)?;
         losses.push(found.loss as f32);

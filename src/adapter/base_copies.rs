@@ -152,7 +152,7 @@ mod tests {
                 ];
                 let adapter = load(&model, &more).unwrap();
                 let site = model.sites().iter().position(|s| s.path == "lm_head").map(Site).unwrap();
-                assert!(adapter.low_rank(site).is_some() && adapter.replacement(site).is_none() && adapter.notes.is_empty());
+                assert!(matches!(adapter.term(site), Some(crate::model::Term::LowRank(_))) && adapter.notes.is_empty());
             }
         }
     }

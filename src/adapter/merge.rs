@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::Adapter;
 use crate::error::Result;
-use crate::model::{Adapt, Model, Site};
+use crate::model::{Adapt, Model, Site, Term};
 
 impl Adapter {
     /// The merged weight of a site as the base stores it (f32; `[outputs, inputs]`, or `[inputs, outputs]` for
@@ -13,7 +13,7 @@ impl Adapter {
     /// # Errors
     /// When shapes disagree.
     pub fn merged(&self, model: &Model, site: Site) -> Result<Option<Tensor>> {
-        if let Some(full) = self.replacement(site) {
+        if let Some(Term::Full(full)) = self.term(site) {
             return Ok(Some(full.clone()));
         }
         let Some(pair) = self.low_rank(site) else { return Ok(None) };

@@ -28,8 +28,7 @@ pub use config::PeftConfig;
 pub use target::{Plan, Target};
 
 use crate::error::Result;
-use crate::kernels::dropout::dropout;
-use crate::model::{Adapt, LowRankPair, Model, Site, SiteInfo, SiteKind};
+use crate::model::{Adapt, Dropout, LowRankPair, Model, Site, SiteGradient, SiteInfo, SiteKind, Term};
 use crate::{random, recipe};
 
 /// The low-rank pair of one site: `y + scale · B·A·x` (Hu et al. 2021, eq. 3).
@@ -61,7 +60,7 @@ pub struct Adapter {
     full: Vec<Option<Tensor>>,
     /// Every trained tensor, in the order of the sites, A before B.
     params: Vec<Param>,
-    /// By [`Site`]: where its A is in `params`; B follows.
+    /// By [`Site`]: where its A is in `params`, which B follows, or its full matrix.
     first: Vec<Option<usize>>,
     /// Paths of the sites, for the file.
     paths: Vec<String>,
@@ -126,9 +125,10 @@ impl Adapter {
             let b = param(key_b, start(Start::B, (info.outputs, target.rank))?)?;
             pairs[target.site.0] = Some(LowRank { a, b, scale: scale(&config, target) });
         }
-        for site in &plan.full {
+        for (at, site) in plan.full.iter().enumerate() {
             let info = &sites[site.0];
             let shape = full_shape(info);
+            first[site.0] = Some(2 * plan.targets.len() + at);
             full[site.0] = Some(param(keys(&info.path)[2].clone(), start(Start::Full(*site), shape)?)?);
         }
         let paths = sites.iter().map(|s| s.path.clone()).collect();
@@ -140,9 +140,17 @@ impl Adapter {
         &self.params
     }
 
-    /// Where the pair of a site is in [`Adapter::params`]: (A, B).
-    pub fn param_indices(&self, site: Site) -> Option<(usize, usize)> {
-        self.first.get(site.0)?.map(|a| (a, a + 1))
+    /// Gradients by site, in the order of [`Adapter::params`].
+    pub fn by_param(&self, gradients: Vec<(Site, SiteGradient)>) -> Vec<Option<Tensor>> {
+        let mut by_param = vec![None; self.params.len()];
+        for (site, gradient) in gradients {
+            let Some(at) = self.first.get(site.0).copied().flatten() else { continue };
+            match gradient {
+                SiteGradient::Pair(a, b) => (by_param[at], by_param[at + 1]) = (Some(a), Some(b)),
+                SiteGradient::Full(full) => by_param[at] = Some(full),
+            }
+        }
+        by_param
     }
 
     /// Number of trained values.
@@ -211,34 +219,12 @@ fn attention_names(sites: &[SiteInfo]) -> Vec<&str> {
     names
 }
 
-/// `y + scale · (x·Aᵀ)·Bᵀ` over the last dimension.
-fn low_rank(pair: &LowRank, x: &Tensor, y: Tensor) -> Result<Tensor> {
-    let (inputs, outputs) = (pair.a.dim(1)?, pair.b.dim(0)?);
-    let rows = x.elem_count() / inputs;
-    let h = x.reshape((rows, inputs))?.matmul(&pair.a.t()?)?; // (n, i) · (i, r)
-    let z = (h * pair.scale)?.matmul(&pair.b.t()?)?; // (n, r) · (r, o)
-    debug_assert_eq!(z.dim(1)?, outputs);
-    Ok((&y + z.reshape(y.shape())?)?)
-}
-
 impl Adapt for Adapter {
-    fn apply(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
+    fn term(&self, site: Site) -> Option<Term<'_>> {
         match self.low_rank(site) {
-            Some(pair) => low_rank(pair, x, y),
-            None => Ok(y),
+            Some(LowRank { a, b, scale }) => Some(Term::LowRank(LowRankPair { a, b, scale: *scale, dropout: None })),
+            None => self.full.get(site.0)?.as_ref().map(Term::Full),
         }
-    }
-
-    fn pair(&self, site: Site) -> Option<LowRankPair<'_>> {
-        self.low_rank(site).map(|p| LowRankPair { a: &p.a, b: &p.b, scale: p.scale })
-    }
-
-    fn replacement(&self, site: Site) -> Option<&Tensor> {
-        self.full.get(site.0)?.as_ref()
-    }
-
-    fn touches(&self, site: Site) -> bool {
-        self.low_rank(site).is_some() || self.replacement(site).is_some()
     }
 }
 
@@ -251,40 +237,15 @@ pub struct Training<'a> {
     micro: u64,
 }
 
-impl Training<'_> {
-    /// `x` with dropout by a mask of this site's own.
-    fn dropped(&self, site: Site, x: &Tensor, p: f64) -> Result<Tensor> {
-        dropout(x, self.key(site), p)
-    }
-
-    fn key(&self, site: Site) -> u64 {
-        random::number(self.seed, "dropout", &[self.step, self.micro, site.0 as u64])
-    }
-}
-
 impl Adapt for Training<'_> {
-    fn apply(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let Some(pair) = self.adapter.low_rank(site) else { return Ok(y) };
-        match self.adapter.config.lora_dropout {
-            0.0 => low_rank(pair, x, y),
-            p => low_rank(pair, &self.dropped(site, x, p)?, y),
-        }
-    }
-
-    fn pair(&self, site: Site) -> Option<LowRankPair<'_>> {
-        if self.adapter.config.lora_dropout > 0.0 { None } else { Adapt::pair(self.adapter, site) }
-    }
-
-    fn dropped_pair(&self, site: Site) -> Option<(LowRankPair<'_>, u64, f64)> {
+    fn term(&self, site: Site) -> Option<Term<'_>> {
         let p = self.adapter.config.lora_dropout;
-        if p > 0.0 { Some((Adapt::pair(self.adapter, site)?, self.key(site), p)) } else { None }
-    }
-
-    fn replacement(&self, site: Site) -> Option<&Tensor> {
-        self.adapter.replacement(site)
-    }
-
-    fn touches(&self, site: Site) -> bool {
-        self.adapter.touches(site)
+        match self.adapter.term(site)? {
+            Term::LowRank(pair) if p > 0.0 => {
+                let key = random::number(self.seed, "dropout", &[self.step, self.micro, site.0 as u64]);
+                Some(Term::LowRank(LowRankPair { dropout: Some(Dropout { key, p }), ..pair }))
+            }
+            term => Some(term),
+        }
     }
 }

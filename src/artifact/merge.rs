@@ -91,7 +91,7 @@ pub fn write(merged: &Merged<'_>, out: &Path, progress: &mut dyn FnMut(usize, us
 }
 
 fn touches(model: &Model, adapter: &Adapter, kind: SiteKind) -> bool {
-    model.sites().iter().enumerate().any(|(i, s)| s.kind == kind && adapter.touches(Site(i)))
+    model.sites().iter().enumerate().any(|(i, s)| s.kind == kind && adapter.term(Site(i)).is_some())
 }
 
 fn config(base: &Value, dtype: Dtype, untied: bool) -> Value {
@@ -118,7 +118,7 @@ fn config(base: &Value, dtype: Dtype, untied: bool) -> Value {
 fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) -> Vec<MergedTensor> {
     let site = |name: &str| {
         let path = name.strip_suffix(".weight")?;
-        model.sites().iter().position(|s| s.path == path).map(Site).filter(|s| adapter.touches(*s))
+        model.sites().iter().position(|s| s.path == path).map(Site).filter(|s| adapter.term(*s).is_some())
     };
     let head = format!("{HEAD}.weight");
     let tied = model.config.tied;

@@ -84,7 +84,7 @@ fn gradients(
     Ok(checks)
 }
 
-/// The same through the path that training takes where it covers the model.
+/// The same through the path that training takes.
 fn direct(
     model: &Model,
     adapter: &Adapter,
@@ -94,17 +94,9 @@ fn direct(
 ) -> Result<Vec<ToleranceCheck>> {
     let rows: Vec<&[u32]> = batch.ids.chunks(batch.len).collect();
     let is_target = |row: usize, i: usize| i > 0 && targets.at.contains(&((row * batch.len + i - 1) as u32));
-    let Some(got) =
-        model.direct_gradients(&mut Workspace::new(Recompute::Never), adapter, &rows, &is_target, 1.0 / targets.len() as f64)?
-    else {
-        return Ok(Vec::new());
-    };
-    let mut grads = vec![None; adapter.params().len()];
-    for (site, a, b) in got.pairs {
-        if let Some((at_a, at_b)) = adapter.param_indices(site) {
-            (grads[at_a], grads[at_b]) = (Some(a), Some(b));
-        }
-    }
+    let got =
+        model.direct_gradients(&mut Workspace::new(Recompute::Never), adapter, &rows, &is_target, 1.0 / targets.len() as f64)?;
+    let grads = adapter.by_param(got.gradients);
     Ok(vec![
         ToleranceCheck::new("loss, without a tape", largest(&[got.loss as f32], &expected.floats("loss")?), 1e-5, "absolute"),
         compare_gradients("gradients, without a tape", adapter, &grads, expected)?,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::data::Examples;
 use crate::machine;
-use crate::model::{Adapt, Site, SiteInfo, SiteKind};
+use crate::model::{Adapt, Site, SiteInfo, SiteKind, Term};
 use crate::train::TrainSetup;
 use crate::{recipe, train};
 
@@ -115,21 +115,24 @@ struct StepMemory {
 }
 
 fn step(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
-    let params = run.adapter.param_count() as u64 * F32;
-    let adapted = |site: Site| run.adapter.low_rank(site).is_some();
-    let plain = run.adapter.config.modules_to_save.is_none();
-    let recompute = train::recompute(run.settings.recomputation);
-    let batch = batch_tokens(run, rows);
-    match run.model.direct_memory(rows.longest, batch, rows.trained, &adapted, recompute).filter(|_| plain) {
-        Some(m) => StepMemory {
-            // Values, two copies of them in the kernels' forms, gradients of a group and of the step.
-            adapter: 5 * params,
-            activations: m.activations,
-            workspace: m.logits + m.workspace,
-            recomputed: m.recomputed,
-        },
-        None => taped(run, rows),
+    if !run.model.device.is_cpu() {
+        return taped(run, rows);
     }
+    let recompute = train::recompute(run.settings.recomputation);
+    let m = run.model.direct_memory(rows.longest, batch_tokens(run, rows), rows.trained, run.adapter, recompute);
+    StepMemory { adapter: values(run), activations: m.activations, workspace: m.logits + m.workspace, recomputed: m.recomputed }
+}
+
+/// Bytes of what is trained, in every form that a step has it in. Of pairs: values, two copies of them in the kernels' forms,
+/// gradients of a group and of the step. Of full matrices: values, one copy (two of a head while it is made), gradients.
+fn values(run: &TrainSetup) -> u64 {
+    let full = |i: usize| match run.adapter.term(Site(i)) {
+        Some(Term::Full(full)) => full.elem_count() as u64 * F32,
+        _ => 0,
+    };
+    let full: u64 = (0..run.model.sites().len()).map(full).sum();
+    let params = run.adapter.param_count() as u64 * F32;
+    5 * (params - full) + 4 * full
 }
 
 /// Most tokens of a micro-batch.
@@ -165,7 +168,7 @@ fn taped(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
 /// Whether the adapter acts on the head, as a pair or in full.
 fn trains_head(run: &TrainSetup) -> bool {
     let is_head = |site: &SiteInfo| site.kind == SiteKind::Head;
-    run.model.sites().iter().enumerate().any(|(i, site)| is_head(site) && run.adapter.touches(Site(i)))
+    run.model.sites().iter().enumerate().any(|(i, site)| is_head(site) && run.adapter.term(Site(i)).is_some())
 }
 
 /// Bytes of an evaluation: one block's buffers for a batch of held-out rows, and logits.

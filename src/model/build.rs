@@ -113,10 +113,11 @@ impl Builder<'_> {
     fn norm(&mut self, path: &str) -> Result<Norm> {
         let (width, eps) = (self.config.width, self.config.norm_eps);
         let weight = self.vector(&format!("{path}.weight"), width)?;
-        match self.config.family.norm {
-            NormKind::Rms => Ok(Norm::Rms { weight, eps }),
-            NormKind::Layer => Ok(Norm::Layer { weight, bias: self.vector(&format!("{path}.bias"), width)?, eps }),
-        }
+        let bias = match self.config.family.norm {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(self.vector(&format!("{path}.bias"), width)?),
+        };
+        Norm::new(weight, bias, eps)
     }
 
     fn linear(

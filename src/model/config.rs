@@ -12,6 +12,7 @@ use super::family::{Bias, Count, FAMILIES, Family, Missing, MlpNames};
 use super::rope_parameters;
 use super::settings;
 use crate::error::{Error, Result, nearest};
+use crate::kernels::activation::Activation;
 
 /// A checked model configuration.
 #[derive(Debug, Clone)]
@@ -40,17 +41,6 @@ pub struct Config {
     pub mlp_bias: bool,
     /// The JSON it was read from.
     pub json: Value,
-}
-
-/// The function between the feed-forward's layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    Silu,
-    /// `½x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
-    GeluTanh,
-    /// `x·Φ(x)`.
-    Gelu,
-    Relu,
 }
 
 /// Names in transformers (`activations.py`) of what the decoder knows; a gated feed-forward takes the first alone.

@@ -6,10 +6,11 @@ use candle_core::Tensor;
 
 use super::batch::Batch;
 use super::cache::KvCache;
-use super::config::Activation;
 use super::linear::FrozenLinear;
-use super::site::{Adapt, Site};
+use super::site::{Adapt, Site, Term};
 use crate::error::Result;
+use crate::kernels::activation::Activation;
+use crate::kernels::norm::FrozenNorm;
 use crate::kernels::{attention, glu, norm, rope};
 
 /// What a forward pass is given besides tokens: the adapter, and the cache if there is one.
@@ -38,27 +39,64 @@ pub(super) struct SiteLinear {
 }
 
 impl SiteLinear {
-    /// `(.., inputs)` → `(.., outputs)` with the adapter's share.
+    /// `(.., inputs)` → `(.., outputs)` with what the adapter does.
     pub(super) fn forward(&self, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
-        match adapt.pair(self.site) {
-            Some(pair) if x.device().is_cpu() => self.linear.forward_adapted(x, pair.a, pair.b, pair.scale),
-            _ => adapt.apply(self.site, x, self.linear.forward(x)?),
+        match adapt.term(self.site) {
+            None => self.linear.forward(x),
+            Some(Term::LowRank(pair)) if x.device().is_cpu() && pair.dropout.is_none() => {
+                self.linear.forward_adapted(x, pair.a, pair.b, pair.scale)
+            }
+            Some(Term::LowRank(pair)) => pair.add(x, &self.linear.forward(x)?),
+            Some(Term::Full(full)) => {
+                let (dims, inputs) = (x.dims(), full.dim(1)?);
+                let y = x.reshape((x.elem_count() / inputs, inputs))?.matmul(&full.t()?)?; // (n, i) · (i, o)
+                Ok(y.reshape([&dims[..dims.len() - 1], &[full.dim(0)?]].concat())?)
+            }
         }
     }
 }
 
 /// A frozen norm.
 #[derive(Debug)]
-pub(super) enum Norm {
-    Rms { weight: Tensor, eps: f64 },
-    Layer { weight: Tensor, bias: Tensor, eps: f64 },
+pub(super) struct Norm {
+    weight: NormVector,
+    /// Of a layer norm; a root-mean-square norm has none.
+    bias: Option<NormVector>,
+    eps: f64,
+}
+
+/// Weights of a norm on the model's device, and as plain numbers.
+#[derive(Debug)]
+struct NormVector {
+    tensor: Tensor,
+    values: Vec<f32>,
+}
+
+impl NormVector {
+    fn new(tensor: Tensor) -> Result<NormVector> {
+        Ok(NormVector { values: tensor.to_vec1()?, tensor })
+    }
 }
 
 impl Norm {
+    /// A layer norm where there is a bias.
+    pub(super) fn new(weight: Tensor, bias: Option<Tensor>, eps: f64) -> Result<Norm> {
+        Ok(Norm { weight: NormVector::new(weight)?, bias: bias.map(NormVector::new).transpose()?, eps })
+    }
+
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Norm::Rms { weight, eps } => norm::rms_norm(x, weight, *eps),
-            Norm::Layer { weight, bias, eps } => norm::layer_norm(x, weight, bias, *eps),
+        match &self.bias {
+            None => norm::rms_norm(x, &self.weight.tensor, self.eps),
+            Some(bias) => norm::layer_norm(x, &self.weight.tensor, &bias.tensor, self.eps),
+        }
+    }
+
+    /// On slices.
+    pub(super) fn frozen(&self) -> FrozenNorm<'_> {
+        let (weight, eps) = (self.weight.values.as_slice(), self.eps as f32);
+        match &self.bias {
+            None => FrozenNorm::Rms { weight, eps },
+            Some(bias) => FrozenNorm::Layer { weight, bias: &bias.values, eps },
         }
     }
 }
@@ -95,6 +133,13 @@ pub(super) struct SharedTables {
     pub head_dim: usize,
     pub activation: Activation,
     pub rope: Option<rope::RopeTable>,
+}
+
+impl SharedTables {
+    /// Numbers that queries, keys and values of a token have.
+    pub(super) fn widths(&self) -> [usize; 3] {
+        [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.head_dim)
+    }
 }
 
 impl Block {

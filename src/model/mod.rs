@@ -41,10 +41,10 @@ pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
 pub use decoder::Ctx;
-pub use direct::{Direct, DirectMemory, Recompute, Workspace};
+pub use direct::{Direct, DirectMemory, Recompute, SiteGradient, Workspace};
 pub use loss::Targets;
 pub use score::{LossSum, Marked};
-pub use site::{Adapt, LowRankPair, Site, SiteInfo, SiteKind};
+pub use site::{Adapt, Dropout, LowRankPair, Site, SiteInfo, SiteKind, Term};
 
 use crate::device::Compute;
 use crate::error::{Error, Result};
@@ -114,15 +114,7 @@ impl Model {
     /// # Errors
     /// When shapes disagree.
     pub fn logits(&self, adapt: &dyn Adapt, hidden: &Tensor) -> Result<Tensor> {
-        match adapt.replacement(self.head.site) {
-            Some(full) => {
-                let dims = hidden.dims();
-                let (d, rows) = (self.config.width, hidden.elem_count() / self.config.width);
-                let y = hidden.reshape((rows, d))?.matmul(&full.t()?)?; // (n, d) · (d, v)
-                Ok(y.reshape([&dims[..dims.len() - 1], &[full.dim(0)?]].concat())?)
-            }
-            None => self.head.forward(adapt, hidden),
-        }
+        self.head.forward(adapt, hidden)
     }
 
     /// Logits of every position: (rows, len, vocabulary).
@@ -147,12 +139,12 @@ impl Model {
     fn embed(&self, adapt: &dyn Adapt, batch: &Batch) -> Result<Tensor> {
         self.check(batch)?;
         let (b, t, d) = (batch.rows, batch.len, self.config.width);
-        let mut x = match adapt.replacement(self.embedding.site) {
-            Some(full) => {
+        let mut x = match adapt.term(self.embedding.site) {
+            Some(Term::Full(full)) => {
                 let ids = Tensor::from_slice(&batch.ids, b * t, &self.device)?;
                 full.index_select(&ids, 0)?.reshape((b, t, d))?
             }
-            None => self.gather(&self.embedding.weight, &batch.ids, (b, t, d))?,
+            _ => self.gather(&self.embedding.weight, &batch.ids, (b, t, d))?,
         };
         if let Some(positions) = &self.embedding.positions {
             x = (x + self.gather(positions, &batch.positions, (b, t, d))?)?;

@@ -1,8 +1,9 @@
-//! The places where an adapter may act, and the one seam through which it acts.
+//! The places where an adapter may act, and what it does there.
 
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::kernels::dropout::dropout;
 
 /// A linear layer (or the embedding) of a model, by its place in [`super::Model::sites`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,7 +38,17 @@ pub struct SiteInfo {
     pub conv1d: bool,
 }
 
-/// A plain low-rank share, `scale · B·A·x`.
+/// What an adapter does at a site.
+#[derive(Debug, Clone, Copy)]
+pub enum Term<'a> {
+    /// A share on top of the site's own output.
+    LowRank(LowRankPair<'a>),
+    /// A matrix in place of the site's own (`modules_to_save`): `[outputs, inputs]` for the head, `[vocabulary, width]`
+    /// for the embedding.
+    Full(&'a Tensor),
+}
+
+/// `scale · B·A·x`.
 #[derive(Debug, Clone, Copy)]
 pub struct LowRankPair<'a> {
     /// `(r, inputs)`.
@@ -45,44 +56,41 @@ pub struct LowRankPair<'a> {
     /// `(outputs, r)`.
     pub b: &'a Tensor,
     pub scale: f64,
+    /// On `x`, in training.
+    pub dropout: Option<Dropout>,
 }
 
-/// An adapter as `forward` sees it. `()` is the base alone.
-pub trait Adapt: Sync {
-    /// The site's output, given its input `x` (`.., inputs`) and the base's output `y` (`.., outputs`).
+/// A mask of `kernels::dropout`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
+    pub key: u64,
+    /// Probability to drop, above 0.
+    pub p: f64,
+}
+
+impl LowRankPair<'_> {
+    /// `y` (`.., outputs`) with the share of `x` (`.., inputs`), on any device; differentiable.
     ///
     /// # Errors
     /// When shapes or devices disagree.
-    fn apply(&self, site: Site, x: &Tensor, y: Tensor) -> Result<Tensor>;
-
-    /// The pair, where the adapter's share at this site is exactly `scale · B·A·x`: base and share then run as one
-    /// operation and `apply` is not asked.
-    fn pair(&self, _site: Site) -> Option<LowRankPair<'_>> {
-        None
+    pub fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        let rows = x.elem_count() / self.a.dim(1)?;
+        let dropped = self.dropout.map(|d| dropout(x, d.key, d.p)).transpose()?;
+        let x = dropped.as_ref().unwrap_or(x);
+        let h = x.reshape((rows, self.a.dim(1)?))?.matmul(&self.a.t()?)?; // (n, i) · (i, r)
+        let z = (h * self.scale)?.matmul(&self.b.t()?)?; // (n, r) · (r, o)
+        Ok((y + z.reshape(y.shape())?)?)
     }
+}
 
-    /// As [`Adapt::pair`], where the share's input goes through dropout first: key and probability of its mask
-    /// (`kernels::dropout`).
-    fn dropped_pair(&self, _site: Site) -> Option<(LowRankPair<'_>, u64, f64)> {
-        None
-    }
-
-    /// A full matrix that replaces the site's own (`modules_to_save`), `[outputs, inputs]` for the head and
-    /// `[vocabulary, width]` for the embedding.
-    fn replacement(&self, _site: Site) -> Option<&Tensor> {
-        None
-    }
-
-    /// Whether `apply` or `replacement` does anything at this site.
-    fn touches(&self, site: Site) -> bool;
+/// An adapter as a pass sees it: data, which every way to compute reads. `()` is the base alone.
+pub trait Adapt: Sync {
+    /// What acts at `site`; nothing where it is the base's alone.
+    fn term(&self, site: Site) -> Option<Term<'_>>;
 }
 
 impl Adapt for () {
-    fn apply(&self, _site: Site, _x: &Tensor, y: Tensor) -> Result<Tensor> {
-        Ok(y)
-    }
-
-    fn touches(&self, _site: Site) -> bool {
-        false
+    fn term(&self, _site: Site) -> Option<Term<'_>> {
+        None
     }
 }

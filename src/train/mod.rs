@@ -359,8 +359,8 @@ pub fn recompute(recomputation: recipe::Recomputation) -> Recompute {
     }
 }
 
-/// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share. Written out where
-/// the model covers it (example by example), through autograd elsewhere (in packed rows).
+/// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share. Written out on
+/// the CPU (example by example), through autograd elsewhere (in packed rows).
 fn accumulate(
     job: &TrainSetup,
     room: &mut Workspace,
@@ -374,12 +374,10 @@ fn accumulate(
     let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids).collect();
     let is_target = |example: usize, i: usize| examples[example].trained.get(i);
     let factor = 1.0 / trained.max(1) as f64;
-    if let Some(direct) = job.model.direct_gradients(room, adapt, &ids, &is_target, factor)? {
-        for (site, a, b) in direct.pairs {
-            if let Some((at_a, at_b)) = job.adapter.param_indices(site) {
-                add(&mut sums[at_a], &a)?;
-                add(&mut sums[at_b], &b)?;
-            }
+    if job.model.device.is_cpu() {
+        let direct = job.model.direct_gradients(room, adapt, &ids, &is_target, factor)?;
+        for (sum, gradient) in sums.iter_mut().zip(job.adapter.by_param(direct.gradients)) {
+            gradient.map_or(Ok(()), |g| add(sum, &g))?;
         }
         parts.forward += direct.times.forward.as_secs_f64();
         parts.backward += direct.times.backward.as_secs_f64();

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use lorakit::adapter::{Adapter, Param};
 use lorakit::device::Compute;
-use lorakit::model::{Adapt, Batch, Ctx, Model, Recompute, SiteKind, Targets, Workspace};
+use lorakit::model::{Adapt, Batch, Ctx, Model, Recompute, SiteKind, Targets, Term, Workspace};
 use lorakit::{random, recipe};
 
 use crate::tiny_models;
@@ -179,11 +179,14 @@ fn dropout_acts_in_training_only_and_is_a_function_of_seed_step_and_micro_step()
 fn dropout_keeps_the_mean() {
     let model = tiny_models::open("llama");
     let adapter = moved(&model, DROPOUT);
-    let site = (0..model.sites().len()).map(lorakit::model::Site).find(|s| adapter.pair(*s).is_some()).unwrap();
+    let site = (0..model.sites().len()).map(lorakit::model::Site).find(|s| adapter.term(*s).is_some()).unwrap();
     let (inputs, outputs) = (model.sites()[site.0].inputs, model.sites()[site.0].outputs);
     let x = Tensor::ones((1, inputs), candle_core::DType::F32, &model.device).unwrap();
     let zero = Tensor::zeros((1, outputs), candle_core::DType::F32, &model.device).unwrap();
-    let out = |adapt: &dyn Adapt| adapt.apply(site, &x, zero.clone()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let out = |adapt: &dyn Adapt| {
+        let Some(Term::LowRank(pair)) = adapt.term(site) else { panic!("a pair") };
+        pair.add(&x, &zero).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
     const TIMES: u64 = 4000;
     let mut mean = vec![0f64; outputs];
     for step in 0..TIMES {
@@ -202,65 +205,83 @@ fn room() -> Workspace {
     Workspace::new(Recompute::Never)
 }
 
-/// Training writes gradients out block by block where it covers the model; they must be those of autograd.
+/// An adapter of every linear layer, of the head (as a pair or in full) and of the embedding, moved away from its start.
+fn everywhere(model: &Model, head: &str, dropout: f64) -> Adapter {
+    let mut settings = all_linear(dropout);
+    let conv = model.sites().iter().any(|s| s.conv1d);
+    let embedding = if conv { "wte" } else { "embed_tokens" };
+    match head {
+        "pair" => settings.targets = recipe::TargetModules::Regex(".*(_proj|c_attn|c_fc|lm_head)".into()),
+        "full" => settings.modules_to_save = vec!["lm_head".into(), embedding.into()],
+        "embedding" => settings.modules_to_save = vec![embedding.into()],
+        "head alone" => settings.targets = recipe::TargetModules::Names(vec!["lm_head".into()]),
+        _ => {}
+    }
+    let adapter = Adapter::new(&settings, None, model, 7).unwrap();
+    for (i, param) in adapter.params().iter().enumerate() {
+        let old = param.var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let unit = |j: usize| random::indexed(i as u64, j as u64) as f64 / u64::MAX as f64;
+        let values: Vec<f32> = old.iter().enumerate().map(|(j, v)| v + (unit(j) - 0.5) as f32 * 0.2).collect();
+        param.var.set(&Tensor::from_vec(values, param.var.dims(), param.var.device()).unwrap()).unwrap();
+    }
+    adapter
+}
+
+/// Training writes gradients out block by block; they must be those of autograd, for every family and all that an adapter trains.
 #[test]
 fn gradients_without_a_tape_are_those_of_autograd() {
-    for (name, dropout) in [("llama", 0.0), ("llama3", 0.0), ("qwen2", 0.0), ("llama", 0.4), ("qwen2", 0.4)] {
+    let heads = ["", "pair", "full", "embedding", "head alone"];
+    let cases = ["llama", "llama3", "qwen2", "gpt2"].into_iter().flat_map(|n| heads.map(|h| [(n, h, 0.0), (n, h, 0.4)]));
+    for (name, head, dropout) in cases.flatten() {
         let model = tiny_models::open(name);
-        let moved = moved(&model, dropout);
+        let moved = everywhere(&model, head, dropout);
         let adapter = moved.training(1, 2, 3);
         let rows: Vec<Vec<u32>> = [9usize, 4, 30, 2].iter().map(|n| (0..*n as u32).map(|i| 5 + i * 7 % 300).collect()).collect();
         let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         let trained = |row: usize, i: usize| i > row;
-        let direct =
-            model.direct_gradients(&mut room(), &adapter, &ids, &trained, 0.5).unwrap().expect("these models are covered");
+        let direct = model.direct_gradients(&mut room(), &adapter, &ids, &trained, 0.5).unwrap();
         let batch = Batch::right_padded(&ids, 0);
         let targets = Targets::shifted(&batch, |row, i| i < rows[row].len() && trained(row, i));
         let loss = (model.loss_sum(&mut Ctx::new(&adapter), &batch, &targets).unwrap() * 0.5).unwrap();
         let grads = loss.backward().unwrap();
         let want = f64::from(loss.to_scalar::<f32>().unwrap());
-        assert!((direct.loss - want).abs() < 1e-4 * want, "{name}: {} against {want}", direct.loss);
-        assert_eq!(direct.pairs.len() * 2, moved.params().len());
-        for (site, a, b) in direct.pairs {
-            let (at_a, at_b) = moved.param_indices(site).unwrap();
-            for (got, at) in [(a, at_a), (b, at_b)] {
-                let param = &moved.params()[at];
-                let want = grads.get(&param.var).unwrap();
-                let error = (&got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-                let size = want.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-                assert!(size > 0.0 && error < 1e-4 * size.max(1e-2), "{name} {}: off by {error} of {size}", param.key);
-            }
+        let case = format!("{name}, head {head:?}, dropout {dropout}");
+        // Dropout on the head: the decoder's mask is of the rows that are chosen, this one's of the tokens.
+        let other_masks = dropout > 0.0 && ["pair", "head alone"].contains(&head);
+        assert!(other_masks || (direct.loss - want).abs() < 1e-4 * want, "{case}: {} against {want}", direct.loss);
+        for (param, got) in moved.params().iter().zip(moved.by_param(direct.gradients)) {
+            let (got, want) = (got.unwrap_or_else(|| panic!("{case}: {}", param.key)), grads.get(&param.var).unwrap());
+            let error = (&got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let size = want.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(other_masks || (size > 0.0 && error < 1e-4 * size.max(1e-2)), "{case} {}: off by {error} of {size}", param.key);
         }
     }
-    let gpt2 = tiny_models::open("gpt2");
-    assert!(gpt2.direct_gradients(&mut room(), &moved(&gpt2, 0.0), &[&[5, 6, 7]], &|_, _| true, 1.0).unwrap().is_none());
 }
 
-/// Loss and all gradients of the written-out path, flat and by site.
-fn written_out(model: &Model, recompute: Recompute, dropout: f64) -> (f64, Vec<(usize, Vec<f32>)>) {
-    let moved = moved(model, dropout);
+/// Loss and all gradients of the written-out path.
+fn written_out(model: &Model, recompute: Recompute, head: &str, dropout: f64) -> (f64, Vec<(usize, Vec<f32>)>) {
+    let moved = everywhere(model, head, dropout);
     let adapter = moved.training(1, 2, 3);
-    let rows: Vec<Vec<u32>> =
-        [90usize, 4, 250, 2, 201, 210].iter().map(|n| (0..*n as u32).map(|i| 5 + i * 7 % 300).collect()).collect();
+    let most = model.config.max_positions;
+    let lengths = [90, 4, 250, 2, 201, 210].map(|n: usize| n.min(most) as u32);
+    let rows: Vec<Vec<u32>> = lengths.iter().map(|n| (0..*n).map(|i| 5 + i * 7 % 300).collect()).collect();
     let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     let got = model.direct_gradients(&mut Workspace::new(recompute), &adapter, &ids, &|_, i| i % 3 > 0, 0.01).unwrap();
-    let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let got = got.expect("these models are covered");
-    let pairs = got.pairs.into_iter().flat_map(|(site, a, b)| [(site.0, flat(a)), (site.0, flat(b))]).collect();
-    (got.loss, pairs)
+    let flat = |t: Option<Tensor>| t.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    (got.loss, moved.by_param(got.gradients).into_iter().map(flat).enumerate().collect())
 }
 
 #[test]
 fn running_blocks_again_and_other_numbers_of_threads_change_no_bit() {
-    for name in ["llama", "qwen2"] {
+    for (name, head) in [("llama", ""), ("llama", "pair"), ("qwen2", "full"), ("gpt2", ""), ("gpt2", "full")] {
         for compute in [Compute::F32, Compute::Auto] {
             let model = tiny_models::open_in(name, compute);
-            let want = written_out(&model, Recompute::Never, 0.1);
-            assert!(want == written_out(&model, Recompute::Always, 0.1), "{name} {compute:?}: run again");
+            let want = written_out(&model, Recompute::Never, head, 0.1);
+            assert!(want == written_out(&model, Recompute::Always, head, 0.1), "{name} {compute:?}: run again");
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 assert!(
-                    want == pool.install(|| written_out(&model, Recompute::Never, 0.1)),
+                    want == pool.install(|| written_out(&model, Recompute::Never, head, 0.1)),
                     "{name} {compute:?}: {threads} threads"
                 );
             }
@@ -271,16 +292,16 @@ fn running_blocks_again_and_other_numbers_of_threads_change_no_bit() {
 /// Where the processor multiplies bf16: rounding moves every gradient a little, and turns none.
 #[test]
 fn gradients_in_bf16_point_where_those_in_f32_do() {
-    for name in ["llama", "llama3", "qwen2"] {
+    for (name, head) in [("llama", ""), ("llama3", "full"), ("qwen2", "pair"), ("gpt2", "")] {
         let (exact, half) = (tiny_models::open_in(name, Compute::F32), tiny_models::open_in(name, Compute::Auto));
         for dropout in [0.0, 0.3] {
-            let run = |model: &Model| written_out(model, Recompute::Never, dropout);
+            let run = |model: &Model| written_out(model, Recompute::Never, head, dropout);
             let (want, got) = (run(&exact), run(&half));
             assert!((want.0 - got.0).abs() < 5e-3 * want.0, "{name}: loss {} and {}", got.0, want.0);
             for ((site, got), (_, want)) in got.1.iter().zip(&want.1) {
                 let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
                 let cosine = dot(got, want) / (dot(got, got) * dot(want, want)).sqrt();
-                assert!(cosine > 0.995, "{name} site {site}: cosine {cosine}");
+                assert!(cosine > 0.995, "{name} {head:?}, parameter {site}: cosine {cosine}");
             }
         }
     }

@@ -286,6 +286,18 @@ impl Mapped {
         Ok(Mapped { map: std::sync::Arc::new(map), start: 0, len })
     }
 
+    /// `len` bytes of memory that belong to no file, as `fill` leaves them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is not enough of it.
+    pub fn anonymous(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Mapped> {
+        let fail = || Error::io("allocate", Path::new("memory for a matrix"));
+        let mut map = memmap2::MmapMut::map_anon(len).map_err(fail())?;
+        fill(&mut map);
+        let map = map.make_read_only().map_err(fail())?;
+        Ok(Mapped { len, map: std::sync::Arc::new(map), start: 0 })
+    }
+
     /// The bytes `start..start + len` of this range, or `None` when they do not lie inside it.
     pub fn slice(&self, start: usize, len: usize) -> Option<Mapped> {
         let end = start.checked_add(len)?;

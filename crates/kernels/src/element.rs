@@ -3,6 +3,7 @@
 //! Refuses to know: operations.
 
 use half::bf16;
+use rayon::prelude::*;
 
 use super::host;
 use super::simd::{Lanes, Simd, multiversion, runs};
@@ -58,6 +59,30 @@ pub fn convert<X: Element, T: Element>(from: &[X], to: &mut [T]) {
 pub fn add_to_rows<T: Element>(y: &mut [T], bias: &[f32]) {
     let lanes = Lanes::in_force();
     host::for_rows(y, bias.len(), |_, y| y.chunks_exact_mut(bias.len()).for_each(|y| add_run(lanes, bias, y)));
+}
+
+/// Each row of `x` in as many pieces as there are parts, each as wide as a row of its part.
+pub fn split_rows<T: Element>(x: &[T], rows: usize, parts: [&mut [T]; 3]) {
+    let mut at = 0;
+    let width = x.len() / rows.max(1);
+    for part in parts {
+        let own = part.len() / rows.max(1);
+        part.par_chunks_exact_mut(own).zip(x.par_chunks_exact(width)).for_each(|(to, from)| to.copy_from_slice(&from[at..at + own]));
+        at += own;
+    }
+}
+
+/// [`split_rows`] undone.
+pub fn join_rows<T: Element>(parts: [&[T]; 3], rows: usize, x: &mut [T]) {
+    let width = x.len() / rows.max(1);
+    let widths = parts.map(|part| part.len() / rows.max(1));
+    x.par_chunks_exact_mut(width).enumerate().for_each(|(row, mut to)| {
+        for (part, own) in parts.iter().zip(widths) {
+            let (here, rest) = to.split_at_mut(own);
+            here.copy_from_slice(&part[row * own..][..own]);
+            to = rest;
+        }
+    });
 }
 
 /// `y = Σ parts`, parts of the length of `y` side by side, on this thread.

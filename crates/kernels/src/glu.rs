@@ -199,29 +199,33 @@ fn swiglu_back_in_place_body<S: Simd, T: Element>(s: S, gate: &mut [T], up: &mut
 
 /// ½(1 + tanh(u)) = σ(2u), so gelu(x) = x·σ(2u) with u = √(2/π)·(x + 0.044715·x³).
 #[inline(always)]
-fn gelu_gate<S: Simd>(s: S, x: S::V) -> S::V {
+pub(super) fn gelu_gate<S: Simd, T: Element>(s: S, x: S::V) -> S::V {
     let square = s.mul(x, x);
     let u = s.mul(x, s.mul_add(square, s.splat(2.0 * GELU_SCALE * GELU_CUBIC), s.splat(2.0 * GELU_SCALE)));
-    f32::sigmoid(s, u)
+    T::sigmoid(s, u)
+}
+
+/// What the slope has beside σ: gelu′(x) = σ + x·σ·(1 − σ)·2u′ with 2u′ = 2√(2/π)·(1 + 3·0.044715·x²).
+#[inline(always)]
+pub(super) fn gelu_bend<S: Simd>(s: S, x: S::V, sigma: S::V) -> S::V {
+    let inner = s.mul_add(s.mul(x, x), s.splat(6.0 * GELU_SCALE * GELU_CUBIC), s.splat(2.0 * GELU_SCALE));
+    s.mul(s.mul(sigma, s.sub(s.splat(1.0), sigma)), s.mul(x, inner))
 }
 
 #[inline(always)]
 fn gelu_body<S: Simd>(s: S, x: &[f32], out: &mut [f32]) {
     for (x, out) in runs(s, (x, out)) {
         let x = s.load(x);
-        s.store(s.mul(x, gelu_gate(s, x)), out);
+        s.store(s.mul(x, gelu_gate::<S, f32>(s, x)), out);
     }
 }
 
-/// gelu′(x) = σ + x·σ·(1 − σ)·2u′ with 2u′ = 2√(2/π)·(1 + 3·0.044715·x²).
 #[inline(always)]
 fn gelu_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], dx: &mut [f32]) {
     for (x, g, dx) in runs(s, (x, g, dx)) {
         let x = s.load(x);
-        let sigma = gelu_gate(s, x);
-        let inner = s.mul_add(s.mul(x, x), s.splat(6.0 * GELU_SCALE * GELU_CUBIC), s.splat(2.0 * GELU_SCALE));
-        let bend = s.mul(s.mul(sigma, s.sub(s.splat(1.0), sigma)), s.mul(x, inner));
-        s.store(s.mul(s.load(g), s.add(sigma, bend)), dx);
+        let sigma = gelu_gate::<S, f32>(s, x);
+        s.store(s.mul(s.load(g), s.add(sigma, gelu_bend(s, x, sigma))), dx);
     }
 }
 

@@ -9,10 +9,11 @@
 //! | 1 | `simd`, `quantized`, `bias` | vectors of f32; GGUF blocks as f32; adding a bias |
 //! | 2 | `weight`, `element`, `tile`, `tile_bf16`, `cross_entropy` | a matrix where it lies; f32 or bf16 activations; the inner loops of products; the loss of logits |
 //! | 3 | `panel`, `gemm_f32`, `few_rows`, `norm`, `rope`, `glu`, `dropout`, `peak` | packing for products; f32 products; products of a few rows; operations on rows; the machine's limits |
-//! | 4 | `gemm_bf16`, `pair_bf16`, `attention` | bf16 products, of frozen matrices and of low-rank pairs; attention |
+//! | 4 | `gemm_bf16`, `pair_bf16`, `attention`, `activation` | bf16 products, of frozen matrices and of low-rank pairs; attention; feed-forward without a gate |
 //! | 5 | `linear`, `head_loss_bf16` | the product with a frozen matrix, whichever way is best; head and loss in bf16 |
 //! | 6 | `adapted`, `head_loss` | a frozen product with its low-rank share; head and loss in f32 |
 //! | 7 | `engine` | what a block of the decoder is computed with, in either precision |
+//! | 8 | `adapted_head` | head and loss where the head is trained |
 
 use lorakit_base::{device, error, files, random};
 
@@ -41,6 +42,7 @@ pub mod norm;
 pub mod rope;
 pub mod attention;
 pub mod glu;
+pub mod activation;
 pub mod bias;
 pub mod dropout;
 pub mod cross_entropy;
@@ -49,6 +51,7 @@ pub mod peak;
 #[cfg(target_arch = "x86_64")]
 mod head_loss_bf16;
 pub mod engine;
+pub mod adapted_head;
 
 #[cfg(test)]
 mod gradient_check;

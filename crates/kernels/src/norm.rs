@@ -65,38 +65,73 @@ pub mod portable {
     }
 }
 
-/// [`rms_norm`] on slices, with `w.len()` columns.
-pub fn rms_forward<X: Element, T: Element>(x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
-    rms_forward_at(Lanes::in_force(), x, w, eps, out);
+/// A frozen norm on slices, for either precision of activations.
+#[derive(Debug, Clone, Copy)]
+pub enum FrozenNorm<'a> {
+    Rms { weight: &'a [f32], eps: f32 },
+    Layer { weight: &'a [f32], bias: &'a [f32], eps: f32 },
 }
 
+impl FrozenNorm<'_> {
+    /// The norm of each row of `x` (n, d).
+    pub fn forward<X: Element, T: Element>(&self, x: &[X], out: &mut [T]) {
+        let lanes = Lanes::in_force();
+        match *self {
+            FrozenNorm::Rms { weight, eps } => rms_forward_at(lanes, x, weight, eps, out),
+            FrozenNorm::Layer { weight, bias, eps } => host::for_rows(out, weight.len(), |row, out| {
+                layer_rows(lanes, &x[row * weight.len()..][..out.len()], weight, bias, eps, out);
+            }),
+        }
+    }
+
+    /// As [`FrozenNorm::forward`], with a copy of `x`.
+    pub fn keep<T: Element>(&self, x: &[f32], out: &mut [T], kept: &mut [T]) {
+        let (lanes, rows) = (Lanes::in_force(), host::rows_per_task(self.width()) * self.width());
+        let tasks = out.par_chunks_mut(rows).zip(kept.par_chunks_mut(rows)).zip(x.par_chunks(rows));
+        tasks.for_each(|((out, kept), x)| {
+            match *self {
+                FrozenNorm::Rms { weight, eps } => rms_rows(lanes, x, weight, eps, out),
+                FrozenNorm::Layer { weight, bias, eps } => layer_rows(lanes, x, weight, bias, eps, out),
+            }
+            convert_here(lanes, x, kept);
+        });
+    }
+
+    /// The gradient of [`FrozenNorm::forward`] with respect to `x`, given that of its result.
+    pub fn backward(&self, x: &[f32], g: &[f32], dx: &mut [f32]) {
+        let lanes = Lanes::in_force();
+        host::for_rows(dx, self.width(), |row, dx| {
+            let run = row * self.width()..row * self.width() + dx.len();
+            match *self {
+                FrozenNorm::Rms { weight, eps } => rms_rows_back(lanes, &x[run.clone()], &g[run], weight, eps, dx),
+                FrozenNorm::Layer { weight, eps, .. } => layer_rows_back(lanes, &x[run.clone()], &g[run], weight, eps, dx),
+            }
+        });
+    }
+
+    /// Adds the gradient with respect to `x` to `dx`, and copies the sum to `copy`.
+    pub fn backward_add<T: Element>(&self, x: &[T], g: &[f32], dx: &mut [f32], copy: &mut [T]) {
+        let (lanes, rows) = (Lanes::in_force(), host::rows_per_task(self.width()) * self.width());
+        let tasks = dx.par_chunks_mut(rows).zip(copy.par_chunks_mut(rows)).zip(x.par_chunks(rows).zip(g.par_chunks(rows)));
+        tasks.for_each(|((dx, copy), (x, g))| match *self {
+            FrozenNorm::Rms { weight, eps } => rms_rows_back_add(lanes, x, g, weight, eps, dx, copy),
+            FrozenNorm::Layer { weight, eps, .. } => layer_rows_back_add(lanes, x, g, weight, eps, dx, copy),
+        });
+    }
+
+    fn width(&self) -> usize {
+        match self {
+            FrozenNorm::Rms { weight, .. } | FrozenNorm::Layer { weight, .. } => weight.len(),
+        }
+    }
+}
+
+/// [`rms_norm`] on slices, with `w.len()` columns.
 fn rms_forward_at<X: Element, T: Element>(lanes: Lanes, x: &[X], w: &[f32], eps: f32, out: &mut [T]) {
     host::for_rows(out, w.len(), |row, out| rms_rows(lanes, &x[row * w.len()..][..out.len()], w, eps, out));
 }
 
-/// [`rms_forward`], with a copy of `x`.
-pub fn rms_keep<T: Element>(x: &[f32], w: &[f32], eps: f32, out: &mut [T], kept: &mut [T]) {
-    let (lanes, rows) = (Lanes::in_force(), host::rows_per_task(w.len()) * w.len());
-    let tasks = out.par_chunks_mut(rows).zip(kept.par_chunks_mut(rows)).zip(x.par_chunks(rows));
-    tasks.for_each(|((out, kept), x)| {
-        rms_rows(lanes, x, w, eps, out);
-        convert_here(lanes, x, kept);
-    });
-}
-
-/// Adds the gradient of [`rms_forward`] with respect to `x` to `dx`, given that of its result, and copies the sum to
-/// `copy`.
-pub fn rms_backward_add<T: Element>(x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T]) {
-    let (lanes, rows) = (Lanes::in_force(), host::rows_per_task(w.len()) * w.len());
-    let tasks = dx.par_chunks_mut(rows).zip(copy.par_chunks_mut(rows)).zip(x.par_chunks(rows).zip(g.par_chunks(rows)));
-    tasks.for_each(|((dx, copy), (x, g))| rms_rows_back_add(lanes, x, g, w, eps, dx, copy));
-}
-
-/// The gradient of [`rms_forward`] with respect to `x`, given that of its result.
-pub fn rms_backward(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
-    rms_backward_at(Lanes::in_force(), x, g, w, eps, dx);
-}
-
+/// The gradient of [`rms_norm`] with respect to `x`, given that of its result.
 fn rms_backward_at(lanes: Lanes, x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) {
     host::for_rows(dx, w.len(), |row, dx| {
         let run = row * w.len()..row * w.len() + dx.len();
@@ -190,7 +225,13 @@ multiversion! {
         = rms_rows_back_add_body;
 }
 multiversion! { fn rms_rows_back(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) = rms_rows_back_body; }
-multiversion! { fn layer_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) = layer_rows_body; }
+multiversion! {
+    fn layer_rows<X: Element, T: Element>(x: &[X], w: &[f32], b: &[f32], eps: f32, out: &mut [T]) = layer_rows_body;
+}
+multiversion! {
+    fn layer_rows_back_add<T: Element>(x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T])
+        = layer_rows_back_add_body;
+}
 multiversion! { fn layer_rows_back(x: &[f32], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32]) = layer_rows_back_body; }
 
 #[inline(always)]
@@ -256,29 +297,29 @@ fn rms_rows_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], w: &[f32], eps: f32, 
 
 /// Mean and 1/√(var + eps) of one row, in two passes.
 #[inline(always)]
-fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
+fn moments<S: Simd, X: Element>(s: S, x: &[X], eps: f32) -> (f32, f32) {
     let mut sum = s.splat(0.0);
     for x in x.chunks(S::LANES) {
-        sum = s.add(sum, s.load(x));
+        sum = s.add(sum, X::load(s, x));
     }
     let mean = s.sum(sum) / x.len() as f32;
     let mut squares = s.splat(0.0);
     for x in x.chunks(S::LANES) {
-        let centred = s.first(s.sub(s.load(x), s.splat(mean)), x.len());
+        let centred = s.first(s.sub(X::load(s, x), s.splat(mean)), x.len());
         squares = s.mul_add(centred, centred, squares);
     }
     (mean, 1.0 / (s.sum(squares) / x.len() as f32 + eps).sqrt())
 }
 
 #[inline(always)]
-fn layer_rows_body<S: Simd>(s: S, x: &[f32], w: &[f32], b: &[f32], eps: f32, out: &mut [f32]) {
+fn layer_rows_body<S: Simd, X: Element, T: Element>(s: S, x: &[X], w: &[f32], b: &[f32], eps: f32, out: &mut [T]) {
     let d = w.len();
     for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
         let (mean, inv) = moments(s, x, eps);
         let (mean, inv) = (s.splat(mean), s.splat(inv));
         for (x, w, b, out) in runs(s, (x, w, b, out)) {
-            let normed = s.mul(s.sub(s.load(x), mean), inv);
-            s.store(s.mul_add(normed, s.load(w), s.load(b)), out);
+            let normed = s.mul(s.sub(X::load(s, x), mean), inv);
+            T::store(s, s.mul_add(normed, s.load(w), s.load(b)), out);
         }
     }
 }
@@ -302,6 +343,39 @@ fn layer_rows_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], w: &[f32], eps: f32
             let u = s.sub(s.mul(s.load(g), s.load(w)), shift);
             let normed = s.mul(s.sub(s.load(x), mean_v), inv_v);
             s.store(s.mul(s.mul_add(normed, pull, u), inv_v), dx);
+        }
+    }
+}
+
+/// As [`layer_rows_back_body`], added to `dx`, with a copy of the sum.
+#[inline(always)]
+fn layer_rows_back_add_body<S: Simd, T: Element>(
+    s: S,
+    x: &[T],
+    g: &[f32],
+    w: &[f32],
+    eps: f32,
+    dx: &mut [f32],
+    copy: &mut [T],
+) {
+    let d = w.len();
+    let rows = x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).zip(copy.chunks_exact_mut(d));
+    for (((x, g), dx), copy) in rows {
+        let (mean, inv) = moments(s, x, eps);
+        let (mean, inv) = (s.splat(mean), s.splat(inv));
+        let (mut sum, mut dot) = (s.splat(0.0), s.splat(0.0));
+        for (x, g, w) in runs(s, (x, g, w)) {
+            let u = s.mul(s.load(g), s.load(w));
+            sum = s.add(sum, u);
+            dot = s.mul_add(u, s.mul(s.sub(T::load(s, x), mean), inv), dot);
+        }
+        let (shift, pull) = (s.splat(s.sum(sum) / d as f32), s.splat(-s.sum(dot) / d as f32));
+        for (x, g, w, dx, copy) in runs(s, (x, g, w, dx, copy)) {
+            let u = s.sub(s.mul(s.load(g), s.load(w)), shift);
+            let normed = s.mul(s.sub(T::load(s, x), mean), inv);
+            let sum = s.mul_add(s.mul_add(normed, pull, u), inv, s.load(dx));
+            s.store(sum, dx);
+            T::store(s, sum, copy);
         }
     }
 }
@@ -347,6 +421,28 @@ mod tests {
             }
             let got = gradient_check::run(&[x], |x| layer_norm(&x[0], &weight, &bias, 1e-5));
             gradient_check::same(&got, &want, Tolerance::default(), "dispatched");
+        }
+    }
+
+    #[test]
+    fn on_slices_it_is_the_same_with_copies_and_sums() {
+        let flat = |seed: u64, n: usize| gradient_check::numbers(seed, &[n]).to_vec1::<f32>().unwrap();
+        let (x, g, w, b) = (flat(1, 5 * 33), flat(2, 5 * 33), flat(3, 33), flat(4, 33));
+        for norm in [FrozenNorm::Rms { weight: &w, eps: 1e-5 }, FrozenNorm::Layer { weight: &w, bias: &b, eps: 1e-5 }] {
+            let tensor = |v: &[f32]| Tensor::from_slice(v, (5, v.len() / 5), &candle_core::Device::Cpu).unwrap();
+            let (wt, bt) = (gradient_check::numbers(3, &[33]), gradient_check::numbers(4, &[33]));
+            let want = gradient_check::run(&[tensor(&x)], |x| match norm {
+                FrozenNorm::Rms { .. } => rms_norm(&x[0], &wt, 1e-5),
+                FrozenNorm::Layer { .. } => layer_norm(&x[0], &wt, &bt, 1e-5),
+            });
+            let (mut out, mut kept) = (vec![0f32; x.len()], vec![0f32; x.len()]);
+            norm.keep(&x, &mut out, &mut kept);
+            assert!(kept == x && out.iter().zip(&want[0]).all(|(o, w)| f64::from(*o) == *w), "{norm:?}");
+            let (mut dx, mut sum, mut copy) = (vec![0f32; x.len()], g.clone(), vec![0f32; x.len()]);
+            norm.backward(&x, &g, &mut dx);
+            norm.backward_add(&x, &g, &mut sum, &mut copy);
+            assert_eq!(sum, copy);
+            assert!(sum.iter().zip(&dx).zip(&g).all(|((sum, dx), g)| (sum - dx - g).abs() < 1e-5), "{norm:?}");
         }
     }
 

@@ -1,16 +1,16 @@
 //! One block, forward and backward, in either precision.
 
-use super::super::decoder::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
+use super::super::decoder::{Block, Mlp, Qkv, SharedTables, SiteLinear};
 use super::texts::PackedTexts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::adapted::PairGradient;
 use crate::kernels::attention;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
-use crate::kernels::element::add_to_rows;
+use crate::kernels::element::{add_to_rows, join_rows, split_rows};
 use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Layer, StepPair};
 use crate::kernels::rope::{Rotation, turn_parts};
-use crate::kernels::{glu, norm};
+use crate::kernels::glu;
 
 /// Gradients of pairs by site.
 pub(super) type Gradients = [Option<PairGradient>];
@@ -47,23 +47,23 @@ pub(super) struct BlockActivations<T> {
     saved: Attended,
     /// Between attention and feed-forward (n, d).
     middle: Buffer<T>,
-    /// (n, f) each.
-    gate: Buffer<T>,
+    /// (n, f) each; the gate where there is one.
+    gate: Option<Buffer<T>>,
     up: Buffer<T>,
 }
 
 impl<T: Pooled> BlockActivations<T> {
     pub(super) fn give_to(self, room: &mut Workspace) {
         let BlockActivations { x, qkv, attended, saved: _, middle, gate, up } = self;
-        [x, attended, middle, gate, up].into_iter().chain(qkv).for_each(|b| room.give(b));
+        [x, attended, middle, up].into_iter().chain(gate).chain(qkv).for_each(|b| room.give(b));
     }
 }
 
 /// Numbers kept a token: the width, and those of [`BlockActivations`].
 pub(super) fn kept_per_token(block: &Block, width: usize) -> usize {
-    let [q, k, v, gate, up, _] = block.projections();
-    let of = |s: &SiteLinear| s.linear.outputs();
-    2 * width + 2 * of(q) + of(k) + of(v) + of(gate) + of(up)
+    let of = |sites: &[&SiteLinear]| sites.iter().map(|s| s.linear.outputs()).sum::<usize>();
+    let (inner, _) = block.feed_forward();
+    2 * width + of(&block.queries_keys_values()) + block.output.linear.inputs() + of(&inner)
 }
 
 impl Given<'_> {
@@ -76,14 +76,14 @@ impl Given<'_> {
         Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: self.pairs[site.site.0].as_ref(), drop }
     }
 
-    fn attention(&self) -> attention::TextSpans<'_> {
+    fn attention(&self, scale: f64) -> attention::TextSpans<'_> {
         attention::TextSpans {
             spans: &self.texts.spans,
             starts: &self.texts.batch.starts,
             heads: self.shared.heads,
             key_heads: self.shared.kv_heads,
             head_dim: self.shared.head_dim,
-            scale: 1.0 / (self.shared.head_dim as f64).sqrt(),
+            scale,
         }
     }
 
@@ -121,22 +121,20 @@ fn biased<T: Pooled>(site: &SiteLinear, y: &mut [T]) -> Result<()> {
     Ok(())
 }
 
-impl Norm {
-    /// The norm's weight and epsilon; the direct path covers RMS norms only.
-    pub(super) fn rms(&self) -> Result<(Vec<f32>, f32)> {
-        match self {
-            Norm::Rms { weight, eps } => Ok((weight.to_vec1()?, *eps as f32)),
-            Norm::Layer { .. } => unreachable!("`plain_pairs` covers RMS norms only"),
+impl Block {
+    /// The projections that read the block's normed input: q, k and v, or all of them in one.
+    pub(super) fn queries_keys_values(&self) -> Vec<&SiteLinear> {
+        match &self.qkv {
+            Qkv::Split { q, k, v } => vec![q, k, v],
+            Qkv::Fused(qkv) => vec![qkv],
         }
     }
-}
 
-impl Block {
-    /// q, k, v, gate, up, down.
-    pub(super) fn projections(&self) -> [&SiteLinear; 6] {
-        match (&self.qkv, &self.mlp) {
-            (Qkv::Split { q, k, v }, Mlp::Gated { gate, up, down }) => [q, k, v, gate, up, down],
-            _ => unreachable!("`plain_pairs` covers separate projections with a gate only"),
+    /// The layers that read the feed-forward's normed input (gate and up, or up alone), and the one after them.
+    pub(super) fn feed_forward(&self) -> (Vec<&SiteLinear>, &SiteLinear) {
+        match &self.mlp {
+            Mlp::Gated { gate, up, down } => (vec![gate, up], down),
+            Mlp::Plain { up, down } => (vec![up], down),
         }
     }
 
@@ -148,43 +146,50 @@ impl Block {
         x: &mut [f32],
     ) -> Result<BlockActivations<T>> {
         let n = given.tokens();
-        let [_, _, _, gate, up, down] = self.projections();
         let width = x.len() / n;
         let (mut kept_x, mut normed) = (room.take::<T>(n, width), room.take::<T>(n, width));
-        let (weight, eps) = self.attention_norm.rms()?;
-        norm::rms_keep(x, &weight, eps, &mut normed, &mut kept_x);
+        self.attention_norm.frozen().keep(x, &mut normed, &mut kept_x);
         let qkv = self.queries(given, room, &normed)?;
         let mut attended = room.take::<T>(n, self.output.linear.inputs());
-        let saved = T::attend(&given.attention(), [&qkv[0], &qkv[1], &qkv[2]], &mut attended);
+        let saved = T::attend(&given.attention(self.score_scale), [&qkv[0], &qkv[1], &qkv[2]], &mut attended);
         given.add(&self.output, &attended, x)?;
         let mut middle = room.take::<T>(n, width);
-        let (weight, eps) = self.mlp_norm.rms()?;
-        norm::rms_keep(x, &weight, eps, &mut normed, &mut middle);
-        let inner = gate.linear.outputs();
-        let (mut at_gate, mut at_up) = (room.take::<T>(n, inner), room.take::<T>(n, inner));
-        let dests = vec![Dest::Store(&mut at_gate), Dest::Store(&mut at_up)];
-        T::forward(&normed, &[given.layer(gate), given.layer(up)], dests);
-        biased(gate, &mut at_gate)?;
-        biased(up, &mut at_up)?;
+        self.mlp_norm.frozen().keep(x, &mut normed, &mut middle);
+        let (inner, down) = self.feed_forward();
+        let mut made: Vec<Buffer<T>> = inner.iter().map(|s| room.take::<T>(n, s.linear.outputs())).collect();
+        let layers: Vec<Layer> = inner.iter().map(|s| given.layer(s)).collect();
+        T::forward(&normed, &layers, made.iter_mut().map(|m| Dest::Store(m)).collect());
+        for (site, made) in inner.iter().zip(&mut made) {
+            biased(site, made)?;
+        }
         room.give(normed);
-        let mut act = room.take::<T>(n, inner);
-        glu::swiglu_forward(&at_gate, &at_up, &mut act);
+        let up = made.pop().unwrap_or_else(|| unreachable!("every feed-forward has a layer"));
+        let gate = made.pop();
+        let mut act = room.take::<T>(n, down.linear.inputs());
+        activated(given.shared, gate.as_deref(), &up, &mut act);
         given.add(down, &act, x)?;
         room.give(act);
-        Ok(BlockActivations { x: kept_x, qkv, attended, saved, middle, gate: at_gate, up: at_up })
+        Ok(BlockActivations { x: kept_x, qkv, attended, saved, middle, gate, up })
     }
 
     /// Turned queries and keys, and values, of the normed input.
     fn queries<T: Pooled>(&self, given: &Given, room: &mut Workspace, normed: &[T]) -> Result<[Buffer<T>; 3]> {
         let n = given.tokens();
-        let [q, k, v, ..] = self.projections();
-        let sites = [q, k, v];
-        let mut flat = sites.map(|s| room.take::<f32>(n, s.linear.outputs()));
-        T::forward(normed, &sites.map(|s| given.layer(s)), flat.iter_mut().map(|f| Dest::Set(f)).collect());
-        let mut out = sites.map(|s| room.take::<T>(n, s.linear.outputs()));
+        let sites = self.queries_keys_values();
+        let mut flat: Vec<Buffer<f32>> = sites.iter().map(|s| room.take::<f32>(n, s.linear.outputs())).collect();
+        let layers: Vec<Layer> = sites.iter().map(|s| given.layer(s)).collect();
+        T::forward(normed, &layers, flat.iter_mut().map(|f| Dest::Set(f)).collect());
         for (site, flat) in sites.into_iter().zip(&mut flat) {
             biased(site, flat)?;
         }
+        if let [fused] = &flat[..] {
+            let mut parts = given.shared.widths().map(|w| room.take::<f32>(n, w));
+            let [q, k, v] = &mut parts;
+            split_rows(fused, n, [q, k, v]);
+            flat.into_iter().for_each(|f| room.give(f));
+            flat = parts.into();
+        }
+        let mut out = given.shared.widths().map(|w| room.take::<T>(n, w));
         let [to_q, to_k, to_v] = &mut out;
         turn_parts(&given.turn(false), [&flat[0], &flat[1], &flat[2]], [to_q, to_k, to_v]);
         flat.into_iter().for_each(|f| room.give(f));
@@ -209,25 +214,29 @@ impl Block {
     fn feed_back<T: Pooled>(&self, way: &mut WayBack<T>, kept: &mut BlockActivations<T>) -> Result<()> {
         let WayBack { given, gradients, room, dx, rounded } = way;
         let n = given.tokens();
-        let (width, [_, _, _, gate, up, down]) = (dx.len() / n, self.projections());
-        let inner = gate.linear.outputs();
-        let mut act = room.take::<T>(n, inner);
+        let (width, (inner, down)) = (dx.len() / n, self.feed_forward());
+        let mut act = room.take::<T>(n, down.linear.inputs());
         if given.adapts(&[down]) {
-            glu::swiglu_forward(&kept.gate, &kept.up, &mut act);
+            activated(given.shared, kept.gate.as_deref(), &kept.up, &mut act);
         }
-        let mut d_act = room.take::<T>(n, inner);
+        let mut d_act = room.take::<T>(n, down.linear.inputs());
         given.back(&[(down, &**rounded)], &act, gradients, Some(Dest::Store(&mut d_act)));
         room.give(act);
-        glu::swiglu_backward_in_place(&mut kept.gate, &mut kept.up, &d_act);
+        match &mut kept.gate {
+            Some(gate) => glu::swiglu_backward_in_place(gate, &mut kept.up, &d_act),
+            None => given.shared.activation.backward_in_place(&mut kept.up, &d_act),
+        }
         room.give(d_act);
-        let (weight, eps) = self.mlp_norm.rms()?;
+        let norm = self.mlp_norm.frozen();
         let mut normed = room.take::<T>(n, width);
-        if given.adapts(&[gate, up]) {
-            norm::rms_forward(&kept.middle, &weight, eps, &mut normed);
+        if given.adapts(&inner) {
+            norm.forward(&kept.middle, &mut normed);
         }
         let mut d_normed = room.take::<f32>(n, width);
-        given.back(&[(gate, &*kept.gate), (up, &*kept.up)], &normed, gradients, Some(Dest::Set(&mut d_normed)));
-        norm::rms_backward_add(&kept.middle, &d_normed, &weight, eps, dx, rounded);
+        let grads = kept.gate.as_deref().into_iter().chain([&*kept.up]);
+        let layers: Vec<(&SiteLinear, &[T])> = inner.into_iter().zip(grads).collect();
+        given.back(&layers, &normed, gradients, Some(Dest::Set(&mut d_normed)));
+        norm.backward_add(&kept.middle, &d_normed, dx, rounded);
         room.give(normed);
         room.give(d_normed);
         Ok(())
@@ -236,31 +245,37 @@ impl Block {
     /// Attention: `dx` becomes the gradient at the block's input.
     fn attend_back<T: Pooled>(&self, way: &mut WayBack<T>, kept: &BlockActivations<T>, below: bool) -> Result<()> {
         let WayBack { given, gradients, room, dx, rounded } = way;
-        let n = given.tokens();
-        let (width, [q, k, v, ..]) = (dx.len() / n, self.projections());
+        let (n, widths) = (given.tokens(), given.shared.widths());
+        let (width, sites) = (dx.len() / n, self.queries_keys_values());
         let mut d_attended = room.take::<T>(n, self.output.linear.inputs());
         given.back(&[(&self.output, &**rounded)], &kept.attended, gradients, Some(Dest::Store(&mut d_attended)));
-        let sites = [q, k, v];
-        let width_of = |s: &SiteLinear| if T::EACH_HEAD { q.linear.outputs() } else { s.linear.outputs() };
-        let mut flat = sites.map(|s| room.take::<f32>(n, width_of(s)));
+        let mut flat = widths.map(|w| room.take::<f32>(n, if T::EACH_HEAD { widths[0] } else { w }));
         let [dq, dk, dv] = &mut flat;
         let behind = AttentionGradient { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
-        T::attend_back(&given.attention(), [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
+        let texts = given.attention(self.score_scale);
+        T::attend_back(&texts, [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
         room.give(d_attended);
-        let mut grads = sites.map(|s| room.take::<T>(n, s.linear.outputs()));
+        let mut grads = widths.map(|w| room.take::<T>(n, w));
         let [to_q, to_k, to_v] = &mut grads;
         turn_parts(&given.turn(true), [&flat[0], &flat[1], &flat[2]], [to_q, to_k, to_v]);
         flat.into_iter().for_each(|f| room.give(f));
-        let (weight, eps) = self.attention_norm.rms()?;
+        let mut grads = Vec::from(grads);
+        if sites.len() == 1 {
+            let mut fused = room.take::<T>(n, widths.iter().sum());
+            join_rows([&grads[0], &grads[1], &grads[2]], n, &mut fused);
+            grads.drain(..).for_each(|g| room.give(g));
+            grads.push(fused);
+        }
+        let norm = self.attention_norm.frozen();
         let mut normed = room.take::<T>(n, width);
         if given.adapts(&sites) {
-            norm::rms_forward(&kept.x, &weight, eps, &mut normed);
+            norm.forward(&kept.x, &mut normed);
         }
-        let layers = [(q, &*grads[0]), (k, &*grads[1]), (v, &*grads[2])];
+        let layers: Vec<(&SiteLinear, &[T])> = sites.into_iter().zip(grads.iter().map(|g| &**g)).collect();
         if below {
             let mut d_normed = room.take::<f32>(n, width);
             given.back(&layers, &normed, gradients, Some(Dest::Set(&mut d_normed)));
-            norm::rms_backward_add(&kept.x, &d_normed, &weight, eps, dx, rounded);
+            norm.backward_add(&kept.x, &d_normed, dx, rounded);
             room.give(d_normed);
         } else {
             given.back(&layers, &normed, gradients, None);
@@ -268,5 +283,13 @@ impl Block {
         room.give(normed);
         grads.into_iter().for_each(|g| room.give(g));
         Ok(())
+    }
+}
+
+/// What the feed-forward's last layer reads.
+fn activated<T: Pooled>(shared: &SharedTables, gate: Option<&[T]>, up: &[T], act: &mut [T]) {
+    match gate {
+        Some(gate) => glu::swiglu_forward(gate, up, act),
+        None => shared.activation.forward(up, act),
     }
 }

@@ -1,6 +1,5 @@
 //! What a call holds, from its sizes alone.
 
-#[cfg(target_arch = "x86_64")]
 use half::bf16;
 
 use super::super::Model;
@@ -8,7 +7,7 @@ use super::block;
 use super::texts;
 use super::workspace::{self, Pooled, Recompute};
 use crate::kernels::engine::Engine;
-use crate::model::Site;
+use crate::model::Adapt;
 
 /// Bytes that the written-out path holds at its peak, by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,25 +26,22 @@ pub struct DirectMemory {
 
 impl Model {
     /// The memory of [`Model::direct_gradients`] for `batch` tokens in rows of at most `longest` (a share of `trained` of
-    /// them targets), an adapter at the sites that `adapted` names, and `recompute`; `None` where only the decoder covers
-    /// the model.
+    /// them targets), the adapter `adapt`, and `recompute`.
     pub fn direct_memory(
         &self,
         longest: usize,
         batch: usize,
         trained: f64,
-        adapted: &dyn Fn(Site) -> bool,
+        adapt: &dyn Adapt,
         recompute: Recompute,
-    ) -> Option<DirectMemory> {
-        if !self.covered() || adapted(self.head.site) {
-            return None;
-        }
+    ) -> DirectMemory {
         let tokens = workspace::rounded(batch).min(texts::most(longest));
-        let lowest = self.lowest(adapted);
-        let (size, most_logits) = match self.multiplies_in_bf16() {
+        let lowest = self.lowest(|site| adapt.term(site).is_some());
+        let (size, row, most_logits) = match self.multiplies_in_bf16() {
+            _ if adapt.term(self.head.site).is_some() => (self.activation_size(), size_of::<f32>(), f32::LOGIT_ROWS),
             #[cfg(target_arch = "x86_64")]
-            true => (size_of::<bf16>(), bf16::LOGIT_ROWS),
-            _ => (size_of::<f32>(), f32::LOGIT_ROWS),
+            true => (size_of::<bf16>(), size_of::<bf16>(), bf16::LOGIT_ROWS),
+            _ => (size_of::<f32>(), size_of::<f32>(), f32::LOGIT_ROWS),
         };
         let recomputed = recomputes(recompute, self.kept_bytes(tokens, lowest, size));
         let activations = match recomputed {
@@ -56,11 +52,16 @@ impl Model {
             false => self.kept_bytes(tokens, lowest, size),
         };
         let targets = (tokens as f64 * trained).ceil() as usize;
-        let logits = targets.min(most_logits) * self.config.vocab * size;
+        let logits = targets.min(most_logits) * self.config.vocab * row;
         let widest = self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width)).max().unwrap_or(0);
         // Gradients of a block's parts live while its activations do; residual stream, its gradient, chosen rows.
         let workspace = tokens * (widest * size + 8 * self.config.width * 4);
-        Some(DirectMemory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed })
+        DirectMemory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed }
+    }
+
+    /// Bytes of an activation.
+    fn activation_size(&self) -> usize {
+        if self.multiplies_in_bf16() { size_of::<bf16>() } else { size_of::<f32>() }
     }
 
     /// Bytes that the blocks from `lowest` on keep.

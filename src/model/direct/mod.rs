@@ -1,11 +1,11 @@
-//! Loss and gradients of low-rank pairs without a tape: the same mathematics as the decoder's forward and candle's
-//! backward, written out block by block over plain buffers (CPU).
+//! Loss and gradients of an adapter without a tape: the same mathematics as the decoder's forward and candle's
+//! backward, written out block by block over plain buffers (CPU), for every family and everything an adapter trains.
 //!
 //! candle's `backward` makes a zero tensor and an addition for every incoming gradient; here each gradient is written
 //! where it is needed. Activations are f32, or bf16 where every matrix is multiplied in bf16. Examples go through a few
 //! at a time, one after another without padding; nothing below the lowest adapted block is kept or propagated; blocks
-//! keep what their way back needs, or only their input and run again ([`Recompute`]). Configurations that this does not
-//! cover take the differentiable decoder, which is also what this is tested against.
+//! keep what their way back needs, or only their input and run again ([`Recompute`]). Tested against the differentiable
+//! decoder.
 //!
 //! Shapes: n tokens, d width, h heads, g key/value heads, e head size, f feed-forward.
 //!
@@ -20,20 +20,26 @@ mod memory;
 mod texts;
 mod workspace;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Model;
-use super::decoder::{Block, Mlp, Norm, Qkv};
-use super::site::{self, Adapt, Site};
+use super::decoder::Block;
+use super::site::{Adapt, LowRankPair, Site, Term};
 use crate::error::Result;
-use crate::kernels::dropout::DropoutMask;
+use crate::device::Compute;
+use crate::files::Mapped;
+use crate::kernels::adapted::PairGradient;
+use crate::kernels::adapted_head::{HeadGradients, adapted_head_loss};
+use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::element::convert;
-use crate::kernels::engine::StepPair;
-use crate::kernels::norm;
-use block::{BlockActivations, Given, Gradients, WayBack};
+use crate::kernels::engine::{Layer, StepPair};
+use crate::kernels::linear::{Frozen, Side};
+use crate::kernels::weight::{RowOrder, Weight, WeightType};
+use block::{BlockActivations, Given, WayBack};
 pub use memory::DirectMemory;
 use texts::PackedTexts;
 use workspace::{Buffer, Pooled};
@@ -44,10 +50,19 @@ pub use workspace::{Recompute, Workspace};
 pub struct Direct {
     /// Sum of the cross-entropies over the targets, times the factor asked for.
     pub loss: f64,
-    /// Gradients of A `(r, inputs)` and B `(outputs, r)`, times the factor asked for.
-    pub pairs: Vec<(Site, Tensor, Tensor)>,
+    /// Gradients by site, times the factor asked for.
+    pub gradients: Vec<(Site, SiteGradient)>,
     /// Time of the forward part (with head and loss) and of the backward part.
     pub times: Times,
+}
+
+/// The gradient of what is trained at a site.
+#[derive(Debug)]
+pub enum SiteGradient {
+    /// Of A `(r, inputs)` and B `(outputs, r)`.
+    Pair(Tensor, Tensor),
+    /// Of a matrix trained in full, in its shape.
+    Full(Tensor),
 }
 
 /// Where the time of [`Model::direct_gradients`] went.
@@ -64,11 +79,26 @@ struct GradientCall<'a> {
     /// By site.
     pairs: &'a [Option<StepPair>],
     masks: &'a [Option<DropoutMask>],
+    adapt: &'a dyn Adapt,
+    /// A head that is trained in full.
+    full_head: Option<Arc<Frozen>>,
+    /// Whether the embedding is trained.
+    full_embedding: bool,
+}
+
+/// Sums of gradients.
+struct Sums {
+    /// By site.
+    pairs: Vec<Option<PairGradient>>,
+    /// (v, d)
+    head: Option<Vec<f32>>,
+    /// (v, d)
+    embedding: Option<Vec<f32>>,
 }
 
 impl Model {
-    /// `factor ·` the summed cross-entropy of `rows` and its gradient with respect to every pair of `adapt`, or `None`
-    /// where only the decoder covers model, device or adapter. `trained(row, i)` tells whether token `i` is a target.
+    /// `factor ·` the summed cross-entropy of `rows` and its gradient with respect to everything that `adapt` trains.
+    /// `trained(row, i)` tells whether token `i` is a target. On the CPU only.
     ///
     /// # Errors
     /// As [`Model::hidden`].
@@ -79,28 +109,49 @@ impl Model {
         rows: &[&[u32]],
         trained: &dyn Fn(usize, usize) -> bool,
         factor: f64,
-    ) -> Result<Option<Direct>> {
-        let Some(pairs) = self.plain_pairs(adapt) else { return Ok(None) };
+    ) -> Result<Direct> {
+        debug_assert!(self.device.is_cpu());
+        let terms: Vec<Option<Term>> = (0..self.sites.len()).map(|i| adapt.term(Site(i))).collect();
         let half = self.multiplies_in_bf16();
-        let values = pairs.par_iter().map(|p| p.as_ref().map(|p| read(p, half)).transpose()).collect::<Result<Vec<_>>>()?;
-        let masks: Vec<Option<DropoutMask>> = pairs.iter().map(|p| p.as_ref()?.mask).collect();
-        let mut gradients: Vec<_> = values.iter().map(|v| v.as_ref().map(StepPair::zero)).collect();
+        let values = terms.par_iter().map(|t| pair(t.as_ref()).map(|p| read(p, half)).transpose()).collect::<Result<Vec<_>>>()?;
+        let mask = |t: &Option<Term>| pair(t.as_ref())?.dropout.map(|d| DropoutMask::new(d.key, d.p));
+        let masks: Vec<Option<DropoutMask>> = terms.iter().map(mask).collect();
         let groups: Vec<PackedTexts> = texts::groups(rows).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
-        let work = GradientCall { groups: &groups, factor, pairs: &values, masks: &masks };
+        let full = |site: Site| if let Some(Term::Full(full)) = terms[site.0] { Some(full) } else { None };
+        let zeros = |t: &Tensor| vec![0f32; t.elem_count()];
+        let mut sums = Sums {
+            pairs: values.iter().map(|v| v.as_ref().map(StepPair::zero)).collect(),
+            head: full(self.head.site).map(zeros),
+            embedding: full(self.embedding.site).map(zeros),
+        };
+        let work = GradientCall {
+            groups: &groups,
+            factor,
+            pairs: &values,
+            masks: &masks,
+            adapt,
+            full_head: full(self.head.site).map(frozen).transpose()?,
+            full_embedding: sums.embedding.is_some(),
+        };
         // On a thread of the pool: from outside, each of the thousands of parallel loops would wait to be picked up.
         let (loss, times) = rayon::scope(|_| match half {
             #[cfg(target_arch = "x86_64")]
-            true => self.direct_all::<half::bf16>(room, &work, &mut gradients),
-            _ => self.direct_all::<f32>(room, &work, &mut gradients),
+            true => self.direct_all::<half::bf16>(room, &work, &mut sums),
+            _ => self.direct_all::<f32>(room, &work, &mut sums),
         })?;
-        let mut out = Vec::new();
-        for (site, (pair, gradient)) in pairs.iter().zip(gradients).enumerate() {
-            if let (Some(pair), Some(g)) = (pair, gradient) {
-                let (a, b) = (pair.a.shape().clone(), pair.b.shape().clone());
-                out.push((Site(site), Tensor::from_vec(g.a, a, &self.device)?, Tensor::from_vec(g.b, b, &self.device)?));
+        let mut gradients = Vec::new();
+        for (site, (term, sum)) in terms.iter().zip(sums.pairs).enumerate() {
+            if let (Some(pair), Some(g)) = (pair(term.as_ref()), sum) {
+                let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), &self.device);
+                gradients.push((Site(site), SiteGradient::Pair(tensor(g.a, pair.a)?, tensor(g.b, pair.b)?)));
             }
         }
-        Ok(Some(Direct { loss, pairs: out, times }))
+        for (site, sum) in [(self.embedding.site, sums.embedding), (self.head.site, sums.head)] {
+            if let (Some(like), Some(sum)) = (full(site), sum) {
+                gradients.push((site, SiteGradient::Full(Tensor::from_vec(sum, like.shape(), &self.device)?)));
+            }
+        }
+        Ok(Direct { loss, gradients, times })
     }
 
     /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
@@ -111,30 +162,12 @@ impl Model {
             && linears.into_iter().all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
     }
 
-    /// Whether every block is of the kind written out here, on this device.
-    fn covered(&self) -> bool {
-        let kind =
-            |b: &Block| matches!((&b.qkv, &b.mlp, &b.attention_norm), (Qkv::Split { .. }, Mlp::Gated { .. }, Norm::Rms { .. }));
-        self.device.is_cpu() && self.embedding.positions.is_none() && self.blocks.iter().all(kind)
-    }
-
-    /// The pairs by site, if that is all the adapter does and every block is of the kind written out here.
-    fn plain_pairs(&self, adapt: &dyn Adapt) -> Option<Vec<Option<Plain>>> {
-        let plain = |i: usize| {
-            let site = Site(i);
-            let dropped = || adapt.dropped_pair(site).map(|(pair, key, p)| (pair, Some(DropoutMask::new(key, p))));
-            let pair = adapt.pair(site).map(|pair| (pair, None)).or_else(dropped);
-            let touched = adapt.touches(site);
-            let owned = |(p, mask): (site::LowRankPair, _)| Plain { a: p.a.detach(), b: p.b.detach(), scale: p.scale, mask };
-            (touched == pair.is_some()).then(|| pair.map(owned))
-        };
-        let pairs: Option<Vec<_>> = (0..self.sites.len()).map(plain).collect();
-        pairs.filter(|p| self.covered() && p[self.head.site.0].is_none() && p.iter().any(Option::is_some))
-    }
-
-    /// The lowest adapted block.
+    /// The lowest block that gradients go back to: all of them for an adapted embedding, none for a head alone.
     fn lowest(&self, adapted: impl Fn(Site) -> bool) -> usize {
-        self.blocks.iter().position(|b| b.linears().iter().any(|l| adapted(l.site))).unwrap_or(0)
+        if adapted(self.embedding.site) {
+            return 0;
+        }
+        self.blocks.iter().position(|b| b.linears().iter().any(|l| adapted(l.site))).unwrap_or(self.blocks.len())
     }
 
     /// All groups of examples, one after another. Returns the loss, times the factor.
@@ -142,12 +175,12 @@ impl Model {
         &self,
         room: &mut Workspace,
         work: &GradientCall,
-        gradients: &mut Gradients,
+        sums: &mut Sums,
     ) -> Result<(f64, Times)> {
         let (mut loss, mut times) = (0.0, Times::default());
         room.fit(work.groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
         for texts in work.groups.iter().filter(|t| !t.targets.is_empty()) {
-            loss += work.factor * self.direct_group::<T>(room, work, texts, gradients, &mut times)?;
+            loss += work.factor * self.direct_group::<T>(room, work, texts, sums, &mut times)?;
         }
         Ok((loss, times))
     }
@@ -158,14 +191,14 @@ impl Model {
         room: &mut Workspace,
         work: &GradientCall,
         texts: &PackedTexts,
-        gradients: &mut Gradients,
+        sums: &mut Sums,
         times: &mut Times,
     ) -> Result<f64> {
         let started = Instant::now();
-        let lowest = self.lowest(|site| work.pairs[site.0].is_some());
+        let lowest = self.lowest(|site| work.pairs[site.0].is_some() || (work.full_embedding && site == self.embedding.site));
         let given = Given { pairs: work.pairs, masks: work.masks, texts, shared: &self.shared };
         let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest);
-        let mut x = self.embed(&(), &texts.batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
+        let mut x = self.embed(work.adapt, &texts.batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
         let mut behind: Vec<BlockTrace<T>> = Vec::with_capacity(self.blocks.len() - lowest);
         for (i, block) in self.blocks.iter().enumerate() {
             let before = (again && i >= lowest).then(|| {
@@ -183,7 +216,7 @@ impl Model {
                 None => kept.give_to(room),
             }
         }
-        let (loss, mut dx) = self.direct_head::<T>(room, &x, texts, work.factor as f32)?;
+        let (loss, mut dx) = self.direct_head::<T>(room, work, &x, texts, sums)?;
         drop(x);
         times.forward += started.elapsed();
         let started = Instant::now();
@@ -200,8 +233,15 @@ impl Model {
                 None => break,
             };
             let mut way =
-                WayBack { given: &given, gradients: &mut *gradients, room: &mut *room, dx: &mut dx, rounded: &mut rounded };
-            block.direct_backward(&mut way, kept, i > lowest)?;
+                WayBack { given: &given, gradients: &mut sums.pairs, room: &mut *room, dx: &mut dx, rounded: &mut rounded };
+            block.direct_backward(&mut way, kept, i > lowest || work.full_embedding)?;
+        }
+        if let Some(embedding) = &mut sums.embedding {
+            let rows = texts.batch.ids.iter().zip(dx.chunks_exact(self.config.width));
+            rows.for_each(|(id, g)| {
+                let row = &mut embedding[*id as usize * g.len()..][..g.len()];
+                row.iter_mut().zip(g).for_each(|(sum, g)| *sum += g);
+            });
         }
         room.give(rounded);
         room.give(dx);
@@ -213,24 +253,40 @@ impl Model {
     fn direct_head<T: Pooled>(
         &self,
         room: &mut Workspace,
+        work: &GradientCall,
         x: &[f32],
         texts: &PackedTexts,
-        factor: f32,
+        sums: &mut Sums,
     ) -> Result<(f64, Buffer<f32>)> {
-        let (d, targets) = (self.config.width, &texts.targets);
-        let (weight, eps) = self.final_norm.rms()?;
+        let (d, targets, factor) = (self.config.width, &texts.targets, work.factor as f32);
+        let norm = self.final_norm.frozen();
         let mut chosen = Vec::with_capacity(targets.len() * d);
         targets.at.iter().for_each(|at| chosen.extend_from_slice(&x[*at as usize * d..][..d]));
-        let mut normed = vec![T::default(); chosen.len()];
-        norm::rms_forward(&chosen, &weight, eps, &mut normed);
-        let linear = &self.head.linear;
+        let (linear, site) = (&self.head.linear, self.head.site.0);
         let mut d_normed = vec![0f32; chosen.len()];
-        let mut logits = room.room::<T>();
-        let (head, side) = (&*linear.matrix, linear.side);
-        let loss = T::head_loss(&normed, head, side, &targets.ids, factor, &mut d_normed, &mut logits);
-        room.give_room(logits);
+        let loss = if let (None, None) = (&work.pairs[site], &work.full_head) {
+            let mut normed = vec![T::default(); chosen.len()];
+            norm.forward(&chosen, &mut normed);
+            let mut logits = room.room::<T>();
+            let loss = T::head_loss(&normed, &linear.matrix, linear.side, &targets.ids, factor, &mut d_normed, &mut logits);
+            room.give_room(logits);
+            loss
+        } else {
+            let mut normed = vec![0f32; chosen.len()];
+            norm.forward(&chosen, &mut normed);
+            let rows: Vec<u64> = targets.at.iter().map(|at| texts.rows[*at as usize]).collect();
+            let (matrix, side) = match &work.full_head {
+                Some(full) => (&**full, Side::Transposed),
+                None => (&*linear.matrix, linear.side),
+            };
+            let drop = work.masks[site].map(|mask| TokenMask { mask, rows: &rows });
+            let layer = Layer { matrix, side, pair: work.pairs[site].as_ref(), drop };
+            let gradients =
+                HeadGradients { x: &mut d_normed, pair: sums.pairs[site].as_mut(), full: sums.head.as_deref_mut() };
+            adapted_head_loss(&normed, layer, &targets.ids, factor, gradients)
+        };
         let mut d_chosen = vec![0f32; chosen.len()];
-        norm::rms_backward(&chosen, &d_normed, &weight, eps, &mut d_chosen);
+        norm.backward(&chosen, &d_normed, &mut d_chosen);
         let mut dx = room.take::<f32>(texts.tokens(), d);
         dx.fill(0.0);
         for (at, g) in targets.at.iter().zip(d_chosen.chunks_exact(d)) {
@@ -247,15 +303,22 @@ enum BlockTrace<T> {
     Input(Buffer<f32>),
 }
 
-/// A pair of the adapter, and dropout on its input.
-struct Plain {
-    a: Tensor,
-    b: Tensor,
-    scale: f64,
-    mask: Option<DropoutMask>,
+fn pair<'a>(term: Option<&Term<'a>>) -> Option<LowRankPair<'a>> {
+    if let Some(Term::LowRank(pair)) = term { Some(*pair) } else { None }
 }
 
-fn read(pair: &Plain, half: bool) -> Result<StepPair> {
+fn read(pair: LowRankPair, half: bool) -> Result<StepPair> {
     let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-    Ok(StepPair::new(flat(&pair.a)?, flat(&pair.b)?, pair.a.dim(0)?, pair.scale as f32, half))
+    Ok(StepPair::new(flat(pair.a)?, flat(pair.b)?, pair.a.dim(0)?, pair.scale as f32, half))
+}
+
+/// A trained matrix as a frozen one, for one call.
+fn frozen(full: &Tensor) -> Result<Arc<Frozen>> {
+    let (rows, cols) = full.dims2()?;
+    let values = full.flatten_all()?.to_vec1::<f32>()?;
+    let data = Mapped::anonymous(values.len() * size_of::<f32>(), |bytes| {
+        bytes.chunks_exact_mut(size_of::<f32>()).zip(&values).for_each(|(to, v)| to.copy_from_slice(&v.to_le_bytes()));
+    })?;
+    let weight = Weight { data, dtype: WeightType::F32, rows, cols, order: RowOrder::Plain };
+    Ok(Frozen::new(weight, Compute::F32))
 }

@@ -1,0 +1,60 @@
+//! Output head and cross-entropy where the head itself is trained, as a low-rank pair or as a whole matrix.
+//!
+//! As in [`super::head_loss`], logits exist for a few rows at a time. Always f32: what a trained head learns is not rounded.
+//! Legend: n rows, d width, v vocabulary.
+
+use rayon::prelude::*;
+
+use super::adapted::{self, PairGradient};
+use super::cross_entropy::row_loss;
+use super::dense::{Sizes, View, product};
+use super::dropout::TokenMask;
+use super::engine::{Back, Dest, Engine, Layer};
+use super::head_loss::CHUNK;
+use super::simd::Lanes;
+
+/// Rows of the whole matrix in one task.
+const ROWS: usize = 256;
+
+/// Where gradients go; those of the trained values are added to what is there.
+pub struct HeadGradients<'a> {
+    /// Of the hidden states (n, d), set.
+    pub x: &'a mut [f32],
+    pub pair: Option<&'a mut PairGradient>,
+    /// Of the whole matrix (v, d).
+    pub full: Option<&'a mut [f32]>,
+}
+
+/// Summed cross-entropy of `x` (n, d) through the head, in nats; gradients are `factor ·` those of the sum.
+pub fn adapted_head_loss(x: &[f32], head: Layer, targets: &[u32], factor: f32, mut gradients: HeadGradients) -> f64 {
+    let (d, vocab) = adapted::layer(head.matrix, head.side);
+    let lanes = Lanes::in_force();
+    let mut logits = vec![0f32; CHUNK.min(targets.len()) * vocab];
+    let mut loss = 0f64;
+    for (i, targets) in targets.chunks(CHUNK).enumerate() {
+        let n = targets.len();
+        let x = &x[i * CHUNK * d..][..n * d];
+        let drop = head.drop.map(|drop| TokenMask { rows: &drop.rows[i * CHUNK..][..n], ..drop });
+        let (layer, logits) = (Layer { drop, ..head }, &mut logits[..n * vocab]);
+        f32::forward(x, &[layer], vec![Dest::Set(logits)]);
+        let rows = logits.par_chunks_mut(vocab).zip(targets);
+        let losses: Vec<f32> = rows
+            .map(|(row, target)| {
+                let loss = row_loss(lanes, row, *target as usize, true);
+                row.iter_mut().for_each(|g| *g *= factor);
+                loss
+            })
+            .collect();
+        loss += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
+        if let Some(full) = gradients.full.as_deref_mut() {
+            // (v, n) · (n, d), by rows of the matrix.
+            full.par_chunks_mut(ROWS * d).enumerate().for_each(|(task, dw)| {
+                let dy_t = View { data: &logits[task * ROWS..], rows: 1, cols: vocab };
+                product(dw, d, Sizes { m: dw.len() / d, n: d, k: n }, dy_t, View::rows(x, d), 1.0, true);
+            });
+        }
+        let dx = Dest::Set(&mut gradients.x[i * CHUNK * d..][..n * d]);
+        f32::backward(vec![Back { layer, x, dy: logits, gradient: gradients.pair.as_deref_mut() }], Some(dx));
+    }
+    loss
+}
