@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
+use lorakit::Result;
 use lorakit::adapter::Adapter;
 use lorakit::device::{self, Compute};
 use lorakit::model::{Model, Recompute, Workspace, text};
 use lorakit::recipe::Recipe;
 use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
-use lorakit::Result;
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/models/llama");
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/recipe.toml");

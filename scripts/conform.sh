@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Runs `lorakit conform` over the golden cases of ../shared/golden whose features are supported, by name.
+# Runs `lorakit conform` over the golden cases of ../shared/golden whose families are supported, by name.
 # Closes with "N passed, N failed" in cases.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 lorakit="${LORAKIT:-${CARGO_TARGET_DIR:-target}/release/lorakit}"
 golden="${GOLDEN:-../shared/golden}"
-# Left out by name: llama/dora, llama/dora_rslora_all, gpt2/dora. DoRA is refused with an error, not computed.
+# Every case of these families.
 cases=(
   models/llama models/llama3 models/qwen2 models/gpt2
-  adapters/llama/{plain,rslora,pattern,layers,regex,all_linear,mts_lm_head}
+  adapters/llama/{plain,rslora,dora,dora_rslora_all,pattern,layers,regex,all_linear,mts_lm_head}
   adapters/qwen2/{plain,rslora,layers}
-  adapters/gpt2/{plain,pattern,all_linear,mts_lm_head}
+  adapters/gpt2/{plain,dora,pattern,all_linear,mts_lm_head}
 )
 if [[ ! -d "$golden" ]]; then
   echo "$golden is not there" >&2

@@ -56,6 +56,7 @@ pub struct PeftConfig {
     pub lora_alpha: f64,
     pub lora_dropout: f64,
     pub use_rslora: bool,
+    pub use_dora: bool,
     pub fan_in_fan_out: bool,
     pub target_modules: Option<Modules>,
     pub exclude_modules: Option<Modules>,
@@ -86,6 +87,7 @@ impl PeftConfig {
             lora_alpha: recipe.alpha,
             lora_dropout: recipe.dropout,
             use_rslora: recipe.method == recipe::Method::RsLora,
+            use_dora: recipe.dora,
             fan_in_fan_out: conv1d,
             target_modules: Some(modules(&recipe.targets)),
             exclude_modules: recipe.exclude.as_ref().map(modules),
@@ -125,6 +127,7 @@ impl PeftConfig {
             ("revision", json!(self.revision)),
             ("target_modules", targets),
             ("use_rslora", json!(self.use_rslora)),
+            ("use_dora", json!(self.use_dora)),
         ];
         map.extend(own.into_iter().map(|(k, v)| (k.to_string(), v)));
         map.sort_keys();
@@ -156,7 +159,7 @@ fn defaults() -> Map<String, Value> {
         "loftq_config": {}, "lora_bias": false, "lora_ga_config": null, "megatron_config": null,
         "megatron_core": "megatron.core", "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.20.0",
         "qalora_group_size": 16, "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null,
-        "use_bdlora": null, "use_dora": false, "use_qalora": false, "velora_config": null
+        "use_bdlora": null, "use_qalora": false, "velora_config": null
     });
     match fixed {
         Value::Object(map) => map,

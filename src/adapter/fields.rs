@@ -77,7 +77,7 @@ const FIELDS: &[(&str, Verdict)] = &[
     ("eva_config", Meaningless),
     ("corda_config", Meaningless),
     ("lora_ga_config", Meaningless),
-    ("use_dora", Only(Off)),
+    ("use_dora", Honoured),
     ("velora_config", Only(Unset)),
     ("alora_invocation_tokens", Only(Empty)),
     ("use_qalora", Only(Off)),
@@ -230,19 +230,19 @@ mod tests {
 
     #[test]
     fn an_unknown_field_can_be_ignored_and_is_told() {
-        let map = json!({"new_method": {"k": 1}, "other": 2, "peft_version": "0.30.0", "use_dora": true});
+        let map = json!({"new_method": {"k": 1}, "other": 2, "peft_version": "0.30.0", "use_qalora": true});
         let with = |without: &str, ignored: &[&str]| {
             let mut map = map.as_object().unwrap().clone();
             map.remove(without);
             judge(&map, Path::new("a"), &ignored.iter().map(ToString::to_string).collect::<Vec<_>>())
         };
-        let notes = with("use_dora", &["new_method", "other", "absent"]).unwrap();
+        let notes = with("use_qalora", &["new_method", "other", "absent"]).unwrap();
         assert!(notes.len() == 3 && notes[0].contains("`absent`") && notes[1].contains("{\"k\":1}"), "{notes:?}");
         assert!(notes[1..].iter().all(|note| note.contains("at your own risk")), "{notes:?}");
-        let error = with("use_dora", &["other"]).unwrap_err().to_string();
+        let error = with("use_qalora", &["other"]).unwrap_err().to_string();
         assert!(error.contains("--ignore-field new_method"), "{error}");
-        for ignored in [&["new_method", "other"][..], &["new_method", "other", "use_dora"]] {
-            assert!(with("", ignored).unwrap_err().to_string().contains("`use_dora`"));
+        for ignored in [&["new_method", "other"][..], &["new_method", "other", "use_qalora"]] {
+            assert!(with("", ignored).unwrap_err().to_string().contains("`use_qalora`"));
         }
     }
 
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn what_is_not_implemented_is_refused_by_name() {
         let set = json!({
-            "peft_type": "LOHA", "bias": "all", "trainable_token_indices": [1], "use_dora": true, "velora_config": {},
+            "peft_type": "LOHA", "bias": "all", "trainable_token_indices": [1], "velora_config": {},
             "alora_invocation_tokens": [1, 2], "use_qalora": true, "monteclora_config": {"num_samples": 2},
             "layer_replication": [[0, 2]], "lora_bias": true, "target_parameters": ["experts.up"], "use_bdlora": {},
             "arrow_config": {"top_k": 2}, "kasa_config": {}, "ensure_weight_tying": true, "enable_lora": [true, false],
@@ -268,7 +268,7 @@ mod tests {
             assert!(error.exit_code() == 2 && error.to_string().contains(&format!("`{key}`")), "{error}");
         }
         let neutral = json!({
-            "peft_type": "LORA", "bias": "none", "trainable_token_indices": null, "use_dora": false, "use_bdlora": null,
+            "peft_type": "LORA", "bias": "none", "trainable_token_indices": null, "use_bdlora": null,
             "layer_replication": [], "kasa_config": null, "some_method": false, "other": {"k": null, "l": []}, "third": ""
         });
         assert!(judged(neutral).unwrap().is_empty());

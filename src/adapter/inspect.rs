@@ -88,7 +88,12 @@ pub fn inspect(dir: &Path, ignored: &[String]) -> Result<Inspection> {
     let recipe = dir.join(RECIPE);
     Ok(Inspection {
         dir: dir.to_path_buf(),
-        method: if config.use_rslora { "rslora" } else { "lora" },
+        method: match (config.use_dora, config.use_rslora) {
+            (true, true) => "dora, scaled as rslora",
+            (true, false) => "dora",
+            (false, true) => "rslora",
+            (false, false) => "lora",
+        },
         rank: config.r,
         alpha: config.lora_alpha,
         scale: scale(&config, config.lora_alpha, config.r),
@@ -148,7 +153,7 @@ pub fn all(dir: &Path) -> Result<Vec<Found>> {
     Ok(find(dir)?.into_iter().map(|dir| Found { inspection: inspect(&dir, &[]), dir }).collect())
 }
 
-/// Takes every A with its B out of `tensors`: (path, A, B).
+/// Takes every A with its B, and their magnitudes, out of `tensors`: (path, A, B).
 fn pairs(tensors: &mut BTreeMap<String, Tensor>, dir: &Path) -> Result<Vec<(String, Tensor, Tensor)>> {
     let keys: Vec<String> = tensors.keys().filter(|key| key.contains(".lora_")).cloned().collect();
     let mut pairs = Vec::new();
@@ -156,6 +161,7 @@ fn pairs(tensors: &mut BTreeMap<String, Tensor>, dir: &Path) -> Result<Vec<(Stri
         let twin = key.replace(".lora_A.", ".lora_B.");
         if let (Some(a), Some(b)) = (tensors.remove(key), tensors.remove(&twin)) {
             let path = key.split(".lora_A.").next().unwrap_or(key);
+            tensors.remove(&format!("{path}.lora_magnitude_vector"));
             pairs.push((plain(path), a, b));
         } else {
             return Err(alone(dir, key));

@@ -1,4 +1,4 @@
-//! What an adapter adds to a weight: `W + scale · B·A`, in f32.
+//! What an adapter makes of a weight: `W + scale · B·A`, in f32; of a DoRA adapter, its directions times its magnitudes.
 
 use candle_core::Tensor;
 
@@ -20,7 +20,14 @@ impl Adapter {
         let weight = model.site_weight(site);
         let base = Tensor::from_vec(weight.to_f32(), (weight.rows, weight.cols), &model.device)?;
         let delta = (pair.b.detach().matmul(&pair.a.detach())? * pair.scale)?; // (o, r) · (r, i)
-        let delta = if model.sites()[site.0].conv1d { delta.t()?.contiguous()? } else { delta };
-        Ok(Some((base + delta)?))
+        let conv1d = model.sites()[site.0].conv1d;
+        let delta = if conv1d { delta.t()?.contiguous()? } else { delta };
+        let sum = (base + delta)?;
+        let Some(Term::LowRank(term)) = self.term(site) else { return Ok(Some(sum)) };
+        match term.factors()? {
+            None => Ok(Some(sum)),
+            // (o, 1) or (1, o), as the outputs lie.
+            Some(c) => Ok(Some(sum.broadcast_mul(&c.detach().unsqueeze(if conv1d { 0 } else { 1 })?)?)),
+        }
     }
 }

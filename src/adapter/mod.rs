@@ -28,7 +28,8 @@ pub use config::PeftConfig;
 pub use target::{Plan, Target};
 
 use crate::error::Result;
-use crate::model::{Adapt, Dropout, LowRankPair, Model, Site, SiteGradient, SiteInfo, SiteKind, Term};
+use crate::kernels::columns::OutputNorms;
+use crate::model::{Adapt, Dropout, LowRankPair, Magnitude, Model, Site, SiteGradient, SiteInfo, SiteKind, Term};
 use crate::{random, recipe};
 
 /// The low-rank pair of one site: `y + scale · B·A·x` (Hu et al. 2021, eq. 3).
@@ -40,6 +41,18 @@ pub struct LowRank {
     pub b: Tensor,
     /// `alpha / r` (LoRA) or `alpha / sqrt(r)` (rsLoRA).
     pub scale: f64,
+    /// Of a DoRA adapter.
+    pub magnitude: Option<OutputMagnitude>,
+}
+
+/// A trained magnitude for every output of a site (Liu et al. 2024, eq. 5).
+#[derive(Debug, Clone)]
+pub struct OutputMagnitude {
+    /// `(outputs)`.
+    pub m: Tensor,
+    base: OutputNorms,
+    /// Norms of the directions, once A and B no longer change.
+    known: Option<Vec<f32>>,
 }
 
 /// A trained tensor under the name PEFT gives it.
@@ -60,7 +73,7 @@ pub struct Adapter {
     full: Vec<Option<Tensor>>,
     /// Every trained tensor, in the order of the sites, A before B.
     params: Vec<Param>,
-    /// By [`Site`]: where its A is in `params`, which B follows, or its full matrix.
+    /// By [`Site`]: where its A is in `params`, which B and the magnitudes follow, or its full matrix.
     first: Vec<Option<usize>>,
     /// Paths of the sites, for the file.
     paths: Vec<String>,
@@ -68,10 +81,9 @@ pub struct Adapter {
     pub notes: Vec<String>,
 }
 
-/// PEFT's names of a pair and of a full matrix.
-fn keys(path: &str) -> [String; 3] {
-    let base = format!("base_model.model.{path}");
-    [format!("{base}.lora_A.weight"), format!("{base}.lora_B.weight"), format!("{base}.weight")]
+/// PEFT's names of a pair, of its magnitudes, and of a full matrix.
+fn keys(path: &str) -> [String; 4] {
+    ["lora_A.weight", "lora_B.weight", "lora_magnitude_vector", "weight"].map(|name| format!("base_model.model.{path}.{name}"))
 }
 
 /// `alpha / r`, or `alpha / sqrt(r)` for rsLoRA (Kalajdzievski 2023, eq. 7).
@@ -97,6 +109,7 @@ impl Adapter {
         Adapter::build(config, &plan, model, |key, shape| match key {
             Start::A(path) => init::a(recipe.init, path, shape.0, shape.1, seed, &model.device),
             Start::B => Ok(Tensor::zeros(shape, DType::F32, &model.device)?),
+            Start::Magnitude(norms) => Ok(Tensor::from_vec(norms.base(), shape.0, &model.device)?),
             Start::Full(site) => init::full(model, site),
         })
     }
@@ -117,19 +130,28 @@ impl Adapter {
             params.push(Param { key, var });
             Ok(tensor)
         };
-        for (i, target) in plan.targets.iter().enumerate() {
+        // DoRA needs the norms of every adapted matrix; each is read once.
+        let norms = |t: &Target| config.use_dora.then(|| model.output_norms(t.site));
+        let norms: Vec<Option<OutputNorms>> = plan.targets.iter().map(norms).collect();
+        let each = if config.use_dora { 3 } else { 2 };
+        for (i, (target, norms)) in plan.targets.iter().zip(norms).enumerate() {
             let info = &sites[target.site.0];
-            let [key_a, key_b, _] = keys(&info.path);
-            first[target.site.0] = Some(2 * i);
+            let [key_a, key_b, key_m, _] = keys(&info.path);
+            first[target.site.0] = Some(each * i);
             let a = param(key_a, start(Start::A(&info.path), (target.rank, info.inputs))?)?;
             let b = param(key_b, start(Start::B, (info.outputs, target.rank))?)?;
-            pairs[target.site.0] = Some(LowRank { a, b, scale: scale(&config, target) });
+            let magnitude = |base: OutputNorms| -> Result<OutputMagnitude> {
+                let m = param(key_m, start(Start::Magnitude(&base), (info.outputs, 1))?)?;
+                Ok(OutputMagnitude { m, base, known: None })
+            };
+            let magnitude = norms.map(magnitude).transpose()?;
+            pairs[target.site.0] = Some(LowRank { a, b, scale: scale(&config, target), magnitude });
         }
         for (at, site) in plan.full.iter().enumerate() {
             let info = &sites[site.0];
             let shape = full_shape(info);
-            first[site.0] = Some(2 * plan.targets.len() + at);
-            full[site.0] = Some(param(keys(&info.path)[2].clone(), start(Start::Full(*site), shape)?)?);
+            first[site.0] = Some(each * plan.targets.len() + at);
+            full[site.0] = Some(param(keys(&info.path)[3].clone(), start(Start::Full(*site), shape)?)?);
         }
         let paths = sites.iter().map(|s| s.path.clone()).collect();
         Ok(Adapter { config, pairs, full, params, first, paths, notes: Vec::new() })
@@ -146,7 +168,12 @@ impl Adapter {
         for (site, gradient) in gradients {
             let Some(at) = self.first.get(site.0).copied().flatten() else { continue };
             match gradient {
-                SiteGradient::Pair(a, b) => (by_param[at], by_param[at + 1]) = (Some(a), Some(b)),
+                SiteGradient::Pair(a, b, m) => {
+                    (by_param[at], by_param[at + 1]) = (Some(a), Some(b));
+                    if let Some(m) = m {
+                        by_param[at + 2] = Some(m);
+                    }
+                }
                 SiteGradient::Full(full) => by_param[at] = Some(full),
             }
         }
@@ -165,9 +192,17 @@ impl Adapter {
 
     /// The same values without variables: nothing that runs with it prepares a gradient. Shares memory with `self`.
     pub fn frozen(&self) -> Adapter {
-        let pair = |p: &LowRank| LowRank { a: p.a.detach(), b: p.b.detach(), scale: p.scale };
+        let pair = |(site, p): (usize, &Option<LowRank>)| {
+            let p = p.as_ref()?;
+            let magnitude = p.magnitude.as_ref().map(|magnitude| {
+                // What cannot be read now is asked for again, and told, where it is used.
+                let norms = || self.term(Site(site)).and_then(|t| if let Term::LowRank(p) = t { p.norms().ok()? } else { None });
+                OutputMagnitude { m: magnitude.m.detach(), known: magnitude.known.clone().or_else(norms), ..magnitude.clone() }
+            });
+            Some(LowRank { a: p.a.detach(), b: p.b.detach(), scale: p.scale, magnitude })
+        };
         Adapter {
-            pairs: self.pairs.iter().map(|p| p.as_ref().map(pair)).collect(),
+            pairs: self.pairs.iter().enumerate().map(pair).collect(),
             full: self.full.iter().map(|f| f.as_ref().map(Tensor::detach)).collect(),
             ..self.clone()
         }
@@ -194,6 +229,7 @@ impl Adapter {
 enum Start<'a> {
     A(&'a str),
     B,
+    Magnitude(&'a OutputNorms),
     Full(Site),
 }
 
@@ -222,7 +258,10 @@ fn attention_names(sites: &[SiteInfo]) -> Vec<&str> {
 impl Adapt for Adapter {
     fn term(&self, site: Site) -> Option<Term<'_>> {
         match self.low_rank(site) {
-            Some(LowRank { a, b, scale }) => Some(Term::LowRank(LowRankPair { a, b, scale: *scale, dropout: None })),
+            Some(LowRank { a, b, scale, magnitude }) => {
+                let magnitude = magnitude.as_ref().map(|m| Magnitude { m: &m.m, base: &m.base, known: m.known.as_deref() });
+                Some(Term::LowRank(LowRankPair { a, b, scale: *scale, dropout: None, magnitude }))
+            }
             None => self.full.get(site.0)?.as_ref().map(Term::Full),
         }
     }

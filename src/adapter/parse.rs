@@ -54,6 +54,7 @@ impl Fields<'_> {
             lora_alpha: self.alpha("lora_alpha", self.map.get("lora_alpha").unwrap_or(&json!(DEFAULT)))?,
             lora_dropout: self.dropout()?,
             use_rslora: self.flag("use_rslora")?,
+            use_dora: self.flag("use_dora")?,
             fan_in_fan_out: self.flag("fan_in_fan_out")?,
             target_modules,
             exclude_modules: self.modules("exclude_modules")?.filter(|m| !m.is_empty()),
@@ -218,7 +219,7 @@ mod tests {
     #[test]
     fn a_malformed_field_is_named() {
         let wrong = json!({
-            "r": 0, "lora_alpha": null, "lora_dropout": 1, "use_rslora": "yes", "target_modules": 3, "exclude_modules": [1],
+            "r": 0, "lora_alpha": null, "lora_dropout": 1, "use_rslora": "yes", "use_dora": 1, "target_modules": 3, "exclude_modules": [1],
             "layers_to_transform": [-1], "layers_pattern": {}, "rank_pattern": {"q": 1.5}, "alpha_pattern": {"q": "2"},
             "modules_to_save": {"a": 1}, "base_model_name_or_path": 3
         });

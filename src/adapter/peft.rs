@@ -52,15 +52,17 @@ impl Adapter {
             let key = match (&start, expected.last()) {
                 (Start::A(path), _) => keys(path)[0].clone(),
                 (Start::B, Some(previous)) => str::replace(previous, ".lora_A.", ".lora_B."),
-                (Start::B, None) => unreachable!("B is asked for after its A"),
-                (Start::Full(site), _) => keys(&model.sites()[site.0].path)[2].clone(),
+                (Start::B | Start::Magnitude(_), None) => unreachable!("they are asked for after their A"),
+                (Start::Magnitude(_), Some(previous)) => previous.replace(".lora_B.weight", ".lora_magnitude_vector"),
+                (Start::Full(site), _) => keys(&model.sites()[site.0].path)[3].clone(),
             };
             let tensor = tensors.remove(&key).ok_or_else(|| missing(dir, &key, tensors.keys(), expected.len(), total))?;
-            if tensor.dims() != [shape.0, shape.1] {
+            let shape = if let Start::Magnitude(_) = start { vec![shape.0] } else { vec![shape.0, shape.1] };
+            if tensor.dims() != shape {
                 return Err(Error::adapter(
                     dir,
                     format!("tensor `{key}`"),
-                    format!("shape is {:?}, the model and adapter_config.json say [{}, {}]", tensor.dims(), shape.0, shape.1),
+                    format!("shape is {:?}, the model and adapter_config.json say {shape:?}", tensor.dims()),
                     "the adapter belongs to another base model, or its rank was edited; use the matching pair",
                 ));
             }
@@ -190,7 +192,7 @@ pub(super) fn read_tensors(bytes: &[u8], dir: &Path, device: &Device) -> Result<
     let file = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
-        if name.contains("lora_magnitude_vector") || name.contains("lora_embedding_") || name.ends_with(".lora_bias") {
+        if name.contains("lora_embedding_") || name.ends_with(".lora_bias") {
             return Err(Error::adapter(
                 dir,
                 format!("tensor `{name}`"),

@@ -43,10 +43,14 @@ impl SiteLinear {
     pub(super) fn forward(&self, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
         match adapt.term(self.site) {
             None => self.linear.forward(x),
-            Some(Term::LowRank(pair)) if x.device().is_cpu() && pair.dropout.is_none() => {
-                self.linear.forward_adapted(x, pair.a, pair.b, pair.scale)
+            Some(Term::LowRank(pair)) => {
+                let y = match x.device().is_cpu() && pair.dropout.is_none() {
+                    true => self.linear.unbiased_adapted(x, pair.a, pair.b, pair.scale)?,
+                    false => pair.add(x, &self.linear.unbiased(x)?)?,
+                };
+                let y = pair.factors()?.map(|c| y.broadcast_mul(&c)).transpose()?.unwrap_or(y);
+                self.linear.with_bias(y)
             }
-            Some(Term::LowRank(pair)) => pair.add(x, &self.linear.forward(x)?),
             Some(Term::Full(full)) => {
                 let (dims, inputs) = (x.dims(), full.dim(1)?);
                 let y = x.reshape((x.elem_count() / inputs, inputs))?.matmul(&full.t()?)?; // (n, i) · (i, o)

@@ -48,18 +48,30 @@ impl FrozenLinear {
     /// # Errors
     /// When the last dimension of `x` is not `inputs`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.with_bias(product(x, &self.matrix, self.side)?)
+        self.with_bias(self.unbiased(x)?)
     }
 
-    /// As [`FrozenLinear::forward`], plus `scale · (x·Aᵀ)·Bᵀ`, in one operation (CPU only).
+    /// As [`FrozenLinear::forward`], without the bias.
+    ///
+    /// # Errors
+    /// As [`FrozenLinear::forward`].
+    pub fn unbiased(&self, x: &Tensor) -> Result<Tensor> {
+        product(x, &self.matrix, self.side)
+    }
+
+    /// As [`FrozenLinear::unbiased`], plus `scale · (x·Aᵀ)·Bᵀ`, in one operation (CPU only).
     ///
     /// # Errors
     /// When shapes disagree.
-    pub fn forward_adapted(&self, x: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
-        self.with_bias(adapted(x, &self.matrix, self.side, a, b, scale)?)
+    pub fn unbiased_adapted(&self, x: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
+        adapted(x, &self.matrix, self.side, a, b, scale)
     }
 
-    fn with_bias(&self, y: Tensor) -> Result<Tensor> {
+    /// `y` with the bias, where there is one.
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn with_bias(&self, y: Tensor) -> Result<Tensor> {
         match &self.bias {
             Some(bias) => bias::add_bias(&y, bias),
             None => Ok(y),

@@ -13,7 +13,8 @@
 //! | 4 | `cache` | keys and values of tokens seen |
 //! | 5 | `decoder` | the one decoder |
 //! | 6 | `build`, `loss` | from files to model; cross-entropy where it is asked for |
-//! | 7 | `score`, `direct` | losses of texts; gradients without a tape |
+//! | 7 | `direct` | gradients and log-probabilities without a tape |
+//! | 8 | `score` | losses of texts |
 
 pub mod batch;
 mod build;
@@ -44,10 +45,11 @@ pub use decoder::Ctx;
 pub use direct::{Direct, DirectMemory, Recompute, SiteGradient, Workspace};
 pub use loss::Targets;
 pub use score::{LossSum, Marked};
-pub use site::{Adapt, Dropout, LowRankPair, Site, SiteInfo, SiteKind, Term};
+pub use site::{Adapt, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
 
 use crate::device::Compute;
 use crate::error::{Error, Result};
+use crate::kernels::columns::OutputNorms;
 use crate::kernels::weight::Weight;
 use decoder::{Block, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
@@ -92,6 +94,17 @@ impl Model {
     pub fn site_weight(&self, site: Site) -> &Weight {
         let linears = self.blocks.iter().flat_map(|b| b.linears()).chain([&self.head]);
         linears.into_iter().find(|l| l.site == site).map_or(&self.embedding.weight, |l| &l.linear.matrix.weight)
+    }
+
+    /// Norms of the outputs of a site's own matrix.
+    ///
+    /// # Panics
+    /// On the embedding, which has no outputs.
+    pub fn output_norms(&self, site: Site) -> OutputNorms {
+        let linears = self.blocks.iter().flat_map(|b| b.linears()).chain([&self.head]);
+        let linear = linears.into_iter().find(|l| l.site == site).map(|l| &l.linear);
+        let linear = linear.unwrap_or_else(|| panic!("site {} is no linear layer", site.0));
+        OutputNorms::new(&linear.matrix, linear.side)
     }
 
     /// Hidden states after the final norm: (rows, len, width).

@@ -1,6 +1,6 @@
 //! The loss of a model with an adapter on texts, without gradients.
 
-use super::{Adapt, Batch, Ctx, Model, Targets};
+use super::{Adapt, Batch, Model, Recompute, Targets, Workspace};
 use crate::error::Result;
 
 /// Texts to score.
@@ -47,19 +47,9 @@ impl Model {
         pad: u32,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<LossSum> {
-        let order = by_length(texts.ids);
-        let mut score = LossSum::default();
-        for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
-            let ids: Vec<&[u32]> = chunk.iter().map(|text| texts.ids[*text]).collect();
-            let batch = Batch::right_padded(&ids, pad);
-            let targets = Targets::shifted(&batch, |row, t| (texts.trained)(chunk[row], t));
-            if !targets.is_empty() {
-                score.sum += f64::from(self.loss_sum(&mut Ctx::new(adapt), &batch, &targets)?.to_scalar::<f32>()?);
-                score.tokens += targets.len();
-            }
-            progress((i * rows + chunk.len()).min(texts.ids.len()))?;
-        }
-        Ok(score)
+        let each = self.score_each(adapt, texts, rows, pad, progress)?;
+        let add = |all: LossSum, one: LossSum| LossSum { sum: all.sum + one.sum, tokens: all.tokens + one.tokens };
+        Ok(each.into_iter().fold(LossSum::default(), add))
     }
 
     /// As [`Model::score`], one result for each text, in their order.
@@ -75,20 +65,42 @@ impl Model {
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<LossSum>> {
         let order = by_length(texts.ids);
+        let mut room = Workspace::new(Recompute::Never);
+        let terms = if self.device.is_cpu() { Some(self.terms(adapt)?) } else { None };
         let mut scores = vec![LossSum::default(); texts.ids.len()];
         for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
             let ids: Vec<&[u32]> = chunk.iter().map(|text| texts.ids[*text]).collect();
-            let batch = Batch::right_padded(&ids, pad);
-            let targets = Targets::shifted(&batch, |row, t| (texts.trained)(chunk[row], t));
-            let logps = if targets.is_empty() { Vec::new() } else { self.target_logps(adapt, &batch, &targets)? };
-            for (at, logp) in targets.at.iter().zip(logps) {
-                let score = &mut scores[chunk[*at as usize / batch.len]];
-                score.sum -= f64::from(logp);
-                score.tokens += 1;
+            let trained = |row: usize, t: usize| (texts.trained)(chunk[row], t);
+            let logps = match &terms {
+                Some(terms) => self.direct_logps(&mut room, terms, &ids, &trained)?,
+                None => self.padded_logps(adapt, &ids, pad, &trained)?,
+            };
+            for (text, logps) in chunk.iter().zip(logps) {
+                let sum = logps.iter().map(|logp| -f64::from(*logp)).sum();
+                scores[*text] = LossSum { sum, tokens: logps.len() };
             }
             progress((i * rows + chunk.len()).min(texts.ids.len()))?;
         }
         Ok(scores)
+    }
+
+    /// Log-probability of each target by text, on a device without a pass of its own.
+    fn padded_logps(
+        &self,
+        adapt: &dyn Adapt,
+        ids: &[&[u32]],
+        pad: u32,
+        trained: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        let batch = Batch::right_padded(ids, pad);
+        let targets = Targets::shifted(&batch, |row, t| t < ids[row].len() && trained(row, t));
+        let mut logps = vec![Vec::new(); ids.len()];
+        if !targets.is_empty() {
+            for (at, logp) in targets.at.iter().zip(self.target_logps(adapt, &batch, &targets)?) {
+                logps[*at as usize / batch.len].push(logp);
+            }
+        }
+        Ok(logps)
     }
 }
 

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::kernels::columns::OutputNorms;
 use crate::kernels::dropout::dropout;
 
 /// A linear layer (or the embedding) of a model, by its place in [`super::Model::sites`].
@@ -58,6 +59,19 @@ pub struct LowRankPair<'a> {
     pub scale: f64,
     /// On `x`, in training.
     pub dropout: Option<Dropout>,
+    /// What the site's output, with the share and without the bias, is multiplied with (DoRA).
+    pub magnitude: Option<Magnitude<'a>>,
+}
+
+/// A trained magnitude for every output, in place of the norm of its direction `W + scale · B·A` (Liu et al. 2024, eq. 5).
+#[derive(Debug, Clone, Copy)]
+pub struct Magnitude<'a> {
+    /// `(outputs)`.
+    pub m: &'a Tensor,
+    /// Of the site's own matrix.
+    pub base: &'a OutputNorms,
+    /// Norms of the directions, where A and B no longer change.
+    pub known: Option<&'a [f32]>,
 }
 
 /// A mask of `kernels::dropout`.
@@ -69,6 +83,28 @@ pub struct Dropout {
 }
 
 impl LowRankPair<'_> {
+    /// Norms of the directions, of a pair with magnitudes; no gradient goes through them.
+    ///
+    /// # Errors
+    /// When A or B cannot be read.
+    pub fn norms(&self) -> Result<Option<Vec<f32>>> {
+        let Some(magnitude) = self.magnitude else { return Ok(None) };
+        if let Some(known) = magnitude.known {
+            return Ok(Some(known.to_vec()));
+        }
+        let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        Ok(Some(magnitude.base.with(&flat(self.a)?, &flat(self.b)?, self.scale as f32)))
+    }
+
+    /// What outputs are multiplied with, `(outputs)`; differentiable in the magnitude.
+    ///
+    /// # Errors
+    /// As [`LowRankPair::norms`].
+    pub fn factors(&self) -> Result<Option<Tensor>> {
+        let (Some(magnitude), Some(norms)) = (self.magnitude, self.norms()?) else { return Ok(None) };
+        Ok(Some((magnitude.m / Tensor::from_slice(&norms, norms.len(), magnitude.m.device())?)?))
+    }
+
     /// `y` (`.., outputs`) with the share of `x` (`.., inputs`), on any device; differentiable.
     ///
     /// # Errors

@@ -342,7 +342,11 @@ fn a_signal_during_a_merge_leaves_nothing() {
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         match done.status.code() {
             Some(0) => assert_eq!(names(), ["merged"]),
-            code => assert_eq!((code, names().len()), (Some(130), 0), "{said}"),
+            code => {
+                // The signal may find the whole model in its place already.
+                let whole = names() == ["merged"] && dir.path().join("merged/model.safetensors").exists();
+                assert!(code == Some(130) && (names().is_empty() || whole), "{:?}: {said}", names());
+            }
         }
         done.status.code() == Some(130)
     });

@@ -115,7 +115,7 @@ fn error_in_a_row() {
 #[test]
 fn error_in_an_adapter() {
     let bench = Bench::new();
-    bench.edit("golden/adapters/llama/plain/adapter_config.json", "\"use_dora\": false", "\"use_dora\": true");
+    bench.edit("golden/adapters/llama/plain/adapter_config.json", "\"use_qalora\": false", "\"use_qalora\": true");
     let adapter = "golden/adapters/llama/plain";
     assert_snapshot!(bench.complains(&["merge", "--model", "golden/models/llama", "--adapter", adapter, "--out", "merged"]));
 }

@@ -141,8 +141,16 @@ impl Drop for Unfinished {
 pub fn abandon() {
     let mut paths = unfinished();
     for path in paths.drain(..) {
-        // Nobody is left to hear of a failure; what stays is swept by the next run in this place.
-        _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        // Nobody is left to hear of a failure; what stays is swept by the next run in this place. A directory that a thread
+        // is still putting a file into is not empty at the first try.
+        let removed = |path: &Path| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        let _gone = (0..100).any(|_| {
+            let gone = removed(&path).is_ok() || !path.exists();
+            if !gone {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            gone
+        });
     }
     std::mem::forget(paths);
 }

@@ -159,9 +159,8 @@ mod tests {
             kind.forward(&xs, &mut out);
             let mut dx = xs.clone();
             kind.backward_in_place(&mut dx, &gs);
-            let close = |got: &[f32], want: &[f32], part: f32| {
-                got.iter().zip(want).all(|(a, b)| (a - b).abs() < part * b.abs().max(0.1))
-            };
+            let close =
+                |got: &[f32], want: &[f32], part: f32| got.iter().zip(want).all(|(a, b)| (a - b).abs() < part * b.abs().max(0.1));
             assert!(close(&out, &want, 3e-6) && close(&dx, &want_dx, 2e-5), "{kind:?}");
             let half = |v: &[f32]| v.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<_>>();
             let full = |v: &[bf16]| v.iter().map(|v| v.to_f32()).collect::<Vec<_>>();

@@ -1,11 +1,15 @@
-//! Output head and cross-entropy where the head itself is trained, as a low-rank pair or as a whole matrix.
+//! Output head and cross-entropy where the head itself is trained, as a low-rank pair or as a whole matrix; and
+//! log-probabilities alone, of any head.
 //!
 //! As in [`super::head_loss`], logits exist for a few rows at a time. Always f32: what a trained head learns is not rounded.
 //! Legend: n rows, d width, v vocabulary.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::adapted::{self, PairGradient};
+use super::columns::ColumnScale;
 use super::cross_entropy::row_loss;
 use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
@@ -23,20 +27,62 @@ pub struct HeadGradients<'a> {
     pub pair: Option<&'a mut PairGradient>,
     /// Of the whole matrix (v, d).
     pub full: Option<&'a mut [f32]>,
+    /// Of the magnitudes (v).
+    pub magnitude: Option<&'a mut [f32]>,
+}
+
+/// Log-probability of each target, in nats; `x` (n, d).
+pub fn head_logps(x: &[f32], head: Layer, columns: Option<&ColumnScale>, targets: &[u32]) -> Vec<f32> {
+    let (d, vocab) = adapted::layer(head.matrix, head.side);
+    let lanes = Lanes::in_force();
+    let mut logits = vec![0f32; CHUNK.min(targets.len()) * vocab];
+    let mut logps = Vec::with_capacity(targets.len());
+    for (i, targets) in targets.chunks(CHUNK).enumerate() {
+        let logits = &mut logits[..targets.len() * vocab];
+        chunk_logits(x, head, columns, i * CHUNK..i * CHUNK + targets.len(), d, logits);
+        let rows = logits.par_chunks_mut(vocab).zip(targets);
+        logps.par_extend(rows.map(|(row, target)| -row_loss(lanes, row, *target as usize, false)));
+    }
+    logps
+}
+
+/// Logits of some rows; what they were before the factors, where there are any.
+fn chunk_logits(
+    x: &[f32],
+    head: Layer,
+    columns: Option<&ColumnScale>,
+    rows: Range<usize>,
+    d: usize,
+    logits: &mut [f32],
+) -> Option<Vec<f32>> {
+    let drop = head.drop.map(|drop| TokenMask { rows: &drop.rows[rows.clone()], ..drop });
+    f32::forward(&x[rows.start * d..rows.end * d], &[Layer { drop, ..head }], vec![Dest::Set(logits)]);
+    columns.map(|columns| {
+        let z = logits.to_vec();
+        columns.apply(&z, Dest::Set(logits));
+        z
+    })
 }
 
 /// Summed cross-entropy of `x` (n, d) through the head, in nats; gradients are `factor ·` those of the sum.
-pub fn adapted_head_loss(x: &[f32], head: Layer, targets: &[u32], factor: f32, mut gradients: HeadGradients) -> f64 {
+pub fn adapted_head_loss(
+    x: &[f32],
+    head: Layer,
+    columns: Option<&ColumnScale>,
+    targets: &[u32],
+    factor: f32,
+    mut gradients: HeadGradients,
+) -> f64 {
     let (d, vocab) = adapted::layer(head.matrix, head.side);
     let lanes = Lanes::in_force();
     let mut logits = vec![0f32; CHUNK.min(targets.len()) * vocab];
     let mut loss = 0f64;
     for (i, targets) in targets.chunks(CHUNK).enumerate() {
         let n = targets.len();
-        let x = &x[i * CHUNK * d..][..n * d];
-        let drop = head.drop.map(|drop| TokenMask { rows: &drop.rows[i * CHUNK..][..n], ..drop });
-        let (layer, logits) = (Layer { drop, ..head }, &mut logits[..n * vocab]);
-        f32::forward(x, &[layer], vec![Dest::Set(logits)]);
+        let (rows, logits) = (i * CHUNK..i * CHUNK + n, &mut logits[..n * vocab]);
+        let unscaled = chunk_logits(x, head, columns, rows.clone(), d, logits);
+        let x = &x[rows.start * d..rows.end * d];
+        let layer = Layer { drop: head.drop.map(|drop| TokenMask { rows: &drop.rows[rows], ..drop }), ..head };
         let rows = logits.par_chunks_mut(vocab).zip(targets);
         let losses: Vec<f32> = rows
             .map(|(row, target)| {
@@ -46,6 +92,13 @@ pub fn adapted_head_loss(x: &[f32], head: Layer, targets: &[u32], factor: f32, m
             })
             .collect();
         loss += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
+        if let Some((columns, mut z)) = columns.zip(unscaled) {
+            if let Some(sum) = gradients.magnitude.as_deref_mut() {
+                columns.add_gradient(logits, &z, sum);
+            }
+            z.copy_from_slice(logits);
+            columns.apply(&z, Dest::Set(logits));
+        }
         if let Some(full) = gradients.full.as_deref_mut() {
             // (v, n) · (n, d), by rows of the matrix.
             full.par_chunks_mut(ROWS * d).enumerate().for_each(|(task, dw)| {

@@ -67,7 +67,9 @@ pub fn split_rows<T: Element>(x: &[T], rows: usize, parts: [&mut [T]; 3]) {
     let width = x.len() / rows.max(1);
     for part in parts {
         let own = part.len() / rows.max(1);
-        part.par_chunks_exact_mut(own).zip(x.par_chunks_exact(width)).for_each(|(to, from)| to.copy_from_slice(&from[at..at + own]));
+        part.par_chunks_exact_mut(own)
+            .zip(x.par_chunks_exact(width))
+            .for_each(|(to, from)| to.copy_from_slice(&from[at..at + own]));
         at += own;
     }
 }

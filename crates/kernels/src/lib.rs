@@ -13,7 +13,8 @@
 //! | 5 | `linear`, `head_loss_bf16` | the product with a frozen matrix, whichever way is best; head and loss in bf16 |
 //! | 6 | `adapted`, `head_loss` | a frozen product with its low-rank share; head and loss in f32 |
 //! | 7 | `engine` | what a block of the decoder is computed with, in either precision |
-//! | 8 | `adapted_head` | head and loss where the head is trained |
+//! | 8 | `columns` | a factor for every output: the magnitudes of DoRA |
+//! | 9 | `adapted_head` | head and loss where the head is trained |
 
 use lorakit_base::{device, error, files, random};
 
@@ -51,6 +52,7 @@ pub mod peak;
 #[cfg(target_arch = "x86_64")]
 mod head_loss_bf16;
 pub mod engine;
+pub mod columns;
 pub mod adapted_head;
 
 #[cfg(test)]

@@ -349,15 +349,7 @@ fn layer_rows_back_body<S: Simd>(s: S, x: &[f32], g: &[f32], w: &[f32], eps: f32
 
 /// As [`layer_rows_back_body`], added to `dx`, with a copy of the sum.
 #[inline(always)]
-fn layer_rows_back_add_body<S: Simd, T: Element>(
-    s: S,
-    x: &[T],
-    g: &[f32],
-    w: &[f32],
-    eps: f32,
-    dx: &mut [f32],
-    copy: &mut [T],
-) {
+fn layer_rows_back_add_body<S: Simd, T: Element>(s: S, x: &[T], g: &[f32], w: &[f32], eps: f32, dx: &mut [f32], copy: &mut [T]) {
     let d = w.len();
     let rows = x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).zip(copy.chunks_exact_mut(d));
     for (((x, g), dx), copy) in rows {

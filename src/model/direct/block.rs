@@ -1,19 +1,33 @@
 //! One block, forward and backward, in either precision.
 
 use super::super::decoder::{Block, Mlp, Qkv, SharedTables, SiteLinear};
+use super::super::site::{Adapt, Site, Term};
 use super::texts::PackedTexts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::adapted::PairGradient;
 use crate::kernels::attention;
+use crate::kernels::columns::ColumnScale;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::element::{add_to_rows, join_rows, split_rows};
 use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Layer, StepPair};
-use crate::kernels::rope::{Rotation, turn_parts};
 use crate::kernels::glu;
+use crate::kernels::rope::{Rotation, turn_parts};
 
-/// Gradients of pairs by site.
-pub(super) type Gradients = [Option<PairGradient>];
+/// Sums of gradients of what is trained at a site.
+pub(super) struct SiteSums {
+    pub pair: Option<PairGradient>,
+    pub magnitude: Option<Vec<f32>>,
+}
+
+impl SiteSums {
+    pub(super) fn zero(pair: Option<&StepPair>, columns: Option<&ColumnScale>) -> SiteSums {
+        SiteSums { pair: pair.map(StepPair::zero), magnitude: columns.map(|c| vec![0.0; c.factors().len()]) }
+    }
+}
+
+/// By site.
+pub(super) type Gradients = [SiteSums];
 
 /// What all blocks are given.
 pub(super) struct Given<'a> {
@@ -21,6 +35,8 @@ pub(super) struct Given<'a> {
     pub pairs: &'a [Option<StepPair>],
     /// Dropout on the input of pairs, by site.
     pub masks: &'a [Option<DropoutMask>],
+    /// Magnitudes over norms, by site.
+    pub columns: &'a [Option<ColumnScale>],
     pub texts: &'a PackedTexts,
     pub shared: &'a SharedTables,
 }
@@ -50,20 +66,27 @@ pub(super) struct BlockActivations<T> {
     /// (n, f) each; the gate where there is one.
     gate: Option<Buffer<T>>,
     up: Buffer<T>,
+    /// Outputs of sites with magnitudes, before these and the bias (n, o).
+    unscaled: Unscaled<T>,
 }
+
+type Unscaled<T> = Vec<(Site, Buffer<T>)>;
 
 impl<T: Pooled> BlockActivations<T> {
     pub(super) fn give_to(self, room: &mut Workspace) {
-        let BlockActivations { x, qkv, attended, saved: _, middle, gate, up } = self;
-        [x, attended, middle, up].into_iter().chain(gate).chain(qkv).for_each(|b| room.give(b));
+        let BlockActivations { x, qkv, attended, saved: _, middle, gate, up, unscaled } = self;
+        let unscaled = unscaled.into_iter().map(|(_, z)| z);
+        [x, attended, middle, up].into_iter().chain(gate).chain(qkv).chain(unscaled).for_each(|b| room.give(b));
     }
 }
 
 /// Numbers kept a token: the width, and those of [`BlockActivations`].
-pub(super) fn kept_per_token(block: &Block, width: usize) -> usize {
+pub(super) fn kept_per_token(block: &Block, width: usize, adapt: &dyn Adapt) -> usize {
     let of = |sites: &[&SiteLinear]| sites.iter().map(|s| s.linear.outputs()).sum::<usize>();
+    let scaled = |s: &&SiteLinear| matches!(adapt.term(s.site), Some(Term::LowRank(pair)) if pair.magnitude.is_some());
+    let unscaled: Vec<&SiteLinear> = block.linears().into_iter().filter(scaled).collect();
     let (inner, _) = block.feed_forward();
-    2 * width + of(&block.queries_keys_values()) + block.output.linear.inputs() + of(&inner)
+    of(&unscaled) + 2 * width + of(&block.queries_keys_values()) + block.output.linear.inputs() + of(&inner)
 }
 
 impl Given<'_> {
@@ -93,20 +116,78 @@ impl Given<'_> {
     }
 
     /// `x` through one site, added to `y`.
-    fn add<T: Pooled>(&self, site: &SiteLinear, x: &[T], y: &mut [f32]) -> Result<()> {
-        T::forward(x, &[self.layer(site)], vec![Dest::Add(y)]);
+    fn add<T: Pooled>(
+        &self,
+        site: &SiteLinear,
+        x: &[T],
+        y: &mut [f32],
+        room: &mut Workspace,
+        unscaled: &mut Unscaled<T>,
+    ) -> Result<()> {
+        self.forward(&[site], x, vec![Dest::Add(y)], room, unscaled);
         biased(site, y)
     }
 
-    /// The gradients of sites with a common input `x` (read where there is a pair), and of that input.
-    fn back<T: Pooled>(&self, sites: &[(&SiteLinear, &[T])], x: &[T], gradients: &mut Gradients, dx: Option<Dest<T>>) {
-        let mut taken: Vec<_> = sites.iter().map(|(s, _)| gradients[s.site.0].take()).collect();
-        let layers = sites.iter().zip(&mut taken);
-        let layers = layers.map(|((s, dy), g)| Back { layer: self.layer(s), x, dy, gradient: g.as_mut() }).collect();
-        T::backward(layers, dx);
-        for ((s, _), gradient) in sites.iter().zip(taken) {
-            gradients[s.site.0] = gradient;
+    /// `x` through several sites, each to its own place, without biases. Outputs of sites with magnitudes are kept in
+    /// `unscaled` as they were before these.
+    fn forward<T: Pooled>(
+        &self,
+        sites: &[&SiteLinear],
+        x: &[T],
+        dests: Vec<Dest<T>>,
+        room: &mut Workspace,
+        unscaled: &mut Unscaled<T>,
+    ) {
+        let layers: Vec<Layer> = sites.iter().map(|s| self.layer(s)).collect();
+        if sites.iter().all(|s| self.columns[s.site.0].is_none()) {
+            return T::forward(x, &layers, dests);
         }
+        for ((site, layer), dest) in sites.iter().zip(layers).zip(dests) {
+            match &self.columns[site.site.0] {
+                None => T::forward(x, &[layer], vec![dest]),
+                Some(columns) => {
+                    let mut z = room.take::<T>(self.tokens(), site.linear.outputs());
+                    T::forward(x, &[layer], vec![Dest::Store(&mut z)]);
+                    columns.apply(&z, dest);
+                    unscaled.push((site.site, z));
+                }
+            }
+        }
+    }
+
+    /// The gradients of sites with a common input `x` (read where there is a pair), and of that input.
+    fn back<T: Pooled>(
+        &self,
+        sites: &[(&SiteLinear, &[T])],
+        x: &[T],
+        kept: (&mut Gradients, &mut Workspace, &Unscaled<T>),
+        dx: Option<Dest<T>>,
+    ) {
+        let (gradients, room, unscaled) = kept;
+        // Where outputs are scaled, what goes back is the gradient before the factors.
+        let inner: Vec<Option<Buffer<T>>> = sites
+            .iter()
+            .map(|(s, dy)| {
+                let columns = self.columns[s.site.0].as_ref()?;
+                let (_, z) = unscaled.iter().find(|(site, _)| *site == s.site)?;
+                if let Some(sum) = &mut gradients[s.site.0].magnitude {
+                    columns.add_gradient(dy, z, sum);
+                }
+                let mut dz = room.take::<T>(self.tokens(), s.linear.outputs());
+                columns.apply(dy, Dest::Store(&mut dz));
+                Some(dz)
+            })
+            .collect();
+        let mut taken: Vec<_> = sites.iter().map(|(s, _)| gradients[s.site.0].pair.take()).collect();
+        let layers = sites.iter().zip(&mut taken).zip(&inner).map(|(((s, dy), g), inner)| {
+            let dy = inner.as_deref().unwrap_or(dy);
+            Back { layer: self.layer(s), x, dy, gradient: g.as_mut() }
+        });
+        T::backward(layers.collect(), dx);
+        for ((s, _), pair) in sites.iter().zip(taken) {
+            gradients[s.site.0].pair = pair;
+        }
+        inner.into_iter().flatten().for_each(|dz| room.give(dz));
     }
 
     fn adapts(&self, sites: &[&SiteLinear]) -> bool {
@@ -149,16 +230,16 @@ impl Block {
         let width = x.len() / n;
         let (mut kept_x, mut normed) = (room.take::<T>(n, width), room.take::<T>(n, width));
         self.attention_norm.frozen().keep(x, &mut normed, &mut kept_x);
-        let qkv = self.queries(given, room, &normed)?;
+        let mut unscaled = Vec::new();
+        let qkv = self.queries(given, room, &normed, &mut unscaled)?;
         let mut attended = room.take::<T>(n, self.output.linear.inputs());
         let saved = T::attend(&given.attention(self.score_scale), [&qkv[0], &qkv[1], &qkv[2]], &mut attended);
-        given.add(&self.output, &attended, x)?;
+        given.add(&self.output, &attended, x, room, &mut unscaled)?;
         let mut middle = room.take::<T>(n, width);
         self.mlp_norm.frozen().keep(x, &mut normed, &mut middle);
         let (inner, down) = self.feed_forward();
         let mut made: Vec<Buffer<T>> = inner.iter().map(|s| room.take::<T>(n, s.linear.outputs())).collect();
-        let layers: Vec<Layer> = inner.iter().map(|s| given.layer(s)).collect();
-        T::forward(&normed, &layers, made.iter_mut().map(|m| Dest::Store(m)).collect());
+        given.forward(&inner, &normed, made.iter_mut().map(|m| Dest::Store(m)).collect(), room, &mut unscaled);
         for (site, made) in inner.iter().zip(&mut made) {
             biased(site, made)?;
         }
@@ -167,18 +248,23 @@ impl Block {
         let gate = made.pop();
         let mut act = room.take::<T>(n, down.linear.inputs());
         activated(given.shared, gate.as_deref(), &up, &mut act);
-        given.add(down, &act, x)?;
+        given.add(down, &act, x, room, &mut unscaled)?;
         room.give(act);
-        Ok(BlockActivations { x: kept_x, qkv, attended, saved, middle, gate, up })
+        Ok(BlockActivations { x: kept_x, qkv, attended, saved, middle, gate, up, unscaled })
     }
 
     /// Turned queries and keys, and values, of the normed input.
-    fn queries<T: Pooled>(&self, given: &Given, room: &mut Workspace, normed: &[T]) -> Result<[Buffer<T>; 3]> {
+    fn queries<T: Pooled>(
+        &self,
+        given: &Given,
+        room: &mut Workspace,
+        normed: &[T],
+        unscaled: &mut Unscaled<T>,
+    ) -> Result<[Buffer<T>; 3]> {
         let n = given.tokens();
         let sites = self.queries_keys_values();
         let mut flat: Vec<Buffer<f32>> = sites.iter().map(|s| room.take::<f32>(n, s.linear.outputs())).collect();
-        let layers: Vec<Layer> = sites.iter().map(|s| given.layer(s)).collect();
-        T::forward(normed, &layers, flat.iter_mut().map(|f| Dest::Set(f)).collect());
+        given.forward(&sites, normed, flat.iter_mut().map(|f| Dest::Set(f)).collect(), room, unscaled);
         for (site, flat) in sites.into_iter().zip(&mut flat) {
             biased(site, flat)?;
         }
@@ -220,7 +306,7 @@ impl Block {
             activated(given.shared, kept.gate.as_deref(), &kept.up, &mut act);
         }
         let mut d_act = room.take::<T>(n, down.linear.inputs());
-        given.back(&[(down, &**rounded)], &act, gradients, Some(Dest::Store(&mut d_act)));
+        given.back(&[(down, &**rounded)], &act, (gradients, room, &kept.unscaled), Some(Dest::Store(&mut d_act)));
         room.give(act);
         match &mut kept.gate {
             Some(gate) => glu::swiglu_backward_in_place(gate, &mut kept.up, &d_act),
@@ -235,7 +321,7 @@ impl Block {
         let mut d_normed = room.take::<f32>(n, width);
         let grads = kept.gate.as_deref().into_iter().chain([&*kept.up]);
         let layers: Vec<(&SiteLinear, &[T])> = inner.into_iter().zip(grads).collect();
-        given.back(&layers, &normed, gradients, Some(Dest::Set(&mut d_normed)));
+        given.back(&layers, &normed, (gradients, room, &kept.unscaled), Some(Dest::Set(&mut d_normed)));
         norm.backward_add(&kept.middle, &d_normed, dx, rounded);
         room.give(normed);
         room.give(d_normed);
@@ -248,7 +334,8 @@ impl Block {
         let (n, widths) = (given.tokens(), given.shared.widths());
         let (width, sites) = (dx.len() / n, self.queries_keys_values());
         let mut d_attended = room.take::<T>(n, self.output.linear.inputs());
-        given.back(&[(&self.output, &**rounded)], &kept.attended, gradients, Some(Dest::Store(&mut d_attended)));
+        let dest = Some(Dest::Store(&mut d_attended));
+        given.back(&[(&self.output, &**rounded)], &kept.attended, (gradients, room, &kept.unscaled), dest);
         let mut flat = widths.map(|w| room.take::<f32>(n, if T::EACH_HEAD { widths[0] } else { w }));
         let [dq, dk, dv] = &mut flat;
         let behind = AttentionGradient { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
@@ -274,11 +361,11 @@ impl Block {
         let layers: Vec<(&SiteLinear, &[T])> = sites.into_iter().zip(grads.iter().map(|g| &**g)).collect();
         if below {
             let mut d_normed = room.take::<f32>(n, width);
-            given.back(&layers, &normed, gradients, Some(Dest::Set(&mut d_normed)));
+            given.back(&layers, &normed, (gradients, room, &kept.unscaled), Some(Dest::Set(&mut d_normed)));
             norm.backward_add(&kept.x, &d_normed, dx, rounded);
             room.give(d_normed);
         } else {
-            given.back(&layers, &normed, gradients, None);
+            given.back(&layers, &normed, (gradients, room, &kept.unscaled), None);
         }
         room.give(normed);
         grads.into_iter().for_each(|g| room.give(g));

@@ -43,17 +43,17 @@ impl Model {
             true => (size_of::<bf16>(), size_of::<bf16>(), bf16::LOGIT_ROWS),
             _ => (size_of::<f32>(), size_of::<f32>(), f32::LOGIT_ROWS),
         };
-        let recomputed = recomputes(recompute, self.kept_bytes(tokens, lowest, size));
+        let recomputed = recomputes(recompute, self.kept_bytes(tokens, lowest, size, adapt));
         let activations = match recomputed {
             true => {
                 (self.blocks.len() - lowest) as u64 * (tokens * self.config.width * 4) as u64
-                    + self.kept_bytes(tokens, self.blocks.len().saturating_sub(1), size)
+                    + self.kept_bytes(tokens, self.blocks.len().saturating_sub(1), size, adapt)
             }
-            false => self.kept_bytes(tokens, lowest, size),
+            false => self.kept_bytes(tokens, lowest, size, adapt),
         };
         let targets = (tokens as f64 * trained).ceil() as usize;
         let logits = targets.min(most_logits) * self.config.vocab * row;
-        let widest = self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width)).max().unwrap_or(0);
+        let widest = self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width, adapt)).max().unwrap_or(0);
         // Gradients of a block's parts live while its activations do; residual stream, its gradient, chosen rows.
         let workspace = tokens * (widest * size + 8 * self.config.width * 4);
         DirectMemory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed }
@@ -65,14 +65,14 @@ impl Model {
     }
 
     /// Bytes that the blocks from `lowest` on keep.
-    fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize) -> u64 {
-        let kept = self.blocks[lowest..].iter().map(|b| block::kept_per_token(b, self.config.width) * size);
+    fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize, adapt: &dyn Adapt) -> u64 {
+        let kept = self.blocks[lowest..].iter().map(|b| block::kept_per_token(b, self.config.width, adapt) * size);
         kept.map(|bytes| (bytes * tokens) as u64).sum()
     }
 
     /// Whether a group of `tokens` is run with recomputation.
-    pub(super) fn recomputes<T: Pooled>(&self, recompute: Recompute, tokens: usize, lowest: usize) -> bool {
-        recomputes(recompute, self.kept_bytes(tokens, lowest, size_of::<T>()))
+    pub(super) fn recomputes<T: Pooled>(&self, recompute: Recompute, tokens: usize, lowest: usize, adapt: &dyn Adapt) -> bool {
+        recomputes(recompute, self.kept_bytes(tokens, lowest, size_of::<T>(), adapt))
     }
 }
 

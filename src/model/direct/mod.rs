@@ -13,9 +13,10 @@
 //! |---|---|---|
 //! | 0 | `texts`, `workspace` | examples one after another; buffers used again |
 //! | 1 | `block` | one block, there and back |
-//! | 2 | `memory` | what a call holds |
+//! | 2 | `memory`, `logps` | what a call holds; log-probabilities without a way back |
 
 mod block;
+mod logps;
 mod memory;
 mod texts;
 mod workspace;
@@ -29,17 +30,17 @@ use rayon::prelude::*;
 use super::Model;
 use super::decoder::Block;
 use super::site::{Adapt, LowRankPair, Site, Term};
-use crate::error::Result;
 use crate::device::Compute;
+use crate::error::Result;
 use crate::files::Mapped;
-use crate::kernels::adapted::PairGradient;
 use crate::kernels::adapted_head::{HeadGradients, adapted_head_loss};
+use crate::kernels::columns::ColumnScale;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::element::convert;
 use crate::kernels::engine::{Layer, StepPair};
 use crate::kernels::linear::{Frozen, Side};
 use crate::kernels::weight::{RowOrder, Weight, WeightType};
-use block::{BlockActivations, Given, WayBack};
+use block::{BlockActivations, Given, SiteSums, WayBack};
 pub use memory::DirectMemory;
 use texts::PackedTexts;
 use workspace::{Buffer, Pooled};
@@ -59,8 +60,8 @@ pub struct Direct {
 /// The gradient of what is trained at a site.
 #[derive(Debug)]
 pub enum SiteGradient {
-    /// Of A `(r, inputs)` and B `(outputs, r)`.
-    Pair(Tensor, Tensor),
+    /// Of A `(r, inputs)`, B `(outputs, r)`, and of the magnitudes `(outputs)` where there are any.
+    Pair(Tensor, Tensor, Option<Tensor>),
     /// Of a matrix trained in full, in its shape.
     Full(Tensor),
 }
@@ -72,24 +73,21 @@ pub struct Times {
     pub backward: Duration,
 }
 
-/// The work of one call.
-struct GradientCall<'a> {
-    groups: &'a [PackedTexts],
-    factor: f64,
-    /// By site.
-    pairs: &'a [Option<StepPair>],
-    masks: &'a [Option<DropoutMask>],
+/// An adapter in the form that the kernels take.
+pub(super) struct Terms<'a> {
     adapt: &'a dyn Adapt,
-    /// A head that is trained in full.
+    /// By site.
+    pairs: Vec<Option<StepPair>>,
+    masks: Vec<Option<DropoutMask>>,
+    columns: Vec<Option<ColumnScale>>,
+    /// A head in place of the base's.
     full_head: Option<Arc<Frozen>>,
-    /// Whether the embedding is trained.
-    full_embedding: bool,
 }
 
 /// Sums of gradients.
 struct Sums {
     /// By site.
-    pairs: Vec<Option<PairGradient>>,
+    sites: Vec<SiteSums>,
     /// (v, d)
     head: Option<Vec<f32>>,
     /// (v, d)
@@ -111,47 +109,48 @@ impl Model {
         factor: f64,
     ) -> Result<Direct> {
         debug_assert!(self.device.is_cpu());
-        let terms: Vec<Option<Term>> = (0..self.sites.len()).map(|i| adapt.term(Site(i))).collect();
-        let half = self.multiplies_in_bf16();
-        let values = terms.par_iter().map(|t| pair(t.as_ref()).map(|p| read(p, half)).transpose()).collect::<Result<Vec<_>>>()?;
-        let mask = |t: &Option<Term>| pair(t.as_ref())?.dropout.map(|d| DropoutMask::new(d.key, d.p));
-        let masks: Vec<Option<DropoutMask>> = terms.iter().map(mask).collect();
-        let groups: Vec<PackedTexts> = texts::groups(rows).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
-        let full = |site: Site| if let Some(Term::Full(full)) = terms[site.0] { Some(full) } else { None };
+        let terms = self.terms(adapt)?;
         let zeros = |t: &Tensor| vec![0f32; t.elem_count()];
         let mut sums = Sums {
-            pairs: values.iter().map(|v| v.as_ref().map(StepPair::zero)).collect(),
-            head: full(self.head.site).map(zeros),
-            embedding: full(self.embedding.site).map(zeros),
+            sites: terms.pairs.iter().zip(&terms.columns).map(|(pair, c)| SiteSums::zero(pair.as_ref(), c.as_ref())).collect(),
+            head: full(adapt, self.head.site).map(zeros),
+            embedding: full(adapt, self.embedding.site).map(zeros),
         };
-        let work = GradientCall {
-            groups: &groups,
-            factor,
-            pairs: &values,
-            masks: &masks,
-            adapt,
-            full_head: full(self.head.site).map(frozen).transpose()?,
-            full_embedding: sums.embedding.is_some(),
-        };
+        let groups: Vec<PackedTexts> = texts::groups(rows).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
         // On a thread of the pool: from outside, each of the thousands of parallel loops would wait to be picked up.
-        let (loss, times) = rayon::scope(|_| match half {
+        let (loss, times) = rayon::scope(|_| match self.multiplies_in_bf16() {
             #[cfg(target_arch = "x86_64")]
-            true => self.direct_all::<half::bf16>(room, &work, &mut sums),
-            _ => self.direct_all::<f32>(room, &work, &mut sums),
+            true => self.direct_all::<half::bf16>(room, &terms, &groups, factor, &mut sums),
+            _ => self.direct_all::<f32>(room, &terms, &groups, factor, &mut sums),
         })?;
         let mut gradients = Vec::new();
-        for (site, (term, sum)) in terms.iter().zip(sums.pairs).enumerate() {
-            if let (Some(pair), Some(g)) = (pair(term.as_ref()), sum) {
+        for (site, sum) in sums.sites.into_iter().enumerate() {
+            if let (Some(pair), Some(g)) = (pair(adapt, Site(site)), sum.pair) {
                 let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), &self.device);
-                gradients.push((Site(site), SiteGradient::Pair(tensor(g.a, pair.a)?, tensor(g.b, pair.b)?)));
+                let m = sum.magnitude.zip(pair.magnitude).map(|(sum, magnitude)| tensor(sum, magnitude.m)).transpose()?;
+                gradients.push((Site(site), SiteGradient::Pair(tensor(g.a, pair.a)?, tensor(g.b, pair.b)?, m)));
             }
         }
         for (site, sum) in [(self.embedding.site, sums.embedding), (self.head.site, sums.head)] {
-            if let (Some(like), Some(sum)) = (full(site), sum) {
+            if let (Some(like), Some(sum)) = (full(adapt, site), sum) {
                 gradients.push((site, SiteGradient::Full(Tensor::from_vec(sum, like.shape(), &self.device)?)));
             }
         }
         Ok(Direct { loss, gradients, times })
+    }
+
+    /// What `adapt` does, prepared for the kernels.
+    pub(super) fn terms<'a>(&self, adapt: &'a dyn Adapt) -> Result<Terms<'a>> {
+        let half = self.multiplies_in_bf16();
+        let pairs: Vec<Option<LowRankPair>> = (0..self.sites.len()).map(|i| pair(adapt, Site(i))).collect();
+        let mask = |p: &Option<LowRankPair>| p.as_ref()?.dropout.map(|d| DropoutMask::new(d.key, d.p));
+        Ok(Terms {
+            adapt,
+            masks: pairs.iter().map(mask).collect(),
+            columns: pairs.par_iter().map(|p| p.map_or(Ok(None), scale)).collect::<Result<_>>()?,
+            pairs: pairs.par_iter().map(|p| p.map(|p| read(p, half)).transpose()).collect::<Result<_>>()?,
+            full_head: full(adapt, self.head.site).map(frozen).transpose()?,
+        })
     }
 
     /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
@@ -174,13 +173,15 @@ impl Model {
     fn direct_all<T: Pooled>(
         &self,
         room: &mut Workspace,
-        work: &GradientCall,
+        terms: &Terms,
+        groups: &[PackedTexts],
+        factor: f64,
         sums: &mut Sums,
     ) -> Result<(f64, Times)> {
         let (mut loss, mut times) = (0.0, Times::default());
-        room.fit(work.groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
-        for texts in work.groups.iter().filter(|t| !t.targets.is_empty()) {
-            loss += work.factor * self.direct_group::<T>(room, work, texts, sums, &mut times)?;
+        room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
+        for texts in groups.iter().filter(|t| !t.targets.is_empty()) {
+            loss += factor * self.direct_group::<T>(room, terms, texts, factor as f32, sums, &mut times)?;
         }
         Ok((loss, times))
     }
@@ -189,16 +190,17 @@ impl Model {
     fn direct_group<T: Pooled>(
         &self,
         room: &mut Workspace,
-        work: &GradientCall,
+        terms: &Terms,
         texts: &PackedTexts,
+        factor: f32,
         sums: &mut Sums,
         times: &mut Times,
     ) -> Result<f64> {
         let started = Instant::now();
-        let lowest = self.lowest(|site| work.pairs[site.0].is_some() || (work.full_embedding && site == self.embedding.site));
-        let given = Given { pairs: work.pairs, masks: work.masks, texts, shared: &self.shared };
-        let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest);
-        let mut x = self.embed(work.adapt, &texts.batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
+        let lowest = self.lowest(|site| terms.adapt.term(site).is_some());
+        let given = self.given(terms, texts);
+        let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest, terms.adapt);
+        let mut x = self.embed(terms.adapt, &texts.batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
         let mut behind: Vec<BlockTrace<T>> = Vec::with_capacity(self.blocks.len() - lowest);
         for (i, block) in self.blocks.iter().enumerate() {
             let before = (again && i >= lowest).then(|| {
@@ -216,7 +218,7 @@ impl Model {
                 None => kept.give_to(room),
             }
         }
-        let (loss, mut dx) = self.direct_head::<T>(room, work, &x, texts, sums)?;
+        let (loss, mut dx) = self.direct_head::<T>(room, terms, &x, texts, factor, sums)?;
         drop(x);
         times.forward += started.elapsed();
         let started = Instant::now();
@@ -233,8 +235,8 @@ impl Model {
                 None => break,
             };
             let mut way =
-                WayBack { given: &given, gradients: &mut sums.pairs, room: &mut *room, dx: &mut dx, rounded: &mut rounded };
-            block.direct_backward(&mut way, kept, i > lowest || work.full_embedding)?;
+                WayBack { given: &given, gradients: &mut sums.sites, room: &mut *room, dx: &mut dx, rounded: &mut rounded };
+            block.direct_backward(&mut way, kept, i > lowest || sums.embedding.is_some())?;
         }
         if let Some(embedding) = &mut sums.embedding {
             let rows = texts.batch.ids.iter().zip(dx.chunks_exact(self.config.width));
@@ -249,22 +251,37 @@ impl Model {
         Ok(loss)
     }
 
+    fn given<'a>(&'a self, terms: &'a Terms, texts: &'a PackedTexts) -> Given<'a> {
+        Given { pairs: &terms.pairs, masks: &terms.masks, columns: &terms.columns, texts, shared: &self.shared }
+    }
+
+    /// The head with what the adapter does there; `rows` are those of its input for dropout.
+    fn head_layer<'a>(&'a self, terms: &'a Terms, rows: &'a [u64]) -> Layer<'a> {
+        let site = self.head.site.0;
+        let (matrix, side) = match &terms.full_head {
+            Some(full) => (&**full, Side::Transposed),
+            None => (&*self.head.linear.matrix, self.head.linear.side),
+        };
+        let drop = terms.masks[site].map(|mask| TokenMask { mask, rows });
+        Layer { matrix, side, pair: terms.pairs[site].as_ref(), drop }
+    }
+
     /// Final norm, head and loss at the targets: the summed loss and `factor ·` its gradient at the last block's output.
     fn direct_head<T: Pooled>(
         &self,
         room: &mut Workspace,
-        work: &GradientCall,
+        terms: &Terms,
         x: &[f32],
         texts: &PackedTexts,
+        factor: f32,
         sums: &mut Sums,
     ) -> Result<(f64, Buffer<f32>)> {
-        let (d, targets, factor) = (self.config.width, &texts.targets, work.factor as f32);
+        let (d, targets) = (self.config.width, &texts.targets);
         let norm = self.final_norm.frozen();
-        let mut chosen = Vec::with_capacity(targets.len() * d);
-        targets.at.iter().for_each(|at| chosen.extend_from_slice(&x[*at as usize * d..][..d]));
+        let chosen = chosen(x, d, &targets.at);
         let (linear, site) = (&self.head.linear, self.head.site.0);
         let mut d_normed = vec![0f32; chosen.len()];
-        let loss = if let (None, None) = (&work.pairs[site], &work.full_head) {
+        let loss = if let (None, None) = (&terms.pairs[site], &terms.full_head) {
             let mut normed = vec![T::default(); chosen.len()];
             norm.forward(&chosen, &mut normed);
             let mut logits = room.room::<T>();
@@ -275,15 +292,11 @@ impl Model {
             let mut normed = vec![0f32; chosen.len()];
             norm.forward(&chosen, &mut normed);
             let rows: Vec<u64> = targets.at.iter().map(|at| texts.rows[*at as usize]).collect();
-            let (matrix, side) = match &work.full_head {
-                Some(full) => (&**full, Side::Transposed),
-                None => (&*linear.matrix, linear.side),
-            };
-            let drop = work.masks[site].map(|mask| TokenMask { mask, rows: &rows });
-            let layer = Layer { matrix, side, pair: work.pairs[site].as_ref(), drop };
-            let gradients =
-                HeadGradients { x: &mut d_normed, pair: sums.pairs[site].as_mut(), full: sums.head.as_deref_mut() };
-            adapted_head_loss(&normed, layer, &targets.ids, factor, gradients)
+            let layer = self.head_layer(terms, &rows);
+            let SiteSums { pair, magnitude } = &mut sums.sites[site];
+            let (pair, magnitude) = (pair.as_mut(), magnitude.as_deref_mut());
+            let gradients = HeadGradients { x: &mut d_normed, pair, full: sums.head.as_deref_mut(), magnitude };
+            adapted_head_loss(&normed, layer, terms.columns[site].as_ref(), &targets.ids, factor, gradients)
         };
         let mut d_chosen = vec![0f32; chosen.len()];
         norm.backward(&chosen, &d_normed, &mut d_chosen);
@@ -303,13 +316,28 @@ enum BlockTrace<T> {
     Input(Buffer<f32>),
 }
 
-fn pair<'a>(term: Option<&Term<'a>>) -> Option<LowRankPair<'a>> {
-    if let Some(Term::LowRank(pair)) = term { Some(*pair) } else { None }
+fn pair(adapt: &dyn Adapt, site: Site) -> Option<LowRankPair<'_>> {
+    if let Some(Term::LowRank(pair)) = adapt.term(site) { Some(pair) } else { None }
+}
+
+fn full(adapt: &dyn Adapt, site: Site) -> Option<&Tensor> {
+    if let Some(Term::Full(full)) = adapt.term(site) { Some(full) } else { None }
+}
+
+/// Rows of `x` (.., d).
+fn chosen(x: &[f32], d: usize, at: &[u32]) -> Vec<f32> {
+    at.iter().flat_map(|at| &x[*at as usize * d..][..d]).copied().collect()
 }
 
 fn read(pair: LowRankPair, half: bool) -> Result<StepPair> {
     let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
     Ok(StepPair::new(flat(pair.a)?, flat(pair.b)?, pair.a.dim(0)?, pair.scale as f32, half))
+}
+
+/// What the outputs are multiplied with, of a pair with magnitudes.
+fn scale(pair: LowRankPair) -> Result<Option<ColumnScale>> {
+    let (Some(magnitude), Some(norms)) = (pair.magnitude, pair.norms()?) else { return Ok(None) };
+    Ok(Some(ColumnScale::new(&magnitude.m.to_vec1::<f32>()?, norms)))
 }
 
 /// A trained matrix as a frozen one, for one call.

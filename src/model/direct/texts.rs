@@ -17,6 +17,8 @@ pub(super) struct PackedTexts {
     /// Each token's row in the micro-batch, were all its examples padded to the longest: what dropout's masks go by.
     pub rows: Vec<u64>,
     pub targets: Targets,
+    /// Each token's example.
+    pub whose: Vec<usize>,
 }
 
 impl PackedTexts {
@@ -34,7 +36,7 @@ impl PackedTexts {
         }
         let places = whose.iter().zip(&batch.positions).map(|(row, at)| (row * longest) as u64 + u64::from(*at)).collect();
         let targets = Targets::shifted(&batch, |_, i| trained(whose[i], batch.positions[i] as usize));
-        PackedTexts { batch, spans, rows: places, targets }
+        PackedTexts { batch, spans, rows: places, targets, whose }
     }
 
     pub(super) fn tokens(&self) -> usize {

@@ -46,7 +46,18 @@ fn adapters() {
             EVAL,
             &["adapter_config.json", "not a JSON object", "help:"],
         ),
-        case("a DoRA adapter", |s| set(s, "use_dora", json!(true)), MERGE, &["`use_dora`", "true is not supported", "help:"]),
+        case(
+            "a QA-LoRA adapter",
+            |s| set(s, "use_qalora", json!(true)),
+            MERGE,
+            &["`use_qalora`", "true is not supported", "help:"],
+        ),
+        case(
+            "DoRA without its magnitudes",
+            |s| set(s, "use_dora", json!(true)),
+            MERGE,
+            &["lora_magnitude_vector", "not in the file", "help:"],
+        ),
         case(
             "another method",
             |s| set(s, "peft_type", json!("LOHA")),

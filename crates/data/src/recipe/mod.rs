@@ -196,6 +196,8 @@ pub struct Base {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
     pub method: Method,
+    /// Magnitudes are trained apart from directions (Liu et al. 2024).
+    pub dora: bool,
     pub rank: usize,
     pub alpha: f64,
     pub dropout: f64,
@@ -217,6 +219,7 @@ impl Adapter {
     pub fn lora(rank: usize, targets: TargetModules) -> Adapter {
         Adapter {
             method: Method::Lora,
+            dora: false,
             rank,
             alpha: 2.0 * rank as f64,
             dropout: 0.0,

@@ -56,6 +56,9 @@ pub(super) struct RawAdapter {
     /// How the update is scaled: `lora` by alpha / rank, `rslora` by alpha / sqrt(rank).
     #[schemars(example = &"lora", extend("default" = "lora"))]
     pub(super) method: Option<Method>,
+    /// Whether the outputs' magnitudes are trained apart from their directions (DoRA); without `dropout`.
+    #[schemars(example = true, extend("default" = false))]
+    pub(super) dora: Option<bool>,
     /// Rank of the update matrices.
     #[schemars(range(min = 1, max = 65536), example = 16, extend("default" = 8))]
     pub(super) rank: Option<usize>,

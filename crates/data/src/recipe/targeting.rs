@@ -34,8 +34,13 @@ pub(super) fn check(written: &Written, raw: RawAdapter) -> Result<Adapter> {
         Some(RawNames::List(names)) => names,
     };
     layers_pattern.iter().try_for_each(|pattern| regex(written, "adapter.layers_pattern", pattern))?;
+    if raw.dora == Some(true) && raw.dropout.is_some_and(|p| p > 0.0) {
+        let why = "is above 0 beside `adapter.dora`, which is trained without";
+        return Err(written.complain("adapter.dropout", why, "leave one of the two out"));
+    }
     Ok(Adapter {
         method: raw.method.unwrap_or_default(),
+        dora: raw.dora.unwrap_or_default(),
         rank,
         alpha: raw.alpha.unwrap_or(2.0 * rank as f64),
         dropout: raw.dropout.unwrap_or(0.0),

@@ -133,6 +133,7 @@ fn adapter(adapter: &super::Adapter) -> RawAdapter {
     let ranks = adapter.rank_pattern.iter().filter_map(|(key, rank)| Some((key.clone(), (*rank).try_into().ok()?))).collect();
     RawAdapter {
         method: Some(adapter.method),
+        dora: Some(adapter.dora),
         rank: Some(adapter.rank),
         alpha: Some(adapter.alpha),
         dropout: Some(adapter.dropout),

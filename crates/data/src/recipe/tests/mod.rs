@@ -30,6 +30,7 @@ compute = "bf16"
 
 [adapter]
 method = "rslora"
+dora = false
 rank = 4
 alpha = 12
 dropout = 0.05

@@ -47,7 +47,7 @@ fn keys_that_do_not_exist() {
         "[adapter]\nranc = 3\n",
         "r.toml:6: `adapter.ranc`",
         "there is no such key",
-        "did you mean `adapter.rank`? keys of `adapter`: method, rank, alpha,",
+        "did you mean `adapter.rank`? keys of `adapter`: method, dora, rank, alpha,",
     );
     below("[train]\nrank = 3\n", "r.toml:6: `train.rank`", "there is no such key", "did you mean `adapter.rank`?");
     below(
@@ -345,6 +345,17 @@ fn patterns_that_cannot_work() {
         "\"*\" is no regular expression: repetition operator",
         "_proj' = 4 }",
     );
+}
+
+#[test]
+fn dora_and_dropout_exclude_each_other() {
+    below(
+        "[adapter]\ndora = true\ndropout = 0.1\n",
+        "r.toml:7: `adapter.dropout`",
+        "is above 0 beside `adapter.dora`",
+        "leave one of the two out",
+    );
+    assert!(super::good("[adapter]\ndora = true\n", &[]).adapter.dora);
 }
 
 #[test]
