@@ -7,8 +7,8 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `lanes`, `expand` | rows of f32; GGUF blocks as whole numbers in bf16 |
-//! | 1 | `pair`, `bf16` | the low-rank share; rows of bf16 |
+//! | 0 | `lanes`, `expand`, `unpack` | rows of f32; GGUF blocks as whole numbers in bf16, in i16 |
+//! | 1 | `pair`, `bf16`, `int16` | the low-rank share; rows of bf16, of whole numbers |
 
 mod lanes;
 mod pair;
@@ -16,6 +16,10 @@ mod pair;
 mod bf16;
 #[cfg(target_arch = "x86_64")]
 mod expand;
+#[cfg(target_arch = "x86_64")]
+mod int16;
+#[cfg(target_arch = "x86_64")]
+mod unpack;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +60,10 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, bf16: bool, y: &mut [f32]
     #[cfg(target_arch = "x86_64")]
     if bf16 && !matches!(w.dtype, WeightType::F32 | WeightType::F16) {
         return half::product(x, &to);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if int16::takes(w.dtype) {
+        return int16::product(x, &to);
     }
     let _ = bf16;
     with_lanes(Lanes::in_force(), x, &to);

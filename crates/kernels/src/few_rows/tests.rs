@@ -125,6 +125,47 @@ fn neither_threads_nor_other_rows_change_a_bit() {
     }
 }
 
+/// Where x is rounded to whole numbers, a product is off by at most half a step of each group times the sizes of its
+/// elements of W, besides the rounding of sums.
+#[test]
+fn whole_numbers_are_off_by_their_rounding_at_most() {
+    for w in matrices().iter().filter(|w| w.dtype.block() > 1) {
+        let values = w.to_f32();
+        for m in 1..=MOST {
+            // Elements of very different sizes, and groups of zeros.
+            let size = |i: usize| [1.0, 1e-3, 300.0, 0.0][i / 32 % 4] * if i % 37 == 0 { 50.0 } else { 1.0 };
+            let x: Vec<f32> = numbers(m, m * w.cols).iter().enumerate().map(|(i, x)| x * size(i)).collect();
+            let mut y = vec![f32::NAN; m * w.rows];
+            product(&x, m, w, false, &mut y, false);
+            let want = definition(&x, &values, w.cols);
+            for (at, (got, (want, size))) in y.iter().zip(want).enumerate() {
+                let (x, w_row) = (&x[at / w.rows * w.cols..][..w.cols], &values[at % w.rows * w.cols..][..w.cols]);
+                let groups = x.chunks(32).zip(w_row.chunks(32)).map(|(x, w)| {
+                    let largest = x.iter().fold(0f32, |most, x| most.max(x.abs()));
+                    f64::from(largest) / 65534.0 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>()
+                });
+                let bound = groups.sum::<f64>() * 1.01 + 4e-6 * size + 1e-30;
+                assert!((f64::from(*got) - want).abs() <= bound, "{}, element {at}: {got}, want {want}", name(w, m));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    for w in matrices() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = numbers(4, 3 * w.cols);
+            x[2 * w.cols - 1] = bad;
+            let mut y = vec![0f32; 3 * w.rows];
+            product(&x, 3, &w, false, &mut y, false);
+            for (i, y) in y.chunks_exact(w.rows).enumerate() {
+                assert!(y.iter().all(|y| y.is_finite() != (i == 1)), "{} with {bad}: row {i}", name(&w, 3));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_product_is_added_to_what_is_there() {
     for w in matrices() {
