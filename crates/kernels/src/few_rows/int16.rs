@@ -63,7 +63,15 @@ fn each<F: IntFormat>(x: &[f32], to: &FewRowsOutput) {
                 // are those of m rows of as many groups.
                 row += unsafe {
                     match (to.m, left) {
-                        (1, 4..) => strip::<F, 4>(at, stride, &lines, row, to),
+                        (1, 4..) => {
+                            put(
+                                to,
+                                row,
+                                0,
+                                &tile::<F, 4, 1>(std::array::from_fn(|r| at.wrapping_add(r * stride)), stride, &lines),
+                            );
+                            4
+                        }
                         (_, 2..) => strip::<F, 2>(at, stride, &lines, row, to),
                         _ => strip::<F, 1>(at, stride, &lines, row, to),
                     }
