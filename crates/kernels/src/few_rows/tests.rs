@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::cpu::{Level, level};
+use crate::cpu::{Level, lacks_bf16, level};
 use crate::files::Mapped;
 use crate::quantized::tests::KINDS;
 
@@ -92,7 +92,7 @@ fn every_type_and_number_of_rows_agrees_with_the_definition_at_every_level() {
 /// With x that bf16 holds exactly, only the sums are rounded: nothing of W may be.
 #[test]
 fn bf16_products_round_x_and_nothing_else() {
-    if crate::cpu::lacks_bf16("products of few rows in bf16") {
+    if lacks_bf16("products of few rows in bf16") {
         return;
     }
     for w in matrices() {
@@ -136,7 +136,7 @@ fn whole_numbers_are_off_by_their_rounding_at_most() {
         let values = w.to_f32();
         for m in 1..=MOST {
             // Elements of very different sizes, and groups of zeros.
-            let size = |i: usize| [1.0, 1e-3, 300.0, 0.0][i / 32 % 4] * if i % 37 == 0 { 50.0 } else { 1.0 };
+            let size = |i: usize| [1.0, 1e-3, 300.0, 0.0][i / 32 % 4] * if i.is_multiple_of(37) { 50.0 } else { 1.0 };
             let x: Vec<f32> = numbers(m, m * w.cols).iter().enumerate().map(|(i, x)| x * size(i)).collect();
             let mut y = vec![f32::NAN; m * w.rows];
             product(&x, m, w, true, &mut y, false);
