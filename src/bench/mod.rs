@@ -1,18 +1,20 @@
-//! How fast this machine trains: tokens a second, memory, and the share of the machine's own limit.
+//! How fast this machine trains and decodes: tokens a second, memory, and the share of the machine's own limit.
 //!
 //! Weights and code are real; rows are a recipe's, or made up. Refuses to know: recipes as files, printing.
 //!
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `gemm`, `memory` | products against the machine's limits; what the process occupies |
-//! | 1 | `train` | steps, timed |
+//! | 1 | `train`, `decode` | steps of training, timed; decoding |
 //! | 2 | `made_up` | rows that are made up, and an adapter that stands in for a recipe's |
 
+mod decode;
 pub mod gemm;
 mod made_up;
 mod memory;
 mod train;
 
+pub use decode::{DecodeReport, decode};
 pub use made_up::MadeUp;
 pub use train::{BenchReport, BenchRun, train};
 

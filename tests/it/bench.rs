@@ -36,6 +36,19 @@ fn what_cannot_be_timed_is_one_error() {
     }
 }
 
+#[test]
+fn decoding_counts_the_tokens_of_all_rows() {
+    let model = tiny_models::dir("llama");
+    let done = Command::new(env!("CARGO_BIN_EXE_lorakit"))
+        .args(["bench", "decode", "--model", model.to_str().unwrap(), "--rows", "3", "--tokens", "5", "--json"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!((report["rows"].as_u64(), report["tokens"].as_u64()), (Some(3), Some(5)), "{report}");
+    assert!(report["tok_s"].as_f64().is_some_and(|v| v > 0.0), "{report}");
+}
+
 fn gemm(args: &[&str]) -> serde_json::Value {
     let model = tiny_models::dir("llama");
     let done = Command::new(env!("CARGO_BIN_EXE_lorakit"))

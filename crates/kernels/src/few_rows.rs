@@ -7,8 +7,8 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `lanes`, `expand` | rows of f32; GGUF blocks as whole numbers in bf16 |
-//! | 1 | `pair`, `bf16` | the low-rank share; rows of bf16 |
+//! | 0 | `lanes`, `expand`, `unpack` | rows of f32; GGUF blocks as whole numbers in bf16, in i16 |
+//! | 1 | `pair`, `bf16`, `int16` | the low-rank share; rows of bf16, of whole numbers |
 
 mod lanes;
 mod pair;
@@ -16,12 +16,18 @@ mod pair;
 mod bf16;
 #[cfg(target_arch = "x86_64")]
 mod expand;
+#[cfg(target_arch = "x86_64")]
+mod int16;
+#[cfg(target_arch = "x86_64")]
+mod unpack;
 #[cfg(test)]
 mod tests;
 
 pub(super) use pair::{narrow, widen};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::cpu;
 use super::host::SharedOutput;
 use super::simd::Lanes;
 use super::weight::{RowOrder, Weight, WeightType};
@@ -44,8 +50,9 @@ pub(super) fn takes(m: usize) -> bool {
     (1..=most).contains(&m)
 }
 
-/// `y (m, n) (+)= x (m, k) · Wᵀ`, 1 to 16 rows; `bf16` rounds x where the weights are bf16 or blocks (needs AVX-512 BF16).
-pub(super) fn product(x: &[f32], m: usize, w: &Weight, bf16: bool, y: &mut [f32], add: bool) {
+/// `y (m, n) (+)= x (m, k) · Wᵀ`, 1 to 16 rows; `rounded` lets x be rounded to what this processor multiplies faster than
+/// f32: to bf16 beside bf16 and blocks (AVX-512 BF16), to 2⁻¹⁶ of the largest of 32 beside blocks (AVX2).
+pub(super) fn product(x: &[f32], m: usize, w: &Weight, rounded: bool, y: &mut [f32], add: bool) {
     assert!((1..=MOST).contains(&m) && x.len() == m * w.cols && y.len() == m * w.rows, "a few rows: shapes disagree");
     if x.is_empty() || y.is_empty() {
         return if !add {
@@ -54,10 +61,14 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, bf16: bool, y: &mut [f32]
     }
     let to = FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m, w, add };
     #[cfg(target_arch = "x86_64")]
-    if bf16 && !matches!(w.dtype, WeightType::F32 | WeightType::F16) {
+    if rounded && cpu::level() == cpu::Level::Avx512Bf16 && !matches!(w.dtype, WeightType::F32 | WeightType::F16) {
         return half::product(x, &to);
     }
-    let _ = bf16;
+    #[cfg(target_arch = "x86_64")]
+    if rounded && int16::takes(w.dtype) {
+        return int16::product(x, &to);
+    }
+    let _ = rounded;
     with_lanes(Lanes::in_force(), x, &to);
 }
 

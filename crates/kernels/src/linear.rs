@@ -21,16 +21,19 @@ use crate::error::Result;
 pub struct Frozen {
     pub weight: Weight,
     bf16: bool,
+    /// Whether x may be rounded in products of few rows.
+    rounded: bool,
     /// The copy on an accelerator, made at first use.
     on_device: OnceLock<Tensor>,
 }
 
 impl Frozen {
     /// `compute = auto` means bf16 where the CPU multiplies it natively, else f32; an explicit `bf16` on a CPU without
-    /// such instructions also computes in f32 (more exact, not faster).
+    /// such instructions also computes in f32 (more exact, not faster), but for few rows beside blocks with AVX2 (`few_rows`).
     pub fn new(weight: Weight, compute: Compute) -> Arc<Frozen> {
-        let bf16 = compute != Compute::F32 && level() == Level::Avx512Bf16;
-        Arc::new(Frozen { weight, bf16, on_device: OnceLock::new() })
+        let rounded = compute != Compute::F32;
+        let bf16 = rounded && level() == Level::Avx512Bf16;
+        Arc::new(Frozen { weight, bf16, rounded, on_device: OnceLock::new() })
     }
 
     /// Whether products with it are made in bf16.
@@ -85,7 +88,7 @@ pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32])
 /// As [`product_slice`]; with `add`, the product is added to what `y` holds.
 pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
     if side == Side::Transposed && few_rows::takes(m) {
-        return few_rows::product(x, m, &w.weight, w.bf16, y, add);
+        return few_rows::product(x, m, &w.weight, w.rounded, y, add);
     }
     #[cfg(target_arch = "x86_64")]
     if w.bf16 {

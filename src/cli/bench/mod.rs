@@ -1,10 +1,11 @@
-//! `lorakit bench train | gemm`: how fast this machine trains, and its limit. One file a verb.
+//! `lorakit bench train | decode | gemm`: how fast this machine trains and decodes, and its limit. One file a verb.
 //!
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `tables`, `values` | figures in columns; values of arguments |
-//! | 1 | `gemm`, `train` | the verbs |
+//! | 1 | `decode`, `gemm`, `train` | the verbs |
 
+mod decode;
 mod gemm;
 mod tables;
 mod train;
@@ -14,7 +15,7 @@ use clap::{Args, Subcommand};
 
 use crate::error::Result;
 
-/// Time training steps, on made-up rows or a recipe's, or the matrix products alone.
+/// Time training steps, on made-up rows or a recipe's, decoding, or the matrix products alone.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -25,6 +26,8 @@ pub struct BenchArgs {
 enum Verb {
     /// Steps of training: tokens a second, memory, share of the machine's limit
     Train(train::BenchTrainArgs),
+    /// Greedy decoding: tokens a second
+    Decode(decode::DecodeArgs),
     /// The machine's limit for products with frozen matrices, and what a model's own reach of it
     Gemm(gemm::GemmArgs),
 }
@@ -36,6 +39,7 @@ enum Verb {
 pub fn run(args: &BenchArgs) -> Result<()> {
     match &args.verb {
         Verb::Train(args) => train::run(args),
+        Verb::Decode(args) => decode::run(args),
         Verb::Gemm(args) => gemm::run(args),
     }
 }

@@ -2,11 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::super::tile::{Right, Size, StridedLeft, StridedProduct, matmul};
 use super::{Attention, Heads, Normaliser, rows};
 
 /// Multiply–adds that one task handles at least.
-const TASK: usize = 64 * 1024;
+const TASK: usize = 16 * 1024;
 
 /// The output (b, t, h, dh) and the normalisers (b, t, h).
 pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (Vec<f32>, Vec<Normaliser>) {
@@ -25,16 +24,7 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (
         scores.resize(keys.len(), 0.0);
         rows::dots(op.lanes, query, k.from(b, keys.start, key_head), k.time, scores);
         let softmax = rows::exponentials(op.lanes, scores, op.scale);
-        // out (1, dh) = p (1, keys) · v (keys, dh)
-        let size = Size { m: 1, k: keys.len(), n: d.dh, add: false };
-        let right = Right { data: v.from(b, keys.start, key_head), row: v.time };
-        matmul(
-            op.lanes,
-            size,
-            StridedLeft { data: scores, row: keys.len(), column: 1 },
-            right,
-            StridedProduct { data: out, row: d.dh },
-        );
+        rows::weighted(op.lanes, scores, v.from(b, keys.start, key_head), v.time, out);
         rows::scale_row(op.lanes, out, 1.0 / softmax.sum);
         *normaliser = softmax;
     });

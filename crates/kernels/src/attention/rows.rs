@@ -51,6 +51,10 @@ multiversion! {
     pub(super) fn dots(query: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) = dots_body;
 }
 multiversion! {
+    /// `out = Σ weights[j] · value j`; a value begins every `stride` floats of `values`.
+    pub(super) fn weighted(weights: &[f32], values: &[f32], stride: usize, out: &mut [f32]) = weighted_body;
+}
+multiversion! {
     /// From scores and dP: `scores ← p = exp(scale·score − max) / sum`, `dp ← scale · p · (dp − delta)`.
     pub(super) fn probabilities_back(scores: &mut [f32], dp: &mut [f32], scale: f32, normaliser: Normaliser, delta: f32)
         = probabilities_back_body;
@@ -85,11 +89,65 @@ fn dot_body<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     s.sum(sum)
 }
 
+/// Four keys at a time, each summed as [`dot_body`] does: alone, a sum waits for its own last step.
 #[inline(always)]
 fn dots_body<S: Simd>(s: S, query: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
-    for (j, out) in out.iter_mut().enumerate() {
-        *out = dot_body(s, query, &keys[j * stride..][..query.len()]);
+    let (dh, mut j) = (query.len(), 0);
+    while j + 4 <= out.len() {
+        let four: [&[f32]; 4] = std::array::from_fn(|i| &keys[(j + i) * stride..][..dh]);
+        let mut sums = [s.splat(0.0); 4];
+        let mut at = 0;
+        while at < dh {
+            let end = (at + S::LANES).min(dh);
+            let query = s.load(&query[at..end]);
+            let mut i = 0;
+            while i < 4 {
+                sums[i] = s.mul_add(query, s.load(&four[i][at..end]), sums[i]);
+                i += 1;
+            }
+            at = end;
+        }
+        for (out, sum) in out[j..].iter_mut().zip(sums) {
+            *out = s.sum(sum);
+        }
+        j += 4;
     }
+    for (j, out) in out.iter_mut().enumerate().skip(j) {
+        *out = dot_body(s, query, &keys[j * stride..][..dh]);
+    }
+}
+
+#[inline(always)]
+fn weighted_body<S: Simd>(s: S, weights: &[f32], values: &[f32], stride: usize, out: &mut [f32]) {
+    let mut at = 0;
+    while at < out.len() {
+        let left = out.len() - at;
+        let (values, out) = (&values[at..], &mut out[at..]);
+        at += match left / S::LANES {
+            8.. => columns::<S, 8>(s, weights, values, stride, out),
+            4.. => columns::<S, 4>(s, weights, values, stride, out),
+            _ => columns::<S, 1>(s, weights, values, stride, out),
+        };
+    }
+}
+
+/// The first `N` vectors of a weighted sum (fewer elements where it ends before); how many elements that is.
+#[inline(always)]
+fn columns<S: Simd, const N: usize>(s: S, weights: &[f32], values: &[f32], stride: usize, out: &mut [f32]) -> usize {
+    let width = (N * S::LANES).min(out.len());
+    let mut acc = [s.splat(0.0); N];
+    for (j, weight) in weights.iter().enumerate() {
+        let (weight, value) = (s.splat(*weight), &values[j * stride..][..width]);
+        let mut n = 0;
+        while n < N {
+            acc[n] = s.mul_add(weight, s.load(&value[n * S::LANES..width.min((n + 1) * S::LANES)]), acc[n]);
+            n += 1;
+        }
+    }
+    for (acc, out) in acc.into_iter().zip(out[..width].chunks_mut(S::LANES)) {
+        s.store(acc, out);
+    }
+    width
 }
 
 #[inline(always)]

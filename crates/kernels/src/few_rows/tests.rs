@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::cpu::{Level, level};
+use crate::cpu::{Level, lacks_bf16, level};
 use crate::files::Mapped;
 use crate::quantized::tests::KINDS;
 
@@ -92,7 +92,7 @@ fn every_type_and_number_of_rows_agrees_with_the_definition_at_every_level() {
 /// With x that bf16 holds exactly, only the sums are rounded: nothing of W may be.
 #[test]
 fn bf16_products_round_x_and_nothing_else() {
-    if crate::cpu::lacks_bf16("products of few rows in bf16") {
+    if lacks_bf16("products of few rows in bf16") {
         return;
     }
     for w in matrices() {
@@ -109,17 +109,61 @@ fn bf16_products_round_x_and_nothing_else() {
 #[test]
 fn neither_threads_nor_other_rows_change_a_bit() {
     for w in matrices() {
-        for bf16 in [false, level() == Level::Avx512Bf16] {
+        for rounded in [false, true] {
             let x = numbers(5, MOST * w.cols);
             let run = |threads: usize, m: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut y = vec![0f32; m * w.rows];
-                pool.install(|| product(&x[..m * w.cols], m, &w, bf16, &mut y, false));
+                pool.install(|| product(&x[..m * w.cols], m, &w, rounded, &mut y, false));
                 y
             };
             let all = run(1, MOST);
             for m in 1..=MOST {
-                assert!(run(3, m) == all[..m * w.rows], "{}, bf16 {bf16}", name(&w, m));
+                assert!(run(3, m) == all[..m * w.rows], "{}, rounded {rounded}", name(&w, m));
+            }
+        }
+    }
+}
+
+/// Where x is rounded to whole numbers, a product is off by at most half a step of each group times the sizes of its
+/// elements of W, besides the rounding of sums.
+#[test]
+fn whole_numbers_are_off_by_their_rounding_at_most() {
+    if level() == Level::Avx512Bf16 {
+        return;
+    }
+    for w in matrices().iter().filter(|w| w.dtype.block() > 1) {
+        let values = w.to_f32();
+        for m in 1..=MOST {
+            // Elements of very different sizes, and groups of zeros.
+            let size = |i: usize| [1.0, 1e-3, 300.0, 0.0][i / 32 % 4] * if i.is_multiple_of(37) { 50.0 } else { 1.0 };
+            let x: Vec<f32> = numbers(m, m * w.cols).iter().enumerate().map(|(i, x)| x * size(i)).collect();
+            let mut y = vec![f32::NAN; m * w.rows];
+            product(&x, m, w, true, &mut y, false);
+            let want = definition(&x, &values, w.cols);
+            for (at, (got, (want, size))) in y.iter().zip(want).enumerate() {
+                let (x, w_row) = (&x[at / w.rows * w.cols..][..w.cols], &values[at % w.rows * w.cols..][..w.cols]);
+                let groups = x.chunks(32).zip(w_row.chunks(32)).map(|(x, w)| {
+                    let largest = x.iter().fold(0f32, |most, x| most.max(x.abs()));
+                    f64::from(largest) / 65534.0 * w.iter().map(|w| f64::from(w.abs())).sum::<f64>()
+                });
+                let bound = groups.sum::<f64>() * 1.01 + 4e-6 * size + 1e-30;
+                assert!((f64::from(*got) - want).abs() <= bound, "{}, element {at}: {got}, want {want}", name(w, m));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    for w in matrices() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = numbers(4, 3 * w.cols);
+            x[2 * w.cols - 1] = bad;
+            let mut y = vec![0f32; 3 * w.rows];
+            product(&x, 3, &w, true, &mut y, false);
+            for (i, y) in y.chunks_exact(w.rows).enumerate() {
+                assert!(y.iter().all(|y| y.is_finite() != (i == 1)), "{} with {bad}: row {i}", name(&w, 3));
             }
         }
     }
@@ -128,12 +172,12 @@ fn neither_threads_nor_other_rows_change_a_bit() {
 #[test]
 fn a_product_is_added_to_what_is_there() {
     for w in matrices() {
-        for bf16 in [false, level() == Level::Avx512Bf16] {
+        for rounded in [false, true] {
             let x = numbers(6, 3 * w.cols);
             let (mut set, mut added) = (vec![f32::NAN; 3 * w.rows], vec![1.5f32; 3 * w.rows]);
-            product(&x, 3, &w, bf16, &mut set, false);
-            product(&x, 3, &w, bf16, &mut added, true);
-            assert!(set.iter().zip(&added).all(|(set, added)| 1.5 + set == *added), "{}, bf16 {bf16}", name(&w, 3));
+            product(&x, 3, &w, rounded, &mut set, false);
+            product(&x, 3, &w, rounded, &mut added, true);
+            assert!(set.iter().zip(&added).all(|(set, added)| 1.5 + set == *added), "{}, rounded {rounded}", name(&w, 3));
         }
     }
 }

@@ -1,0 +1,58 @@
+//! `lorakit bench decode`: greedy decoding, timed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::values::precision;
+use crate::bench;
+use crate::cli::{base, print};
+use crate::device::Compute;
+use crate::error::Result;
+use crate::recipe::Base;
+
+#[derive(Debug, Args)]
+pub(super) struct DecodeArgs {
+    /// Base model: a directory, a .gguf file, or a hub id
+    #[arg(long)]
+    model: String,
+    /// Where to get the base when the hub cannot be reached
+    #[arg(long)]
+    fallback: Option<String>,
+    /// Directory of an adapter (default: the base alone)
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Rows that are decoded together
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    rows: u16,
+    /// Tokens of each row that are timed
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
+    tokens: u16,
+    /// Precision of the big matrix products: auto, f32 or bf16
+    #[arg(long, default_value = "auto", value_parser = precision())]
+    compute: Compute,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Whatever is wrong with the model, the adapter or the arguments.
+pub(super) fn run(args: &DecodeArgs) -> Result<()> {
+    let compute = args.compute;
+    let base = Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute };
+    let opened = base::open(&base, args.json)?;
+    let adapter = args.adapter.as_ref().map(|dir| base::adapter(dir, &opened)).transpose()?.map(|adapter| adapter.frozen());
+    let (rows, tokens) = (args.rows.into(), args.tokens.into());
+    let report = match &adapter {
+        Some(adapter) => bench::decode(&opened.model, adapter, rows, tokens)?,
+        None => bench::decode(&opened.model, &(), rows, tokens)?,
+    };
+    match args.json {
+        true => print(&format!("{}\n", json!(report))),
+        false => print(&format!("{:.1} tokens/s\n", report.tok_s)),
+    }
+}
