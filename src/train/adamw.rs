@@ -1,7 +1,8 @@
 //! AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), in the operation order of
 //! `torch.optim.AdamW`, with moments that can be saved.
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Storage, Tensor};
+use rayon::prelude::*;
 
 use crate::adapter::Param;
 use crate::error::Result;
@@ -56,6 +57,20 @@ impl AdamW {
         let correction2 = 1.0 - s.beta2.powi(self.steps as i32);
         for (i, (param, grad)) in params.iter().zip(grads).enumerate() {
             let Some(grad) = grad else { continue };
+            if param.var.device().is_cpu() {
+                let (param, grad) = (param.var.as_tensor(), grad.contiguous()?);
+                let clip = s.clip.min(1.0) as f32;
+                self.first[i].inplace_op2(&grad, &Moment { clip, beta: s.beta1, squared: false })?;
+                self.second[i].inplace_op2(&grad, &Moment { clip, beta: s.beta2, squared: true })?;
+                let update = Update {
+                    root: (1.0 / correction2.sqrt()) as f32,
+                    eps: s.eps as f32,
+                    rate: (s.lr / correction1) as f32,
+                    kept: (1.0 - s.lr * s.weight_decay) as f32,
+                };
+                param.inplace_op3(&self.first[i], &self.second[i], &update)?;
+                continue;
+            }
             let grad = if s.clip < 1.0 { (grad * s.clip)? } else { grad.clone() };
             let m = ((&self.first[i] * s.beta1)? + (&grad * (1.0 - s.beta1))?)?;
             let v = ((&self.second[i] * s.beta2)? + (grad.sqr()? * (1.0 - s.beta2))?)?;
@@ -70,6 +85,82 @@ impl AdamW {
     }
 }
 
+/// `m = β·m + (1 − β)·g`, or of g²; in place, each operation rounded as it is one by one.
+struct Moment {
+    clip: f32,
+    beta: f64,
+    squared: bool,
+}
+
+impl InplaceOp2 for Moment {
+    fn name(&self) -> &'static str {
+        "adamw-moment"
+    }
+
+    fn cpu_fwd(&self, m: &mut CpuStorage, lm: &Layout, g: &CpuStorage, lg: &Layout) -> candle_core::Result<()> {
+        let (beta, rest) = (self.beta as f32, (1.0 - self.beta) as f32);
+        let (m, g) = (slice_mut(m, lm)?, slice(g, lg)?);
+        m.par_chunks_mut(PIECE).zip(g.par_chunks(PIECE)).for_each(|(m, g)| {
+            for (m, g) in m.iter_mut().zip(g) {
+                let g = if self.clip < 1.0 { g * self.clip } else { *g };
+                let g = if self.squared { g * g } else { g };
+                *m = *m * beta + g * rest;
+            }
+        });
+        Ok(())
+    }
+}
+
+/// `θ = θ·(1 − lr·λ) − lr/c₁ · m / (√v / √c₂ + ε)`, in place.
+struct Update {
+    root: f32,
+    eps: f32,
+    rate: f32,
+    kept: f32,
+}
+
+impl InplaceOp3 for Update {
+    fn name(&self) -> &'static str {
+        "adamw-update"
+    }
+
+    fn cpu_fwd(
+        &self,
+        p: &mut CpuStorage,
+        lp: &Layout,
+        m: &CpuStorage,
+        lm: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> candle_core::Result<()> {
+        let (p, m, v) = (slice_mut(p, lp)?, slice(m, lm)?, slice(v, lv)?);
+        p.par_chunks_mut(PIECE).zip(m.par_chunks(PIECE).zip(v.par_chunks(PIECE))).for_each(|(p, (m, v))| {
+            for (p, (m, v)) in p.iter_mut().zip(m.iter().zip(v)) {
+                let update = m / (v.sqrt() * self.root + self.eps) * self.rate;
+                *p = *p * self.kept - update;
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Values of one task.
+const PIECE: usize = 1 << 15;
+
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => candle_core::bail!("adamw: values must be contiguous"),
+    }
+}
+
+fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
+    match (layout.contiguous_offsets(), storage) {
+        (Some((start, end)), CpuStorage::F32(values)) => Ok(&mut values[start..end]),
+        _ => candle_core::bail!("adamw: values must be f32 and contiguous"),
+    }
+}
+
 /// Euclidean norm over all gradients, summed in their order.
 ///
 /// # Errors
@@ -77,7 +168,21 @@ impl AdamW {
 pub fn norm(grads: &[Option<Tensor>]) -> Result<f64> {
     let mut sum = 0f64;
     for grad in grads.iter().flatten() {
-        sum += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
+        sum += squares(grad)?;
     }
     Ok(sum.sqrt())
+}
+
+/// Sum of the squares; of a matrix trained in full without a copy of it.
+fn squares(grad: &Tensor) -> Result<f64> {
+    const LARGE: usize = 1 << 20;
+    if grad.elem_count() < LARGE || !grad.device().is_cpu() {
+        return Ok(f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?));
+    }
+    let grad = grad.contiguous()?;
+    let (storage, layout) = grad.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { unreachable!("on the CPU, as asked above") };
+    let square = |v: &f32| f64::from(*v) * f64::from(*v);
+    let pieces: Vec<f64> = slice(storage, layout)?.par_chunks(PIECE).map(|piece| piece.iter().map(square).sum()).collect();
+    Ok(pieces.iter().sum())
 }

@@ -117,8 +117,9 @@ impl State {
         let mut carried = Carried::fresh(adapter)?;
         for (i, p) in adapter.params().iter().enumerate() {
             p.var.set(&self.tensor("param", p)?)?;
-            carried.optim.first[i] = self.tensor("first", p)?;
-            carried.optim.second[i] = self.tensor("second", p)?;
+            // Copies: the optimiser writes over them.
+            carried.optim.first[i] = self.tensor("first", p)?.copy()?;
+            carried.optim.second[i] = self.tensor("second", p)?.copy()?;
             if self.tensors.contains_key(&format!("sum.{}", p.key)) {
                 carried.sums[i] = Some(self.tensor("sum", p)?);
             }

@@ -12,7 +12,7 @@ use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
 use super::few_rows;
 use super::host;
-use super::linear::{Frozen, Side, product_into};
+use super::linear::{Frozen, Side, decode_product, product_into};
 use crate::error::Result;
 
 /// Rows of one task.
@@ -60,7 +60,8 @@ pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSli
         None => product_into(x, m, w, side, y, add),
         Some(LowRankSlices { a, b, scale }) if few_rows::takes(m) => {
             let narrow = || few_rows::narrow(x, i, a, scale);
-            let ((), h) = rayon::join(|| product_into(x, m, w, side, y, add), narrow);
+            let base = || if add { product_into(x, m, w, side, y, true) } else { decode_product(x, m, w, side, y) };
+            let ((), h) = rayon::join(base, narrow);
             few_rows::widen(&h, a.len() / i, b, y);
         }
         Some(pair) => {

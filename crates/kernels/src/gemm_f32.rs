@@ -9,8 +9,13 @@ use rayon::prelude::*;
 use super::host::SharedOutput;
 use super::weight::Weight;
 
-/// Output columns of one task.
-const COLUMNS: usize = 256;
+/// Output columns of one task: an even number of equal pieces of at most 256, so that no thread waits for the other's last
+/// one. A function of the width alone.
+fn columns(n: usize) -> usize {
+    const MOST: usize = 256;
+    n.div_ceil(2 * n.div_ceil(2 * MOST).max(1)).next_multiple_of(16)
+}
+
 /// Rows of `W` decoded at once in [`nn`].
 const ROWS: usize = 256;
 
@@ -19,8 +24,9 @@ pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(x.len() == m * k && y.len() == m * n, "nt: shapes disagree");
     let out = SharedOutput(y.as_mut_ptr());
-    (0..n.div_ceil(COLUMNS)).into_par_iter().for_each_init(Vec::new, |block, task| {
-        let (n0, count) = (task * COLUMNS, COLUMNS.min(n - task * COLUMNS));
+    let columns = columns(n);
+    (0..n.div_ceil(columns)).into_par_iter().for_each_init(Vec::new, |block, task| {
+        let (n0, count) = (task * columns, columns.min(n - task * columns));
         decode_rows(w, n0, count, 0, k, block);
         // SAFETY: reads x and block inside their bounds; writes columns n0..n0+count of y, which no other task writes.
         unsafe {
@@ -34,8 +40,10 @@ pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
     let (n, k) = (w.rows, w.cols);
     assert!(dy.len() == m * n && dx.len() == m * k, "nn: shapes disagree");
     let out = SharedOutput(dx.as_mut_ptr());
-    (0..k.div_ceil(COLUMNS)).into_par_iter().for_each_init(Vec::new, |block, task| {
-        let (k0, count) = (task * COLUMNS, COLUMNS.min(k - task * COLUMNS));
+    // Pieces of a row are whole blocks of a quantised one.
+    let columns = columns(k).next_multiple_of(w.dtype.block());
+    (0..k.div_ceil(columns)).into_par_iter().for_each_init(Vec::new, |block, task| {
+        let (k0, count) = (task * columns, columns.min(k - task * columns));
         for n0 in (0..n).step_by(ROWS) {
             let rows = ROWS.min(n - n0);
             decode_rows(w, n0, rows, k0, count, block);

@@ -21,7 +21,7 @@ use crate::error::Result;
 pub struct Frozen {
     pub weight: Weight,
     bf16: bool,
-    /// Whether x may be rounded in products of few rows.
+    /// Whether x may be rounded in products of few rows that decode.
     rounded: bool,
     /// The copy on an accelerator, made at first use.
     on_device: OnceLock<Tensor>,
@@ -88,8 +88,20 @@ pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32])
 /// As [`product_slice`]; with `add`, the product is added to what `y` holds.
 pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
     if side == Side::Transposed && few_rows::takes(m) {
-        return few_rows::product(x, m, &w.weight, w.rounded, y, add);
+        return few_rows::product(x, m, &w.weight, w.bf16, y, add);
     }
+    many_rows(x, m, w, side, y, add);
+}
+
+/// As [`product_slice`], as decoding makes it: a few rows may be rounded as the processor likes them best.
+pub(super) fn decode_product(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32]) {
+    if side == Side::Transposed && few_rows::takes(m) {
+        return few_rows::product(x, m, &w.weight, w.rounded, y, false);
+    }
+    many_rows(x, m, w, side, y, false);
+}
+
+fn many_rows(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
     #[cfg(target_arch = "x86_64")]
     if w.bf16 {
         return super::gemm_bf16::product(x, m, &w.weight, side == Side::Transposed, y, add);
@@ -150,7 +162,7 @@ impl CustomOp1 for FrozenProduct {
             None => candle_core::bail!("frozen product: the input must be contiguous"),
         };
         let mut y = vec![0f32; shape.elem_count()];
-        product_slice(x, m, &self.w, self.side, &mut y);
+        decode_product(x, m, &self.w, self.side, &mut y);
         Ok((CpuStorage::F32(y), shape))
     }
 

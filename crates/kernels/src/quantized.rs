@@ -24,7 +24,6 @@ macro_rules! each {
 }
 
 /// Decodes `out.len()` elements, which must be whole blocks, from `bytes`, which must hold exactly those blocks.
-/// Plain float types are not blocks and are left to [`super::weight::decode`].
 pub fn decode(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     match level() {

@@ -2,7 +2,6 @@
 
 use super::quantized;
 pub use super::weight_type::WeightType;
-use super::weight_type::floats;
 use crate::files::Mapped;
 
 /// Order of the rows in the file against the Hugging Face order that this crate (and every adapter) uses.
@@ -82,7 +81,5 @@ impl Weight {
 
 /// Decodes whole blocks of `dtype` into f32.
 pub fn decode(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
-    if !floats(dtype, bytes, out) {
-        quantized::decode(dtype, bytes, out);
-    }
+    quantized::decode(dtype, bytes, out);
 }

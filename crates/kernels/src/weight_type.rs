@@ -2,7 +2,8 @@
 //!
 //! Refuses to know: what is packed in a block (`quantized`), rows and files.
 
-use half::{bf16, f16};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 /// Element type of a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +71,7 @@ impl WeightType {
 }
 
 /// Plain floats of `dtype` as f32; `false`, and nothing is read, where `dtype` is packed in blocks.
+#[inline(always)]
 pub(super) fn floats(dtype: WeightType, bytes: &[u8], out: &mut [f32]) -> bool {
     match dtype {
         WeightType::F32 => {
@@ -78,13 +80,18 @@ pub(super) fn floats(dtype: WeightType, bytes: &[u8], out: &mut [f32]) -> bool {
             }
         }
         WeightType::F16 => {
-            for (b, o) in bytes.chunks_exact(2).zip(out) {
-                *o = f16::from_le_bytes([b[0], b[1]]).to_f32();
+            // A piece at a time: the processor's own conversion is looked for once a piece.
+            let mut piece = [f16::ZERO; 64];
+            for (bytes, out) in bytes.chunks(2 * piece.len()).zip(out.chunks_mut(piece.len())) {
+                let piece = &mut piece[..out.len()];
+                bytes.chunks_exact(2).zip(&mut *piece).for_each(|(b, p)| *p = f16::from_le_bytes([b[0], b[1]]));
+                piece.convert_to_f32_slice(out);
             }
         }
         WeightType::BF16 => {
             for (b, o) in bytes.chunks_exact(2).zip(out) {
-                *o = bf16::from_le_bytes([b[0], b[1]]).to_f32();
+                // The upper half of an f32; `to_f32` would ask of each whether it is a number.
+                *o = f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16);
             }
         }
         _ => return false,

@@ -24,7 +24,7 @@ mod workspace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{Storage, Tensor};
 use rayon::prelude::*;
 
 use super::Model;
@@ -343,9 +343,14 @@ fn scale(pair: LowRankPair) -> Result<Option<ColumnScale>> {
 /// A trained matrix as a frozen one, for one call.
 fn frozen(full: &Tensor) -> Result<Arc<Frozen>> {
     let (rows, cols) = full.dims2()?;
-    let values = full.flatten_all()?.to_vec1::<f32>()?;
-    let data = Mapped::anonymous(values.len() * size_of::<f32>(), |bytes| {
-        bytes.chunks_exact_mut(size_of::<f32>()).zip(&values).for_each(|(to, v)| to.copy_from_slice(&v.to_le_bytes()));
+    let full = full.contiguous()?;
+    let (storage, layout) = full.storage_and_layout();
+    let values = match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(values), Some((start, end))) => &values.as_slice::<f32>()?[start..end],
+        _ => unreachable!("contiguous, and on the CPU as the model is"),
+    };
+    let data = Mapped::anonymous(size_of_val(values), |bytes| {
+        bytes.chunks_exact_mut(size_of::<f32>()).zip(values).for_each(|(to, v)| to.copy_from_slice(&v.to_le_bytes()));
     })?;
     let weight = Weight { data, dtype: WeightType::F32, rows, cols, order: RowOrder::Plain };
     Ok(Frozen::new(weight, Compute::F32))
