@@ -248,3 +248,10 @@ fn schema_in_docs_is_current() {
         "docs/recipe.schema.json is out of date; run: cargo run -- recipe schema > docs/recipe.schema.json"
     );
 }
+
+#[test]
+fn dora_is_trained_without_dropout() {
+    assert!(good("[adapter]\ndora = true\n", &[]).adapter.dora);
+    let said = message(&format!("{HEAD}[adapter]\ndora = true\ndropout = 0.1\n"), &[]);
+    assert!(said.contains("r.toml:7: `adapter.dropout`: is above 0 beside `adapter.dora`"), "{said}");
+}

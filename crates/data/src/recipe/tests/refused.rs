@@ -348,17 +348,6 @@ fn patterns_that_cannot_work() {
 }
 
 #[test]
-fn dora_and_dropout_exclude_each_other() {
-    below(
-        "[adapter]\ndora = true\ndropout = 0.1\n",
-        "r.toml:7: `adapter.dropout`",
-        "is above 0 beside `adapter.dora`",
-        "leave one of the two out",
-    );
-    assert!(super::good("[adapter]\ndora = true\n", &[]).adapter.dora);
-}
-
-#[test]
 fn layers_pattern_is_a_pattern() {
     below(
         "[adapter]\nlayers = [1]\nlayers_pattern = ['h', '(']\n",
