@@ -89,7 +89,7 @@ pub fn inspect(dir: &Path, ignored: &[String]) -> Result<Inspection> {
     Ok(Inspection {
         dir: dir.to_path_buf(),
         method: match (config.use_dora, config.use_rslora) {
-            (true, true) => "dora, scaled as rslora",
+            (true, true) => "DoRA with rsLoRA's scale",
             (true, false) => "dora",
             (false, true) => "rslora",
             (false, false) => "lora",

@@ -63,7 +63,8 @@ impl Card<'_> {
         let mut out = self.header();
         out += &format!("# {}\n\n{}\n\n", r.output.name, r.output.description);
         out += &format!(
-            "A LoRA adapter of {} trained values (rank {}, alpha {}, {}) for `{}`, in PEFT's format.\n\n",
+            "A {} adapter of {} trained values (rank {}, alpha {}, {}) for `{}`, in PEFT's format.\n\n",
+            if a.dora { "DoRA" } else { "LoRA" },
             self.params,
             a.rank,
             a.alpha,

@@ -46,7 +46,12 @@ fn base(found: &Inspection) -> &str {
 }
 
 fn short(found: &Inspection) -> String {
-    let method = if found.method == "rslora" { "rsLoRA" } else { "LoRA" };
+    let method = match found.method {
+        "lora" => "LoRA",
+        "rslora" => "rsLoRA",
+        "dora" => "DoRA",
+        other => other,
+    };
     format!(
         "{method} of rank {}, alpha {}, {} modules, {} parameters, {:.1} MB",
         found.rank,

@@ -7,7 +7,7 @@ use lorakit::conform;
 use lorakit::device::Compute;
 
 /// Model and adapter cases under `tests/data/golden`.
-const CASES: usize = 15;
+const CASES: usize = 17;
 
 fn golden() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden")

@@ -10,6 +10,7 @@ mod chat_templates;
 mod compare;
 mod conform;
 mod curate;
+mod dora;
 mod examples;
 mod gradients;
 mod judging;
