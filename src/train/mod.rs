@@ -152,7 +152,7 @@ pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event
         found_best: false,
         asked: Control::Go,
         deaf: false,
-        room: Workspace::new(recompute(job.settings.recomputation)),
+        room: room(job),
         listen,
     };
     run.tell(Event::Started {
@@ -348,6 +348,14 @@ impl Loop<'_> {
         let state = Box::new(State::capture(self.job.adapter, &self.carried)?);
         self.tell(Event::Save { step: self.carried.progress.step, best, state })
     }
+}
+
+/// Memory for the micro-batches of a run.
+pub fn room(job: &TrainSetup) -> Workspace {
+    let (rows, most) = (job.examples, job.settings.max_length);
+    let longest = (0..rows.len()).map(|i| rows.length(i).min(most)).max().unwrap_or(0);
+    let batch = job.settings.batch_size * if job.settings.packing { most } else { longest };
+    Workspace::sized(recompute(job.settings.recomputation), batch, longest)
 }
 
 /// What a recipe's word for it means on this machine, now.

@@ -4,7 +4,6 @@ use half::bf16;
 
 use super::super::Model;
 use super::block;
-use super::texts;
 use super::workspace::{self, Pooled, Recompute};
 use crate::kernels::engine::Engine;
 use crate::model::Adapt;
@@ -35,7 +34,7 @@ impl Model {
         adapt: &dyn Adapt,
         recompute: Recompute,
     ) -> DirectMemory {
-        let tokens = workspace::rounded(batch).min(texts::most(longest));
+        let tokens = workspace::group_tokens(batch, longest);
         let lowest = self.lowest(|site| adapt.term(site).is_some());
         let (size, row, most_logits) = match self.multiplies_in_bf16() {
             _ if adapt.term(self.head.site).is_some() => (self.activation_size(), size_of::<f32>(), f32::LOGIT_ROWS),

@@ -11,9 +11,10 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `texts`, `workspace` | examples one after another; buffers used again |
-//! | 1 | `block` | one block, there and back |
-//! | 2 | `memory`, `logps` | what a call holds; log-probabilities without a way back |
+//! | 0 | `texts` | examples one after another |
+//! | 1 | `workspace` | buffers used again |
+//! | 2 | `block` | one block, there and back |
+//! | 3 | `memory`, `logps` | what a call holds; log-probabilities without a way back |
 
 mod block;
 mod logps;

@@ -7,6 +7,7 @@ use std::ops::{Deref, DerefMut};
 
 use half::bf16;
 
+use super::texts;
 use crate::kernels::engine::Engine;
 use crate::machine;
 
@@ -34,6 +35,8 @@ pub struct Workspace {
     half: BufferPool<bf16>,
     /// Rounded number of tokens that free buffers were made for.
     tokens: usize,
+    /// Never for fewer.
+    least: usize,
 }
 
 /// The number of tokens that buffers for `tokens` are made for, so that they fit again.
@@ -42,14 +45,26 @@ pub(super) fn rounded(tokens: usize) -> usize {
     tokens.next_multiple_of(ROUND)
 }
 
+/// Tokens of the largest group that micro-batches of `batch` tokens in rows of at most `longest` fall into.
+pub(super) fn group_tokens(batch: usize, longest: usize) -> usize {
+    rounded(batch).min(rounded(texts::most(longest)))
+}
+
 impl Workspace {
     pub fn new(recompute: Recompute) -> Workspace {
-        Workspace { recompute, full: BufferPool::default(), half: BufferPool::default(), tokens: 0 }
+        Workspace { recompute, full: BufferPool::default(), half: BufferPool::default(), tokens: 0, least: 0 }
+    }
+
+    /// For micro-batches of at most `batch` tokens, in rows of at most `longest`: buffers are made once. What is let go when a
+    /// larger group comes stays with the allocator as holes, up to as much again.
+    pub fn sized(recompute: Recompute, batch: usize, longest: usize) -> Workspace {
+        let tokens = group_tokens(batch, longest);
+        Workspace { tokens, least: tokens, ..Workspace::new(recompute) }
     }
 
     /// From now on buffers are for `tokens`; those made for more than twice as many or for fewer are let go.
     pub(super) fn fit(&mut self, tokens: usize) {
-        let tokens = rounded(tokens);
+        let tokens = rounded(tokens).max(self.least);
         if tokens > self.tokens || 2 * tokens < self.tokens {
             self.full.free.clear();
             self.half.free.clear();
