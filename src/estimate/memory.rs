@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use crate::data::Examples;
 use crate::machine;
 use crate::model::{Adapt, Site, SiteInfo, SiteKind, Term};
 use crate::train::TrainSetup;
@@ -90,6 +89,8 @@ pub fn program(run: &TrainSetup) -> u64 {
 
 /// Sizes of the rows.
 struct RowSizes {
+    /// Most tokens of a micro-batch.
+    batch: usize,
     longest: usize,
     /// Share of tokens that carry loss.
     trained: f64,
@@ -100,10 +101,11 @@ struct RowSizes {
 impl RowSizes {
     fn of(run: &TrainSetup) -> RowSizes {
         let most = run.settings.max_length;
-        let longest = |rows: &Examples| (0..rows.len()).map(|i| rows.length(i).min(most)).max().unwrap_or(0);
         let tokens: usize = (0..run.examples.len()).map(|i| run.examples.length(i)).sum();
         let trained: usize = run.examples.iter().map(|e| e.targets()).sum();
-        RowSizes { longest: longest(run.examples), trained: trained as f64 / tokens.max(1) as f64, heldout: longest(run.heldout) }
+        let (batch, longest) = train::largest_batch(run);
+        let heldout = train::longest(run.heldout, most);
+        RowSizes { batch, longest, trained: trained as f64 / tokens.max(1) as f64, heldout }
     }
 }
 
@@ -119,7 +121,7 @@ fn step(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
         return taped(run, rows);
     }
     let recompute = train::recompute(run.settings.recomputation);
-    let m = run.model.direct_memory(rows.longest, batch_tokens(run, rows), rows.trained, run.adapter, recompute);
+    let m = run.model.direct_memory(rows.longest, rows.batch, rows.trained, run.adapter, recompute);
     StepMemory { adapter: values(run), activations: m.activations, workspace: m.logits + m.workspace, recomputed: m.recomputed }
 }
 
@@ -135,15 +137,10 @@ fn values(run: &TrainSetup) -> u64 {
     5 * (params - full) + 4 * full
 }
 
-/// Most tokens of a micro-batch.
-fn batch_tokens(run: &TrainSetup, rows: &RowSizes) -> usize {
-    run.settings.batch_size * if run.settings.packing { run.settings.max_length } else { rows.longest }
-}
-
 /// A step through autograd: the tape keeps the inputs of every operation, and the gradients of those that are not yet done.
 fn taped(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
     let c = &run.model.config;
-    let n = batch_tokens(run, rows) as u64;
+    let n = rows.batch as u64;
     let (d, qd, kd, f) = (c.width as u64, (c.heads * c.head_dim) as u64, (c.kv_heads * c.head_dim) as u64, c.ffn as u64);
     // Inputs and outputs of norms, projections, rope, attention, feed-forward and the two sums.
     let block = 7 * d + 3 * qd + 4 * kd + 3 * f;

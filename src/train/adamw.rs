@@ -1,11 +1,12 @@
 //! AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), in the operation order of
 //! `torch.optim.AdamW`, with moments that can be saved.
 
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Storage, Tensor};
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Tensor};
 use rayon::prelude::*;
 
 use crate::adapter::Param;
 use crate::error::Result;
+use crate::kernels::host::{read, slice};
 use crate::recipe;
 
 /// First and second moments of every parameter.
@@ -147,13 +148,6 @@ impl InplaceOp3 for Update {
 /// Values of one task.
 const PIECE: usize = 1 << 15;
 
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => candle_core::bail!("adamw: values must be contiguous"),
-    }
-}
-
 fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
     match (layout.contiguous_offsets(), storage) {
         (Some((start, end)), CpuStorage::F32(values)) => Ok(&mut values[start..end]),
@@ -179,10 +173,8 @@ fn squares(grad: &Tensor) -> Result<f64> {
     if grad.elem_count() < LARGE || !grad.device().is_cpu() {
         return Ok(f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?));
     }
-    let grad = grad.contiguous()?;
-    let (storage, layout) = grad.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { unreachable!("on the CPU, as asked above") };
     let square = |v: &f32| f64::from(*v) * f64::from(*v);
-    let pieces: Vec<f64> = slice(storage, layout)?.par_chunks(PIECE).map(|piece| piece.iter().map(square).sum()).collect();
+    let pieces: Vec<f64> =
+        read(&grad.contiguous()?, |g| Ok(g.par_chunks(PIECE).map(|piece| piece.iter().map(square).sum()).collect()))?;
     Ok(pieces.iter().sum())
 }

@@ -350,11 +350,21 @@ impl Loop<'_> {
     }
 }
 
+/// Most tokens of a micro-batch, and of an example in it.
+pub fn largest_batch(job: &TrainSetup) -> (usize, usize) {
+    let most = job.settings.max_length;
+    let longest = longest(job.examples, most);
+    (job.settings.batch_size * if job.settings.packing { most } else { longest }, longest)
+}
+
+/// Tokens of the longest of `rows`, which are cut at `most`.
+pub fn longest(rows: &Examples, most: usize) -> usize {
+    (0..rows.len()).map(|i| rows.length(i).min(most)).max().unwrap_or(0)
+}
+
 /// Memory for the micro-batches of a run.
-pub fn room(job: &TrainSetup) -> Workspace {
-    let (rows, most) = (job.examples, job.settings.max_length);
-    let longest = (0..rows.len()).map(|i| rows.length(i).min(most)).max().unwrap_or(0);
-    let batch = job.settings.batch_size * if job.settings.packing { most } else { longest };
+fn room(job: &TrainSetup) -> Workspace {
+    let (batch, longest) = largest_batch(job);
     Workspace::sized(recompute(job.settings.recomputation), batch, longest)
 }
 

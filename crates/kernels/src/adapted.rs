@@ -60,8 +60,7 @@ pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSli
         None => product_into(x, m, w, side, y, add),
         Some(LowRankSlices { a, b, scale }) if few_rows::takes(m) => {
             let narrow = || few_rows::narrow(x, i, a, scale);
-            let base = || if add { product_into(x, m, w, side, y, true) } else { decode_product(x, m, w, side, y) };
-            let ((), h) = rayon::join(base, narrow);
+            let ((), h) = rayon::join(|| decode_product(x, m, w, side, y, add), narrow);
             few_rows::widen(&h, a.len() / i, b, y);
         }
         Some(pair) => {

@@ -32,20 +32,20 @@ impl OutputNorms {
     /// Reads the whole matrix once.
     pub fn new(matrix: &Frozen, side: Side) -> OutputNorms {
         let weight = &matrix.weight;
-        let square_sum = |row: usize| {
+        let row_values = |row: usize| {
             let mut values = vec![0f32; weight.cols];
             weight.read(row, 0, &mut values);
             values
         };
         let squares: Vec<f32> = match side {
             Side::Transposed => {
-                let sum = |row| square_sum(row).iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() as f32;
+                let sum = |row| row_values(row).iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() as f32;
                 (0..weight.rows).into_par_iter().map(sum).collect()
             }
             Side::Plain => {
                 let mut sums = vec![0f64; weight.cols];
                 for row in 0..weight.rows {
-                    sums.iter_mut().zip(square_sum(row)).for_each(|(sum, v)| *sum += f64::from(v) * f64::from(v));
+                    sums.iter_mut().zip(row_values(row)).for_each(|(sum, v)| *sum += f64::from(v) * f64::from(v));
                 }
                 sums.into_iter().map(|sum| sum as f32).collect()
             }

@@ -22,7 +22,10 @@ pub(super) fn fused(x: &Tensor) -> bool {
 }
 
 /// The elements of a contiguous CPU storage.
-pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+///
+/// # Errors
+/// When it is not contiguous, or not f32.
+pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
         None => bail!("a fused CPU kernel got a tensor with strides {:?} where it needs a contiguous one", layout.stride()),
@@ -30,7 +33,10 @@ pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
 }
 
 /// Runs `f` on the elements of a contiguous CPU tensor.
-pub(super) fn read<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+///
+/// # Errors
+/// As [`slice`], off the CPU, and what `f` returns.
+pub fn read<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     with_storage(x, |storage, layout| f(slice(storage, layout)?))
 }
 

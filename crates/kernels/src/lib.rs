@@ -36,7 +36,7 @@ mod dense;
 mod pair_bf16;
 pub mod adapted;
 pub mod simd;
-mod host;
+pub mod host;
 pub mod element;
 mod tile;
 pub mod norm;

@@ -87,21 +87,19 @@ pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32])
 
 /// As [`product_slice`]; with `add`, the product is added to what `y` holds.
 pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
-    if side == Side::Transposed && few_rows::takes(m) {
-        return few_rows::product(x, m, &w.weight, w.bf16, y, add);
-    }
-    many_rows(x, m, w, side, y, add);
+    multiply(x, m, w, side, w.bf16, y, add);
 }
 
-/// As [`product_slice`], as decoding makes it: a few rows may be rounded as the processor likes them best.
-pub(super) fn decode_product(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32]) {
-    if side == Side::Transposed && few_rows::takes(m) {
-        return few_rows::product(x, m, &w.weight, w.rounded, y, false);
-    }
-    many_rows(x, m, w, side, y, false);
+/// As [`product_into`], as decoding makes it: a few rows may be rounded as the processor likes them best.
+pub(super) fn decode_product(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
+    multiply(x, m, w, side, w.rounded, y, add);
 }
 
-fn many_rows(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
+/// `rounded` is for a few rows.
+fn multiply(x: &[f32], m: usize, w: &Frozen, side: Side, rounded: bool, y: &mut [f32], add: bool) {
+    if side == Side::Transposed && few_rows::takes(m) {
+        return few_rows::product(x, m, &w.weight, rounded, y, add);
+    }
     #[cfg(target_arch = "x86_64")]
     if w.bf16 {
         return super::gemm_bf16::product(x, m, &w.weight, side == Side::Transposed, y, add);
@@ -162,7 +160,7 @@ impl CustomOp1 for FrozenProduct {
             None => candle_core::bail!("frozen product: the input must be contiguous"),
         };
         let mut y = vec![0f32; shape.elem_count()];
-        decode_product(x, m, &self.w, self.side, &mut y);
+        decode_product(x, m, &self.w, self.side, &mut y, false);
         Ok((CpuStorage::F32(y), shape))
     }
 

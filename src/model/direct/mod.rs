@@ -25,7 +25,7 @@ mod workspace;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::{Storage, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Model;
@@ -39,6 +39,7 @@ use crate::kernels::columns::ColumnScale;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::element::convert;
 use crate::kernels::engine::{Layer, StepPair};
+use crate::kernels::host;
 use crate::kernels::linear::{Frozen, Side};
 use crate::kernels::weight::{RowOrder, Weight, WeightType};
 use block::{BlockActivations, Given, SiteSums, WayBack};
@@ -344,15 +345,12 @@ fn scale(pair: LowRankPair) -> Result<Option<ColumnScale>> {
 /// A trained matrix as a frozen one, for one call.
 fn frozen(full: &Tensor) -> Result<Arc<Frozen>> {
     let (rows, cols) = full.dims2()?;
-    let full = full.contiguous()?;
-    let (storage, layout) = full.storage_and_layout();
-    let values = match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(values), Some((start, end))) => &values.as_slice::<f32>()?[start..end],
-        _ => unreachable!("contiguous, and on the CPU as the model is"),
-    };
-    let data = Mapped::anonymous(size_of_val(values), |bytes| {
-        bytes.chunks_exact_mut(size_of::<f32>()).zip(values).for_each(|(to, v)| to.copy_from_slice(&v.to_le_bytes()));
-    })?;
+    let copied = host::read(&full.contiguous()?, |values| {
+        Ok(Mapped::anonymous(size_of_val(values), |bytes| {
+            bytes.chunks_exact_mut(size_of::<f32>()).zip(values).for_each(|(to, v)| to.copy_from_slice(&v.to_le_bytes()));
+        }))
+    });
+    let data = copied??;
     let weight = Weight { data, dtype: WeightType::F32, rows, cols, order: RowOrder::Plain };
     Ok(Frozen::new(weight, Compute::F32))
 }
