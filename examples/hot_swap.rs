@@ -20,7 +20,7 @@ const SECOND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/ada
 /// The greedy continuation of three ids under an adapter (`&()` is the base alone).
 fn answer(model: &Model, adapt: &dyn Adapt) -> Result<Vec<u32>> {
     let limits = Limits { max_new_tokens: 12, stop: Vec::new() };
-    Ok(batch(model, adapt, &[vec![5, 6, 7]], &Sampling::GREEDY, &limits, 1, 0, &mut |_| Ok(()))?.remove(0))
+    Ok(batch(model, adapt, &[vec![5, 6, 7]], &Sampling::GREEDY, &limits, 1, &mut |_| Ok(()))?.remove(0))
 }
 
 /// What the base and each adapter answer alone, and how many answers of the threads differed from that.

@@ -38,7 +38,7 @@ pub fn decode(model: &Model, adapt: &dyn Adapt, rows: usize, tokens: usize) -> R
         }
         Ok(())
     };
-    generate::batch(model, adapt, &vec![prompt; rows], &Sampling::GREEDY, &limits, rows, 0, &mut step)?;
+    generate::batch(model, adapt, &vec![prompt; rows], &Sampling::GREEDY, &limits, rows, &mut step)?;
     let tokens = steps - WARM_UP.min(steps);
     Ok(DecodeReport { rows, tokens, tok_s: (tokens * rows) as f64 / (ended - began).as_secs_f64() })
 }

@@ -1,16 +1,18 @@
 //! From a prompt to its continuation: sampling, batches of prompts, conversations with a cache, text as it comes.
 //!
-//! Every answer is a function of model, adapter, prompt, [`Sampling`] and the prompt's place in the list; what else was
-//! in the batch does not matter. Refuses to know: templates, HTTP, the terminal.
+//! Every answer is a function of model, adapter, prompt, [`Sampling`] and the prompt's place in the list, to the bit; what else
+//! was in the batch does not matter. Refuses to know: templates, HTTP, the terminal.
 //!
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `sampling`, `stream` | the next token from its logits; text as its tokens come |
-//! | 1 | `batch`, `cached_conversation` | many prompts; one conversation |
+//! | 1 | `scheduler` | the loop: texts join, get a token a turn, and leave |
+//! | 2 | `batch`, `cached_conversation` | many prompts; one conversation |
 
 mod sampling;
 mod batch;
 mod cached_conversation;
+mod scheduler;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tiny_model;
@@ -18,13 +20,8 @@ pub(crate) mod tiny_model;
 pub use batch::{batch, batch_until};
 pub use cached_conversation::CachedConversation;
 pub use sampling::Sampling;
+pub use scheduler::{Request, Scheduler, Turn};
 pub use stream::TextStream;
-
-/// Runs one pass of the model on a thread of the pool: a pass has hundreds of parallel loops, and a thread from outside
-/// would wait for the pool's at each of them.
-fn in_pool<T: Send>(pass: impl FnOnce() -> T + Send) -> T {
-    rayon::scope(|_| pass())
-}
 
 /// When an answer ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! One answer, told as it comes. Refuses to know what was said before and who reads.
 
+use std::sync::Arc;
+
 use super::events::{JobEvent, Listener};
 use super::open::OpenedBase;
 use super::speaker::Speaker;
@@ -49,9 +51,10 @@ pub fn answer(
     let limits = Limits { max_new_tokens, stop };
     let room = prompt.len().saturating_add(max_new_tokens).min(opened.model.config.max_positions);
     let mut spoken = Spoken::new(TextStream::new(opened.tokenizer.clone(), before));
-    let mut session = CachedConversation::new(&opened.model, room)?;
+    let mut session = CachedConversation::new(&opened.model, room);
+    let adapter = Arc::new(opened.model.prepare(speaker.adapt())?);
     let mut on_token = |id| spoken.token(id, listener);
-    let ids = session.generate(speaker.adapt(), &speaker.name, &prompt, sampling, &limits, &mut on_token)?;
+    let ids = session.generate(&adapter, &prompt, sampling, &limits, &mut on_token)?;
     let text = spoken.finish(listener)?;
     let whole = ids.len() < max_new_tokens && prompt.len() + ids.len() <= room;
     if !whole && ids.len() < max_new_tokens {

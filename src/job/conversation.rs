@@ -1,5 +1,7 @@
 //! A conversation whose speaker can be changed in the middle. Refuses to know how messages come in and answers go out.
 
+use std::sync::Arc;
+
 use super::answer::Spoken;
 use super::events::Listener;
 use super::open::OpenedBase;
@@ -7,6 +9,7 @@ use super::speaker::Speaker;
 use crate::data::Message;
 use crate::error::Result;
 use crate::generate::{CachedConversation, Limits, Sampling, TextStream};
+use crate::model::PreparedAdapter;
 
 /// The messages so far and who answers them.
 pub struct Chat<'a> {
@@ -14,6 +17,8 @@ pub struct Chat<'a> {
     session: CachedConversation<'a>,
     /// The base, then the adapters.
     speakers: Vec<Speaker>,
+    /// Each as the model is run with it.
+    adapters: Vec<Arc<PreparedAdapter>>,
     current: usize,
     /// Stands before the messages.
     pub system: Option<String>,
@@ -27,7 +32,7 @@ impl<'a> Chat<'a> {
     /// Of at most `context` tokens. The first adapter answers at the start, the base if there is none.
     ///
     /// # Errors
-    /// When the model has no room for `context` tokens.
+    /// When an adapter cannot be read.
     pub fn new(
         opened: &'a OpenedBase,
         speakers: Vec<Speaker>,
@@ -35,10 +40,12 @@ impl<'a> Chat<'a> {
         sampling: Sampling,
         max_new_tokens: usize,
     ) -> Result<Chat<'a>> {
-        let session = CachedConversation::new(&opened.model, context)?;
+        let session = CachedConversation::new(&opened.model, context);
+        let prepare = |speaker: &Speaker| Ok(Arc::new(opened.model.prepare(speaker.adapt())?));
+        let adapters = speakers.iter().map(prepare).collect::<Result<_>>()?;
         let current = usize::from(speakers.len() > 1);
         let (system, messages) = (None, Vec::new());
-        Ok(Chat { opened, session, speakers, current, system, messages, sampling, max_new_tokens })
+        Ok(Chat { opened, session, speakers, adapters, current, system, messages, sampling, max_new_tokens })
     }
 
     /// Who answers.
@@ -51,8 +58,8 @@ impl<'a> Chat<'a> {
         &self.speakers
     }
 
-    /// Lets `name` answer from here on; false where nobody has that name. The conversation stays; the cache is computed anew
-    /// under the other adapter with the next message.
+    /// Lets `name` answer from here on; false where nobody has that name. The conversation stays; what another
+    /// adapter computed of it is not used, what this one did before is.
     pub fn switch(&mut self, name: &str) -> bool {
         let found = self.speakers.iter().position(|s| s.name == name);
         self.current = found.unwrap_or(self.current);
@@ -83,7 +90,7 @@ impl<'a> Chat<'a> {
         let limits = Limits { max_new_tokens: self.max_new_tokens, stop: speaker.renderer.stop_ids() };
         let mut spoken = Spoken::new(TextStream::new(self.opened.tokenizer.clone(), &[]));
         let mut on_token = |id| spoken.token(id, listener);
-        self.session.generate(speaker.adapt(), &speaker.name, &ids, &self.sampling, &limits, &mut on_token)?;
+        self.session.generate(&self.adapters[self.current], &ids, &self.sampling, &limits, &mut on_token)?;
         spoken.finish(listener)
     }
 }

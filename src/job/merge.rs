@@ -103,7 +103,7 @@ pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<Merge
     let mut answers = |who: &str, model: &Model, adapt: &dyn Adapt| {
         let all = asked.len();
         let mut told = |done| tell(listener, JobEvent::Evaluating { who, what: "answers", done, all });
-        batch(model, adapt, &asked, &Sampling::GREEDY, &limits, QUESTIONS, opened.tokenizer.pad_id(), &mut told)
+        batch(model, adapt, &asked, &Sampling::GREEDY, &limits, QUESTIONS, &mut told)
     };
     let (by_adapter, by_merged) = (answers("adapter", &opened.model, &adapter)?, answers("merged", &merged, &())?);
     for (prompt, (adapter, merged)) in asked.iter().zip(by_adapter.iter().zip(&by_merged)) {

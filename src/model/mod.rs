@@ -10,7 +10,7 @@
 //! | 1 | `config_reader`, `text` | a table of it, key by key; the tokenizer of a base |
 //! | 2 | `rope_parameters` | rotary frequencies |
 //! | 3 | `config` | `config.json` |
-//! | 4 | `cache` | keys and values of tokens seen |
+//! | 4 | `cache`, `paged` | keys and values of tokens seen: of equal rows, in blocks that texts share |
 //! | 5 | `decoder` | the one decoder |
 //! | 6 | `build`, `loss` | from files to model; cross-entropy where it is asked for |
 //! | 7 | `direct` | gradients and log-probabilities without a tape |
@@ -19,6 +19,7 @@
 pub mod batch;
 mod build;
 pub mod cache;
+mod paged;
 pub mod weights;
 pub mod config;
 mod decoder;
@@ -42,14 +43,16 @@ pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
 pub use decoder::Ctx;
-pub use direct::{Direct, DirectMemory, Recompute, SiteGradient, Workspace};
+pub use direct::{Chunk, Direct, DirectMemory, PreparedAdapter, Recompute, SiteGradient, Workspace};
 pub use loss::Targets;
+pub use paged::{BlockTable, PagedKv};
 pub use score::{LossSum, Marked};
-pub use site::{Adapt, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
+pub use site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
 
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::kernels::columns::OutputNorms;
+pub use crate::kernels::engine::Phase;
 use crate::kernels::weight::Weight;
 use decoder::{Block, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
@@ -150,7 +153,7 @@ impl Model {
     }
 
     fn embed(&self, adapt: &dyn Adapt, batch: &Batch) -> Result<Tensor> {
-        self.check(batch)?;
+        self.check(&batch.ids, &batch.positions)?;
         let (b, t, d) = (batch.rows, batch.len, self.config.width);
         let mut x = match adapt.term(self.embedding.site) {
             Some(Term::Full(full)) => {
@@ -174,15 +177,15 @@ impl Model {
         Ok(Tensor::from_vec(out, shape, &self.device)?)
     }
 
-    fn check(&self, batch: &Batch) -> Result<()> {
-        if let Some(id) = batch.ids.iter().find(|id| **id as usize >= self.config.vocab) {
+    fn check(&self, ids: &[u32], positions: &[u32]) -> Result<()> {
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocab) {
             return Err(Error::usage(
                 format!("token id {id}"),
                 format!("the model's vocabulary has {} entries", self.config.vocab),
                 "use the tokenizer that belongs to this model",
             ));
         }
-        match batch.positions.iter().max() {
+        match positions.iter().max() {
             Some(p) if *p as usize >= self.config.max_positions => Err(Error::usage(
                 format!("position {p}"),
                 format!("the model takes at most {} tokens", self.config.max_positions),

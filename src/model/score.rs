@@ -66,13 +66,13 @@ impl Model {
     ) -> Result<Vec<LossSum>> {
         let order = by_length(texts.ids);
         let mut room = Workspace::new(Recompute::Never);
-        let terms = if self.device.is_cpu() { Some(self.terms(adapt)?) } else { None };
+        let adapter = if self.device.is_cpu() { Some(self.prepare(adapt)?) } else { None };
         let mut scores = vec![LossSum::default(); texts.ids.len()];
         for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
             let ids: Vec<&[u32]> = chunk.iter().map(|text| texts.ids[*text]).collect();
             let trained = |row: usize, t: usize| (texts.trained)(chunk[row], t);
-            let logps = match &terms {
-                Some(terms) => self.direct_logps(&mut room, terms, &ids, &trained)?,
+            let logps = match &adapter {
+                Some(adapter) => self.direct_logps(&mut room, adapter, &ids, &trained)?,
                 None => self.padded_logps(adapt, &ids, pad, &trained)?,
             };
             for (text, logps) in chunk.iter().zip(logps) {

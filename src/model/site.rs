@@ -119,6 +119,9 @@ impl LowRankPair<'_> {
     }
 }
 
+/// What names the numbers that act, whatever the adapter is called: SHA-256 over them. The base's is all zeros.
+pub type ContentHash = [u8; 32];
+
 /// An adapter as a pass sees it: data, which every way to compute reads. `()` is the base alone.
 pub trait Adapt: Sync {
     /// What acts at `site`; nothing where it is the base's alone.

@@ -92,7 +92,6 @@ impl Generator for Local<'_> {
             &sampling,
             &limits,
             self.rows,
-            tokenizer.pad_id(),
             &mut stopped,
             &mut |_| go_on(),
         )?;

@@ -1,5 +1,7 @@
 //! Continuations by real models, as their references have them.
 
+use std::sync::Arc;
+
 use candle_core::Device;
 use lorakit::device::Compute;
 use lorakit::generate::{CachedConversation, Limits, Sampling, TextStream, batch};
@@ -18,8 +20,8 @@ fn stories260k_continues_as_its_reference_does() {
         let tokenizer = text::tokenizer(&path).unwrap();
         let mut stream = TextStream::new(tokenizer.clone(), &[]);
         let mut said = String::new();
-        let mut session = CachedConversation::new(&model, 512).unwrap();
-        let answer = session.generate(&(), "", &expected[..1], &Sampling::GREEDY, &limits, &mut |id| {
+        let mut session = CachedConversation::new(&model, 512);
+        let answer = session.generate(&Arc::new(model.prepare(&()).unwrap()), &expected[..1], &Sampling::GREEDY, &limits, &mut |id| {
             said += &stream.push(id).unwrap();
             true
         });
@@ -29,7 +31,7 @@ fn stories260k_continues_as_its_reference_does() {
         // Eight beginnings of the same story, in one batch.
         let beginnings: Vec<Vec<u32>> = (1..9).map(|n| expected[..n * 9].to_vec()).collect();
         let limits = Limits { max_new_tokens: 100, stop: Vec::new() };
-        let answers = batch(&model, &(), &beginnings, &Sampling::GREEDY, &limits, 8, 0, &mut |_| Ok(())).unwrap();
+        let answers = batch(&model, &(), &beginnings, &Sampling::GREEDY, &limits, 8, &mut |_| Ok(())).unwrap();
         for (beginning, answer) in beginnings.iter().zip(answers) {
             assert_eq!(answer, expected[beginning.len()..beginning.len() + 100]);
         }
@@ -46,7 +48,7 @@ fn smollm2_continues_as_transformers_does() {
     let limits = Limits { max_new_tokens: cases[0].1.len(), stop: Vec::new() };
     let prompts: Vec<Vec<u32>> = cases.iter().map(|(prompt, _)| prompt.clone()).collect();
     for rows in [1, 8] {
-        let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, rows, 2, &mut |_| Ok(())).unwrap();
+        let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, rows, &mut |_| Ok(())).unwrap();
         for ((_, expected), answer) in cases.iter().zip(&answers) {
             assert_eq!(answer, expected, "{rows} rows");
         }

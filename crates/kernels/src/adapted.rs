@@ -55,19 +55,29 @@ pub(super) fn layer(w: &Frozen, side: Side) -> (usize, usize) {
 /// `y (m, o) = x (m, i)·Wᵀ + s·(x·Aᵀ)·Bᵀ`; with `add`, added to what `y` holds.
 pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlices>, y: &mut [f32], add: bool) {
     let (i, o) = layer(w, side);
-    let m = x.len() / i;
+    product_into(x, x.len() / i, w, side, y, add);
+    if let Some(pair) = pair {
+        add_share(x, i, o, pair, y);
+    }
+}
+
+/// As [`forward`] in decoding, where reading the matrices is what counts.
+pub(super) fn decode(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlices>, y: &mut [f32], add: bool) {
+    let (i, _) = layer(w, side);
     match pair {
-        None => product_into(x, m, w, side, y, add),
-        Some(LowRankSlices { a, b, scale }) if few_rows::takes(m) => {
+        None => decode_product(x, x.len() / i, w, side, y, add),
+        Some(LowRankSlices { a, b, scale }) => {
             let narrow = || few_rows::narrow(x, i, a, scale);
-            let ((), h) = rayon::join(|| decode_product(x, m, w, side, y, add), narrow);
+            let ((), h) = rayon::join(|| decode_product(x, x.len() / i, w, side, y, add), narrow);
             few_rows::widen(&h, a.len() / i, b, y);
         }
-        Some(pair) => {
-            product_into(x, m, w, side, y, add);
-            add_share(x, i, o, pair, y);
-        }
     }
+}
+
+/// The share alone as [`decode`] adds it: `y (m, o) += s·(x (m, i)·Aᵀ)·Bᵀ`.
+pub(super) fn decode_share(x: &[f32], i: usize, pair: LowRankSlices, y: &mut [f32]) {
+    let LowRankSlices { a, b, scale } = pair;
+    few_rows::widen(&few_rows::narrow(x, i, a, scale), a.len() / i, b, y);
 }
 
 /// `y (m, o) += s·(x (m, i)·Aᵀ)·Bᵀ`.

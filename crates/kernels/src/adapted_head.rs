@@ -13,7 +13,7 @@ use super::columns::ColumnScale;
 use super::cross_entropy::row_loss;
 use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
-use super::engine::{Back, Dest, Engine, Layer};
+use super::engine::{Back, Dest, Engine, Layer, Phase};
 use super::head_loss::CHUNK;
 use super::simd::Lanes;
 
@@ -56,7 +56,7 @@ fn chunk_logits(
     logits: &mut [f32],
 ) -> Option<Vec<f32>> {
     let drop = head.drop.map(|drop| TokenMask { rows: &drop.rows[rows.clone()], ..drop });
-    f32::forward(&x[rows.start * d..rows.end * d], &[Layer { drop, ..head }], vec![Dest::Set(logits)]);
+    f32::forward(Phase::Blocked, &x[rows.start * d..rows.end * d], &[Layer { drop, ..head }], vec![Dest::Set(logits)]);
     columns.map(|columns| {
         let z = logits.to_vec();
         columns.apply(&z, Dest::Set(logits));

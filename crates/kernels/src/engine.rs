@@ -4,6 +4,7 @@
 //! CPUs with AVX-512 BF16. Refuses to know: blocks, which activations are kept.
 //! Legend: n tokens, i inputs, o outputs, r rank.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
@@ -78,6 +79,28 @@ impl Layer<'_> {
     fn dropped<T: Element>(&self, x: &[T]) -> Option<Vec<T>> {
         self.pair.and(self.drop).map(|drop| drop.apply(x))
     }
+
+    /// Adds what the pair makes of `x` (n, i) to `y` (n, o).
+    fn add_share(&self, phase: Phase, x: &[f32], y: &mut [f32]) {
+        let Some(pair) = self.pair else { return };
+        let dropped = self.dropped(x);
+        let x = dropped.as_deref().unwrap_or(x);
+        let (inputs, outputs) = adapted::layer(self.matrix, self.side);
+        match phase {
+            Phase::Blocked => adapted::add_share(x, inputs, outputs, pair.slices(), y),
+            Phase::Decode => adapted::decode_share(x, inputs, pair.slices(), y),
+        }
+    }
+}
+
+/// What a pass is for: the kernels are chosen by it, never by the number of rows, so that a text's numbers are the same to the
+/// bit in any company.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Whole texts, or many tokens of a prompt: bound by arithmetic.
+    Blocked,
+    /// One new token a text: bound by reading the matrices.
+    Decode,
 }
 
 /// Where a result goes.
@@ -95,6 +118,15 @@ impl<T> Dest<'_, T> {
             Dest::Set(y) => Dest::Set(y),
             Dest::Add(y) => Dest::Add(y),
             Dest::Store(y) => Dest::Store(y),
+        }
+    }
+
+    /// Some of its elements.
+    pub fn part(&mut self, at: Range<usize>) -> Dest<'_, T> {
+        match self {
+            Dest::Set(y) => Dest::Set(&mut y[at]),
+            Dest::Add(y) => Dest::Add(&mut y[at]),
+            Dest::Store(y) => Dest::Store(&mut y[at]),
         }
     }
 }
@@ -115,6 +147,13 @@ pub enum Attended {
     Half(Vec<f32>),
 }
 
+/// Nothing, of a pass without a way back.
+impl Default for Attended {
+    fn default() -> Attended {
+        Attended::Exact(Normalisers::default())
+    }
+}
+
 /// The gradient of attention's output beside what the forward pass left.
 #[derive(Clone, Copy)]
 pub struct AttentionGradient<'a, T> {
@@ -131,7 +170,10 @@ pub trait Engine: Element {
     /// Rows whose logits [`Engine::head_loss`] holds at once.
     const LOGIT_ROWS: usize;
     /// `x (n, i)` through several layers at once, each to its own place.
-    fn forward(x: &[Self], layers: &[Layer], dests: Vec<Dest<Self>>);
+    fn forward(phase: Phase, x: &[Self], layers: &[Layer], dests: Vec<Dest<Self>>);
+    /// `x (n, i)` through one matrix under several pairs, each on its own rows (in order, together all of them); the same bits
+    /// as each of them alone.
+    fn forward_mixed(phase: Phase, x: &[Self], parts: &[(Range<usize>, Layer)], dest: Dest<Self>);
     /// Adds each layer's pair gradient, and makes the sum of the gradients of their common input, if it is wanted.
     fn backward(layers: Vec<Back<Self>>, dx: Option<Dest<Self>>);
     fn attend(texts: &TextSpans, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
@@ -153,18 +195,30 @@ impl Engine for f32 {
     const EACH_HEAD: bool = false;
     const LOGIT_ROWS: usize = head_loss::CHUNK;
 
-    fn forward(x: &[f32], layers: &[Layer], dests: Vec<Dest<f32>>) {
+    fn forward(phase: Phase, x: &[f32], layers: &[Layer], dests: Vec<Dest<f32>>) {
         for (layer, dest) in layers.iter().zip(dests) {
             let (y, add) = match dest {
                 Dest::Set(y) | Dest::Store(y) => (y, false),
                 Dest::Add(y) => (y, true),
             };
-            adapted::forward(x, layer.matrix, layer.side, None, y, add);
-            if let Some(pair) = layer.pair {
-                let dropped = layer.dropped(x);
-                let (inputs, outputs) = adapted::layer(layer.matrix, layer.side);
-                adapted::add_share(dropped.as_deref().unwrap_or(x), inputs, outputs, pair.slices(), y);
+            match phase {
+                Phase::Decode => adapted::decode(x, layer.matrix, layer.side, layer.pair.map(StepPair::slices), y, add),
+                Phase::Blocked => {
+                    adapted::forward(x, layer.matrix, layer.side, None, y, add);
+                    layer.add_share(phase, x, y);
+                }
             }
+        }
+    }
+
+    fn forward_mixed(phase: Phase, x: &[f32], parts: &[(Range<usize>, Layer)], mut dest: Dest<f32>) {
+        let Some((_, first)) = parts.first() else { return };
+        Self::forward(phase, x, &[Layer { pair: None, drop: None, ..*first }], vec![dest.again()]);
+        let (Dest::Set(y) | Dest::Add(y) | Dest::Store(y)) = dest;
+        let (inputs, outputs) = adapted::layer(first.matrix, first.side);
+        for (rows, layer) in parts {
+            let x = &x[rows.start * inputs..rows.end * inputs];
+            layer.add_share(phase, x, &mut y[rows.start * outputs..rows.end * outputs]);
         }
     }
 
@@ -218,7 +272,7 @@ impl Engine for bf16 {
     const EACH_HEAD: bool = true;
     const LOGIT_ROWS: usize = head_loss_bf16::ROWS;
 
-    fn forward(x: &[bf16], layers: &[Layer], dests: Vec<Dest<bf16>>) {
+    fn forward(_: Phase, x: &[bf16], layers: &[Layer], dests: Vec<Dest<bf16>>) {
         let dropped: Vec<Option<Vec<bf16>>> = layers.iter().map(|l| l.dropped(x)).collect();
         let inputs = dropped.iter().map(|d| d.as_deref().unwrap_or(x));
         let thins = layers.iter().zip(inputs).map(|(l, x)| l.pair.map(|p| Thin { x, e: &p.half().a, r: p.half().rank }));
@@ -234,6 +288,14 @@ impl Engine for bf16 {
             })
             .collect();
         gemm_bf16::each(&jobs, &mut dests.into_iter().map(target).collect::<Vec<_>>());
+    }
+
+    fn forward_mixed(phase: Phase, x: &[bf16], parts: &[(Range<usize>, Layer)], mut dest: Dest<bf16>) {
+        for (rows, layer) in parts {
+            let (inputs, outputs) = adapted::layer(layer.matrix, layer.side);
+            let x = &x[rows.start * inputs..rows.end * inputs];
+            Self::forward(phase, x, &[*layer], vec![dest.part(rows.start * outputs..rows.end * outputs)]);
+        }
     }
 
     fn backward(layers: Vec<Back<bf16>>, mut dx: Option<Dest<bf16>>) {
@@ -313,7 +375,7 @@ impl<'a> PreparedProducts<'a> {
                     Side::Transposed => Dest::Store(&mut *kept),
                     Side::Plain => Dest::Set(&mut *summed),
                 };
-                bf16::forward(&self.x, &[Layer { matrix, side: self.side, pair: None, drop: None }], vec![dest]);
+                bf16::forward(Phase::Blocked, &self.x, &[Layer { matrix, side: self.side, pair: None, drop: None }], vec![dest]);
             }
         });
         #[cfg(not(target_arch = "x86_64"))]

@@ -1,9 +1,9 @@
-//! `x·Wᵀ` for up to 16 rows of x, as decoding makes them: bound by reading `W`, which is read once, in the order of the
-//! file, several rows at a time, the rows to come fetched ahead.
+//! `x·Wᵀ` for a few rows of x, as decoding makes them: bound by reading `W`, which is read once (once for every 16 rows of x,
+//! where these are not whole numbers), in the order of the file, several rows at a time, the rows to come fetched ahead.
 //!
 //! Work is split by rows of `W` in pieces whose size depends on `W` alone, and every result is summed in one order
-//! whatever else is in the call: the number of threads changes nothing, and neither does the number of rows of x (up
-//! to 16). Refuses to know: tensors, models.
+//! whatever else is in the call: the number of threads changes nothing, and neither does the number of rows of x.
+//! Refuses to know: tensors, models.
 //!
 //! | # | room | knows |
 //! |---|---|---|
@@ -32,10 +32,8 @@ use super::host::SharedOutput;
 use super::simd::Lanes;
 use super::weight::{RowOrder, Weight, WeightType};
 
-/// Rows of x that this path takes at most.
+/// Rows of x that go through `W` together at most; where they are whole numbers, all of them do.
 const MOST: usize = 16;
-/// The same where vectors are short: more go faster through the blocked product.
-const MOST_PORTABLE: usize = 4;
 /// Bytes of `W` that one task reads at most, about.
 const TASK: usize = 48 * 1024;
 /// Bytes between what is read and what is fetched ahead, at least.
@@ -44,32 +42,29 @@ const AHEAD: usize = 16 * 1024;
 /// Rows of `W` of a task are a multiple of this (but for the last).
 const TOGETHER: usize = 8;
 
-/// Whether this path is the one for `m` rows of x.
-pub(super) fn takes(m: usize) -> bool {
-    let most = if matches!(Lanes::in_force(), Lanes::Portable(_)) { MOST_PORTABLE } else { MOST };
-    (1..=most).contains(&m)
-}
-
-/// `y (m, n) (+)= x (m, k) · Wᵀ`, 1 to 16 rows; `rounded` lets x be rounded to what this processor multiplies faster than
-/// f32: to bf16 beside bf16 and blocks (AVX-512 BF16), to 2⁻¹⁶ of the largest of 32 beside blocks (AVX2).
+/// `y (m, n) (+)= x (m, k) · Wᵀ` for any number of rows; `rounded` lets x be rounded to what this processor multiplies faster
+/// than f32: to bf16 beside bf16 and blocks (AVX-512 BF16), to 2⁻¹⁶ of the largest of 32 beside blocks (AVX2).
 pub(super) fn product(x: &[f32], m: usize, w: &Weight, rounded: bool, y: &mut [f32], add: bool) {
-    assert!((1..=MOST).contains(&m) && x.len() == m * w.cols && y.len() == m * w.rows, "a few rows: shapes disagree");
+    assert!(x.len() == m * w.cols && y.len() == m * w.rows, "a few rows: shapes disagree");
     if x.is_empty() || y.is_empty() {
         return if !add {
             y.fill(0.0)
         };
     }
-    let to = FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m, w, add };
-    #[cfg(target_arch = "x86_64")]
-    if rounded && cpu::level() == cpu::Level::Avx512Bf16 && !matches!(w.dtype, WeightType::F32 | WeightType::F16) {
-        return half::product(x, &to);
-    }
     #[cfg(target_arch = "x86_64")]
     if rounded && int16::takes(w.dtype) {
-        return int16::product(x, &to);
+        return int16::product(x, &FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m, w, add });
     }
-    let _ = rounded;
-    with_lanes(Lanes::in_force(), x, &to);
+    for (x, y) in x.chunks(MOST * w.cols).zip(y.chunks_mut(MOST * w.rows)) {
+        let to = FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m: y.len() / w.rows, w, add };
+        #[cfg(target_arch = "x86_64")]
+        if rounded && cpu::level() == cpu::Level::Avx512Bf16 && !matches!(w.dtype, WeightType::F32 | WeightType::F16) {
+            half::product(x, &to);
+            continue;
+        }
+        let _ = rounded;
+        with_lanes(Lanes::in_force(), x, &to);
+    }
 }
 
 /// Where results go: row `j` of `W` (in our order) with row `i` of x to element (i, j).

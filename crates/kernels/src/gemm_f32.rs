@@ -1,7 +1,7 @@
 //! Products with a frozen matrix in single precision: blocks of it are decoded into f32 and handed to the `gemm` crate.
 //!
 //! Work is split by output columns in pieces of fixed size, and each piece is summed in a fixed order by one task, so
-//! the result does not depend on the number of threads.
+//! the result does not depend on the number of threads, and a row's not on how many others there are.
 
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
@@ -81,12 +81,24 @@ struct Strided {
     across: usize,
 }
 
-/// `c[m, n] (+)= a[m, k] · b[k, n]`, row-major `a` and `c`, any strides of `b`.
+/// `c[m, n] (+)= a[m, k] · b[k, n]`, row-major `a` and `c`, any strides of `b`. A row's bits are the same whatever other
+/// rows there are: the `gemm` crate sums a single row in another order, so it is given that row twice.
 ///
 /// # Safety
 /// All three must be valid for these shapes and strides, `c` exclusively.
 #[allow(clippy::too_many_arguments, reason = "the matrices and the sizes of one product")]
 unsafe fn product(m: usize, n: usize, k: usize, a: *const f32, a_rs: usize, b: Strided, c: *mut f32, c_rs: usize, add: bool) {
+    if m == 1 {
+        // SAFETY: one row of a and of c is valid, as the caller says; the copies hold two.
+        unsafe {
+            let row = std::slice::from_raw_parts(a, k);
+            let to = std::slice::from_raw_parts_mut(c, n);
+            let (twice, mut both) = ([row, row].concat(), [&*to, &*to].concat());
+            product(2, n, k, twice.as_ptr(), k, b, both.as_mut_ptr(), n, add);
+            to.copy_from_slice(&both[..n]);
+        }
+        return;
+    }
     // SAFETY: passed on from the caller.
     unsafe {
         gemm(

@@ -85,21 +85,9 @@ pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32])
     product_into(x, m, w, side, y, false);
 }
 
-/// As [`product_slice`]; with `add`, the product is added to what `y` holds.
+/// As [`product_slice`]; with `add`, the product is added to what `y` holds. A row's bits are the same whatever other rows
+/// there are.
 pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
-    multiply(x, m, w, side, w.bf16, y, add);
-}
-
-/// As [`product_into`], as decoding makes it: a few rows may be rounded as the processor likes them best.
-pub(super) fn decode_product(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
-    multiply(x, m, w, side, w.rounded, y, add);
-}
-
-/// `rounded` is for a few rows.
-fn multiply(x: &[f32], m: usize, w: &Frozen, side: Side, rounded: bool, y: &mut [f32], add: bool) {
-    if side == Side::Transposed && few_rows::takes(m) {
-        return few_rows::product(x, m, &w.weight, rounded, y, add);
-    }
     #[cfg(target_arch = "x86_64")]
     if w.bf16 {
         return super::gemm_bf16::product(x, m, &w.weight, side == Side::Transposed, y, add);
@@ -107,6 +95,15 @@ fn multiply(x: &[f32], m: usize, w: &Frozen, side: Side, rounded: bool, y: &mut 
     match side {
         Side::Transposed => gemm_f32::nt(x, m, &w.weight, y, add),
         Side::Plain => gemm_f32::nn(x, m, &w.weight, y, add),
+    }
+}
+
+/// As [`product_into`], as decoding makes it: bound by reading the matrix, and rows may be rounded as the processor likes them
+/// best. Here too a row's bits are its own.
+pub(super) fn decode_product(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
+    match side {
+        Side::Transposed => few_rows::product(x, m, &w.weight, w.rounded, y, add),
+        Side::Plain => product_into(x, m, w, side, y, add),
     }
 }
 
@@ -226,6 +223,36 @@ pub(super) mod tests {
 
     fn largest(a: &Tensor, b: &Tensor) -> f32 {
         (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap()
+    }
+
+    #[test]
+    fn a_row_is_the_same_to_the_bit_whatever_rows_are_beside_it() {
+        for (rows, cols, dtype) in [(576, 192, WeightType::BF16), (96, 700, WeightType::F32), (33, 7, WeightType::F16)] {
+            for compute in [Compute::Auto, Compute::F32] {
+                let w = Frozen::new(matrix(rows, cols, dtype).0, compute);
+                type Product = fn(&[f32], usize, &Frozen, Side, &mut [f32], bool);
+                for (product, kind) in [(product_into as Product, "blocked"), (decode_product, "decoding")] {
+                    for side in [Side::Transposed, Side::Plain] {
+                        let (i, o) = if side == Side::Transposed { (cols, rows) } else { (rows, cols) };
+                        let x = super::super::gradient_check::numbers(7, &[130 * i]).to_vec1::<f32>().unwrap();
+                        let run = |from: usize, m: usize, add: bool| {
+                            let mut y = vec![0.25; m * o];
+                            product(&x[from * i..][..m * i], m, &w, side, &mut y, add);
+                            y
+                        };
+                        for add in [false, true] {
+                            let all = run(0, 130, add);
+                            for m in [1, 2, 3, 5, 8, 16, 17, 40, 64, 129] {
+                                for from in [0, 1, 130 - m] {
+                                    let what = format!("{kind}: {m} of {rows} × {cols} {dtype:?} {side:?} from {from}, add {add}");
+                                    assert_eq!(run(from, m, add), all[from * o..][..m * o], "{what}");
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

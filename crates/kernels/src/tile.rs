@@ -100,6 +100,11 @@ unsafe fn strip<S: Simd>(
             (1, 4) => tile::<S, 1, 4>(s, k, add, a, b, c),
             (ROWS, 3) => tile::<S, ROWS, 3>(s, k, add, a, b, c),
             (ROWS, 2) => tile::<S, ROWS, 2>(s, k, add, a, b, c),
+            (5, 2) => tile::<S, 5, 2>(s, k, add, a, b, c),
+            (4, 2) => tile::<S, 4, 2>(s, k, add, a, b, c),
+            (3, 2) => tile::<S, 3, 2>(s, k, add, a, b, c),
+            (2, 2) => tile::<S, 2, 2>(s, k, add, a, b, c),
+            (1, 2) => tile::<S, 1, 2>(s, k, add, a, b, c),
             (ROWS, 1) => tile::<S, ROWS, 1>(s, k, add, a, b, c),
             _ => any_tile(s, rows, width, k, add, a, b, c),
         }

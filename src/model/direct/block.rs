@@ -1,16 +1,18 @@
 //! One block, forward and backward, in either precision.
 
+use std::ops::Range;
+
 use super::super::decoder::{Block, Mlp, Qkv, SharedTables, SiteLinear};
 use super::super::site::{Adapt, Site, Term};
+use super::prepared::PreparedAdapter;
 use super::texts::PackedTexts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::adapted::PairGradient;
-use crate::kernels::attention;
 use crate::kernels::columns::ColumnScale;
-use crate::kernels::dropout::{DropoutMask, TokenMask};
+use crate::kernels::dropout::TokenMask;
 use crate::kernels::element::{add_to_rows, join_rows, split_rows};
-use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Layer, StepPair};
+use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Layer, Phase, StepPair};
 use crate::kernels::glu;
 use crate::kernels::rope::{Rotation, turn_parts};
 
@@ -29,21 +31,24 @@ impl SiteSums {
 /// By site.
 pub(super) type Gradients = [SiteSums];
 
+/// What acts on which tokens: in order, together all of them.
+pub(super) type Acting<'a> = [(Range<usize>, &'a PreparedAdapter)];
+
 /// What all blocks are given.
 pub(super) struct Given<'a> {
-    /// Pairs by site.
-    pub pairs: &'a [Option<StepPair>],
-    /// Dropout on the input of pairs, by site.
-    pub masks: &'a [Option<DropoutMask>],
-    /// Magnitudes over norms, by site.
-    pub columns: &'a [Option<ColumnScale>],
-    pub texts: &'a PackedTexts,
+    pub acting: &'a Acting<'a>,
+    pub phase: Phase,
+    /// Position of each token in its own text.
+    pub positions: &'a [u32],
+    /// What dropout's masks go by; none without dropout.
+    pub rows: &'a [u64],
     pub shared: &'a SharedTables,
 }
 
 /// What goes back through the blocks, from the last to the first that is adapted.
 pub(super) struct WayBack<'a, T> {
     pub given: &'a Given<'a>,
+    pub texts: &'a PackedTexts,
     pub gradients: &'a mut Gradients,
     pub room: &'a mut Workspace,
     /// The gradient (n, d) of a block's output, and then of its input.
@@ -89,30 +94,28 @@ pub(super) fn kept_per_token(block: &Block, width: usize, adapt: &dyn Adapt) -> 
     of(&unscaled) + 2 * width + of(&block.queries_keys_values()) + block.output.linear.inputs() + of(&inner)
 }
 
+/// Attention of one block: from turned queries and keys, and values, to its output.
+pub(super) type Attend<'a, T> = &'a mut dyn FnMut([&[T]; 3], &mut [T]) -> Attended;
+
 impl Given<'_> {
     fn tokens(&self) -> usize {
-        self.texts.tokens()
+        self.positions.len()
     }
 
-    fn layer<'a>(&'a self, site: &'a SiteLinear) -> Layer<'a> {
-        let drop = self.masks[site.site.0].map(|mask| TokenMask { mask, rows: &self.texts.rows });
-        Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: self.pairs[site.site.0].as_ref(), drop }
+    /// What acts on all tokens; a way back has one adapter.
+    fn only(&self) -> &PreparedAdapter {
+        debug_assert_eq!(self.acting.len(), 1);
+        self.acting[0].1
     }
 
-    fn attention(&self, scale: f64) -> attention::TextSpans<'_> {
-        attention::TextSpans {
-            spans: &self.texts.spans,
-            starts: &self.texts.batch.starts,
-            heads: self.shared.heads,
-            key_heads: self.shared.kv_heads,
-            head_dim: self.shared.head_dim,
-            scale,
-        }
+    fn layer<'a>(&'a self, adapter: &'a PreparedAdapter, site: &'a SiteLinear) -> Layer<'a> {
+        let drop = adapter.masks[site.site.0].map(|mask| TokenMask { mask, rows: self.rows });
+        Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: adapter.pairs[site.site.0].as_ref(), drop }
     }
 
     fn turn(&self, inverse: bool) -> Rotation<'_> {
         let (table, head_dim) = (self.shared.rope.as_ref(), self.shared.head_dim);
-        Rotation { table, positions: &self.texts.batch.positions, head_dim, inverse }
+        Rotation { table, positions: self.positions, head_dim, inverse }
     }
 
     /// `x` through one site, added to `y`.
@@ -138,18 +141,45 @@ impl Given<'_> {
         room: &mut Workspace,
         unscaled: &mut Unscaled<T>,
     ) {
-        let layers: Vec<Layer> = sites.iter().map(|s| self.layer(s)).collect();
-        if sites.iter().all(|s| self.columns[s.site.0].is_none()) {
-            return T::forward(x, &layers, dests);
+        let [(_, adapter)] = self.acting else { return self.forward_mixed(sites, x, dests, room) };
+        let layers: Vec<Layer> = sites.iter().map(|s| self.layer(adapter, s)).collect();
+        if sites.iter().all(|s| adapter.columns[s.site.0].is_none()) {
+            return T::forward(self.phase, x, &layers, dests);
         }
         for ((site, layer), dest) in sites.iter().zip(layers).zip(dests) {
-            match &self.columns[site.site.0] {
-                None => T::forward(x, &[layer], vec![dest]),
+            match &adapter.columns[site.site.0] {
+                None => T::forward(self.phase, x, &[layer], vec![dest]),
                 Some(columns) => {
                     let mut z = room.take::<T>(self.tokens(), site.linear.outputs());
-                    T::forward(x, &[layer], vec![Dest::Store(&mut z)]);
+                    T::forward(self.phase, x, &[layer], vec![Dest::Store(&mut z)]);
                     columns.apply(&z, dest);
                     unscaled.push((site.site, z));
+                }
+            }
+        }
+    }
+
+    /// As [`Given::forward`], with several adapters, without a way back.
+    fn forward_mixed<T: Pooled>(&self, sites: &[&SiteLinear], x: &[T], dests: Vec<Dest<T>>, room: &mut Workspace) {
+        for (site, mut dest) in sites.iter().zip(dests) {
+            if self.acting.iter().all(|(_, adapter)| adapter.columns[site.site.0].is_none()) {
+                let parts = self.acting.iter().map(|(rows, adapter)| (rows.clone(), self.layer(adapter, site)));
+                T::forward_mixed(self.phase, x, &parts.collect::<Vec<_>>(), dest);
+                continue;
+            }
+            let (inputs, outputs) = (site.linear.inputs(), site.linear.outputs());
+            for (rows, adapter) in self.acting {
+                let x = &x[rows.start * inputs..rows.end * inputs];
+                let to = dest.part(rows.start * outputs..rows.end * outputs);
+                let layer = self.layer(adapter, site);
+                match &adapter.columns[site.site.0] {
+                    None => T::forward(self.phase, x, &[layer], vec![to]),
+                    Some(columns) => {
+                        let mut z = room.take::<T>(rows.len(), outputs);
+                        T::forward(self.phase, x, &[layer], vec![Dest::Store(&mut z)]);
+                        columns.apply(&z, to);
+                        room.give(z);
+                    }
                 }
             }
         }
@@ -164,11 +194,12 @@ impl Given<'_> {
         dx: Option<Dest<T>>,
     ) {
         let (gradients, room, unscaled) = kept;
+        let adapter = self.only();
         // Where outputs are scaled, what goes back is the gradient before the factors.
         let inner: Vec<Option<Buffer<T>>> = sites
             .iter()
             .map(|(s, dy)| {
-                let columns = self.columns[s.site.0].as_ref()?;
+                let columns = adapter.columns[s.site.0].as_ref()?;
                 let (_, z) = unscaled.iter().find(|(site, _)| *site == s.site)?;
                 if let Some(sum) = &mut gradients[s.site.0].magnitude {
                     columns.add_gradient(dy, z, sum);
@@ -181,7 +212,7 @@ impl Given<'_> {
         let mut taken: Vec<_> = sites.iter().map(|(s, _)| gradients[s.site.0].pair.take()).collect();
         let layers = sites.iter().zip(&mut taken).zip(&inner).map(|(((s, dy), g), inner)| {
             let dy = inner.as_deref().unwrap_or(dy);
-            Back { layer: self.layer(s), x, dy, gradient: g.as_mut() }
+            Back { layer: self.layer(adapter, s), x, dy, gradient: g.as_mut() }
         });
         T::backward(layers.collect(), dx);
         for ((s, _), pair) in sites.iter().zip(taken) {
@@ -191,7 +222,7 @@ impl Given<'_> {
     }
 
     fn adapts(&self, sites: &[&SiteLinear]) -> bool {
-        sites.iter().any(|s| self.pairs[s.site.0].is_some())
+        sites.iter().any(|s| self.only().pairs[s.site.0].is_some())
     }
 }
 
@@ -224,6 +255,7 @@ impl Block {
         &self,
         given: &Given,
         room: &mut Workspace,
+        attend: Attend<T>,
         x: &mut [f32],
     ) -> Result<BlockActivations<T>> {
         let n = given.tokens();
@@ -233,7 +265,7 @@ impl Block {
         let mut unscaled = Vec::new();
         let qkv = self.queries(given, room, &normed, &mut unscaled)?;
         let mut attended = room.take::<T>(n, self.output.linear.inputs());
-        let saved = T::attend(&given.attention(self.score_scale), [&qkv[0], &qkv[1], &qkv[2]], &mut attended);
+        let saved = attend([&qkv[0], &qkv[1], &qkv[2]], &mut attended);
         given.add(&self.output, &attended, x, room, &mut unscaled)?;
         let mut middle = room.take::<T>(n, width);
         self.mlp_norm.frozen().keep(x, &mut normed, &mut middle);
@@ -298,7 +330,7 @@ impl Block {
 
     /// Feed-forward: `dx` becomes the gradient at `middle`; gate and up become their gradients.
     fn feed_back<T: Pooled>(&self, way: &mut WayBack<T>, kept: &mut BlockActivations<T>) -> Result<()> {
-        let WayBack { given, gradients, room, dx, rounded } = way;
+        let WayBack { given, gradients, room, dx, rounded, .. } = way;
         let n = given.tokens();
         let (width, (inner, down)) = (dx.len() / n, self.feed_forward());
         let mut act = room.take::<T>(n, down.linear.inputs());
@@ -330,7 +362,7 @@ impl Block {
 
     /// Attention: `dx` becomes the gradient at the block's input.
     fn attend_back<T: Pooled>(&self, way: &mut WayBack<T>, kept: &BlockActivations<T>, below: bool) -> Result<()> {
-        let WayBack { given, gradients, room, dx, rounded } = way;
+        let WayBack { given, texts, gradients, room, dx, rounded } = way;
         let (n, widths) = (given.tokens(), given.shared.widths());
         let (width, sites) = (dx.len() / n, self.queries_keys_values());
         let mut d_attended = room.take::<T>(n, self.output.linear.inputs());
@@ -339,8 +371,7 @@ impl Block {
         let mut flat = widths.map(|w| room.take::<f32>(n, if T::EACH_HEAD { widths[0] } else { w }));
         let [dq, dk, dv] = &mut flat;
         let behind = AttentionGradient { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
-        let texts = given.attention(self.score_scale);
-        T::attend_back(&texts, [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
+        T::attend_back(&texts.spans(given.shared, self.score_scale), [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
         room.give(d_attended);
         let mut grads = widths.map(|w| room.take::<T>(n, w));
         let [to_q, to_k, to_v] = &mut grads;

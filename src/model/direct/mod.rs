@@ -11,39 +11,37 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `texts` | examples one after another |
+//! | 0 | `texts`, `prepared` | examples one after another; an adapter as the kernels take it |
 //! | 1 | `workspace` | buffers used again |
 //! | 2 | `block` | one block, there and back |
-//! | 3 | `memory`, `logps` | what a call holds; log-probabilities without a way back |
+//! | 3 | `memory`, `logps`, `extend` | what a call holds; log-probabilities without a way back; new tokens behind cached ones |
 
 mod block;
+mod extend;
 mod logps;
 mod memory;
+mod prepared;
 mod texts;
 mod workspace;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::Model;
 use super::decoder::Block;
 use super::site::{Adapt, LowRankPair, Site, Term};
-use crate::device::Compute;
 use crate::error::Result;
-use crate::files::Mapped;
 use crate::kernels::adapted_head::{HeadGradients, adapted_head_loss};
-use crate::kernels::columns::ColumnScale;
-use crate::kernels::dropout::{DropoutMask, TokenMask};
+use crate::kernels::dropout::TokenMask;
 use crate::kernels::element::convert;
-use crate::kernels::engine::{Layer, StepPair};
+use crate::kernels::engine::{Attended, Layer, Phase};
 use crate::kernels::host;
-use crate::kernels::linear::{Frozen, Side};
-use crate::kernels::weight::{RowOrder, Weight, WeightType};
-use block::{BlockActivations, Given, SiteSums, WayBack};
+use crate::kernels::linear::Side;
+use block::{Acting, BlockActivations, Given, SiteSums, WayBack};
 pub use memory::DirectMemory;
+pub use extend::Chunk;
+pub use prepared::PreparedAdapter;
 use texts::PackedTexts;
 use workspace::{Buffer, Pooled};
 pub use workspace::{Recompute, Workspace};
@@ -75,17 +73,6 @@ pub struct Times {
     pub backward: Duration,
 }
 
-/// An adapter in the form that the kernels take.
-pub(super) struct Terms<'a> {
-    adapt: &'a dyn Adapt,
-    /// By site.
-    pairs: Vec<Option<StepPair>>,
-    masks: Vec<Option<DropoutMask>>,
-    columns: Vec<Option<ColumnScale>>,
-    /// A head in place of the base's.
-    full_head: Option<Arc<Frozen>>,
-}
-
 /// Sums of gradients.
 struct Sums {
     /// By site.
@@ -111,10 +98,10 @@ impl Model {
         factor: f64,
     ) -> Result<Direct> {
         debug_assert!(self.device.is_cpu());
-        let terms = self.terms(adapt)?;
+        let adapter = self.prepare(adapt)?;
         let zeros = |t: &Tensor| vec![0f32; t.elem_count()];
         let mut sums = Sums {
-            sites: terms.pairs.iter().zip(&terms.columns).map(|(pair, c)| SiteSums::zero(pair.as_ref(), c.as_ref())).collect(),
+            sites: adapter.pairs.iter().zip(&adapter.columns).map(|(pair, c)| SiteSums::zero(pair.as_ref(), c.as_ref())).collect(),
             head: full(adapt, self.head.site).map(zeros),
             embedding: full(adapt, self.embedding.site).map(zeros),
         };
@@ -122,8 +109,8 @@ impl Model {
         // On a thread of the pool: from outside, each of the thousands of parallel loops would wait to be picked up.
         let (loss, times) = rayon::scope(|_| match self.multiplies_in_bf16() {
             #[cfg(target_arch = "x86_64")]
-            true => self.direct_all::<half::bf16>(room, &terms, &groups, factor, &mut sums),
-            _ => self.direct_all::<f32>(room, &terms, &groups, factor, &mut sums),
+            true => self.direct_all::<half::bf16>(room, &adapter, &groups, factor, &mut sums),
+            _ => self.direct_all::<f32>(room, &adapter, &groups, factor, &mut sums),
         })?;
         let mut gradients = Vec::new();
         for (site, sum) in sums.sites.into_iter().enumerate() {
@@ -139,20 +126,6 @@ impl Model {
             }
         }
         Ok(Direct { loss, gradients, times })
-    }
-
-    /// What `adapt` does, prepared for the kernels.
-    pub(super) fn terms<'a>(&self, adapt: &'a dyn Adapt) -> Result<Terms<'a>> {
-        let half = self.multiplies_in_bf16();
-        let pairs: Vec<Option<LowRankPair>> = (0..self.sites.len()).map(|i| pair(adapt, Site(i))).collect();
-        let mask = |p: &Option<LowRankPair>| p.as_ref()?.dropout.map(|d| DropoutMask::new(d.key, d.p));
-        Ok(Terms {
-            adapt,
-            masks: pairs.iter().map(mask).collect(),
-            columns: pairs.par_iter().map(|p| p.map_or(Ok(None), scale)).collect::<Result<_>>()?,
-            pairs: pairs.par_iter().map(|p| p.map(|p| read(p, half)).transpose()).collect::<Result<_>>()?,
-            full_head: full(adapt, self.head.site).map(frozen).transpose()?,
-        })
     }
 
     /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
@@ -175,7 +148,7 @@ impl Model {
     fn direct_all<T: Pooled>(
         &self,
         room: &mut Workspace,
-        terms: &Terms,
+        adapter: &PreparedAdapter,
         groups: &[PackedTexts],
         factor: f64,
         sums: &mut Sums,
@@ -183,7 +156,7 @@ impl Model {
         let (mut loss, mut times) = (0.0, Times::default());
         room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
         for texts in groups.iter().filter(|t| !t.targets.is_empty()) {
-            loss += factor * self.direct_group::<T>(room, terms, texts, factor as f32, sums, &mut times)?;
+            loss += factor * self.direct_group::<T>(room, adapter, texts, factor as f32, sums, &mut times)?;
         }
         Ok((loss, times))
     }
@@ -192,17 +165,18 @@ impl Model {
     fn direct_group<T: Pooled>(
         &self,
         room: &mut Workspace,
-        terms: &Terms,
+        adapter: &PreparedAdapter,
         texts: &PackedTexts,
         factor: f32,
         sums: &mut Sums,
         times: &mut Times,
     ) -> Result<f64> {
         let started = Instant::now();
-        let lowest = self.lowest(|site| terms.adapt.term(site).is_some());
-        let given = self.given(terms, texts);
-        let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest, terms.adapt);
-        let mut x = self.embed(terms.adapt, &texts.batch)?.flatten_all()?.to_vec1::<f32>()?; // (n, d)
+        let lowest = self.lowest(|site| adapter.acts(site));
+        let acting = [(0..texts.tokens(), adapter)];
+        let given = self.given(&acting, texts);
+        let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest, adapter);
+        let mut x = self.embed_rows(&acting, &texts.batch.ids, &texts.batch.positions)?; // (n, d)
         let mut behind: Vec<BlockTrace<T>> = Vec::with_capacity(self.blocks.len() - lowest);
         for (i, block) in self.blocks.iter().enumerate() {
             let before = (again && i >= lowest).then(|| {
@@ -210,7 +184,7 @@ impl Model {
                 before.copy_from_slice(&x);
                 before
             });
-            let kept = block.direct_forward::<T>(&given, room, &mut x)?;
+            let kept = block.direct_forward::<T>(&given, room, &mut self.attend_texts(block, texts), &mut x)?;
             match before {
                 Some(before) => {
                     kept.give_to(room);
@@ -220,7 +194,7 @@ impl Model {
                 None => kept.give_to(room),
             }
         }
-        let (loss, mut dx) = self.direct_head::<T>(room, terms, &x, texts, factor, sums)?;
+        let (loss, mut dx) = self.direct_head::<T>(room, adapter, &x, texts, factor, sums)?;
         drop(x);
         times.forward += started.elapsed();
         let started = Instant::now();
@@ -230,14 +204,14 @@ impl Model {
             let kept = match behind.pop() {
                 Some(BlockTrace::All(kept)) => *kept,
                 Some(BlockTrace::Input(mut x)) => {
-                    let kept = block.direct_forward::<T>(&given, room, &mut x)?;
+                    let kept = block.direct_forward::<T>(&given, room, &mut self.attend_texts(block, texts), &mut x)?;
                     room.give(x);
                     kept
                 }
                 None => break,
             };
-            let mut way =
-                WayBack { given: &given, gradients: &mut sums.sites, room: &mut *room, dx: &mut dx, rounded: &mut rounded };
+            let (gradients, room) = (&mut sums.sites, &mut *room);
+            let mut way = WayBack { given: &given, texts, gradients, room, dx: &mut dx, rounded: &mut rounded };
             block.direct_backward(&mut way, kept, i > lowest || sums.embedding.is_some())?;
         }
         if let Some(embedding) = &mut sums.embedding {
@@ -253,26 +227,64 @@ impl Model {
         Ok(loss)
     }
 
-    fn given<'a>(&'a self, terms: &'a Terms, texts: &'a PackedTexts) -> Given<'a> {
-        Given { pairs: &terms.pairs, masks: &terms.masks, columns: &terms.columns, texts, shared: &self.shared }
+    fn given<'a>(&'a self, acting: &'a Acting<'a>, texts: &'a PackedTexts) -> Given<'a> {
+        Given { acting, phase: Phase::Blocked, positions: &texts.batch.positions, rows: &texts.rows, shared: &self.shared }
+    }
+
+    /// Attention of whole texts, each to itself.
+    fn attend_texts<'a, T: Pooled>(
+        &'a self,
+        block: &'a Block,
+        texts: &'a PackedTexts,
+    ) -> impl FnMut([&[T]; 3], &mut [T]) -> Attended + 'a {
+        let spans = texts.spans(&self.shared, block.score_scale);
+        move |qkv, out| T::attend(&spans, qkv, out)
+    }
+
+    /// The embeddings of tokens, (n, d).
+    ///
+    /// # Errors
+    /// On an id outside the vocabulary or a position outside the model's range.
+    fn embed_rows(&self, acting: &Acting, ids: &[u32], positions: &[u32]) -> Result<Vec<f32>> {
+        self.check(ids, positions)?;
+        let d = self.config.width;
+        let mut x = vec![0f32; ids.len() * d];
+        for (rows, adapter) in acting {
+            let each = ids[rows.clone()].iter().zip(x[rows.start * d..rows.end * d].chunks_exact_mut(d));
+            match &adapter.full_embedding {
+                None => each.for_each(|(id, x)| self.embedding.weight.read(*id as usize, 0, x)),
+                Some(full) => host::read(full, |full| {
+                    each.for_each(|(id, x)| x.copy_from_slice(&full[*id as usize * d..][..d]));
+                    Ok(())
+                })?,
+            }
+        }
+        if let Some(table) = &self.embedding.positions {
+            let mut place = vec![0f32; d];
+            for (position, x) in positions.iter().zip(x.chunks_exact_mut(d)) {
+                table.read(*position as usize, 0, &mut place);
+                x.iter_mut().zip(&place).for_each(|(x, p)| *x += p);
+            }
+        }
+        Ok(x)
     }
 
     /// The head with what the adapter does there; `rows` are those of its input for dropout.
-    fn head_layer<'a>(&'a self, terms: &'a Terms, rows: &'a [u64]) -> Layer<'a> {
+    fn head_layer<'a>(&'a self, adapter: &'a PreparedAdapter, rows: &'a [u64]) -> Layer<'a> {
         let site = self.head.site.0;
-        let (matrix, side) = match &terms.full_head {
+        let (matrix, side) = match &adapter.full_head {
             Some(full) => (&**full, Side::Transposed),
             None => (&*self.head.linear.matrix, self.head.linear.side),
         };
-        let drop = terms.masks[site].map(|mask| TokenMask { mask, rows });
-        Layer { matrix, side, pair: terms.pairs[site].as_ref(), drop }
+        let drop = adapter.masks[site].map(|mask| TokenMask { mask, rows });
+        Layer { matrix, side, pair: adapter.pairs[site].as_ref(), drop }
     }
 
     /// Final norm, head and loss at the targets: the summed loss and `factor ·` its gradient at the last block's output.
     fn direct_head<T: Pooled>(
         &self,
         room: &mut Workspace,
-        terms: &Terms,
+        adapter: &PreparedAdapter,
         x: &[f32],
         texts: &PackedTexts,
         factor: f32,
@@ -283,7 +295,7 @@ impl Model {
         let chosen = chosen(x, d, &targets.at);
         let (linear, site) = (&self.head.linear, self.head.site.0);
         let mut d_normed = vec![0f32; chosen.len()];
-        let loss = if let (None, None) = (&terms.pairs[site], &terms.full_head) {
+        let loss = if let (None, None) = (&adapter.pairs[site], &adapter.full_head) {
             let mut normed = vec![T::default(); chosen.len()];
             norm.forward(&chosen, &mut normed);
             let mut logits = room.room::<T>();
@@ -294,11 +306,11 @@ impl Model {
             let mut normed = vec![0f32; chosen.len()];
             norm.forward(&chosen, &mut normed);
             let rows: Vec<u64> = targets.at.iter().map(|at| texts.rows[*at as usize]).collect();
-            let layer = self.head_layer(terms, &rows);
+            let layer = self.head_layer(adapter, &rows);
             let SiteSums { pair, magnitude } = &mut sums.sites[site];
             let (pair, magnitude) = (pair.as_mut(), magnitude.as_deref_mut());
             let gradients = HeadGradients { x: &mut d_normed, pair, full: sums.head.as_deref_mut(), magnitude };
-            adapted_head_loss(&normed, layer, terms.columns[site].as_ref(), &targets.ids, factor, gradients)
+            adapted_head_loss(&normed, layer, adapter.columns[site].as_ref(), &targets.ids, factor, gradients)
         };
         let mut d_chosen = vec![0f32; chosen.len()];
         norm.backward(&chosen, &d_normed, &mut d_chosen);
@@ -329,28 +341,4 @@ fn full(adapt: &dyn Adapt, site: Site) -> Option<&Tensor> {
 /// Rows of `x` (.., d).
 fn chosen(x: &[f32], d: usize, at: &[u32]) -> Vec<f32> {
     at.iter().flat_map(|at| &x[*at as usize * d..][..d]).copied().collect()
-}
-
-fn read(pair: LowRankPair, half: bool) -> Result<StepPair> {
-    let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-    Ok(StepPair::new(flat(pair.a)?, flat(pair.b)?, pair.a.dim(0)?, pair.scale as f32, half))
-}
-
-/// What the outputs are multiplied with, of a pair with magnitudes.
-fn scale(pair: LowRankPair) -> Result<Option<ColumnScale>> {
-    let (Some(magnitude), Some(norms)) = (pair.magnitude, pair.norms()?) else { return Ok(None) };
-    Ok(Some(ColumnScale::new(&magnitude.m.to_vec1::<f32>()?, norms)))
-}
-
-/// A trained matrix as a frozen one, for one call.
-fn frozen(full: &Tensor) -> Result<Arc<Frozen>> {
-    let (rows, cols) = full.dims2()?;
-    let copied = host::read(&full.contiguous()?, |values| {
-        Ok(Mapped::anonymous(size_of_val(values), |bytes| {
-            bytes.chunks_exact_mut(size_of::<f32>()).zip(values).for_each(|(to, v)| to.copy_from_slice(&v.to_le_bytes()));
-        }))
-    });
-    let data = copied??;
-    let weight = Weight { data, dtype: WeightType::F32, rows, cols, order: RowOrder::Plain };
-    Ok(Frozen::new(weight, Compute::F32))
 }

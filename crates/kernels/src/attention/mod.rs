@@ -8,7 +8,7 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `rows`, `portable`, `half` | one row of scores; any device; whole texts in bf16 |
-//! | 1 | `block`, `decode` | a block of queries; a few queries over a cache |
+//! | 1 | `block`, `decode`, `cached` | a block of queries; a few queries over a cache; new tokens over a cache in blocks |
 //! | 2 | `forward`, `backward` | all blocks, there and back |
 
 use std::ops::Range;
@@ -22,6 +22,7 @@ use crate::error::Result;
 
 mod backward;
 mod block;
+pub mod cached;
 mod decode;
 mod forward;
 #[cfg(target_arch = "x86_64")]
@@ -36,6 +37,24 @@ mod tests;
 const FEW: usize = 4;
 /// Queries of one block: a multiple of the six rows of a tile.
 const BLOCK: usize = 48;
+
+/// How scores are made and which keys a query sees beside the text's beginning and its own place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// What q·k is multiplied with.
+    pub scale: f64,
+    /// Scores become `cap · tanh(score / cap)` (Gemma 2).
+    pub cap: Option<f64>,
+    /// Keys that a query sees at most, its own among them (Mistral, Gemma 2).
+    pub window: Option<usize>,
+}
+
+impl Scores {
+    /// Without cap and window.
+    pub const fn scaled(scale: f64) -> Scores {
+        Scores { scale, cap: None, window: None }
+    }
+}
 
 /// Attention of `q` (b, t, h, dh) over `k` and `v` (b, s, hkv, dh); the result is (b, t, h, dh).
 ///
@@ -162,7 +181,7 @@ pub struct Slices<'a> {
 }
 
 /// What a backward pass needs of the forward one beside its output.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Normalisers(Vec<Normaliser>);
 
 impl<'a> Slices<'a> {

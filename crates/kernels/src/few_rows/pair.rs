@@ -12,11 +12,18 @@ use crate::simd::{Lanes, Simd, multiversion};
 /// Rows of B of one task.
 const ROWS: usize = 192;
 
-/// `h (m, r) = scale · x (m, i) · Aᵀ`, `a` (r, i); up to 16 rows.
+/// `h (m, r) = scale · x (m, i) · Aᵀ`, `a` (r, i).
 pub(crate) fn narrow(x: &[f32], i: usize, a: &[f32], scale: f32) -> Vec<f32> {
-    let (m, r) = (x.len() / i, a.len() / i);
+    let mut h = vec![0f32; x.len() / i * (a.len() / i)];
+    let parts = x.chunks(MOST * i).zip(h.chunks_mut(MOST * (a.len() / i)));
+    parts.for_each(|(x, h)| narrow_part(x, i, a, scale, h));
+    h
+}
+
+/// Of up to [`MOST`] rows.
+fn narrow_part(x: &[f32], i: usize, a: &[f32], scale: f32, h: &mut [f32]) {
+    let r = a.len() / i;
     let level = Lanes::in_force();
-    let mut h = vec![0f32; m * r];
     for (first, a) in (0..r).step_by(WIDE).zip(a.chunks(WIDE * i)) {
         let mut sums = [[0f32; MOST]; WIDE];
         dots(level, x, i, a, &mut sums);
@@ -26,7 +33,6 @@ pub(crate) fn narrow(x: &[f32], i: usize, a: &[f32], scale: f32) -> Vec<f32> {
             }
         }
     }
-    h
 }
 
 /// `y (m, o) += h (m, r) · Bᵀ`, `b` (o, r).

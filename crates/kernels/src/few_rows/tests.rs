@@ -11,6 +11,9 @@ use crate::cpu::{Level, lacks_bf16, level};
 use crate::files::Mapped;
 use crate::quantized::tests::KINDS;
 
+/// Rows of x that go through in several parts.
+const MANY: usize = 40;
+
 fn numbers(seed: usize, n: usize) -> Vec<f32> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed as u64);
     (0..n).map(|_| rng.random_range(-2.0..3.0)).collect()
@@ -110,15 +113,15 @@ fn bf16_products_round_x_and_nothing_else() {
 fn neither_threads_nor_other_rows_change_a_bit() {
     for w in matrices() {
         for rounded in [false, true] {
-            let x = numbers(5, MOST * w.cols);
+            let x = numbers(5, MANY * w.cols);
             let run = |threads: usize, m: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut y = vec![0f32; m * w.rows];
                 pool.install(|| product(&x[..m * w.cols], m, &w, rounded, &mut y, false));
                 y
             };
-            let all = run(1, MOST);
-            for m in 1..=MOST {
+            let all = run(1, MANY);
+            for m in (1..=MOST).chain([MOST + 1, 33, MANY]) {
                 assert!(run(3, m) == all[..m * w.rows], "{}, rounded {rounded}", name(&w, m));
             }
         }
@@ -185,7 +188,7 @@ fn a_product_is_added_to_what_is_there() {
 #[test]
 fn the_low_rank_share_agrees_with_the_definition_and_nothing_else_changes_it() {
     for (i, o, r) in [(1, 1, 1), (40, 9, 3), (33, 600, 4), (130, 1100, 17)] {
-        let (x, a, b) = (numbers(1, MOST * i), numbers(2, r * i), numbers(3, o * r));
+        let (x, a, b) = (numbers(1, MANY * i), numbers(2, r * i), numbers(3, o * r));
         let run = |threads: usize, m: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut y = vec![1f32; m * o];
@@ -193,12 +196,12 @@ fn the_low_rank_share_agrees_with_the_definition_and_nothing_else_changes_it() {
             pool.install(|| widen(&h, r, &b, &mut y));
             (h, y)
         };
-        let (h, y) = run(1, MOST);
+        let (h, y) = run(1, MANY);
         let halves: Vec<f32> = a.iter().map(|v| v * 0.5).collect();
         check(&h, &definition(&x, &halves, i), 2e-6, "h");
         let want: Vec<(f64, f64)> = definition(&h, &b, r).iter().map(|(sum, size)| (1.0 + sum, 1.0 + size)).collect();
         check(&y, &want, 2e-6, "y");
-        for m in 1..=MOST {
+        for m in (1..=MOST).chain([MOST + 1, 33, MANY]) {
             assert!(run(3, m) == (h[..m * r].to_vec(), y[..m * o].to_vec()), "{m} rows of {i} → {o}, rank {r}");
         }
     }
