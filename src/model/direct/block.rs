@@ -99,14 +99,14 @@ impl Given<'_> {
         Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: self.pairs[site.site.0].as_ref(), drop }
     }
 
-    fn attention(&self, scale: f64) -> attention::TextSpans<'_> {
+    fn attention(&self, scores: attention::Scores) -> attention::TextSpans<'_> {
         attention::TextSpans {
             spans: &self.texts.spans,
             starts: &self.texts.batch.starts,
             heads: self.shared.heads,
             key_heads: self.shared.kv_heads,
             head_dim: self.shared.head_dim,
-            scale,
+            scores,
         }
     }
 
@@ -233,7 +233,7 @@ impl Block {
         let mut unscaled = Vec::new();
         let qkv = self.queries(given, room, &normed, &mut unscaled)?;
         let mut attended = room.take::<T>(n, self.output.linear.inputs());
-        let saved = T::attend(&given.attention(self.score_scale), [&qkv[0], &qkv[1], &qkv[2]], &mut attended);
+        let saved = T::attend(&given.attention(self.scores), [&qkv[0], &qkv[1], &qkv[2]], &mut attended);
         given.add(&self.output, &attended, x, room, &mut unscaled)?;
         let mut middle = room.take::<T>(n, width);
         self.mlp_norm.frozen().keep(x, &mut normed, &mut middle);
@@ -339,7 +339,7 @@ impl Block {
         let mut flat = widths.map(|w| room.take::<f32>(n, if T::EACH_HEAD { widths[0] } else { w }));
         let [dq, dk, dv] = &mut flat;
         let behind = AttentionGradient { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
-        let texts = given.attention(self.score_scale);
+        let texts = given.attention(self.scores);
         T::attend_back(&texts, [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
         room.give(d_attended);
         let mut grads = widths.map(|w| room.take::<T>(n, w));
