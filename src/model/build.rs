@@ -11,6 +11,7 @@ use super::weights::ModelFiles;
 use super::{Embedding, Model};
 use crate::device::Compute;
 use crate::error::{Error, Result};
+use crate::kernels::attention::Scores;
 use crate::kernels::rope::RopeTable;
 use crate::kernels::weight::Weight;
 
@@ -167,6 +168,7 @@ impl Builder<'_> {
                 down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
         };
-        Ok(Block { attention_norm, qkv, score_scale: c.score_scale(i), output, mlp_norm, mlp })
+        let scores = Scores::scaled(c.score_scale(i));
+        Ok(Block { attention_norm, qkv, scores, output, mlp_norm, mlp })
     }
 }

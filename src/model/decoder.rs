@@ -122,8 +122,7 @@ pub(super) enum Mlp {
 pub(super) struct Block {
     pub attention_norm: Norm,
     pub qkv: Qkv,
-    /// What scores are multiplied with before the softmax.
-    pub score_scale: f64,
+    pub scores: attention::Scores,
     pub output: SiteLinear,
     pub mlp_norm: Norm,
     pub mlp: Mlp,
@@ -183,7 +182,7 @@ impl Block {
         if let Some(cache) = &mut ctx.cache {
             (k, v) = cache.append(index, &k, &v)?; // (b, s, g, e)
         }
-        let y = attention::attention(&q, &k, &v, &batch.starts, self.score_scale)?; // (b, t, h, e)
+        let y = attention::attention(&q, &k, &v, &batch.starts, self.scores)?; // (b, t, h, e)
         self.output.forward(ctx.adapt, &y.reshape((b, t, h * e))?)
     }
 

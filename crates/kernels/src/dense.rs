@@ -35,42 +35,72 @@ pub(super) struct Sizes {
 }
 
 /// `c[m, n] = alpha · a[m, k] · b[k, n]`, or `c += …` when `add`; `c` is row-major with `stride` elements from row to row.
-/// A row's bits are the same whatever other rows there are: a single one, which the `gemm` crate sums in another order, is given twice.
+/// A row's bits are the same whatever other rows there are.
 pub(super) fn product(c: &mut [f32], stride: usize, sizes: Sizes, a: View, b: View, alpha: f32, add: bool) {
     let Sizes { m, n, k } = sizes;
     let room = m == 0 || n == 0 || ((m - 1) * stride + n <= c.len() && stride >= n);
     assert!(room && a.holds(m, k) && b.holds(k, n), "dense product: shapes disagree");
+    let [a, b] = [a, b].map(|v| Strided { data: v.data.as_ptr(), down: v.rows, across: v.cols });
+    // SAFETY: the assertion bounds every element of the three matrices, and c is borrowed exclusively.
+    unsafe { product_at(c.as_mut_ptr(), stride, sizes, a, b, alpha, add) }
+}
+
+/// A matrix at an address: elements from one row to the next, and from column to column.
+#[derive(Clone, Copy)]
+pub(super) struct Strided {
+    pub data: *const f32,
+    pub down: usize,
+    pub across: usize,
+}
+
+/// Terms of a sum that the `gemm` crate adds up before it adds to `c`: left to itself it would choose by the size of the product.
+const TERMS: usize = 512;
+
+/// [`product`] at addresses.
+///
+/// # Safety
+/// All three must be valid for these shapes and strides, `c` exclusively.
+pub(super) unsafe fn product_at(c: *mut f32, stride: usize, sizes: Sizes, a: Strided, b: Strided, alpha: f32, add: bool) {
+    let Sizes { m, n, k } = sizes;
     if m == 1 {
-        let row: Vec<f32> = (0..k).map(|p| a.data[p * a.cols]).collect();
-        let (twice, mut both) = ([&row[..], &row].concat(), [&c[..n], &c[..n]].concat());
-        product(&mut both, n, Sizes { m: 2, n, k }, View::rows(&twice, k), b, alpha, add);
-        c[..n].copy_from_slice(&both[..n]);
+        // A single row is summed in another order by the crate, so it is given twice.
+        // SAFETY: one row of a and of c is valid, as the caller says; the copies hold two.
+        unsafe {
+            let row: Vec<f32> = (0..k).map(|p| *a.data.add(p * a.across)).collect();
+            let to = std::slice::from_raw_parts_mut(c, n);
+            let (twice, mut both) = ([&row[..], &row].concat(), [&*to, &*to].concat());
+            let a = Strided { data: twice.as_ptr(), down: k, across: 1 };
+            product_at(both.as_mut_ptr(), n, Sizes { m: 2, n, k }, a, b, alpha, add);
+            to.copy_from_slice(&both[..n]);
+        }
         return;
     }
-    let (lhs, rhs) = ((a.cols as isize, a.rows as isize), (b.cols as isize, b.rows as isize));
-    // SAFETY: the assertion bounds every element of the three matrices, and c is borrowed exclusively.
-    unsafe {
-        gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            stride as isize,
-            add,
-            a.data.as_ptr(),
-            lhs.0,
-            lhs.1,
-            b.data.as_ptr(),
-            rhs.0,
-            rhs.1,
-            1.0,
-            alpha,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    let terms = k.div_ceil(k.div_ceil(TERMS).max(1)).max(1);
+    for k0 in (0..k.max(1)).step_by(terms) {
+        // SAFETY: a part of the sum of what the caller vouches for.
+        unsafe {
+            gemm(
+                m,
+                n,
+                terms.min(k - k0),
+                c,
+                1,
+                stride as isize,
+                add || k0 > 0,
+                a.data.add(k0 * a.across),
+                a.across as isize,
+                a.down as isize,
+                b.data.add(k0 * b.down),
+                b.across as isize,
+                b.down as isize,
+                1.0,
+                alpha,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
     }
 }
 
@@ -81,7 +111,7 @@ mod tests {
     #[test]
     fn a_row_is_the_same_to_the_bit_whatever_rows_are_beside_it() {
         let numbers = |n: usize, seed: u64| crate::gradient_check::numbers(seed, &[n]).to_vec1::<f32>().unwrap();
-        for (n, k) in [(8, 576), (576, 8), (1, 64), (33, 700), (16, 1), (2, 2)] {
+        for (n, k) in [(8, 576), (576, 8), (1, 64), (33, 700), (16, 1), (2, 2), (40, 1536), (5, 0)] {
             let (a, b) = (numbers(130 * k, 1), numbers(n * k, 2));
             let run = |from: usize, m: usize, add: bool| {
                 let mut c = numbers(130 * n, 3)[from * n..][..m * n].to_vec();

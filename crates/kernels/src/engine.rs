@@ -238,14 +238,14 @@ impl Engine for f32 {
     }
 
     fn attend(texts: &TextSpans, qkv: [&[f32]; 3], out: &mut [f32]) -> Attended {
-        let (attended, normalisers) = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scale).forward();
+        let (attended, normalisers) = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scores).forward();
         out.copy_from_slice(&attended);
         Attended::Exact(normalisers)
     }
 
     fn attend_back(texts: &TextSpans, qkv: [&[f32]; 3], left: AttentionGradient<f32>, grads: [&mut [f32]; 3]) {
         let Attended::Exact(normalisers) = left.saved else { unreachable!("of this precision") };
-        let slices = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scale);
+        let slices = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scores);
         for (to, from) in grads.into_iter().zip(slices.backward(left.out, left.grad, normalisers)) {
             to.copy_from_slice(&from);
         }

@@ -3,9 +3,9 @@
 //! Work is split by output columns in pieces of fixed size, and each piece is summed in a fixed order by one task, so
 //! the result does not depend on the number of threads, and a row's not on how many others there are.
 
-use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
+use super::dense::{Sizes, Strided, product_at};
 use super::host::SharedOutput;
 use super::weight::Weight;
 
@@ -30,7 +30,8 @@ pub(super) fn nt(x: &[f32], m: usize, w: &Weight, y: &mut [f32], add: bool) {
         decode_rows(w, n0, count, 0, k, block);
         // SAFETY: reads x and block inside their bounds; writes columns n0..n0+count of y, which no other task writes.
         unsafe {
-            product(m, count, k, x.as_ptr(), k, Strided { data: block.as_ptr(), down: 1, across: k }, { out }.0.add(n0), n, add)
+            let (x, block) = (rows_at(x.as_ptr(), k), Strided { data: block.as_ptr(), down: 1, across: k });
+            product_at({ out }.0.add(n0), n, Sizes { m, n: count, k }, x, block, 1.0, add)
         }
     });
 }
@@ -49,17 +50,8 @@ pub(super) fn nn(dy: &[f32], m: usize, w: &Weight, dx: &mut [f32], add: bool) {
             decode_rows(w, n0, rows, k0, count, block);
             // SAFETY: reads dy columns n0..n0+rows and block; writes columns k0..k0+count of dx, this task's own.
             unsafe {
-                product(
-                    m,
-                    count,
-                    rows,
-                    dy.as_ptr().add(n0),
-                    n,
-                    Strided { data: block.as_ptr(), down: count, across: 1 },
-                    { out }.0.add(k0),
-                    k,
-                    add || n0 > 0,
-                )
+                let (dy, block) = (rows_at(dy.as_ptr().add(n0), n), rows_at(block.as_ptr(), count));
+                product_at({ out }.0.add(k0), k, Sizes { m, n: count, k: rows }, dy, block, 1.0, add || n0 > 0);
             }
         }
     });
@@ -73,54 +65,7 @@ fn decode_rows(w: &Weight, n0: usize, rows: usize, k0: usize, cols: usize, out: 
     }
 }
 
-/// The right matrix (k, n) of a product: elements from one place of the sum to the next, and from column to column.
-#[derive(Clone, Copy)]
-struct Strided {
-    data: *const f32,
-    down: usize,
-    across: usize,
-}
-
-/// `c[m, n] (+)= a[m, k] · b[k, n]`, row-major `a` and `c`, any strides of `b`. A row's bits are the same whatever other
-/// rows there are: the `gemm` crate sums a single row in another order, so it is given that row twice.
-///
-/// # Safety
-/// All three must be valid for these shapes and strides, `c` exclusively.
-#[allow(clippy::too_many_arguments, reason = "the matrices and the sizes of one product")]
-unsafe fn product(m: usize, n: usize, k: usize, a: *const f32, a_rs: usize, b: Strided, c: *mut f32, c_rs: usize, add: bool) {
-    if m == 1 {
-        // SAFETY: one row of a and of c is valid, as the caller says; the copies hold two.
-        unsafe {
-            let row = std::slice::from_raw_parts(a, k);
-            let to = std::slice::from_raw_parts_mut(c, n);
-            let (twice, mut both) = ([row, row].concat(), [&*to, &*to].concat());
-            product(2, n, k, twice.as_ptr(), k, b, both.as_mut_ptr(), n, add);
-            to.copy_from_slice(&both[..n]);
-        }
-        return;
-    }
-    // SAFETY: passed on from the caller.
-    unsafe {
-        gemm(
-            m,
-            n,
-            k,
-            c,
-            1,
-            c_rs as isize,
-            add,
-            a,
-            1,
-            a_rs as isize,
-            b.data,
-            b.across as isize,
-            b.down as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        )
-    }
+/// A row-major matrix of `width` columns.
+fn rows_at(data: *const f32, width: usize) -> Strided {
+    Strided { data, down: width, across: 1 }
 }

@@ -141,6 +141,23 @@ pub trait Simd: Copy {
         let e = self.add(self.mul_add(self.mul(r, r), p, r), self.splat(1.0));
         self.mul(e, self.power_of_two(magic))
     }
+
+    /// tanh x to 4e-7 of the value, saturated beyond ±7.9; keeps NaN. The ratio of polynomials is Eigen's `ptanh_float`.
+    #[inline(always)]
+    fn tanh(self, x: Self::V) -> Self::V {
+        const END: f32 = 7.905_311;
+        let x = self.min(self.splat(END), self.max(self.splat(-END), x));
+        let square = self.mul(x, x);
+        let mut over = self.splat(-2.760_768_5e-16);
+        for c in [2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619_3e-4, 4.893_524_6e-3] {
+            over = self.mul_add(over, square, self.splat(c));
+        }
+        let mut under = self.splat(1.198_258_4e-6);
+        for c in [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3] {
+            under = self.mul_add(under, square, self.splat(c));
+        }
+        self.div(self.mul(x, over), under)
+    }
 }
 
 /// Slices of one length, walked side by side.
@@ -386,6 +403,32 @@ mod tests {
                 let error = ((f64::from(*y) - want) / want).abs();
                 assert!(error < 2.5e-7, "{}: exp({x}) = {y}, want {want}, off by {error:e}", lanes.name());
             }
+        }
+    }
+
+    #[inline(always)]
+    fn tanh_body<S: Simd>(s: S, x: &mut [f32]) {
+        for chunk in x.chunks_mut(S::LANES) {
+            s.store(s.tanh(s.load(chunk)), chunk);
+        }
+    }
+    multiversion! { fn tanh_all(x: &mut [f32]) = tanh_body; }
+
+    #[test]
+    fn tanh_is_accurate_at_every_level() {
+        for lanes in Lanes::available() {
+            // Dense around zero, where the value itself is small, and far into saturation.
+            let xs: Vec<f32> = (-100_000..=100_000).map(|i| (i as f32 / 1e5).powi(3) * 40.0).chain([1e30, -1e30]).collect();
+            let mut ys = xs.clone();
+            tanh_all(lanes, &mut ys);
+            for (x, y) in xs.iter().zip(&ys) {
+                let want = f64::from(*x).tanh();
+                let error = (f64::from(*y) - want).abs();
+                assert!(error <= 4e-7 * want.abs(), "{}: tanh({x}) = {y}, want {want}, off by {error:e}", lanes.name());
+            }
+            let mut nan = [f32::NAN];
+            tanh_all(lanes, &mut nan);
+            assert!(nan[0].is_nan());
         }
     }
 

@@ -371,7 +371,8 @@ impl Block {
         let mut flat = widths.map(|w| room.take::<f32>(n, if T::EACH_HEAD { widths[0] } else { w }));
         let [dq, dk, dv] = &mut flat;
         let behind = AttentionGradient { out: &kept.attended, grad: &d_attended, saved: &kept.saved };
-        T::attend_back(&texts.spans(given.shared, self.score_scale), [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
+        let texts = texts.spans(given.shared, self.scores);
+        T::attend_back(&texts, [&kept.qkv[0], &kept.qkv[1], &kept.qkv[2]], behind, [dq, dk, dv]);
         room.give(d_attended);
         let mut grads = widths.map(|w| room.take::<T>(n, w));
         let [to_q, to_k, to_v] = &mut grads;

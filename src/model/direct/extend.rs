@@ -46,7 +46,7 @@ impl Model {
             let mut x = self.embed_rows(&acting, &ids, &positions)?;
             for (layer, block) in self.blocks.iter().enumerate() {
                 let mut attend = |[q, k, v]: [&[f32]; 3], out: &mut [f32]| {
-                    self.attend_cached(kv, layer, (chunks, &rows), Scores::scaled(block.score_scale), [q, k, v], out)
+                    self.attend_cached(kv, layer, (chunks, &rows), block.scores, [q, k, v], out)
                 };
                 block.direct_forward::<f32>(&given, room, &mut attend, &mut x)?.give_to(room);
             }

@@ -128,11 +128,12 @@ impl Model {
         Ok(Direct { loss, gradients, times })
     }
 
-    /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
+    /// Whether activations are bf16: every matrix is multiplied so, no width is odd, and no block caps its scores or has a window.
     fn multiplies_in_bf16(&self) -> bool {
         let linears = self.blocks.iter().flat_map(Block::linears).map(|l| &l.linear).chain([&self.head.linear]);
         cfg!(target_arch = "x86_64")
             && self.shared.head_dim.is_multiple_of(2)
+            && self.blocks.iter().all(|b| b.scores.only_scaled())
             && linears.into_iter().all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
     }
 
@@ -237,7 +238,7 @@ impl Model {
         block: &'a Block,
         texts: &'a PackedTexts,
     ) -> impl FnMut([&[T]; 3], &mut [T]) -> Attended + 'a {
-        let spans = texts.spans(&self.shared, block.score_scale);
+        let spans = texts.spans(&self.shared, block.scores);
         move |qkv, out| T::attend(&spans, qkv, out)
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::Targets;
 use super::super::batch::Batch;
 use super::super::decoder::SharedTables;
-use crate::kernels::attention::TextSpans;
+use crate::kernels::attention::{Scores, TextSpans};
 
 /// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep.
 const TOKENS: usize = 512;
@@ -46,14 +46,14 @@ impl PackedTexts {
     }
 
     /// What attention is told of them.
-    pub(super) fn spans(&self, shared: &SharedTables, scale: f64) -> TextSpans<'_> {
+    pub(super) fn spans(&self, shared: &SharedTables, scores: Scores) -> TextSpans<'_> {
         TextSpans {
             spans: &self.spans,
             starts: &self.batch.starts,
             heads: shared.heads,
             key_heads: shared.kv_heads,
             head_dim: shared.head_dim,
-            scale,
+            scores,
         }
     }
 }

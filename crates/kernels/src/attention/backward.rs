@@ -1,7 +1,7 @@
 //! The backward pass: each (row, key head) is a task that recomputes its probabilities block by block.
 //!
 //! With p the probabilities, o the output and g its gradient: dv = pᵀ·g; dp = g·vᵀ; δ = Σ g∘o;
-//! ds = scale · p∘(dp − δ); dq = ds·k; dk = dsᵀ·q (Dao et al. 2022, algorithm 4).
+//! ds = scale · p∘(dp − δ), under a cap times 1 − tanh²; dq = ds·k; dk = dsᵀ·q (Dao et al. 2022, algorithm 4).
 
 use rayon::prelude::*;
 
@@ -103,5 +103,5 @@ fn back_row(block: &QueryBlock<'_>, saved: Saved<'_>, row: usize, p: &mut [f32],
     }
     let at = (block.b * d.t + block.first + row) * d.h + block.head;
     let delta = rows::dot(lanes, &saved.grad[at * d.dh..][..d.dh], &saved.out[at * d.dh..][..d.dh]);
-    rows::probabilities_back(lanes, &mut p[seen.clone()], &mut dp[seen], block.op.scale, saved.normalisers[at], delta);
+    rows::softmax_back(lanes, [&mut p[seen.clone()], &mut dp[seen]], block.op.scores, saved.normalisers[at], delta);
 }

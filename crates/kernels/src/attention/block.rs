@@ -30,9 +30,8 @@ pub(super) struct QueryBlock<'a> {
 impl<'a> QueryBlock<'a> {
     /// `None` when no query of the block sees a key.
     pub(super) fn new(op: &'a Attention, b: usize, head: usize, queries: Range<usize>) -> Option<QueryBlock<'a>> {
-        let d = op.dims;
         let width = op.lanes.tile_columns();
-        let visible = queries.clone().map(|i| d.visible(&op.starts, b, i)).filter(|keys| !keys.is_empty());
+        let visible = queries.clone().map(|i| op.visible(b, i)).filter(|keys| !keys.is_empty());
         let (first, end) = visible.fold((usize::MAX, 0), |(first, end), keys| (first.min(keys.start), end.max(keys.end)));
         if end == 0 {
             return None;
@@ -49,7 +48,7 @@ impl<'a> QueryBlock<'a> {
 
     /// Columns of scores that query `row` of the block sees.
     pub(super) fn columns(&self, row: usize) -> Range<usize> {
-        let keys = self.op.dims.visible(&self.op.starts, self.b, self.first + row);
+        let keys = self.op.visible(self.b, self.first + row);
         // A query that sees nothing may stand outside of what the others see.
         let start = keys.start.clamp(self.seen.start, self.seen.end);
         start - self.seen.start..keys.end.clamp(start, self.seen.end) - self.seen.start

@@ -148,7 +148,7 @@ impl Task<'_> {
                 let seen = seen.start - before..seen.end - before;
                 row[..seen.start].fill(0.0);
                 row[seen.end..].fill(0.0);
-                1.0 / rows::exponentials(lanes, &mut row[seen], scores.scale as f32).sum
+                1.0 / rows::softmax(lanes, &mut row[seen], scores).sum
             })
             .collect();
         for (i, block) in blocks.enumerate() {
@@ -203,30 +203,35 @@ mod tests {
     fn agrees_with_the_plain_formula_and_is_the_same_to_the_bit_in_chunks_and_in_company() {
         for (heads, key_heads, head_dim, tokens) in [(9, 3, 64, 150), (4, 4, 10, 33), (2, 1, 80, 97), (6, 2, 7, 1)] {
             let layout = BlockLayout { key_heads, head_dim };
-            let scores = Scores::scaled(0.3);
             let q = numbers(1, tokens * heads * head_dim);
             let [k, v] = [2, 3].map(|seed| numbers(seed, tokens * key_heads * head_dim));
             let kept = blocks(layout, &k, &v);
-            let whole = run(layout, heads, scores, &[(0, &q, &kept)]);
-            let tensor = |x: &[f32], h: usize| candle_core::Tensor::from_slice(x, (1, tokens, h, head_dim), &candle_core::Device::Cpu).unwrap();
-            let (kt, vt) = (tensor(&k, key_heads), tensor(&v, key_heads));
-            let want = portable::attention(&tensor(&q, heads), &kt, &vt, &vec![0; tokens], scores.scale).unwrap();
-            let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let off = whole.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(off < 1e-5, "{off}");
+            let tensor = |x: &[f32], h: usize| {
+                candle_core::Tensor::from_slice(x, (1, tokens, h, head_dim), &candle_core::Device::Cpu).unwrap()
+            };
+            let (qt, kt, vt) = (tensor(&q, heads), tensor(&k, key_heads), tensor(&v, key_heads));
             let width = heads * head_dim;
-            let mut at = 0;
-            for chunk in [1, 2, 31, 1, 5, 48, 49, 1].into_iter().cycle() {
-                let end = tokens.min(at + chunk);
-                let part = &q[at * width..end * width];
-                // Only what is there by then, beside another text.
-                let (kept, other) = (blocks(layout, &k[..end * width / heads * key_heads], &v[..end * width / heads * key_heads]), &q[..width]);
-                let got = run(layout, heads, scores, &[(0, other, &kept), (at, part, &kept), (0, other, &kept)]);
-                assert!(got[width..][..part.len()] == whole[at * width..end * width], "{at}..{end} of {tokens}");
-                if end == tokens {
-                    break;
+            let keys = |n: usize| n * key_heads * head_dim;
+            for (cap, window) in [(None, None), (Some(2.0), Some(40)), (None, Some(1)), (Some(30.0), Some(64))] {
+                let scores = Scores { scale: 0.3, cap, window };
+                let whole = run(layout, heads, scores, &[(0, &q, &kept)]);
+                let want = portable::attention(&qt, &kt, &vt, &vec![0; tokens], scores).unwrap();
+                let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let off = whole.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(off < 1e-5, "{scores:?}: {off}");
+                let mut at = 0;
+                for chunk in [1, 2, 31, 1, 5, 48, 49, 1].into_iter().cycle() {
+                    let end = tokens.min(at + chunk);
+                    let part = &q[at * width..end * width];
+                    // Only what is there by then, beside another text.
+                    let (kept, other) = (blocks(layout, &k[..keys(end)], &v[..keys(end)]), &q[..width]);
+                    let got = run(layout, heads, scores, &[(0, other, &kept), (at, part, &kept), (0, other, &kept)]);
+                    assert!(got[width..][..part.len()] == whole[at * width..end * width], "{scores:?}: {at}..{end} of {tokens}");
+                    if end == tokens {
+                        break;
+                    }
+                    at = end;
                 }
-                at = end;
             }
         }
     }

@@ -16,14 +16,14 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (
     let heads = out.par_chunks_mut(d.dh.max(1)).zip(normalisers.par_iter_mut()).enumerate().with_min_len(least);
     heads.for_each_init(Vec::new, |scores, (at, (out, normaliser))| {
         let (b, i, head) = (at / d.h / d.t, at / d.h % d.t, at % d.h);
-        let keys = d.visible(&op.starts, b, i);
+        let keys = op.visible(b, i);
         if keys.is_empty() {
             return;
         }
         let (key_head, query) = (head / d.group(), &q.from(b, i, head)[..d.dh]);
         scores.resize(keys.len(), 0.0);
         rows::dots(op.lanes, query, k.from(b, keys.start, key_head), k.time, scores);
-        let softmax = rows::exponentials(op.lanes, scores, op.scale);
+        let softmax = rows::softmax(op.lanes, scores, op.scores);
         rows::weighted(op.lanes, scores, v.from(b, keys.start, key_head), v.time, out);
         rows::scale_row(op.lanes, out, 1.0 / softmax.sum);
         *normaliser = softmax;

@@ -40,7 +40,7 @@ fn finish_block(block: &QueryBlock<'_>, v: Heads<'_>, scores: &mut [f32], out: &
         scores[..seen.start].fill(0.0);
         scores[seen.end..].fill(0.0);
         if !seen.is_empty() {
-            let softmax = rows::exponentials(lanes, &mut scores[seen], block.op.scale);
+            let softmax = rows::softmax(lanes, &mut scores[seen], block.op.scores);
             *factor = 1.0 / softmax.sum;
             normalisers[row * d.h + block.head] = softmax;
         }

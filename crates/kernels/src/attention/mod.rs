@@ -1,8 +1,8 @@
-//! Causal grouped-query attention, `softmax(scale · q·kᵀ) · v`, one block of queries of one head at a time.
+//! Causal grouped-query attention, `softmax(scores of q·kᵀ) · v`, one block of queries of one head at a time.
 //!
 //! The forward keeps what normalises each row only when a gradient is tracked; the backward recomputes the
 //! probabilities from it (Dao et al. 2022, "FlashAttention", algorithm 4). Refuses to know: caches, masks other than
-//! a first visible key, model families.
+//! a first visible key and a window, model families.
 //! Legend: `b` batch, `t` queries, `s` keys, `h` heads, `hkv` key heads, `dh` head size.
 //!
 //! | # | room | knows |
@@ -41,39 +41,45 @@ const BLOCK: usize = 48;
 /// How scores are made and which keys a query sees beside the text's beginning and its own place.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scores {
-    /// What q·k is multiplied with.
+    /// What `q·k` is multiplied with.
     pub scale: f64,
-    /// Scores become `cap · tanh(score / cap)` (Gemma 2).
+    /// Soft cap: scores become `cap · tanh(score / cap)` (Gemma 2).
     pub cap: Option<f64>,
-    /// Keys that a query sees at most, its own among them (Mistral, Gemma 2).
+    /// Sliding window: a query sees the newest `window` keys up to its own, that one among them (Mistral, Gemma 2).
     pub window: Option<usize>,
 }
 
 impl Scores {
-    /// Without cap and window.
+    /// No cap, no window.
     pub const fn scaled(scale: f64) -> Scores {
         Scores { scale, cap: None, window: None }
+    }
+
+    /// Whether there is neither a cap nor a window.
+    pub const fn only_scaled(self) -> bool {
+        self.cap.is_none() && self.window.is_none()
     }
 }
 
 /// Attention of `q` (b, t, h, dh) over `k` and `v` (b, s, hkv, dh); the result is (b, t, h, dh).
 ///
 /// Query `i` of row `b` sees keys `starts[b·t + i] ..= (s − t) + i`: causal, with the newest query at the newest key;
-/// `starts` hides left padding and earlier examples of a packed row. A query that sees no key gives zeros.
+/// `starts` hides left padding and earlier examples of a packed row; a window hides all but the newest of the others.
+/// A query that sees no key gives zeros.
 /// Head `j` of `q` reads key head `j / (h / hkv)`. `k` and `v` may be narrowed views of a cache.
 /// Errors when shapes disagree, h is not a multiple of hkv, t > s, or there are not b·t starts.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64) -> Result<Tensor> {
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scores: Scores) -> Result<Tensor> {
     let dims = Dims::of(q, k, v, starts)?;
     if !host::fused(q) || !host::fused(k) || !host::fused(v) {
-        return portable::attention(q, k, v, starts, scale);
+        return portable::attention(q, k, v, starts, scores);
     }
-    attention_at(Lanes::in_force(), dims, q, k, v, starts, scale)
+    attention_at(Lanes::in_force(), dims, [q, k, v], starts, scores)
 }
 
-fn attention_at(lanes: Lanes, dims: Dims, q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64) -> Result<Tensor> {
+fn attention_at(lanes: Lanes, dims: Dims, [q, k, v]: [&Tensor; 3], starts: &[u32], scores: Scores) -> Result<Tensor> {
     let tracked = q.track_op() || k.track_op() || v.track_op();
     let normalisers = tracked.then(OnceLock::new);
-    let op = Attention { dims, starts: starts.into(), scale: scale as f32, normalisers, lanes };
+    let op = Attention { dims, starts: starts.into(), scores, normalisers, lanes };
     Ok(last_dense(q)?.apply_op3(&last_dense(k)?, &last_dense(v)?, op)?)
 }
 
@@ -117,9 +123,10 @@ impl Dims {
     }
 
     /// Keys that query `i` of row `b` sees, as a half-open range; empty when it sees none.
-    fn visible(self, starts: &[u32], b: usize, i: usize) -> Range<usize> {
+    fn visible(self, starts: &[u32], window: Option<usize>, b: usize, i: usize) -> Range<usize> {
         let end = self.s - self.t + i + 1;
-        (starts[b * self.t + i] as usize).min(end)..end
+        let oldest = window.map_or(0, |window| end.saturating_sub(window));
+        (starts[b * self.t + i] as usize).max(oldest).min(end)..end
     }
 }
 
@@ -161,7 +168,7 @@ pub struct TextSpans<'a> {
     pub heads: usize,
     pub key_heads: usize,
     pub head_dim: usize,
-    pub scale: f64,
+    pub scores: Scores,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -186,13 +193,13 @@ pub struct Normalisers(Vec<Normaliser>);
 
 impl<'a> Slices<'a> {
     /// `rows` rows of equal length with `starts` (one a query) and heads of `dh`.
-    pub fn new([q, k, v]: [&'a [f32]; 3], rows: usize, starts: &[u32], dh: usize, scale: f64) -> Slices<'a> {
+    pub fn new([q, k, v]: [&'a [f32]; 3], rows: usize, starts: &[u32], dh: usize, scores: Scores) -> Slices<'a> {
         let tokens = starts.len();
         let (t, h, hkv) = (tokens / rows, q.len() / tokens / dh, k.len() / tokens / dh);
         let dims = Dims { b: rows, t, s: t, h, hkv, dh };
         assert!(q.len() == tokens * h * dh && k.len() == tokens * hkv * dh && v.len() == k.len(), "attention: {dims:?}");
         let lanes = Lanes::in_force();
-        Slices { op: Attention { dims, starts: starts.into(), scale: scale as f32, normalisers: None, lanes }, q, k, v }
+        Slices { op: Attention { dims, starts: starts.into(), scores, normalisers: None, lanes }, q, k, v }
     }
 
     fn heads(&self, data: &'a [f32], heads: usize) -> Heads<'a> {
@@ -222,10 +229,17 @@ impl<'a> Slices<'a> {
 struct Attention {
     dims: Dims,
     starts: Box<[u32]>,
-    scale: f32,
+    scores: Scores,
     /// What normalises each row (b, t, h), kept only when a gradient will be asked for.
     normalisers: Option<OnceLock<Vec<Normaliser>>>,
     lanes: Lanes,
+}
+
+impl Attention {
+    /// See [`Dims::visible`].
+    fn visible(&self, b: usize, i: usize) -> Range<usize> {
+        self.dims.visible(&self.starts, self.scores.window, b, i)
+    }
 }
 
 impl CustomOp3 for Attention {

@@ -2,11 +2,11 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::Dims;
+use super::{Dims, Scores};
 use crate::error::Result;
 
 /// See [`super::attention`].
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64) -> Result<Tensor> {
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scores: Scores) -> Result<Tensor> {
     let d = Dims::of(q, k, v, starts)?;
     let heads = |x: &Tensor| -> Result<Tensor> {
         // (b, s, hkv, dh) -> (b, hkv, 1, s, dh) -> (b, h, s, dh)
@@ -14,8 +14,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64)
         Ok(x.contiguous()?.reshape((d.b, d.h, d.s, d.dh))?)
     };
     let q = q.transpose(1, 2)?.contiguous()?; // (b, h, t, dh)
-    let (hidden, alive) = masks(d, starts, q.device(), q.dtype())?;
-    let scores = (q.matmul(&heads(k)?.t()?)? * scale)?.broadcast_add(&hidden)?; // (b, h, t, s)
+    let (hidden, alive) = masks(d, starts, scores.window, q.device(), q.dtype())?;
+    let products = q.matmul(&heads(k)?.t()?)?; // (b, h, t, s)
+    let scores = match scores.cap {
+        None => (products * scores.scale)?,
+        Some(cap) => ((products * (scores.scale / cap))?.tanh()? * cap)?,
+    };
+    let scores = scores.broadcast_add(&hidden)?;
     let e = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
     let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?.broadcast_mul(&alive)?;
     Ok(p.matmul(&heads(v)?)?.transpose(1, 2)?.contiguous()?) // (b, t, h, dh)
@@ -23,11 +28,11 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f64)
 
 /// What is added to the scores, (b, 1, t, s): 0 or a number that no score outweighs; and 1 for every query that sees
 /// a key, (b, 1, t, 1).
-fn masks(d: Dims, starts: &[u32], device: &Device, dtype: DType) -> Result<(Tensor, Tensor)> {
+fn masks(d: Dims, starts: &[u32], window: Option<usize>, device: &Device, dtype: DType) -> Result<(Tensor, Tensor)> {
     let mut hidden = vec![-1e30f32; d.b * d.t * d.s];
     let mut alive = vec![1f32; d.b * d.t];
     for (at, (row, alive)) in hidden.chunks_exact_mut(d.s).zip(&mut alive).enumerate() {
-        let keys = d.visible(starts, at / d.t, at % d.t);
+        let keys = d.visible(starts, window, at / d.t, at % d.t);
         *alive = if keys.is_empty() { 0.0 } else { 1.0 };
         row[keys].fill(0.0);
     }

@@ -2,7 +2,7 @@
 
 use super::super::cross_entropy::largest;
 use super::super::simd::{Lanes, Simd, multiversion, runs};
-use super::{Dims, Heads, Normaliser};
+use super::{Dims, Heads, Normaliser, Scores};
 
 /// One head of keys (or values) transposed into panels of a tile's width: panel `j` holds keys `j·width..` as
 /// (dh, width), padded with zeros.
@@ -34,9 +34,29 @@ impl Panels {
     }
 }
 
+/// Replaces products `q·k` by `exp(score − largest score)`; returns what normalises them.
+pub(super) fn softmax(lanes: Lanes, row: &mut [f32], scores: Scores) -> Normaliser {
+    match scores.cap {
+        None => exponentials(lanes, row, scores.scale as f32),
+        Some(cap) => capped_exponentials(lanes, row, (scores.scale / cap) as f32, cap as f32),
+    }
+}
+
+/// From products `q·k` and dP: `products ← p`, `dp ← ` the gradient of the products.
+pub(super) fn softmax_back(lanes: Lanes, [products, dp]: [&mut [f32]; 2], scores: Scores, normaliser: Normaliser, delta: f32) {
+    match scores.cap {
+        None => probabilities_back(lanes, products, dp, scores.scale as f32, normaliser, delta),
+        Some(cap) => capped_back(lanes, products, dp, [scores.scale / cap, cap].map(|x| x as f32), normaliser, delta),
+    }
+}
+
 multiversion! {
     /// Replaces scores by `exp(scale · (score − largest))`; returns what normalises them.
-    pub(super) fn exponentials(row: &mut [f32], scale: f32) -> Normaliser = exponentials_body;
+    fn exponentials(row: &mut [f32], scale: f32) -> Normaliser = exponentials_body;
+}
+multiversion! {
+    /// As [`exponentials`], of `cap · tanh(inner · product)`.
+    fn capped_exponentials(row: &mut [f32], inner: f32, cap: f32) -> Normaliser = capped_exponentials_body;
 }
 multiversion! {
     /// Multiplies a row by a number.
@@ -56,8 +76,12 @@ multiversion! {
 }
 multiversion! {
     /// From scores and dP: `scores ← p = exp(scale·score − max) / sum`, `dp ← scale · p · (dp − delta)`.
-    pub(super) fn probabilities_back(scores: &mut [f32], dp: &mut [f32], scale: f32, normaliser: Normaliser, delta: f32)
+    fn probabilities_back(scores: &mut [f32], dp: &mut [f32], scale: f32, normaliser: Normaliser, delta: f32)
         = probabilities_back_body;
+}
+multiversion! {
+    /// As [`probabilities_back`], of scores `cap · tanh(inner · product)`: `dp ← inner·cap · (1 − tanh²) · p · (dp − delta)`.
+    fn capped_back(products: &mut [f32], dp: &mut [f32], inner_cap: [f32; 2], normaliser: Normaliser, delta: f32) = capped_back_body;
 }
 
 #[inline(always)]
@@ -67,6 +91,23 @@ fn exponentials_body<S: Simd>(s: S, row: &mut [f32], scale: f32) -> Normaliser {
     let mut sum = s.splat(0.0);
     for x in row.chunks_mut(S::LANES) {
         let e = s.first(s.exp(s.mul_add(s.load(x), scale_v, shift)), x.len());
+        s.store(e, x);
+        sum = s.add(sum, e);
+    }
+    Normaliser { max: top, sum: s.sum(sum) }
+}
+
+/// The largest score is that of the largest product: tanh rises.
+#[inline(always)]
+fn capped_exponentials_body<S: Simd>(s: S, row: &mut [f32], inner: f32, cap: f32) -> Normaliser {
+    let mut top = [largest(s, row) * inner];
+    s.store(s.tanh(s.splat(top[0])), &mut top);
+    let top = top[0] * cap;
+    let (inner, cap, shift) = (s.splat(inner), s.splat(cap), s.splat(-top));
+    let mut sum = s.splat(0.0);
+    for x in row.chunks_mut(S::LANES) {
+        let tanh = s.tanh(s.mul(s.load(x), inner));
+        let e = s.first(s.exp(s.mul_add(tanh, cap, shift)), x.len());
         s.store(e, x);
         sum = s.add(sum, e);
     }
@@ -158,5 +199,26 @@ fn probabilities_back_body<S: Simd>(s: S, scores: &mut [f32], dp: &mut [f32], sc
         let p = s.mul(s.exp(s.mul_add(s.load(score), scale, shift)), factor);
         s.store(p, score);
         s.store(s.mul(s.mul(p, scale), s.sub(s.load(dp), delta)), dp);
+    }
+}
+
+#[inline(always)]
+fn capped_back_body<S: Simd>(
+    s: S,
+    products: &mut [f32],
+    dp: &mut [f32],
+    [inner, cap]: [f32; 2],
+    normaliser: Normaliser,
+    delta: f32,
+) {
+    let (inner, cap, scale) = (s.splat(inner), s.splat(cap), s.splat(inner * cap));
+    let (shift, delta, one) = (s.splat(-normaliser.max), s.splat(delta), s.splat(1.0));
+    let factor = s.splat(1.0 / normaliser.sum);
+    for (product, dp) in runs(s, (products, dp)) {
+        let tanh = s.tanh(s.mul(s.load(product), inner));
+        let p = s.mul(s.exp(s.mul_add(tanh, cap, shift)), factor);
+        s.store(p, product);
+        let slope = s.mul(scale, s.sub(one, s.mul(tanh, tanh)));
+        s.store(s.mul(s.mul(p, slope), s.sub(s.load(dp), delta)), dp);
     }
 }

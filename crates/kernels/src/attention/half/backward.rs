@@ -122,7 +122,7 @@ fn one_head(texts: &TextSpans, task: &HeadTask, room: &mut BackwardScratch, to: 
         for k0 in (0..first + count).step_by(KEYS) {
             let len = KEYS.min(first + count - k0);
             let keys_at = KeyBlock { k0, len };
-            block(room, [keys, values], keys_at, first, texts.scale as f32, &columns);
+            block(room, [keys, values], keys_at, first, texts.scores.scale as f32, &columns);
             let at = k0 * h * e;
             // SAFETY: len rows of this head from k0 on, stride h·e, are this task's own.
             unsafe {

@@ -44,6 +44,7 @@ pub(crate) fn forward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], out: &mut [bf1
         tasks.extend((0..span.len()).step_by(QUERIES).map(|first| (text, first)));
     }
     let to = Outputs { out: SharedOutput(out.as_mut_ptr().cast()), normalisers: SharedOutput(normalisers.as_mut_ptr()) };
+    assert!(texts.scores.only_scaled(), "attention: no cap and no window in bf16");
     assert!(out.len() == q.len() && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
     let room = || ForwardScratch {
         query: vec![0; e / 2 * QUERIES],
@@ -83,7 +84,7 @@ fn block(texts: &TextSpans, place: Place, [q, k]: [&[bf16]; 2], values: &[Transp
             scores,
             &mut room.weights,
             lanes::Corner { key: k0, query: first },
-            texts.scale as f32,
+            texts.scores.scale as f32,
             (k0 > 0).then_some(&mut room.sums[..e * QUERIES]),
         );
         let how = if k0 > 0 { Into::Add } else { Into::Set };
@@ -93,7 +94,7 @@ fn block(texts: &TextSpans, place: Place, [q, k]: [&[bf16]; 2], values: &[Transp
         // SAFETY: as above; e rows of the transposed values, each with the pairs of these keys.
         unsafe { stripe(e, products, Operands::NONE, sums) };
     }
-    for (at, value) in softmax.logarithms(texts.scale as f32).into_iter().enumerate().take(count) {
+    for (at, value) in softmax.logarithms(texts.scores.scale as f32).into_iter().enumerate().take(count) {
         // SAFETY: this query of this head is this task's own.
         unsafe { *to.normalisers.0.add((span.start + first + at) * h + head) = value };
     }

@@ -2,7 +2,7 @@ use half::bf16;
 
 use std::ops::Range;
 
-use super::super::Slices;
+use super::super::{Scores, Slices};
 use super::*;
 
 fn numbers(n: usize, seed: u64) -> Vec<bf16> {
@@ -52,7 +52,7 @@ impl HalfCase {
 
     fn texts(&self) -> TextSpans<'_> {
         let (heads, key_heads, head_dim) = self.sizes;
-        TextSpans { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scale: 0.3 }
+        TextSpans { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scores: Scores::scaled(0.3) }
     }
 
     /// The output and the three gradients.
@@ -84,7 +84,7 @@ fn agrees_with_the_kernel_in_f32() {
     for (lens, h, g, e) in CASES {
         let case = HalfCase::new(lens, h, g, e);
         let [q, k, v] = [wide(&case.qkv[0]), wide(&case.qkv[1]), wide(&case.qkv[2])];
-        let exact = Slices::new([&q, &k, &v], 1, &case.starts, e, 0.3);
+        let exact = Slices::new([&q, &k, &v], 1, &case.starts, e, Scores::scaled(0.3));
         let (out, normalisers) = exact.forward();
         let grads = exact.backward(&out, &wide(&case.grad), &normalisers);
         let got = case.run();
