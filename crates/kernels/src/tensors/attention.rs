@@ -1,8 +1,9 @@
 //! Causal grouped-query attention of packed texts in tiles over the keys (Dao et al. 2022, "FlashAttention", algorithms 1 and
 //! 4): no text's whole matrix of scores is ever made.
 //!
-//! Scores and their softmax are f32, made of q and k cast to it; the other products are made in the dtype of activations, and
-//! their sums over tiles in f32. Query heads that share a head of keys lie below each other as rows of one product, so that
+//! Scores, their softmax and the gradient of probabilities (of which most cancels) are f32, made of what is cast to it: products
+//! over a head, which cost no more than rounding and casting what they make. Those over keys and queries are made in the dtype of
+//! activations, and their sums over tiles in f32. Query heads that share a head of keys lie below each other as rows of one product, so that
 //! keys and values are never expanded.
 
 use std::ops::Range;
@@ -130,13 +131,15 @@ struct Keys {
     v: Tensor,
     /// Keys in f32, which scores are made of.
     full: Tensor,
+    /// Values in f32, which gradients of probabilities are made of.
+    full_v: Tensor,
 }
 
 impl Keys {
     fn new([k, v]: [&Tensor; 2], tokens: &Range<usize>) -> Result<Keys> {
         let by_head = |x: &Tensor| x.narrow(0, tokens.start, tokens.len())?.transpose(0, 1)?.contiguous();
         let (k, v) = (by_head(k)?, by_head(v)?);
-        Ok(Keys { full: k.to_dtype(DType::F32)?, k, v })
+        Ok(Keys { full: k.to_dtype(DType::F32)?, full_v: v.to_dtype(DType::F32)?, k, v })
     }
 
     /// Scores (g, rows, keys) of scaled queries (g, rows, e), capped, of which nothing is hidden yet.
@@ -208,6 +211,8 @@ struct Queries {
     scaled: Tensor,
     /// Of the output.
     d_out: Tensor,
+    /// In f32.
+    full_d_out: Tensor,
     /// Σ d_out ∘ out, (g, rows, 1).
     along: Tensor,
     normaliser: Tensor,
@@ -220,10 +225,11 @@ impl Queries {
         let tokens = shifted(&tiled.queries, first);
         let q = group.rows(q, &tokens)?;
         let (d_out, out) = (group.rows(behind.gradient, &tokens)?, group.rows(behind.out, &tokens)?);
-        let along = (d_out.to_dtype(DType::F32)? * out.to_dtype(DType::F32)?)?.sum_keepdim(D::Minus1)?;
+        let full_d_out = d_out.to_dtype(DType::F32)?;
+        let along = (&full_d_out * out.to_dtype(DType::F32)?)?.sum_keepdim(D::Minus1)?;
         let normaliser = behind.normalisers.narrow(1, tokens.start, tokens.len())?.contiguous()?; // (h, t)
         let normaliser = normaliser.reshape(along.shape())?;
-        Ok(Queries { scaled: (q.to_dtype(DType::F32)? * scale)?, tiled, q, d_out, along, normaliser, gradient: None })
+        Ok(Queries { scaled: (q.to_dtype(DType::F32)? * scale)?, tiled, q, d_out, full_d_out, along, normaliser, gradient: None })
     }
 
     /// Shares of the gradients of a tile's keys (but for the scale) and values; that of the queries is added up here.
@@ -231,9 +237,9 @@ impl Queries {
         let scores = keys.scores(&self.scaled, tile, cap)?;
         let slope = cap.map(|cap| (&scores * (1.0 / cap))?.sqr()?.affine(-1.0, 1.0)).transpose()?;
         let p = masked(scores, mask)?.broadcast_sub(&self.normaliser)?.exp()?;
-        let (k, v) = (narrow(&keys.k, tile)?, narrow(&keys.v, tile)?);
-        let dv = p.to_dtype(v.dtype())?.transpose(1, 2)?.matmul(&self.d_out)?; // (g, keys, rows) · (g, rows, e)
-        let dp = self.d_out.matmul(&v.t()?)?.to_dtype(DType::F32)?; // (g, rows, e) · (g, e, keys)
+        let k = narrow(&keys.k, tile)?;
+        let dv = p.to_dtype(k.dtype())?.transpose(1, 2)?.matmul(&self.d_out)?; // (g, keys, rows) · (g, rows, e)
+        let dp = self.full_d_out.matmul(&narrow(&keys.full_v, tile)?.t()?)?; // (g, rows, e) · (g, e, keys)
         let mut ds = (dp.broadcast_sub(&self.along)? * p)?;
         if let Some(slope) = slope {
             ds = (ds * slope)?;
