@@ -20,7 +20,7 @@ pub fn forward([q, k, v]: [&Tensor; 3], texts: &Packed) -> Result<(Tensor, Tenso
     let group = group([q, k, v], texts.tokens())?;
     let (mut outs, mut normalisers) = (Vec::new(), Vec::new());
     for block in &texts.blocks {
-        let keys = Keys::new([k, v], &block.tokens)?;
+        let keys = Keys::new([k, v], &block.tokens, v.dtype())?;
         for tiled in texts.tiled(block)? {
             let tokens = shifted(&tiled.queries, block.tokens.start);
             let (out, normaliser) = attend(&group.scaled(q, &tokens, texts.scores.scale)?, &keys, &tiled.seen, texts.scores.cap)?;
@@ -49,7 +49,7 @@ pub fn backward([q, k, v]: [&Tensor; 3], behind: Behind, texts: &Packed) -> Resu
     let group = group([q, k, v], texts.tokens())?;
     let mut grads: [Vec<Tensor>; 3] = Default::default();
     for block in &texts.blocks {
-        let keys = Keys::new([k, v], &block.tokens)?;
+        let keys = Keys::new([k, v], &block.tokens, DType::F32)?;
         let mut queries = Vec::new();
         for tiled in texts.tiled(block)? {
             queries.push(Queries::new(&group, q, behind, tiled, block.tokens.start, texts.scores.scale)?);
@@ -73,7 +73,7 @@ pub fn cached([q, k, v]: [&Tensor; 3], scores: Scores, ramp: &Ramp) -> Result<Te
     let (m, s) = (q.dim(0)?, k.dim(0)?);
     let group = Group::new([q, k, v])?;
     let (seen, tiles) = cached_tiles(m, s, scores.window, ramp)?;
-    let keys = Keys::new([k, v], &seen)?;
+    let keys = Keys::new([k, v], &seen, v.dtype())?;
     let mut outs = Vec::new();
     for Tiled { queries, seen } in tiles {
         let (out, _) = attend(&group.scaled(q, &queries, scores.scale)?, &keys, &seen, scores.cap)?;
@@ -128,18 +128,17 @@ impl Group {
 /// Keys and values of a block by head, (g, t, e).
 struct Keys {
     k: Tensor,
+    /// On the way back in f32, which gradients of probabilities are made of.
     v: Tensor,
     /// Keys in f32, which scores are made of.
     full: Tensor,
-    /// Values in f32, which gradients of probabilities are made of.
-    full_v: Tensor,
 }
 
 impl Keys {
-    fn new([k, v]: [&Tensor; 2], tokens: &Range<usize>) -> Result<Keys> {
+    fn new([k, v]: [&Tensor; 2], tokens: &Range<usize>, values: DType) -> Result<Keys> {
         let by_head = |x: &Tensor| x.narrow(0, tokens.start, tokens.len())?.transpose(0, 1)?.contiguous();
         let (k, v) = (by_head(k)?, by_head(v)?);
-        Ok(Keys { full: k.to_dtype(DType::F32)?, full_v: v.to_dtype(DType::F32)?, k, v })
+        Ok(Keys { full: k.to_dtype(DType::F32)?, v: v.to_dtype(values)?, k })
     }
 
     /// Scores (g, rows, keys) of scaled queries (g, rows, e), capped, of which nothing is hidden yet.
@@ -239,7 +238,7 @@ impl Queries {
         let p = masked(scores, mask)?.broadcast_sub(&self.normaliser)?.exp()?;
         let k = narrow(&keys.k, tile)?;
         let dv = p.to_dtype(k.dtype())?.transpose(1, 2)?.matmul(&self.d_out)?; // (g, keys, rows) · (g, rows, e)
-        let dp = self.full_d_out.matmul(&narrow(&keys.full_v, tile)?.t()?)?; // (g, rows, e) · (g, e, keys)
+        let dp = self.full_d_out.matmul(&narrow(&keys.v, tile)?.t()?)?; // (g, rows, e) · (g, e, keys)
         let mut ds = (dp.broadcast_sub(&self.along)? * p)?;
         if let Some(slope) = slope {
             ds = (ds * slope)?;

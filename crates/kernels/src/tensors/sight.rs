@@ -79,7 +79,7 @@ impl Masks {
     /// Of `queries` whose first key is at 0, and `keys`.
     fn view(&self, queries: &Range<i64>, keys: &Range<usize>) -> View {
         let (nearest, farthest) = (queries.start - keys.end as i64 + 1, queries.end - 1 - keys.start as i64);
-        let beyond = |distance: i64| self.window.is_some_and(|w| distance >= w as i64);
+        let beyond = |distance: i64| self.window.is_some_and(|w| usize::try_from(distance).is_ok_and(|d| d >= w));
         match () {
             () if farthest < 0 || beyond(nearest) => View::Nothing,
             () if nearest < 0 || beyond(farthest) => View::Part,
@@ -121,8 +121,8 @@ impl Masks {
 /// The keys before `m` newest queries over `s` keys (these included): which of them any query sees, and the tiles (from the
 /// first of these) for each tile of queries.
 pub(super) fn cached(m: usize, s: usize, window: Option<usize>, ramp: &Ramp) -> Result<(Range<usize>, Vec<Tiled>)> {
-    if m == 0 || m > s {
-        return Err(wrong(format!("{m} queries over {s} keys")));
+    if m == 0 || m > s || window == Some(0) {
+        return Err(wrong(format!("{m} queries over {s} keys, window {window:?}")));
     }
     let first = window.map_or(0, |w| (s - m + 1).saturating_sub(w));
     let count = s - first;

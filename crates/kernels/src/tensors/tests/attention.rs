@@ -81,7 +81,7 @@ fn check(case: &Case, scores: Scores, dtype: DType) {
     agrees(&[&out, &dq, &dk, &dv, &normalisers], &want, tolerance(dtype), &what);
 }
 
-const WINDOWS: [Option<usize>; 5] = [None, Some(1), Some(7), Some(16), Some(50)];
+const WINDOWS: [Option<usize>; 6] = [None, Some(1), Some(7), Some(16), Some(50), Some(usize::MAX)];
 const CAPS: [Option<f64>; 2] = [None, Some(1.5)];
 
 /// Texts shorter and longer than a tile, with every window and cap.
@@ -150,7 +150,7 @@ fn what_does_not_fit_is_named() {
     let scores = Scores { scale: 1.0, cap: None, window: None };
     let error = |e: Result<Packed>| e.err().unwrap().to_string();
     assert!(error(Packed::new(&[0..3, 4..5], scores, &ramp)).contains("4..5 does not follow token 3"));
-    assert!(error(Packed::new(&[0..3], Scores { window: Some(0), ..scores }, &ramp)).contains("window of no keys"));
+    assert!(error(Packed::new(&spans(&[3]), Scores { window: Some(0), ..scores }, &ramp)).contains("window of no keys"));
     let texts = Packed::new(&[0..3, 3..5], scores, &ramp).unwrap();
     let x = |n: usize, h: usize| double(&given(1, &[n, h, 4], DType::F32).0).to_dtype(DType::F32).unwrap();
     assert!(forward([&x(4, 2), &x(4, 1), &x(4, 1)], &texts).unwrap_err().to_string().contains("5 tokens"));
