@@ -11,7 +11,7 @@
 //! | 3 | `panel`, `gemm_f32`, `few_rows`, `norm`, `rope`, `glu`, `dropout`, `peak` | packing for products; f32 products; products of a few rows; operations on rows; the machine's limits |
 //! | 4 | `gemm_bf16`, `pair_bf16`, `attention`, `activation` | bf16 products, of frozen matrices and of low-rank pairs; attention; feed-forward without a gate |
 //! | 5 | `linear`, `head_loss_bf16` | the product with a frozen matrix, whichever way is best; head and loss in bf16 |
-//! | 6 | `adapted`, `head_loss` | a frozen product with its low-rank share; head and loss in f32 |
+//! | 6 | `adapted`, `head_loss`, `tensors` | a frozen product with its low-rank share; head and loss in f32; all of it on any device |
 //! | 7 | `engine` | what a block of the decoder is computed with, in either precision |
 //! | 8 | `columns` | a factor for every output: the magnitudes of DoRA |
 //! | 9 | `adapted_head` | head and loss where the head is trained |
@@ -54,6 +54,7 @@ mod head_loss_bf16;
 pub mod engine;
 pub mod columns;
 pub mod adapted_head;
+pub mod tensors;
 
 #[cfg(test)]
 mod gradient_check;

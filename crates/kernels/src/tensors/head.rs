@@ -1,0 +1,96 @@
+//! Output head and cross-entropy: logits exist for a piece of the rows at a time, never for all.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+
+/// Logits held at once: 256 MB in f32.
+const ELEMENTS: usize = 1 << 26;
+
+/// The head of a model, whatever it is made of.
+pub struct Head<'a> {
+    /// Rows of `x` (c, d) to their logits (c, v) in f32.
+    pub logits: &'a dyn Fn(&Tensor) -> Result<Tensor>,
+    pub vocabulary: usize,
+}
+
+impl Head<'_> {
+    fn pieces(&self, n: usize, elements: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let rows = (elements / self.vocabulary.max(1)).max(1);
+        (0..n).step_by(rows).map(move |start| start..(start + rows).min(n))
+    }
+}
+
+/// What a gradient of logits is handed to: the rows it is of, and itself (rows, v) in f32.
+pub type TakesGradient<'a> = &'a mut dyn FnMut(Range<usize>, &Tensor) -> Result<()>;
+
+/// `log softmax(logits)[target]` of every row, in nats, (n) f32; `x` (n, d), `targets` (n) u32.
+pub fn logps(x: &Tensor, head: &Head, targets: &Tensor) -> Result<Tensor> {
+    logps_in(x, head, targets, ELEMENTS)
+}
+
+/// `−Σ weights · log softmax(logits)[target]` in nats, and its gradient of each piece of logits handed to `take`; `x` (n, d),
+/// `targets` (n) u32, `weights` (n) f32. The sum is made in f64 on the host of n numbers, read once at the end.
+pub fn loss_and_gradient(x: &Tensor, head: &Head, targets: &Tensor, weights: &Tensor, take: TakesGradient) -> Result<f64> {
+    loss_and_gradient_in(x, head, (targets, weights), ELEMENTS, take)
+}
+
+pub(super) fn logps_in(x: &Tensor, head: &Head, targets: &Tensor, elements: usize) -> Result<Tensor> {
+    let mut all = Vec::new();
+    for rows in head.pieces(x.dim(0)?, elements) {
+        let piece = Piece::new(x, head, targets, &rows)?;
+        all.push(piece.logps);
+    }
+    Ok(Tensor::cat(&all, 0)?)
+}
+
+pub(super) fn loss_and_gradient_in(
+    x: &Tensor,
+    head: &Head,
+    (targets, weights): (&Tensor, &Tensor),
+    elements: usize,
+    take: TakesGradient,
+) -> Result<f64> {
+    let mut losses = Vec::new();
+    for rows in head.pieces(x.dim(0)?, elements) {
+        let Piece { logps, exponentials, sums, ids } = Piece::new(x, head, targets, &rows)?;
+        let weights = weights.narrow(0, rows.start, rows.len())?;
+        losses.push((logps * &weights)?);
+        let weights = weights.unsqueeze(1)?; // (c, 1)
+        // weight · (softmax − one at the target); one target a row, so nothing is added twice.
+        let gradient = exponentials.broadcast_mul(&(&weights / sums)?)?;
+        drop(exponentials);
+        gradient.scatter_add_set(&ids, &weights.neg()?, 1)?;
+        take(rows, &gradient)?;
+    }
+    let losses: Vec<f32> = Tensor::cat(&losses, 0)?.to_vec1()?;
+    Ok(-losses.iter().map(|loss| f64::from(*loss)).sum::<f64>())
+}
+
+/// Some rows with their logits.
+struct Piece {
+    /// (c)
+    logps: Tensor,
+    /// Of the logits less the row's largest, (c, v).
+    exponentials: Tensor,
+    /// Of the exponentials of a row, (c, 1).
+    sums: Tensor,
+    /// Targets (c, 1).
+    ids: Tensor,
+}
+
+impl Piece {
+    fn new(x: &Tensor, head: &Head, targets: &Tensor, rows: &Range<usize>) -> Result<Piece> {
+        let logits = (head.logits)(&x.narrow(0, rows.start, rows.len())?)?;
+        let ids = targets.narrow(0, rows.start, rows.len())?.unsqueeze(1)?.contiguous()?;
+        let largest = logits.max_keepdim(1)?; // (c, 1)
+        let picked = (logits.gather(&ids, 1)? - &largest)?;
+        let shifted = logits.broadcast_sub(&largest)?;
+        drop(logits);
+        let exponentials = shifted.exp()?;
+        let sums = exponentials.sum_keepdim(1)?;
+        Ok(Piece { logps: (picked - sums.log()?)?.squeeze(1)?, exponentials, sums, ids })
+    }
+}
