@@ -136,9 +136,8 @@ fn generated(
     let prompts: Vec<Vec<u32>> = asked.iter().map(|i| rows.prompts.get(*i).ids).collect();
     let limits = Limits { max_new_tokens: rows.settings.max_new_tokens, stop: rows.stop.to_vec() };
     let (size, all) = (rows.settings.batch_size, prompts.len());
-    let ids = generate::batch(model, adapt, &prompts, &Sampling::GREEDY, &limits, size, &mut |done| {
-        progress("answers", done, all)
-    })?;
+    let ids =
+        generate::batch(model, adapt, &prompts, &Sampling::GREEDY, &limits, size, &mut |done| progress("answers", done, all))?;
     ids.iter().map(|ids| rows.tokenizer.decode(ids, true)).collect()
 }
 

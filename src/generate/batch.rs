@@ -55,7 +55,15 @@ pub fn batch_until(
     order.sort_by_key(|i| (std::cmp::Reverse(prompts[*i].len()), *i));
     for i in order {
         let (id, adapter, prompt) = (i as u64, adapter.clone(), prompts[i].clone());
-        scheduler.submit(Request { id, adapter, prompt, sampling: *sampling, stream: id, limits: limits.clone() })?;
+        scheduler.submit(Request {
+            id,
+            adapter,
+            prompt,
+            sampling: *sampling,
+            stream: id,
+            limits: limits.clone(),
+            logps: false,
+        })?;
     }
     let mut complete = 0;
     while !scheduler.is_idle() {
@@ -134,7 +142,12 @@ mod tests {
         let answers = run(&(), Sampling::GREEDY, &limits, 8);
         for (prompt, answer) in prompts().iter().zip(&answers) {
             let mut session = CachedConversation::new(&model, 256);
-            assert_eq!(&session.generate(&Arc::new(model.prepare(&()).unwrap()), prompt, &Sampling::GREEDY, &limits, &mut |_| true).unwrap(), answer);
+            assert_eq!(
+                &session
+                    .generate(&Arc::new(model.prepare(&()).unwrap()), prompt, &Sampling::GREEDY, &limits, &mut |_| true)
+                    .unwrap(),
+                answer
+            );
         }
     }
 

@@ -43,7 +43,7 @@ impl<'a> CachedConversation<'a> {
     ) -> Result<Vec<u32>> {
         let (adapter, prompt, limits) = (adapter.clone(), ids.to_vec(), limits.clone());
         let nothing = limits.max_new_tokens == 0;
-        self.scheduler.submit(Request { id: 0, adapter, prompt, sampling: *sampling, stream: 0, limits })?;
+        self.scheduler.submit(Request { id: 0, adapter, prompt, sampling: *sampling, stream: 0, limits, logps: false })?;
         while !nothing && !self.scheduler.is_idle() {
             let turns = match self.scheduler.turn() {
                 Ok(turns) => turns,

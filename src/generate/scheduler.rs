@@ -27,14 +27,18 @@ pub struct Request {
     /// Names the stream of random numbers, beside the sampling's seed.
     pub stream: u64,
     pub limits: Limits,
+    /// Whether the tokens come with their log-probabilities.
+    pub logps: bool,
 }
 
 /// What a turn brought to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Turn {
     pub request: u64,
     /// The token that was added; none where a stop token ended the answer.
     pub token: Option<u32>,
+    /// Its log-probability in nats, by the model's own logits, where it was asked for.
+    pub logp: Option<f32>,
     /// The answer is complete; [`Scheduler::finish`] hands it out.
     pub ended: bool,
 }
@@ -93,6 +97,8 @@ pub struct Scheduler<'a> {
     running: Vec<Text>,
     waiting: VecDeque<Request>,
     complete: Vec<Text>,
+    /// Tokens of prompts that are read in one turn at most.
+    prompt_tokens: usize,
     /// Buffers of prompts, and of decoding.
     rooms: [Workspace; 2],
 }
@@ -103,7 +109,13 @@ impl<'a> Scheduler<'a> {
         let rooms = [Workspace::new(Recompute::Never), Workspace::new(Recompute::Never)];
         let kv = PagedKv::new(&model.config, tokens);
         let (running, waiting, complete) = (Vec::new(), VecDeque::new(), Vec::new());
-        Scheduler { model, kv, tokens, rows: rows.max(1), running, waiting, complete, rooms }
+        let (rows, prompt_tokens) = (rows.max(1), PROMPT_TOKENS);
+        Scheduler { model, kv, tokens, rows, running, waiting, complete, prompt_tokens, rooms }
+    }
+
+    /// Reads at most `tokens` of prompts in one turn: fewer let texts that are being answered wait less, and cost more.
+    pub fn with_prompt_tokens(self, tokens: usize) -> Scheduler<'a> {
+        Scheduler { prompt_tokens: tokens.max(1), ..self }
     }
 
     /// Tokens for `rows` texts of at most `longest`, as far as half of the memory that is free now goes.
@@ -181,8 +193,11 @@ impl<'a> Scheduler<'a> {
         self.choose(&decoding, logits, &mut turns)?;
         let pieces = self.pieces();
         let logits = self.run(Phase::Blocked, &pieces)?;
-        let whole: Vec<usize> =
-            pieces.iter().map(|(at, _)| *at).filter(|at| self.running[*at].held() == self.running[*at].request.prompt.len()).collect();
+        let whole: Vec<usize> = pieces
+            .iter()
+            .map(|(at, _)| *at)
+            .filter(|at| self.running[*at].held() == self.running[*at].request.prompt.len())
+            .collect();
         for at in &whole {
             let Text { request, held: Held::Paged(table), .. } = &mut self.running[*at] else { continue };
             self.kv.publish(&request.adapter.content()?, &request.prompt, table);
@@ -205,7 +220,7 @@ impl<'a> Scheduler<'a> {
 
     /// The next tokens of prompts that are not read yet, by text.
     fn pieces(&self) -> Vec<(usize, usize)> {
-        let (mut left, mut pieces) = (PROMPT_TOKENS, Vec::new());
+        let (mut left, mut pieces) = (self.prompt_tokens, Vec::new());
         for at in self.places(|text| text.held() < text.request.prompt.len()) {
             let text = &self.running[at];
             let tokens = left.min(text.request.prompt.len() - text.held());
@@ -221,7 +236,8 @@ impl<'a> Scheduler<'a> {
     fn join(&mut self) -> Result<()> {
         while self.running.len() < self.rows {
             let Some(request) = self.waiting.front() else { break };
-            let promised: usize = self.running.iter().map(|t| PagedKv::blocks(t.most(self.model)) - PagedKv::blocks(t.held())).sum();
+            let promised: usize =
+                self.running.iter().map(|t| PagedKv::blocks(t.most(self.model)) - PagedKv::blocks(t.held())).sum();
             let wanted = PagedKv::blocks(most_tokens(request, self.model).min(self.tokens));
             if !self.running.is_empty() && promised + wanted > self.kv.available() {
                 break;
@@ -274,17 +290,26 @@ impl<'a> Scheduler<'a> {
         for (at, logits) in at.iter().zip(logits.chunks_exact_mut(self.model.config.vocab)) {
             let text = &mut self.running[*at];
             let request = &text.request;
+            let normaliser = request.logps.then(|| logsumexp(logits));
+            let own = request.logps.then(|| logits.to_vec());
             let id = request.sampling.choose(logits, &text.ids, request.stream)?;
+            let logp = own.zip(normaliser).map(|(own, all)| (f64::from(own[id as usize]) - all) as f32);
             let stop = request.limits.stop.contains(&id);
             if !stop {
                 text.ids.push(id);
             }
             let most = self.model.config.max_positions.min(self.tokens);
             text.ended = stop || text.answer().len() >= text.request.limits.max_new_tokens || text.ids.len() > most;
-            turns.push(Turn { request: text.request.id, token: (!stop).then_some(id), ended: text.ended });
+            turns.push(Turn { request: text.request.id, token: (!stop).then_some(id), logp, ended: text.ended });
         }
         Ok(())
     }
+}
+
+/// `ln Σ exp` of the logits.
+fn logsumexp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    max + logits.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln()
 }
 
 /// Text by text, on a device that has no kernels over blocks.

@@ -145,7 +145,11 @@ impl PagedKv {
             let Some(block) = self.take() else {
                 return Err(Error::usage(
                     "context",
-                    format!("{} tokens do not fit beside the texts that are worked on ({} blocks in all)", table.len + tokens, self.most),
+                    format!(
+                        "{} tokens do not fit beside the texts that are worked on ({} blocks in all)",
+                        table.len + tokens,
+                        self.most
+                    ),
                     "fewer rows at once, or a shorter prompt or answer",
                 ));
             };

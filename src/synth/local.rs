@@ -85,16 +85,10 @@ impl Generator for Local<'_> {
             Ok(until_stop(&tail, &requests[prompt].stop).1)
         };
         let limits = self.limits(choice);
-        let answers = generate::batch_until(
-            self.model,
-            self.adapt,
-            &prompts,
-            &sampling,
-            &limits,
-            self.rows,
-            &mut stopped,
-            &mut |_| go_on(),
-        )?;
+        let answers =
+            generate::batch_until(self.model, self.adapt, &prompts, &sampling, &limits, self.rows, &mut stopped, &mut |_| {
+                go_on()
+            })?;
         for (i, (ids, prompt)) in answers.iter().zip(&prompts).enumerate() {
             let text = tokenizer.decode(ids, true)?;
             let (text, stop) = until_stop(&text, &requests[i].stop);

@@ -29,6 +29,7 @@ mod recipe_docs;
 mod recipe_new;
 mod real_tokenizers;
 mod resume;
+mod same_bits;
 mod shapes;
 mod shared;
 mod smollm2_text;

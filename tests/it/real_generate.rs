@@ -21,10 +21,11 @@ fn stories260k_continues_as_its_reference_does() {
         let mut stream = TextStream::new(tokenizer.clone(), &[]);
         let mut said = String::new();
         let mut session = CachedConversation::new(&model, 512);
-        let answer = session.generate(&Arc::new(model.prepare(&()).unwrap()), &expected[..1], &Sampling::GREEDY, &limits, &mut |id| {
-            said += &stream.push(id).unwrap();
-            true
-        });
+        let answer =
+            session.generate(&Arc::new(model.prepare(&()).unwrap()), &expected[..1], &Sampling::GREEDY, &limits, &mut |id| {
+                said += &stream.push(id).unwrap();
+                true
+            });
         assert_eq!(answer.unwrap(), expected[1..]);
         said += &stream.finish().unwrap();
         assert_eq!(said.trim_start(), reference["text"].as_str().unwrap());

@@ -56,22 +56,33 @@ pub(super) struct Strided {
 /// Terms of a sum that the `gemm` crate adds up before it adds to `c`: left to itself it would choose by the size of the product.
 const TERMS: usize = 512;
 
+/// Rows that a product of `n` columns must have so that the crate sums a row as it does in larger ones: a single row is summed in another
+/// order, and so are all where rows lie along the sum in both matrices and the product has up to 256 elements.
+fn least_rows(n: usize, a: Strided, b: Strided) -> usize {
+    let along = a.across == 1 && b.down == 1 && n > 1;
+    if along { 256 / n + 1 } else { 2 }.max(2)
+}
+
 /// [`product`] at addresses.
 ///
 /// # Safety
 /// All three must be valid for these shapes and strides, `c` exclusively.
 pub(super) unsafe fn product_at(c: *mut f32, stride: usize, sizes: Sizes, a: Strided, b: Strided, alpha: f32, add: bool) {
     let Sizes { m, n, k } = sizes;
-    if m == 1 {
-        // A single row is summed in another order by the crate, so it is given twice.
-        // SAFETY: one row of a and of c is valid, as the caller says; the copies hold two.
+    let least = least_rows(n, a, b);
+    if m > 0 && m < least {
+        let (mut more, mut to) = (vec![0f32; least * k], vec![0f32; least * n]);
+        // SAFETY: m rows of a and of c are valid, as the caller says; the copies hold more.
         unsafe {
-            let row: Vec<f32> = (0..k).map(|p| *a.data.add(p * a.across)).collect();
-            let to = std::slice::from_raw_parts_mut(c, n);
-            let (twice, mut both) = ([&row[..], &row].concat(), [&*to, &*to].concat());
-            let a = Strided { data: twice.as_ptr(), down: k, across: 1 };
-            product_at(both.as_mut_ptr(), n, Sizes { m: 2, n, k }, a, b, alpha, add);
-            to.copy_from_slice(&both[..n]);
+            let rows = |i: usize| std::slice::from_raw_parts_mut(c.add(i * stride), n);
+            for i in 0..m {
+                let row = a.data.add(i * a.down);
+                more[i * k..][..k].iter_mut().enumerate().for_each(|(p, x)| *x = *row.add(p * a.across));
+                to[i * n..][..n].copy_from_slice(rows(i));
+            }
+            let a = Strided { data: more.as_ptr(), down: k, across: 1 };
+            product_at(to.as_mut_ptr(), n, Sizes { m: least, n, k }, a, b, alpha, add);
+            (0..m).for_each(|i| rows(i).copy_from_slice(&to[i * n..][..n]));
         }
         return;
     }

@@ -244,7 +244,8 @@ pub(super) mod tests {
                             let all = run(0, 130, add);
                             for m in [1, 2, 3, 5, 8, 16, 17, 40, 64, 129] {
                                 for from in [0, 1, 130 - m] {
-                                    let what = format!("{kind}: {m} of {rows} × {cols} {dtype:?} {side:?} from {from}, add {add}");
+                                    let what =
+                                        format!("{kind}: {m} of {rows} × {cols} {dtype:?} {side:?} from {from}, add {add}");
                                     assert_eq!(run(from, m, add), all[from * o..][..m * o], "{what}");
                                 }
                             }

@@ -133,4 +133,3 @@ fn acting<'a>(rows: impl Iterator<Item = (Range<usize>, &'a PreparedAdapter)>) -
     }
     acting
 }
-

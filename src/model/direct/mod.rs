@@ -39,8 +39,8 @@ use crate::kernels::engine::{Attended, Layer, Phase};
 use crate::kernels::host;
 use crate::kernels::linear::Side;
 use block::{Acting, BlockActivations, Given, SiteSums, WayBack};
-pub use memory::DirectMemory;
 pub use extend::Chunk;
+pub use memory::DirectMemory;
 pub use prepared::PreparedAdapter;
 use texts::PackedTexts;
 use workspace::{Buffer, Pooled};
@@ -101,7 +101,12 @@ impl Model {
         let adapter = self.prepare(adapt)?;
         let zeros = |t: &Tensor| vec![0f32; t.elem_count()];
         let mut sums = Sums {
-            sites: adapter.pairs.iter().zip(&adapter.columns).map(|(pair, c)| SiteSums::zero(pair.as_ref(), c.as_ref())).collect(),
+            sites: adapter
+                .pairs
+                .iter()
+                .zip(&adapter.columns)
+                .map(|(pair, c)| SiteSums::zero(pair.as_ref(), c.as_ref()))
+                .collect(),
             head: full(adapt, self.head.site).map(zeros),
             embedding: full(adapt, self.embedding.site).map(zeros),
         };
