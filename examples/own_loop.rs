@@ -32,7 +32,7 @@ pub(crate) fn run(base: &Path, steps: usize) -> Result<Vec<f32>> {
     let mut losses = Vec::new();
     for step in 0..steps {
         let adapt = adapter.training(1, step as u64, 0); // with dropout, if the recipe says so
-        let found = model.direct_gradients(&mut room, &adapt, &rows, &|row, i| i < rows[row].len(), 1.0 / predicted as f64)?;
+        let found = model.gradients(&mut room, &adapt, &rows, &|row, i| i < rows[row].len(), 1.0 / predicted as f64)?;
         let grads = adapter.by_param(found.gradients);
         let settings = AdamWSettings::new(&recipe.train, 5e-3, norm(&grads)?); // clips as the recipe says
         optim.step(adapter.params(), &grads, &settings)?;

@@ -20,7 +20,7 @@
 //! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
 //! | 4 | [`model`] | files of weights, the one decoder, `FrozenLinear`, `Site`, `Adapt` |
 //! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
-//! | 6 | [`generate`] | KV cache, sampling, batches |
+//! | 6 | [`generate`] | sampling, the loop that answers, batches, conversations |
 //! | 7 | [`train`], [`eval`], [`artifact`], [`synth`] | each its own job; none uses another |
 //! | 8 | [`conform`], [`bench`], [`estimate`] | golden cases; how fast this machine trains; what a run will take |
 //! | 9 | [`job`] | whole jobs with their events: train, evaluate, merge, estimate, answer |

@@ -36,7 +36,7 @@ impl MadeUp {
         let adapter = Adapter::new(&wanted, None, model, 0)?;
         let (examples, settings) = (self.rows(model.config.vocab), self.settings());
         let (compute, steps) = (self.compute, self.steps);
-        train(&BenchRun { model, adapter: &adapter, examples: &examples, settings: &settings, compute, steps, pad: 0 })
+        train(&BenchRun { model, adapter: &adapter, examples: &examples, settings: &settings, compute, steps })
     }
 
     /// Rows of random ids.

@@ -22,8 +22,6 @@ pub struct BenchRun<'a> {
     pub compute: Compute,
     /// Steps that are timed, after one that is not.
     pub steps: usize,
-    /// Id that fills short rows.
-    pub pad: u32,
 }
 
 /// What came out. Times are medians over the steps, rates those of the median step.
@@ -64,9 +62,9 @@ pub fn train(work: &BenchRun) -> Result<BenchReport> {
     let settings =
         recipe::Train { steps: Some(work.steps + 1), eval_every: 0, save_every: 0, early_stop: None, ..work.settings.clone() };
     let flops = flops(work, &settings)?;
-    let (model, adapter, examples, pad) = (work.model, work.adapter, work.examples, work.pad);
+    let (model, adapter, examples) = (work.model, work.adapter, work.examples);
     let (none, mixture) = (Examples::default(), Mixture::plain(examples.len()));
-    let job = TrainSetup { model, adapter, examples, mixture: &mixture, heldout: &none, settings: &settings, pad };
+    let job = TrainSetup { model, adapter, examples, mixture: &mixture, heldout: &none, settings: &settings };
     let (mut losses, mut timed, mut peak, mut memory) = (Vec::new(), Vec::new(), f64::NAN, Some(Sampler::start()));
     let mut peak_anon_mb = f64::NAN;
     train::run(&job, None, &mut |event| {

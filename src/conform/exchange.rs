@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::data::{ExampleRef, Examples};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Adapt, Batch, Ctx, Model};
+use crate::model::{Adapt, Model};
 use crate::recipe::Train;
 use crate::train::mixture::Mixture;
 use crate::train::order::Order;
@@ -50,9 +50,8 @@ impl PromptFile {
     /// Whatever the model reports.
     pub fn answer(&mut self, model: &Model, adapt: &dyn Adapt) -> Result<()> {
         for prompt in &mut self.prompts {
-            let batch = Batch::right_padded(&[&prompt.ids], 0);
-            let last = model.forward_last(&mut Ctx::new(adapt), &batch)?; // (1, vocabulary)
-            prompt.last_logits = last.flatten_all()?.to_vec1()?;
+            let logits = model.text_logits(adapt, &[&prompt.ids])?.remove(0);
+            prompt.last_logits = logits[logits.len() - model.config.vocab..].to_vec();
         }
         Ok(())
     }

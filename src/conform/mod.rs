@@ -21,6 +21,7 @@ pub use compare::ToleranceCheck;
 
 use crate::device::Compute;
 use crate::error::{Error, Result};
+use crate::model::Model;
 
 /// One case and what came of it.
 #[derive(Debug, serde::Serialize)]
@@ -71,14 +72,30 @@ fn collect(dir: &Path, cases: &mut Vec<PathBuf>) -> Result<()> {
     below.iter().try_for_each(|d| collect(d, cases))
 }
 
-/// Runs one case in `f32` or `bf16` on `device`.
+/// What cases are computed with.
+#[derive(Debug, Clone)]
+pub struct How {
+    /// `F32` or `Bf16`.
+    pub compute: Compute,
+    pub device: Device,
+    /// In tensor operations, as on an accelerator, also on the CPU.
+    pub tensors: bool,
+}
+
+/// The model in `dir`.
+fn open(dir: &Path, how: &How) -> Result<Model> {
+    let model = Model::open(dir, how.compute, &how.device)?;
+    Ok(if how.tensors { model.in_tensors() } else { model })
+}
+
+/// Runs one case.
 ///
 /// # Errors
 /// When files of the case are missing or damaged; a feature that is not there yet is not an error but `unsupported`.
-pub fn run(dir: &Path, compute: Compute, device: &Device) -> Result<GoldenCase> {
+pub fn run(dir: &Path, how: &How) -> Result<GoldenCase> {
     let checks = match dir.join("adapter_config.json").is_file() {
-        true => adapter_case::run(dir, compute, device),
-        false => model_case::run(dir, compute, device),
+        true => adapter_case::run(dir, how),
+        false => model_case::run(dir, how),
     };
     match checks {
         Ok(checks) => Ok(GoldenCase { dir: dir.to_path_buf(), checks, unsupported: None }),

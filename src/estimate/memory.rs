@@ -121,7 +121,7 @@ fn step(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
         return taped(run, rows);
     }
     let recompute = train::recompute(run.settings.recomputation);
-    let m = run.model.direct_memory(rows.longest, rows.batch, rows.trained, run.adapter, recompute);
+    let m = run.model.pass_memory(rows.longest, rows.batch, rows.trained, run.adapter, recompute);
     StepMemory { adapter: values(run), activations: m.activations, workspace: m.logits + m.workspace, recomputed: m.recomputed }
 }
 

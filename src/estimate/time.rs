@@ -66,6 +66,6 @@ fn judging(run: &TrainSetup) -> Result<f64> {
     let started = Instant::now();
     let ids: Vec<&[u32]> = some.iter().map(|e| e.ids).collect();
     let texts = Marked { ids: &ids, trained: &|text, i| some.get(text).trained.get(i) };
-    run.model.score(&run.adapter.frozen(), texts, run.settings.batch_size, run.pad, &mut |_| Ok(()))?;
+    run.model.score(&run.adapter.frozen(), texts, run.settings.batch_size, &mut |_| Ok(()))?;
     Ok(started.elapsed().as_secs_f64() * tokens(run.heldout) / tokens(some))
 }

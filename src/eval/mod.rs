@@ -105,8 +105,8 @@ pub fn measure(
     let examples: Vec<ExampleRef> = judged.iter().map(|(i, _)| rows.examples.get(*i)).collect();
     let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids).collect();
     let texts = Marked { ids: &ids, trained: &|text, i| examples[text].trained.get(i) };
-    let (size, pad, all) = (rows.settings.batch_size, rows.tokenizer.pad_id(), examples.len());
-    let scores = model.score_each(adapt, texts, size, pad, &mut |done| progress("loss", done, all))?;
+    let (size, all) = (rows.settings.batch_size, examples.len());
+    let scores = model.score_each(adapt, texts, size, &mut |done| progress("loss", done, all))?;
     let mut each: Vec<RowScore> =
         scores.iter().map(|s| RowScore { nats: s.sum, tokens: s.tokens, ..RowScore::default() }).collect();
     let mut answers = Vec::new();

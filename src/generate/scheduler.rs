@@ -11,7 +11,7 @@ use super::{Limits, Sampling};
 use crate::error::{Error, Result};
 use crate::kernels::attention::cached::BLOCK_TOKENS;
 use crate::machine;
-use crate::model::{Batch, BlockTable, Chunk, Ctx, KvCache, Model, PagedKv, Phase, PreparedAdapter, Recompute, Workspace};
+use crate::model::{BlockTable, Chunk, KvCache, Model, OwnChunk, PagedKv, Phase, PreparedAdapter, Recompute, Workspace};
 
 /// Tokens of prompts that are read in one turn at most: enough to pay for reading the weights.
 const PROMPT_TOKENS: usize = 512;
@@ -243,7 +243,7 @@ impl<'a> Scheduler<'a> {
                 break;
             }
             let Some(request) = self.waiting.pop_front() else { break };
-            let held = if self.model.device.is_cpu() {
+            let held = if self.model.in_kernels() {
                 Held::Paged(self.kv.begin(&request.adapter.content()?, &request.prompt))
             } else {
                 Held::Own(KvCache::new(&self.model.config, 1, most_tokens(&request, self.model), &self.model.device)?)
@@ -270,7 +270,7 @@ impl<'a> Scheduler<'a> {
         let mut texts: Vec<Option<&mut Text>> = self.running.iter_mut().map(Some).collect();
         let mut chosen: Vec<(&mut Text, usize)> =
             pieces.iter().filter_map(|(at, tokens)| Some((texts[*at].take()?, *tokens))).collect();
-        if !self.model.device.is_cpu() {
+        if !self.model.in_kernels() {
             return run_apart(self.model, &mut chosen);
         }
         let mut chunks: Vec<Chunk> = (chosen.iter_mut())
@@ -312,19 +312,15 @@ fn logsumexp(logits: &[f32]) -> f64 {
     max + logits.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln()
 }
 
-/// Text by text, on a device that has no kernels over blocks.
+/// On a device that has no kernels over blocks.
 fn run_apart(model: &Model, texts: &mut [(&mut Text, usize)]) -> Result<Vec<f32>> {
-    let mut all = Vec::new();
-    for (text, tokens) in texts {
-        let Text { request, ids, held: Held::Own(cache), .. } = &mut **text else { continue };
-        let new = cache.len()..cache.len() + *tokens;
-        let positions = new.clone().map(|p| p as u32).collect();
-        let whole = new.end == ids.len();
-        let batch = Batch { ids: ids[new].to_vec(), rows: 1, len: *tokens, positions, starts: vec![0; *tokens] };
-        let logits = model.forward_last(&mut Ctx::cached(&*request.adapter, cache), &batch)?; // (1, v)
-        if whole {
-            all.extend(logits.flatten_all()?.to_vec1::<f32>()?);
-        }
-    }
-    Ok(all)
+    let mut chunks: Vec<OwnChunk> = (texts.iter_mut())
+        .filter_map(|(text, tokens)| {
+            let Text { request, ids, held: Held::Own(cache), .. } = &mut **text else { return None };
+            let new = cache.len()..cache.len() + *tokens;
+            let logits = new.end == ids.len();
+            Some(OwnChunk { cache, ids: &ids[new], adapter: &request.adapter, logits })
+        })
+        .collect();
+    model.extend_in_tensors(&mut chunks)
 }

@@ -14,7 +14,7 @@ use crate::device::Compute;
 use crate::error::Result;
 use crate::files;
 use crate::generate::{Limits, Sampling, batch};
-use crate::model::{Adapt, Batch, Ctx, Model};
+use crate::model::{Adapt, Model};
 use crate::recipe::{Base, Recipe, TemplateKind};
 
 /// What is merged, and where to.
@@ -158,11 +158,11 @@ fn logits(model: &Model, adapter: &dyn Adapt, merged: &Model) -> Result<(f32, f6
     let vocab = model.config.vocab as u64;
     let rows: Vec<Vec<u32>> =
         (0..4u64).map(|r| (0..32u64).map(|i| (crate::random::indexed(r, i) % vocab) as u32).collect()).collect();
-    let batch = Batch::right_padded(&rows, 0);
-    let want = model.forward(&mut Ctx::new(adapter), &batch)?;
-    let got = merged.forward(&mut Ctx::new(&()), &batch)?;
-    let largest = (&want - &got)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-    let (a, b) = (want.argmax(2)?.flatten_all()?.to_vec1::<u32>()?, got.argmax(2)?.flatten_all()?.to_vec1::<u32>()?);
-    let same = a.iter().zip(&b).filter(|(a, b)| a == b).count();
-    Ok((largest, same as f64 / a.len() as f64))
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let (want, got) = (model.text_logits(adapter, &rows)?.concat(), merged.text_logits(&(), &rows)?.concat());
+    let largest = want.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
+    let pairs = want.chunks_exact(vocab as usize).zip(got.chunks_exact(vocab as usize));
+    let same = pairs.filter(|(a, b)| best(a) == best(b)).count();
+    Ok((largest, same as f64 / (want.len() / vocab as usize) as f64))
 }

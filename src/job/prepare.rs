@@ -41,7 +41,6 @@ impl Prepared {
             mixture: &self.mixture,
             heldout: &self.judged,
             settings,
-            pad: self.opened.tokenizer.pad_id(),
         }
     }
 }

@@ -8,10 +8,11 @@ use super::family::{AttentionNames, HEAD, MlpNames, NormKind};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
 use super::weights::ModelFiles;
-use super::{Embedding, Model};
+use super::{Embedding, MachineKind, Model};
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::kernels::attention::Scores;
+use crate::kernels::linear::Frozen;
 use crate::kernels::rope::RopeTable;
 use crate::kernels::weight::Weight;
 
@@ -36,7 +37,7 @@ impl Builder<'_> {
         let embedding = self.matrix(&format!("{}.weight", family.embedding), c.vocab, c.width)?;
         let embedding_site = self.site(family.embedding.to_string(), None, SiteKind::Embedding, c.vocab, c.width, false);
         let positions = match family.positions {
-            Some(name) => Some(self.matrix(&format!("{name}.weight"), c.max_positions, c.width)?),
+            Some(name) => Some(Frozen::new(self.matrix(&format!("{name}.weight"), c.max_positions, c.width)?, self.compute)),
             None => None,
         };
         let blocks = (0..c.layers).map(|i| self.block(i)).collect::<Result<Vec<_>>>()?;
@@ -44,6 +45,7 @@ impl Builder<'_> {
         self.check_tie(&embedding)?;
         let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
         let head = FrozenLinear::new(head_weight, None, false, self.compute);
+        let matrix = if c.tied { head.matrix.clone() } else { Frozen::new(embedding, self.compute) };
         let head_site = self.site(HEAD.to_string(), None, SiteKind::Head, c.width, c.vocab, false);
         let rope = c.inv_freq.as_ref().map(|freq| {
             let positions = (ROPE_ANGLES / freq.len().max(1)).clamp(1, ROPE_POSITIONS);
@@ -53,12 +55,14 @@ impl Builder<'_> {
         Ok(Model {
             config: c.clone(),
             device: self.device.clone(),
-            embedding: Embedding { site: embedding_site, weight: embedding, positions },
+            embedding: Embedding { site: embedding_site, matrix, positions },
             blocks,
             shared: SharedTables { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, activation: c.activation, rope },
             final_norm,
             head: SiteLinear { site: head_site, linear: head },
             sites: self.sites,
+            machine: if self.device.is_cpu() { MachineKind::Kernels } else { MachineKind::Tensors },
+            dtype: self.compute.dtype(self.device),
         })
     }
 

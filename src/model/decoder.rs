@@ -95,6 +95,11 @@ impl Norm {
         }
     }
 
+    /// Weight, bias where there is one, and epsilon, on the model's device.
+    pub(super) fn tensors(&self) -> (&Tensor, Option<&Tensor>, f64) {
+        (&self.weight.tensor, self.bias.as_ref().map(|b| &b.tensor), self.eps)
+    }
+
     /// On slices.
     pub(super) fn frozen(&self) -> FrozenNorm<'_> {
         let (weight, eps) = (self.weight.values.as_slice(), self.eps as f32);
@@ -147,7 +152,7 @@ impl SharedTables {
 
 impl Block {
     /// `x` (b, t, d) → (b, t, d).
-    pub(super) fn forward(
+    pub(super) fn taped(
         &self,
         index: usize,
         shared: &SharedTables,

@@ -3,7 +3,6 @@
 use candle_core::Tensor;
 
 use super::batch::Batch;
-use super::site::Adapt;
 use super::{Ctx, Model};
 use crate::error::Result;
 use crate::kernels::{cross_entropy, head_loss};
@@ -56,22 +55,6 @@ impl Model {
             return cross_entropy::cross_entropy_sum(&self.logits(adapt, &chosen)?, &targets.ids);
         }
         head_loss::head_loss_sum(&chosen, &self.head.linear.matrix, self.head.linear.side, &targets.ids)
-    }
-
-    /// Log-probability of each target, in nats.
-    ///
-    /// # Errors
-    /// As [`Model::hidden`].
-    pub fn target_logps(&self, adapt: &dyn Adapt, batch: &Batch, targets: &Targets) -> Result<Vec<f32>> {
-        let chosen = self.chosen(&mut Ctx::new(adapt), batch, targets)?;
-        /// Rows whose logits are held at once.
-        const CHUNK: usize = 128;
-        let mut logps = Vec::with_capacity(targets.len());
-        for (i, ids) in targets.ids.chunks(CHUNK).enumerate() {
-            let rows = chosen.narrow(0, i * CHUNK, ids.len())?;
-            logps.extend(cross_entropy::token_logps(&self.logits(adapt, &rows)?, ids)?);
-        }
-        Ok(logps)
     }
 
     /// Hidden states of the chosen positions: (n, d).

@@ -13,7 +13,7 @@
 //! | 4 | `cache`, `paged` | keys and values of tokens seen: of equal rows, in blocks that texts share |
 //! | 5 | `decoder` | the one decoder |
 //! | 6 | `build`, `loss` | from files to model; cross-entropy where it is asked for |
-//! | 7 | `direct` | gradients and log-probabilities without a tape |
+//! | 7 | `pass` | the one pass: training, scoring, prompts, decoding |
 //! | 8 | `score` | losses of texts |
 
 pub mod batch;
@@ -23,7 +23,7 @@ mod paged;
 pub mod weights;
 pub mod config;
 mod decoder;
-mod direct;
+mod pass;
 pub mod family;
 pub mod linear;
 mod settings;
@@ -36,14 +36,15 @@ pub mod site;
 pub mod text;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
 pub use decoder::Ctx;
-pub use direct::{Chunk, Direct, DirectMemory, PreparedAdapter, Recompute, SiteGradient, Workspace};
+pub use pass::{Chunk, LossAndGradients, OwnChunk, PassMemory, PreparedAdapter, Recompute, SiteGradient, Workspace};
 pub use loss::Targets;
 pub use paged::{BlockTable, PagedKv};
 pub use score::{LossSum, Marked};
@@ -53,6 +54,7 @@ use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::kernels::columns::OutputNorms;
 pub use crate::kernels::engine::Phase;
+use crate::kernels::linear::Frozen;
 use crate::kernels::weight::Weight;
 use decoder::{Block, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
@@ -68,13 +70,26 @@ pub struct Model {
     final_norm: Norm,
     head: SiteLinear,
     sites: Vec<SiteInfo>,
+    machine: MachineKind,
+    /// Of activations in tensor operations.
+    dtype: DType,
+}
+
+/// What passes are run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineKind {
+    /// Kernels over plain buffers: the CPU.
+    Kernels,
+    /// Tensor operations: any device, the CPU for comparison.
+    Tensors,
 }
 
 #[derive(Debug)]
 struct Embedding {
     site: Site,
-    weight: Weight,
-    positions: Option<Weight>,
+    /// (v, d); the head's where it is tied to it.
+    matrix: Arc<Frozen>,
+    positions: Option<Arc<Frozen>>,
 }
 
 impl Model {
@@ -88,6 +103,16 @@ impl Model {
         build::Builder { files, config: &config, compute, device, sites: Vec::new() }.build()
     }
 
+    /// The same model run in tensor operations, as on an accelerator, wherever it is.
+    pub fn in_tensors(self) -> Model {
+        Model { machine: MachineKind::Tensors, ..self }
+    }
+
+    /// Whether passes are kernels over plain buffers.
+    pub(crate) fn in_kernels(&self) -> bool {
+        self.machine == MachineKind::Kernels
+    }
+
     /// Every place where an adapter may act, indexed by [`Site`].
     pub fn sites(&self) -> &[SiteInfo] {
         &self.sites
@@ -96,7 +121,7 @@ impl Model {
     /// The weight of a site as it lies in the file (`[outputs, inputs]`, or `[inputs, outputs]` when `conv1d`).
     pub fn site_weight(&self, site: Site) -> &Weight {
         let linears = self.blocks.iter().flat_map(|b| b.linears()).chain([&self.head]);
-        linears.into_iter().find(|l| l.site == site).map_or(&self.embedding.weight, |l| &l.linear.matrix.weight)
+        linears.into_iter().find(|l| l.site == site).map_or(&self.embedding.matrix.weight, |l| &l.linear.matrix.weight)
     }
 
     /// Norms of the outputs of a site's own matrix.
@@ -117,7 +142,7 @@ impl Model {
     pub fn hidden(&self, ctx: &mut Ctx, batch: &Batch) -> Result<Tensor> {
         let mut x = self.embed(ctx.adapt, batch)?;
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(i, &self.shared, batch, ctx, &x)?;
+            x = block.taped(i, &self.shared, batch, ctx, &x)?;
         }
         if let Some(cache) = &mut ctx.cache {
             cache.advance(batch.len);
@@ -160,10 +185,10 @@ impl Model {
                 let ids = Tensor::from_slice(&batch.ids, b * t, &self.device)?;
                 full.index_select(&ids, 0)?.reshape((b, t, d))?
             }
-            _ => self.gather(&self.embedding.weight, &batch.ids, (b, t, d))?,
+            _ => self.gather(&self.embedding.matrix.weight, &batch.ids, (b, t, d))?,
         };
         if let Some(positions) = &self.embedding.positions {
-            x = (x + self.gather(positions, &batch.positions, (b, t, d))?)?;
+            x = (x + self.gather(&positions.weight, &batch.positions, (b, t, d))?)?;
         }
         Ok(x)
     }

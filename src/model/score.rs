@@ -1,6 +1,6 @@
 //! The loss of a model with an adapter on texts, without gradients.
 
-use super::{Adapt, Batch, Model, Recompute, Targets, Workspace};
+use super::{Adapt, Model, Recompute, Workspace};
 use crate::error::Result;
 
 /// Texts to score.
@@ -44,10 +44,9 @@ impl Model {
         adapt: &dyn Adapt,
         texts: Marked,
         rows: usize,
-        pad: u32,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<LossSum> {
-        let each = self.score_each(adapt, texts, rows, pad, progress)?;
+        let each = self.score_each(adapt, texts, rows, progress)?;
         let add = |all: LossSum, one: LossSum| LossSum { sum: all.sum + one.sum, tokens: all.tokens + one.tokens };
         Ok(each.into_iter().fold(LossSum::default(), add))
     }
@@ -61,20 +60,16 @@ impl Model {
         adapt: &dyn Adapt,
         texts: Marked,
         rows: usize,
-        pad: u32,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<LossSum>> {
         let order = by_length(texts.ids);
         let mut room = Workspace::new(Recompute::Never);
-        let adapter = if self.device.is_cpu() { Some(self.prepare(adapt)?) } else { None };
+        let adapter = self.prepare(adapt)?;
         let mut scores = vec![LossSum::default(); texts.ids.len()];
         for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
             let ids: Vec<&[u32]> = chunk.iter().map(|text| texts.ids[*text]).collect();
             let trained = |row: usize, t: usize| (texts.trained)(chunk[row], t);
-            let logps = match &adapter {
-                Some(adapter) => self.direct_logps(&mut room, adapter, &ids, &trained)?,
-                None => self.padded_logps(adapt, &ids, pad, &trained)?,
-            };
+            let logps = self.logps(&mut room, &adapter, &ids, &trained)?;
             for (text, logps) in chunk.iter().zip(logps) {
                 let sum = logps.iter().map(|logp| -f64::from(*logp)).sum();
                 scores[*text] = LossSum { sum, tokens: logps.len() };
@@ -82,25 +77,6 @@ impl Model {
             progress((i * rows + chunk.len()).min(texts.ids.len()))?;
         }
         Ok(scores)
-    }
-
-    /// Log-probability of each target by text, on a device without a pass of its own.
-    fn padded_logps(
-        &self,
-        adapt: &dyn Adapt,
-        ids: &[&[u32]],
-        pad: u32,
-        trained: &dyn Fn(usize, usize) -> bool,
-    ) -> Result<Vec<Vec<f32>>> {
-        let batch = Batch::right_padded(ids, pad);
-        let targets = Targets::shifted(&batch, |row, t| t < ids[row].len() && trained(row, t));
-        let mut logps = vec![Vec::new(); ids.len()];
-        if !targets.is_empty() {
-            for (at, logp) in targets.at.iter().zip(self.target_logps(adapt, &batch, &targets)?) {
-                logps[*at as usize / batch.len].push(logp);
-            }
-        }
-        Ok(logps)
     }
 }
 

@@ -26,7 +26,7 @@ pub use state::{Exact, State, TrainProgress, Within};
 use crate::adapter::Adapter;
 use crate::data::{ExampleRef, Examples};
 use crate::error::{Error, Result};
-use crate::model::{Adapt, Batch, Ctx, Marked, Model, Recompute, Targets, Workspace};
+use crate::model::{Adapt, Marked, Model, Recompute, Workspace};
 use crate::recipe;
 use mixture::Mixture;
 use order::{Micro, Order};
@@ -43,8 +43,6 @@ pub struct TrainSetup<'a> {
     /// Judged by every `eval_every` steps; may be empty.
     pub heldout: &'a Examples,
     pub settings: &'a recipe::Train,
-    /// Id that fills short rows.
-    pub pad: u32,
 }
 
 /// What happened. Serialised as one line of `events.jsonl` each, but for those of a moment ([`Event::Micro`] and
@@ -293,7 +291,7 @@ impl Loop<'_> {
         let adapt = job.adapter.frozen();
         let ids: Vec<&[u32]> = job.heldout.iter().map(|e| e.ids).collect();
         let texts = Marked { ids: &ids, trained: &|text, i| job.heldout.get(text).trained.get(i) };
-        let score = job.model.score(&adapt, texts, job.settings.batch_size, job.pad, &mut |done| {
+        let score = job.model.score(&adapt, texts, job.settings.batch_size, &mut |done| {
             self.tell(Event::Judging { step, done, all })?;
             match self.asked {
                 Control::Stop if done < all => Err(Error::Interrupted { what: format!("the evaluation of step {step}") }),
@@ -377,8 +375,7 @@ pub fn recompute(recomputation: recipe::Recomputation) -> Recompute {
     }
 }
 
-/// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share. Written out on
-/// the CPU (example by example), through autograd elsewhere (in packed rows).
+/// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share.
 fn accumulate(
     job: &TrainSetup,
     room: &mut Workspace,
@@ -392,40 +389,13 @@ fn accumulate(
     let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids).collect();
     let is_target = |example: usize, i: usize| examples[example].trained.get(i);
     let factor = 1.0 / trained.max(1) as f64;
-    if job.model.device.is_cpu() {
-        let direct = job.model.direct_gradients(room, adapt, &ids, &is_target, factor)?;
-        for (sum, gradient) in sums.iter_mut().zip(job.adapter.by_param(direct.gradients)) {
-            gradient.map_or(Ok(()), |g| add(sum, &g))?;
-        }
-        parts.forward += direct.times.forward.as_secs_f64();
-        parts.backward += direct.times.backward.as_secs_f64();
-        return Ok(direct.loss);
+    let found = job.model.gradients(room, adapt, &ids, &is_target, factor)?;
+    for (sum, gradient) in sums.iter_mut().zip(job.adapter.by_param(found.gradients)) {
+        gradient.map_or(Ok(()), |g| add(sum, &g))?;
     }
-    let (batch, targets) = batch(rows, job.pad);
-    if targets.is_empty() {
-        return Ok(0.0);
-    }
-    let started = Instant::now();
-    let loss = (job.model.loss_sum(&mut Ctx::new(adapt), &batch, &targets)? * factor)?;
-    parts.forward += started.elapsed().as_secs_f64();
-    let started = Instant::now();
-    let grads = loss.backward()?;
-    parts.backward += started.elapsed().as_secs_f64();
-    for (sum, param) in sums.iter_mut().zip(job.adapter.params()) {
-        if let Some(grad) = grads.get(&param.var) {
-            add(sum, grad)?;
-        }
-    }
-    Ok(f64::from(loss.to_scalar::<f32>()?))
-}
-
-/// Rows of examples as the decoder takes them.
-fn batch(rows: &[Vec<ExampleRef>], pad: u32) -> (Batch, Targets) {
-    let ids: Vec<Vec<&[u32]>> = rows.iter().map(|row| row.iter().map(|e| e.ids).collect()).collect();
-    let masks: Vec<Vec<bool>> = rows.iter().map(|row| row.iter().flat_map(|e| e.trained.iter()).collect()).collect();
-    let batch = Batch::packed(&ids, pad);
-    let targets = Targets::shifted(&batch, |row, i| masks[row].get(i).copied().unwrap_or(false));
-    (batch, targets)
+    parts.forward += found.times.forward.as_secs_f64();
+    parts.backward += found.times.backward.as_secs_f64();
+    Ok(found.loss)
 }
 
 /// `sum += grad`.

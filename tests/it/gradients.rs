@@ -243,7 +243,7 @@ fn gradients_without_a_tape_are_those_of_autograd() {
         let rows: Vec<Vec<u32>> = [9usize, 4, 30, 2].iter().map(|n| (0..*n as u32).map(|i| 5 + i * 7 % 300).collect()).collect();
         let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         let trained = |row: usize, i: usize| i > row;
-        let direct = model.direct_gradients(&mut room(), &adapter, &ids, &trained, 0.5).unwrap();
+        let direct = model.gradients(&mut room(), &adapter, &ids, &trained, 0.5).unwrap();
         let batch = Batch::right_padded(&ids, 0);
         let targets = Targets::shifted(&batch, |row, i| i < rows[row].len() && trained(row, i));
         let loss = (model.loss_sum(&mut Ctx::new(&adapter), &batch, &targets).unwrap() * 0.5).unwrap();
@@ -274,7 +274,7 @@ fn written_out(model: &Model, recompute: Recompute, head: &str, dropout: f64) ->
     let lengths = [90, 4, 250, 2, 201, 210].map(|n: usize| n.min(most) as u32);
     let rows: Vec<Vec<u32>> = lengths.iter().map(|n| (0..*n).map(|i| 5 + i * 7 % 300).collect()).collect();
     let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-    let got = model.direct_gradients(&mut Workspace::new(recompute), &adapter, &ids, &|_, i| i % 3 > 0, 0.01).unwrap();
+    let got = model.gradients(&mut Workspace::new(recompute), &adapter, &ids, &|_, i| i % 3 > 0, 0.01).unwrap();
     let flat = |t: Option<Tensor>| t.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     (got.loss, moved.by_param(got.gradients).into_iter().map(flat).enumerate().collect())
 }

@@ -46,7 +46,7 @@ impl Fixture {
         listen: &mut dyn FnMut(Event) -> Result<Control>,
     ) -> Result<StopReason> {
         let (Loaded { train: examples, heldout, .. }, mixture) = (&self.rows, &self.mixture);
-        let job = TrainSetup { model: &self.model, adapter, examples, mixture, heldout, settings: &self.recipe.train, pad: 0 };
+        let job = TrainSetup { model: &self.model, adapter, examples, mixture, heldout, settings: &self.recipe.train };
         train::run(&job, resume, listen)
     }
 

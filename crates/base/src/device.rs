@@ -1,6 +1,6 @@
 //! Where tensors live. The only place that knows about accelerator features.
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use crate::error::{Error, Result};
 
@@ -15,6 +15,18 @@ pub enum Compute {
     F32,
     /// Multiplicands rounded to bf16, sums in f32.
     Bf16,
+}
+
+impl Compute {
+    /// Of activations in tensor operations on `device`: bf16 where the device multiplies it, unless another was asked for.
+    pub fn dtype(self, device: &Device) -> DType {
+        match self {
+            Compute::F32 => DType::F32,
+            Compute::Bf16 => DType::BF16,
+            Compute::Auto if !device.is_cpu() && device.supports_bf16() => DType::BF16,
+            Compute::Auto => DType::F32,
+        }
+    }
 }
 
 /// The device a run uses: a GPU if the build has one and one is present, the CPU otherwise.

@@ -100,6 +100,11 @@ impl ColumnScale {
         &self.factors
     }
 
+    /// Norms of the directions.
+    pub fn norms(&self) -> &[f32] {
+        &self.norms
+    }
+
     /// `z (n, o)` by the factors, to its place.
     pub fn apply<T: Element>(&self, z: &[T], dest: Dest<T>) {
         let (lanes, width) = (Lanes::in_force(), self.factors.len());

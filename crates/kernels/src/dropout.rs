@@ -69,6 +69,13 @@ impl TokenMask<'_> {
         out.iter_mut().enumerate().for_each(|(i, factor)| *factor = self.mask.at(first + i));
     }
 
+    /// The factors of all tokens, (tokens, width).
+    pub fn all(&self, width: usize) -> Vec<f32> {
+        let mut all = vec![0f32; self.rows.len() * width];
+        all.par_chunks_exact_mut(width).enumerate().for_each(|(token, out)| self.factors(token, out));
+        all
+    }
+
     /// [`dropout`] of `x` (tokens, width).
     pub fn apply<T: Element>(&self, x: &[T]) -> Vec<T> {
         let (lanes, width) = (Lanes::in_force(), x.len() / self.rows.len());

@@ -4,15 +4,17 @@
 //! the operation, so only the gradient of the input exists. Off the CPU the matrix is copied to the device once and
 //! multiplied there.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::BackendStorage;
+use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, MetalStorage, Shape, Storage, Tensor};
 
 use super::cpu::{Level, level};
 use super::few_rows;
 use super::gemm_f32;
-use super::weight::Weight;
+use super::weight::{RowOrder, Weight};
 use crate::device::Compute;
 use crate::error::Result;
 
@@ -24,7 +26,7 @@ pub struct Frozen {
     /// Whether x may be rounded in products of few rows that decode.
     rounded: bool,
     /// The copy on an accelerator, made at first use.
-    on_device: OnceLock<Tensor>,
+    on_device: OnceLock<OnDevice>,
 }
 
 impl Frozen {
@@ -41,15 +43,70 @@ impl Frozen {
         self.bf16
     }
 
-    fn tensor(&self, device: &Device) -> candle_core::Result<&Tensor> {
+    /// The whole matrix on `device`, (rows, cols) in `dtype`: kept there in the dtype first asked for where it is plain numbers, expanded anew
+    /// from its blocks where it is quantised.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    pub fn expanded(&self, device: &Device, dtype: DType) -> candle_core::Result<Tensor> {
+        match self.copy(device, dtype)? {
+            OnDevice::Whole(tensor) => tensor.to_dtype(dtype),
+            OnDevice::Blocks(blocks, order) => {
+                let whole = blocks.dequantize(device)?.to_dtype(dtype)?;
+                order.as_ref().map_or(Ok(whole.clone()), |order| whole.index_select(order, 0))
+            }
+        }
+    }
+
+    /// Some rows in f32, (n, cols); `at` are `rows` on the device. Those of a quantised matrix are read on the host.
+    ///
+    /// # Errors
+    /// When the device has no memory for them.
+    pub fn rows(&self, rows: &[u32], at: &Tensor) -> candle_core::Result<Tensor> {
+        let (device, cols) = (at.device(), self.weight.cols);
+        if self.weight.dtype.block() == 1 {
+            let dtype = if self.rounded && !device.is_cpu() { DType::BF16 } else { DType::F32 };
+            return self.expanded(device, dtype)?.index_select(at, 0)?.to_dtype(DType::F32);
+        }
+        let mut out = vec![0f32; rows.len() * cols];
+        rows.iter().zip(out.chunks_exact_mut(cols)).for_each(|(row, out)| self.weight.read(*row as usize, 0, out));
+        Tensor::from_vec(out, (rows.len(), cols), device)
+    }
+
+    fn copy(&self, device: &Device, dtype: DType) -> candle_core::Result<&OnDevice> {
         if self.on_device.get().is_none() {
             let w = &self.weight;
-            let tensor = Tensor::from_vec(w.to_f32(), (w.rows, w.cols), device)?;
+            let copy = match w.dtype.ggml() {
+                None => OnDevice::Whole(Tensor::from_vec(w.to_f32(), (w.rows, w.cols), device)?.to_dtype(dtype)?),
+                Some(kind) => {
+                    let storage = QStorage::from_data(Cow::Borrowed(w.data.bytes()), device, kind)?;
+                    let order = match w.order {
+                        RowOrder::Plain => None,
+                        RowOrder::Interleaved { .. } => {
+                            let rows: Vec<u32> = (0..w.rows).map(|row| w.file_row(row) as u32).collect();
+                            Some(Tensor::new(rows, device)?)
+                        }
+                    };
+                    OnDevice::Blocks(QTensor::new(storage, (w.rows, w.cols))?, order)
+                }
+            };
             // Another thread may have been faster; its copy is the same.
-            let _ = self.on_device.set(tensor);
+            let _ = self.on_device.set(copy);
         }
         Ok(self.on_device.get().unwrap_or_else(|| unreachable!("set just above")))
     }
+
+    fn tensor(&self, device: &Device) -> candle_core::Result<Tensor> {
+        self.expanded(device, DType::F32)
+    }
+}
+
+/// A frozen matrix on an accelerator.
+#[derive(Debug)]
+enum OnDevice {
+    Whole(Tensor),
+    /// GGUF blocks as they are in the file, and the file's row for each of ours where these differ.
+    Blocks(QTensor, Option<Tensor>),
 }
 
 /// Which of the two products.
@@ -136,7 +193,7 @@ impl FrozenProduct {
     ) -> candle_core::Result<(S, Shape)> {
         let (m, shape) = self.shapes(layout)?;
         let w = self.w.tensor(device)?;
-        let w = if self.side == Side::Transposed { w.t()? } else { w.clone() };
+        let w = if self.side == Side::Transposed { w.t()? } else { w };
         let (storage, w_layout) = w.storage_and_layout();
         let Some(w_storage) = pick(&storage) else { candle_core::bail!("frozen product: the weight is on another device") };
         let (k, n) = (w_layout.dims()[0], w_layout.dims()[1]);
@@ -157,7 +214,7 @@ impl CustomOp1 for FrozenProduct {
             None => candle_core::bail!("frozen product: the input must be contiguous"),
         };
         let mut y = vec![0f32; shape.elem_count()];
-        decode_product(x, m, &self.w, self.side, &mut y, false);
+        product_into(x, m, &self.w, self.side, &mut y, false);
         Ok((CpuStorage::F32(y), shape))
     }
 
@@ -180,7 +237,7 @@ impl CustomOp1 for FrozenProduct {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::weight::{RowOrder, WeightType};
+    use crate::weight::WeightType;
     use rand::{Rng, SeedableRng};
 
     /// A matrix stored in a real mapped file, and its values.

@@ -43,6 +43,13 @@ impl RopeTable {
         2 * self.inverse_frequencies.len()
     }
 
+    /// Cosines and sines of tokens at `positions`, (tokens, r/2) each.
+    pub fn rows(&self, positions: &[u32]) -> [Vec<f32>; 2] {
+        let angles = self.upto(positions.iter().max().map_or(0, |p| *p as usize + 1));
+        let half = self.inverse_frequencies.len();
+        [&angles.cos, &angles.sin].map(|table| positions.iter().flat_map(|p| &table[*p as usize * half..][..half]).copied().collect())
+    }
+
     fn upto(&self, positions: usize) -> Arc<Angles> {
         // A poisoned lock still holds a whole table: it is replaced in one assignment.
         let current = self.angles.read().unwrap_or_else(|e| e.into_inner()).clone();

@@ -2,6 +2,7 @@
 //!
 //! Refuses to know: what is packed in a block (`quantized`), rows and files.
 
+use candle_core::quantized::GgmlDType;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -29,6 +30,21 @@ impl WeightType {
             WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q5_0 | WeightType::Q5_1 => 32,
             WeightType::Q4K | WeightType::Q5K | WeightType::Q6K => 256,
         }
+    }
+
+    /// candle's name of a block type; none for plain floats.
+    pub const fn ggml(self) -> Option<GgmlDType> {
+        Some(match self {
+            WeightType::F32 | WeightType::F16 | WeightType::BF16 => return None,
+            WeightType::Q8_0 => GgmlDType::Q8_0,
+            WeightType::Q4_0 => GgmlDType::Q4_0,
+            WeightType::Q4_1 => GgmlDType::Q4_1,
+            WeightType::Q5_0 => GgmlDType::Q5_0,
+            WeightType::Q5_1 => GgmlDType::Q5_1,
+            WeightType::Q4K => GgmlDType::Q4K,
+            WeightType::Q5K => GgmlDType::Q5K,
+            WeightType::Q6K => GgmlDType::Q6K,
+        })
     }
 
     /// Bytes of one block (ggml's `block_q*` structs).

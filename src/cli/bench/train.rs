@@ -79,8 +79,8 @@ fn of_recipe(args: &BenchTrainArgs, path: &Path) -> Result<BenchReport> {
     let recipe = base::recipe(path, &args.set)?;
     let Prepared { opened, loaded, adapter, .. } = base::prepare(&recipe, args.json)?;
     let (settings, compute, steps) = (&recipe.train, recipe.base.compute, args.steps.into());
-    let (model, examples, pad) = (&opened.model, &loaded.train, opened.tokenizer.pad_id());
-    bench::train(&BenchRun { model, adapter: &adapter, examples, settings, compute, steps, pad })
+    let (model, examples) = (&opened.model, &loaded.train);
+    bench::train(&BenchRun { model, adapter: &adapter, examples, settings, compute, steps })
 }
 
 /// Steps over rows of random ids.

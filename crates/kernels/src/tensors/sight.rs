@@ -7,21 +7,11 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
+pub use crate::attention::Scores;
 use crate::error::{Error, Result};
 
 /// Queries, and keys, of one tile.
 const TILE: usize = 512;
-
-/// How scores are made of queries and keys.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scores {
-    /// Factor on q·k.
-    pub scale: f64,
-    /// `cap · tanh(scale·q·k / cap)` (Gemma 2, section 2, "logit soft-capping").
-    pub cap: Option<f64>,
-    /// Keys that a query sees, its own included.
-    pub window: Option<usize>,
-}
 
 /// Positions within a tile, on a device; masks are made of them there. Made once.
 #[derive(Debug, Clone)]

@@ -27,7 +27,7 @@ impl Recompute {
     }
 }
 
-/// Memory of [`super::super::Model::direct_gradients`], kept between calls.
+/// Memory of [`super::super::Model::gradients`], kept between calls.
 #[derive(Debug)]
 pub struct Workspace {
     pub recompute: Recompute,

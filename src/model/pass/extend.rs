@@ -5,14 +5,19 @@
 use std::ops::Range;
 
 use super::super::Model;
+use super::super::cache::KvCache;
 use super::super::paged::{BlockTable, PagedKv};
-use super::block::Given;
+use super::cpu::Cpu;
+use super::machine::{Given, Machine};
 use super::prepared::PreparedAdapter;
+use super::sums::Sums;
+use super::tensors::{Keys, Tensors};
 use super::workspace::Workspace;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::attention::Scores;
 use crate::kernels::attention::cached::{CachedText, cached};
-use crate::kernels::engine::{Attended, Dest, Engine, Layer, Phase};
+use crate::kernels::engine::{Attended, Phase};
+use crate::kernels::tensors::attention::Ramp;
 
 /// New tokens of one text.
 pub struct Chunk<'a> {
@@ -38,19 +43,21 @@ impl Model {
         let ids: Vec<u32> = chunks.iter().flat_map(|c| c.ids).copied().collect();
         let positions: Vec<u32> =
             chunks.iter().flat_map(|c| c.table.len()..c.table.len() + c.ids.len()).map(|position| position as u32).collect();
+        let wanted: Vec<usize> = chunks.iter().zip(&rows).filter(|(c, _)| c.logits).map(|(_, rows)| rows.end - 1).collect();
         // On a thread of the pool, as in training.
         let logits = rayon::scope(|_| {
             let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
-            let given = Given { acting: &acting, phase, positions: &positions, rows: &[], shared: &self.shared };
+            let given = Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared };
             room.fit(ids.len());
-            let mut x = self.embed_rows(&acting, &ids, &positions)?;
-            for (layer, block) in self.blocks.iter().enumerate() {
-                let mut attend = |[q, k, v]: [&[f32]; 3], out: &mut [f32]| {
-                    self.attend_cached(kv, layer, (chunks, &rows), block.scores, [q, k, v], out)
-                };
-                block.direct_forward::<f32>(&given, room, &mut attend, &mut x)?.give_to(room);
-            }
-            self.last_logits(chunks, &rows, &x)
+            let mut attend = |layer: usize, scores: Scores, qkv: [&[f32]; 3], out: &mut [f32]| {
+                self.attend_cached(kv, layer, (chunks, &rows), scores, qkv, out)
+            };
+            let mut cpu = Cpu::<f32> { model: self, room, attend: &mut attend, spans: None, sums: &mut Sums::default() };
+            let x = self.through(&mut cpu, &given)?;
+            // As decoding makes them in every phase: how many are asked for at once is chance.
+            let logits = cpu.logits(&Given { phase: Phase::Decode, ..given }, &x, &wanted)?;
+            cpu.free_wide(x);
+            Ok::<_, Error>(logits)
         })?;
         chunks.iter_mut().for_each(|c| PagedKv::advance(c.table, c.ids.len(), phase));
         Ok(logits)
@@ -80,32 +87,37 @@ impl Model {
         cached(kv.layout(), self.shared.heads, scores, &texts, q, out);
         Attended::default()
     }
+}
 
-    /// Logits after the last token of the chunks that want them, as decoding makes them in every phase.
-    fn last_logits(&self, chunks: &[Chunk], rows: &[Range<usize>], x: &[f32]) -> Result<Vec<f32>> {
-        let (d, vocab) = (self.config.width, self.config.vocab);
-        let wanted: Vec<(&Chunk, usize)> =
-            chunks.iter().zip(rows).filter(|(c, _)| c.logits).map(|(c, rows)| (c, rows.end - 1)).collect();
-        let chosen: Vec<f32> = wanted.iter().flat_map(|(_, row)| &x[row * d..][..d]).copied().collect();
-        let mut normed = vec![0f32; chosen.len()];
-        self.final_norm.frozen().forward(&chosen, &mut normed);
-        let mut logits = vec![0f32; wanted.len() * vocab];
-        let acting = acting(wanted.iter().enumerate().map(|(i, (chunk, _))| (i..i + 1, chunk.adapter)));
-        let site = self.head.site.0;
-        if acting.iter().all(|(_, a)| a.full_head.is_none() && a.columns[site].is_none()) {
-            let parts: Vec<(Range<usize>, Layer)> =
-                acting.iter().map(|(rows, adapter)| (rows.clone(), self.head_layer(adapter, &[]))).collect();
-            f32::forward_mixed(Phase::Decode, &normed, &parts, Dest::Set(&mut logits));
-            return Ok(logits);
+/// New tokens of one text whose keys and values are in a cache of its own: on a device that has no kernels over blocks.
+pub struct OwnChunk<'a> {
+    pub cache: &'a mut KvCache,
+    pub ids: &'a [u32],
+    pub adapter: &'a PreparedAdapter,
+    pub logits: bool,
+}
+
+impl Model {
+    /// [`Model::extend`] in tensor operations.
+    ///
+    /// # Errors
+    /// As [`Model::extend`].
+    pub fn extend_in_tensors(&self, chunks: &mut [OwnChunk]) -> Result<Vec<f32>> {
+        let (mut rows, mut ids, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+        for c in chunks.iter() {
+            rows.push(ids.len()..ids.len() + c.ids.len());
+            ids.extend_from_slice(c.ids);
+            positions.extend((c.cache.len()..c.cache.len() + c.ids.len()).map(|position| position as u32));
         }
-        for (rows, adapter) in &acting {
-            let (x, y) = (&normed[rows.start * d..rows.end * d], &mut logits[rows.start * vocab..rows.end * vocab]);
-            f32::forward(Phase::Decode, x, &[self.head_layer(adapter, &[])], vec![Dest::Set(y)]);
-            if let Some(columns) = &adapter.columns[site] {
-                let z = y.to_vec();
-                columns.apply(&z, Dest::Set(y));
-            }
-        }
+        let wanted: Vec<usize> = chunks.iter().zip(&rows).filter(|(c, _)| c.logits).map(|(_, rows)| rows.end - 1).collect();
+        let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
+        let phase = Phase::Blocked;
+        let given = Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared };
+        let caches = chunks.iter_mut().zip(&rows).map(|(c, rows)| (rows.clone(), &mut *c.cache)).collect();
+        let mut tensors = Tensors::new(self, &given, Keys::Cached(caches, Ramp::new(&self.device)?))?;
+        let x = self.through(&mut tensors, &given)?;
+        let logits = tensors.logits(&given, &x, &wanted)?;
+        chunks.iter_mut().for_each(|c| c.cache.advance(c.ids.len()));
         Ok(logits)
     }
 }

@@ -22,6 +22,7 @@ use crate::kernels::weight::{RowOrder, Weight, WeightType};
 /// `model.prepare(&())` is the base alone.
 #[derive(Debug)]
 pub struct PreparedAdapter {
+    /// For kernels.
     pub(super) pairs: Vec<Option<StepPair>>,
     pub(super) masks: Vec<Option<DropoutMask>>,
     pub(super) columns: Vec<Option<ColumnScale>>,
@@ -60,12 +61,12 @@ impl Model {
             terms.iter().map(|t| if let Some(Term::LowRank(pair)) = t { Some(*pair) } else { None }).collect();
         let full = |site: Site| if let Some(Term::Full(full)) = terms[site.0] { Some(full) } else { None };
         let mask = |p: &Option<LowRankPair>| p.as_ref()?.dropout.map(|d| DropoutMask::new(d.key, d.p));
-        let on_cpu = self.device.is_cpu();
+        let kernels = self.in_kernels();
         Ok(PreparedAdapter {
             masks: pairs.iter().map(mask).collect(),
             columns: pairs.par_iter().map(|p| p.map_or(Ok(None), scale)).collect::<Result<_>>()?,
-            pairs: pairs.par_iter().map(|p| p.map(|p| read(p, half)).transpose()).collect::<Result<_>>()?,
-            full_head: full(self.head.site).filter(|_| on_cpu).map(frozen).transpose()?,
+            pairs: pairs.par_iter().map(|p| p.filter(|_| kernels).map(|p| read(p, half)).transpose()).collect::<Result<_>>()?,
+            full_head: full(self.head.site).filter(|_| kernels).map(frozen).transpose()?,
             full_embedding: full(self.embedding.site).cloned(),
             terms: terms.iter().map(|t| t.as_ref().map(OwnTerm::new)).collect(),
             content: OnceLock::new(),
@@ -77,6 +78,11 @@ impl PreparedAdapter {
     /// Whether something acts at `site`.
     pub(super) fn acts(&self, site: Site) -> bool {
         self.terms[site.0].is_some()
+    }
+
+    /// Whether a pair acts at `site`.
+    pub(super) fn has_pair(&self, site: Site) -> bool {
+        matches!(self.terms[site.0], Some(OwnTerm::LowRank { .. }))
     }
 
     /// The hash of what acts, made once. Two adapters with the same one give the same numbers.

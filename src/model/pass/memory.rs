@@ -10,7 +10,7 @@ use crate::model::Adapt;
 
 /// Bytes that the written-out path holds at its peak, by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirectMemory {
+pub struct PassMemory {
     /// Tokens that go through the model at once.
     pub tokens: usize,
     /// Kept for the backward pass.
@@ -24,16 +24,16 @@ pub struct DirectMemory {
 }
 
 impl Model {
-    /// The memory of [`Model::direct_gradients`] for `batch` tokens in rows of at most `longest` (a share of `trained` of
+    /// The memory of [`Model::gradients`] for `batch` tokens in rows of at most `longest` (a share of `trained` of
     /// them targets), the adapter `adapt`, and `recompute`.
-    pub fn direct_memory(
+    pub fn pass_memory(
         &self,
         longest: usize,
         batch: usize,
         trained: f64,
         adapt: &dyn Adapt,
         recompute: Recompute,
-    ) -> DirectMemory {
+    ) -> PassMemory {
         let tokens = workspace::group_tokens(batch, longest);
         let lowest = self.lowest(|site| adapt.term(site).is_some());
         let (size, row, most_logits) = match self.multiplies_in_bf16() {
@@ -55,7 +55,7 @@ impl Model {
         let widest = self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width, adapt)).max().unwrap_or(0);
         // Gradients of a block's parts live while its activations do; residual stream, its gradient, chosen rows.
         let workspace = tokens * (widest * size + 8 * self.config.width * 4);
-        DirectMemory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed }
+        PassMemory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed }
     }
 
     /// Bytes of an activation.

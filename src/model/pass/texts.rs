@@ -8,9 +8,14 @@ use super::super::decoder::SharedTables;
 use crate::kernels::attention::{Scores, TextSpans};
 
 /// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep.
-const TOKENS: usize = 512;
+pub(super) const TOKENS: usize = 512;
+/// The same on a device that has many thousands of threads.
+pub(super) const DEVICE_TOKENS: usize = 8192;
+
 /// Tokens up to which short examples are taken in.
-const FULL: usize = TOKENS + TOKENS / 4;
+const fn full(tokens: usize) -> usize {
+    tokens + tokens / 4
+}
 
 /// Several examples as one row.
 pub(super) struct PackedTexts {
@@ -58,14 +63,14 @@ impl PackedTexts {
     }
 }
 
-/// Examples in groups of about [`TOKENS`], the longest first, each in the first group that has room for it.
-pub(super) fn groups(rows: &[&[u32]]) -> Vec<Vec<usize>> {
+/// Examples in groups of about `most` tokens, the longest first, each in the first group that has room for it.
+pub(super) fn groups(rows: &[&[u32]], most: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..rows.len()).filter(|i| !rows[*i].is_empty()).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(rows[*i].len()), *i));
     let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
     for i in order {
         let len = rows[i].len();
-        let limit = if len <= FULL - TOKENS { FULL } else { TOKENS };
+        let limit = if len <= full(most) - most { full(most) } else { most };
         match groups.iter_mut().find(|(tokens, _)| tokens + len <= limit) {
             Some((tokens, group)) => {
                 *tokens += len;
@@ -79,7 +84,7 @@ pub(super) fn groups(rows: &[&[u32]]) -> Vec<Vec<usize>> {
 
 /// The most tokens that a group of examples of at most `longest` tokens has.
 pub(super) fn most(longest: usize) -> usize {
-    longest.max(FULL)
+    longest.max(full(TOKENS))
 }
 
 #[cfg(test)]
@@ -91,7 +96,7 @@ mod tests {
         let lens = [256usize, 256, 256, 256, 700, 3, 100, 0, 512, 20];
         let texts: Vec<Vec<u32>> = lens.iter().map(|n| vec![1; *n]).collect();
         let rows: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        let got = groups(&rows);
+        let got = groups(&rows, TOKENS);
         let mut all: Vec<usize> = got.iter().flatten().copied().collect();
         all.sort_unstable();
         assert_eq!(all, [0, 1, 2, 3, 4, 5, 6, 8, 9]);

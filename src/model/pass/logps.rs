@@ -1,0 +1,119 @@
+//! Log-probabilities and logits of texts by the pass that trains, without its way back.
+
+use super::super::{Adapt, Model};
+use super::cpu::Cpu;
+use super::machine::{Given, Machine};
+use super::texts::{self, PackedTexts};
+use super::sums::Sums;
+use super::tensors::Tensors;
+use super::workspace::{Pooled, Recompute, Workspace};
+use super::PreparedAdapter;
+use crate::error::Result;
+use crate::kernels::attention::Scores;
+use crate::kernels::engine::Engine;
+
+impl Model {
+    /// Log-probability of each target of each of `rows`, in nats and in the order of its tokens; `trained(row, i)` tells
+    /// whether token `i` is a target.
+    ///
+    /// # Errors
+    /// As [`Model::hidden`].
+    pub(in super::super) fn logps(
+        &self,
+        room: &mut Workspace,
+        adapter: &PreparedAdapter,
+        rows: &[&[u32]],
+        trained: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        let tokens = if self.in_kernels() { texts::TOKENS } else { texts::DEVICE_TOKENS };
+        let groups: Vec<PackedTexts> = texts::groups(rows, tokens).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
+        let mut logps = vec![Vec::new(); rows.len()];
+        rayon::scope(|_| {
+            room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
+            for texts in groups.iter().filter(|t| !t.targets.is_empty()) {
+                let found = match self.multiplies_in_bf16() {
+                    _ if !self.in_kernels() => self.tensor_logps(adapter, texts)?,
+                    #[cfg(target_arch = "x86_64")]
+                    true => self.group_logps::<half::bf16>(room, adapter, texts)?,
+                    _ => self.group_logps::<f32>(room, adapter, texts)?,
+                };
+                for (at, logp) in texts.targets.at.iter().zip(found) {
+                    logps[texts.whose[*at as usize]].push(logp);
+                }
+            }
+            Ok(())
+        })
+        .map(|()| logps)
+    }
+
+    /// Log-probability of each target of each of `rows`, in nats; `trained(row, i)` tells whether token `i` is a target.
+    ///
+    /// # Errors
+    /// On an id outside the vocabulary or a position outside the model's range.
+    pub fn target_logps(&self, adapt: &dyn Adapt, rows: &[&[u32]], trained: &dyn Fn(usize, usize) -> bool) -> Result<Vec<Vec<f32>>> {
+        self.logps(&mut Workspace::new(Recompute::Never), &self.prepare(adapt)?, rows, trained)
+    }
+
+    /// Logits after every token of each of `rows`, (its tokens, vocabulary), in f32 activations.
+    ///
+    /// # Errors
+    /// As [`Model::target_logps`].
+    pub fn text_logits(&self, adapt: &dyn Adapt, rows: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
+        let (adapter, mut logits) = (self.prepare(adapt)?, vec![Vec::new(); rows.len()]);
+        let mut room = Workspace::new(Recompute::Never);
+        for group in texts::groups(rows, texts::TOKENS) {
+            let texts = PackedTexts::new(rows, &group, &|_, _| false);
+            let acting = [(0..texts.tokens(), &adapter)];
+            let (given, all) = (self.given(&acting, &texts), (0..texts.tokens()).collect::<Vec<_>>());
+            let found = match self.in_kernels() {
+                true => rayon::scope(|_| {
+                    room.fit(texts.tokens());
+                    let spans = |scores| texts.spans(&self.shared, scores);
+                    let mut attend = |_, scores: Scores, qkv: [&[f32]; 3], out: &mut [f32]| f32::attend(&spans(scores), qkv, out);
+                    let room = &mut room;
+                    let mut cpu = Cpu { model: self, room, attend: &mut attend, spans: None, sums: &mut Sums::default() };
+                    let x = self.through(&mut cpu, &given)?;
+                    cpu.logits(&given, &x, &all)
+                })?,
+                false => {
+                    let mut tensors = Tensors::new(self, &given, Tensors::texts(self, &texts)?)?;
+                    let x = self.through(&mut tensors, &given)?;
+                    tensors.logits(&given, &x, &all)?
+                }
+            };
+            for (row, logits_of) in texts.whose.iter().zip(found.chunks_exact(self.config.vocab)) {
+                logits[*row].extend_from_slice(logits_of);
+            }
+        }
+        Ok(logits)
+    }
+
+    fn group_logps<T: Pooled>(&self, room: &mut Workspace, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
+        let spans = |scores| texts.spans(&self.shared, scores);
+        let mut attend = |_, scores: Scores, qkv: [&[T]; 3], out: &mut [T]| T::attend(&spans(scores), qkv, out);
+        let mut cpu = Cpu { model: self, room, attend: &mut attend, spans: None, sums: &mut Sums::default() };
+        let acting = [(0..texts.tokens(), adapter)];
+        let given = self.given(&acting, texts);
+        let x = self.through(&mut cpu, &given)?;
+        let logps = cpu.logps(&given, &x, &texts.targets)?;
+        cpu.free_wide(x);
+        Ok(logps)
+    }
+
+    fn tensor_logps(&self, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
+        let acting = [(0..texts.tokens(), adapter)];
+        let given = self.given(&acting, texts);
+        let mut tensors = Tensors::new(self, &given, Tensors::texts(self, texts)?)?;
+        let x = self.through(&mut tensors, &given)?;
+        tensors.logps(&given, &x, &texts.targets)
+    }
+
+    /// Embedding and all blocks, keeping nothing: the last block's output (n, d).
+    pub(super) fn through<M: Machine>(&self, m: &mut M, given: &Given) -> Result<M::Wide> {
+        let mut x = m.embed(given)?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            block.forward(m, given, layer, &mut x)?.free(m);
+        }
+        Ok(x)
+    }
+}

@@ -1,0 +1,161 @@
+//! What a pass is run on: a device and a precision, with buffers of its own and every operation of a block on them, there and
+//! back.
+//!
+//! [`super::block`] is written once over this; [`super::cpu`] and [`super::tensors`] are machines. Nothing is taped.
+
+use std::ops::Range;
+
+use super::super::Targets;
+use super::super::decoder::{Norm, SharedTables, SiteLinear};
+use super::super::site::Site;
+use super::prepared::PreparedAdapter;
+use crate::error::Result;
+use crate::kernels::attention::Scores;
+use crate::kernels::engine::Phase;
+
+/// What acts on which tokens: in order, together all of them.
+pub(super) type Acting<'a> = [(Range<usize>, &'a PreparedAdapter)];
+
+/// What all blocks are given.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub acting: &'a Acting<'a>,
+    pub phase: Phase,
+    pub ids: &'a [u32],
+    /// Position of each token in its own text.
+    pub positions: &'a [u32],
+    /// What dropout's masks go by; none without dropout.
+    pub rows: &'a [u64],
+    pub shared: &'a SharedTables,
+}
+
+impl Given<'_> {
+    pub(super) fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// What acts on all tokens; a way back has one adapter.
+    pub(super) fn only(&self) -> &PreparedAdapter {
+        debug_assert_eq!(self.acting.len(), 1);
+        self.acting[0].1
+    }
+
+    pub(super) fn adapts(&self, sites: &[&SiteLinear]) -> bool {
+        sites.iter().any(|s| self.only().has_pair(s.site))
+    }
+}
+
+/// Outputs of sites with magnitudes, before these and the bias (n, o).
+pub(super) type Unscaled<M> = Vec<(Site, <M as Machine>::Act)>;
+
+/// A site with the gradient of its output (n, o).
+pub(super) type Sites<'a, M> = [(&'a SiteLinear, &'a <M as Machine>::Act)];
+
+/// A device and a precision. Shapes: n tokens, d width, i inputs, o outputs. Errors are the device's.
+pub(super) trait Machine: Sized {
+    /// f32 (n, width): the residual stream, sums, gradients.
+    type Wide;
+    /// Activations (n, width) in this machine's precision.
+    type Act;
+    /// What attention leaves for its way back.
+    type Saved;
+
+    /// Gives a buffer back.
+    fn free(&mut self, act: Self::Act);
+    /// Gives a buffer back.
+    fn free_wide(&mut self, wide: Self::Wide);
+    fn copied(&mut self, x: &Self::Wide) -> Result<Self::Wide>;
+    /// `x` rounded.
+    fn rounded(&mut self, x: &Self::Wide) -> Result<Self::Act>;
+
+    /// Embeddings (n, d).
+    fn embed(&mut self, given: &Given) -> Result<Self::Wide>;
+    /// Adds the gradient at the embeddings to that of an embedding trained in full.
+    fn embed_back(&mut self, given: &Given, dx: &Self::Wide) -> Result<()>;
+
+    /// `x` (n, d) normed, and rounded for the way back.
+    fn norm(&mut self, norm: &Norm, x: &Self::Wide) -> Result<[Self::Act; 2]>;
+    /// Once more, of what was kept.
+    fn norm_again(&mut self, norm: &Norm, kept: &Self::Act) -> Result<Self::Act>;
+    /// Adds the gradient of the norm's input to `dx`, which `rounded` becomes a copy of.
+    fn norm_back(
+        &mut self,
+        norm: &Norm,
+        kept: &Self::Act,
+        d_normed: Self::Wide,
+        dx: &mut Self::Wide,
+        rounded: &mut Self::Act,
+    ) -> Result<()>;
+
+    /// `x` (n, i) through sites with that input, biases and magnitudes included.
+    fn project(&mut self, given: &Given, sites: &[&SiteLinear], x: &Self::Act, unscaled: &mut Unscaled<Self>)
+    -> Result<Vec<Self::Wide>>;
+    /// As [`Machine::project`], rounded.
+    fn project_rounded(
+        &mut self,
+        given: &Given,
+        sites: &[&SiteLinear],
+        x: &Self::Act,
+        unscaled: &mut Unscaled<Self>,
+    ) -> Result<Vec<Self::Act>>;
+    /// As [`Machine::project`] of one site, added to `y`.
+    fn project_add(
+        &mut self,
+        given: &Given,
+        site: &SiteLinear,
+        x: &Self::Act,
+        y: &mut Self::Wide,
+        unscaled: &mut Unscaled<Self>,
+    ) -> Result<()>;
+    /// Adds the gradients of what is trained at sites with a common input `x` (there where a pair is).
+    fn gradients(&mut self, given: &Given, sites: &Sites<Self>, x: Option<&Self::Act>, unscaled: &Unscaled<Self>) -> Result<()>;
+    /// As [`Machine::gradients`]; returns the gradient of the input.
+    fn project_back(
+        &mut self,
+        given: &Given,
+        sites: &Sites<Self>,
+        x: Option<&Self::Act>,
+        unscaled: &Unscaled<Self>,
+    ) -> Result<Self::Wide>;
+    /// As [`Machine::project_back`], rounded.
+    fn project_back_rounded(
+        &mut self,
+        given: &Given,
+        sites: &Sites<Self>,
+        x: Option<&Self::Act>,
+        unscaled: &Unscaled<Self>,
+    ) -> Result<Self::Act>;
+
+    /// Queries, keys and values of a fused projection.
+    fn split(&mut self, given: &Given, fused: Self::Wide) -> Result<[Self::Wide; 3]>;
+    /// [`Machine::split`] undone.
+    fn join(&mut self, given: &Given, parts: [Self::Act; 3]) -> Result<Self::Act>;
+    /// Queries and keys turned by their positions; values as they are.
+    fn turn(&mut self, given: &Given, parts: [Self::Wide; 3]) -> Result<[Self::Act; 3]>;
+    /// The way back of [`Machine::turn`].
+    fn turn_back(&mut self, given: &Given, grads: [Self::Wide; 3]) -> Result<[Self::Act; 3]>;
+    /// Attention of block `layer`.
+    fn attend(&mut self, given: &Given, layer: usize, scores: Scores, qkv: &[Self::Act; 3]) -> Result<(Self::Act, Self::Saved)>;
+    /// Gradients of what attention read; `grad` is that of `out`.
+    fn attend_back(
+        &mut self,
+        given: &Given,
+        scores: Scores,
+        qkv: &[Self::Act; 3],
+        out: &Self::Act,
+        saved: &Self::Saved,
+        grad: Self::Act,
+    ) -> Result<[Self::Wide; 3]>;
+
+    /// What the feed-forward's last layer reads: `act(gate) · up`, or `act(up)`.
+    fn gate(&mut self, given: &Given, gate: Option<&Self::Act>, up: &Self::Act) -> Result<Self::Act>;
+    /// `gate` and `up` become their gradients.
+    fn gate_back(&mut self, given: &Given, gate: Option<&mut Self::Act>, up: &mut Self::Act, grad: Self::Act) -> Result<()>;
+
+    /// Final norm, head and loss: `Σ −log p` of the targets, and `factor ·` its gradient at `x`; adds those of a trained head.
+    fn loss(&mut self, given: &Given, x: &Self::Wide, targets: &Targets, factor: f32) -> Result<(f64, Self::Wide)>;
+    /// Log-probability of each target, in nats.
+    fn logps(&mut self, given: &Given, x: &Self::Wide, targets: &Targets) -> Result<Vec<f32>>;
+    /// Logits of chosen rows, one after another, by the kernels of `given.phase`.
+    fn logits(&mut self, given: &Given, x: &Self::Wide, rows: &[usize]) -> Result<Vec<f32>>;
+}
