@@ -1,29 +1,44 @@
-//! A few rows of x as whole numbers in i16 times rows of quantised blocks where they lie (`vpmaddwd`, i32 sums), for AVX2.
+//! A few rows of x as whole numbers in i16 times rows of quantised blocks (`vpmaddwd`, i32 sums), for AVX2.
 //!
-//! Every 32 elements of x share a scale, their largest over 32767: x is rounded to 2⁻¹⁶ of it, `W` not at all. A block's
-//! sum is exact, and the sums of blocks are added in one order whatever rows are worked on beside it.
+//! Every 32 elements of x share a scale, their largest over 32767: x is rounded to 2⁻¹⁶ of it, `W` not at all. Eight rows
+//! of `W`, one a lane, are unpacked some groups at a time, and every row of x goes over them while they are in the
+//! first-level cache. The sum of numbers that share their scales is exact, and a lane adds these sums in order,
+//! whatever rows are worked on beside it.
 //! Refuses to know: row orders, threads.
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
-use super::unpack::{self, GROUP, IntFormat};
+use super::unpack::{self, GROUP, IntFormat, SIDE};
 use super::{AHEAD, FewRowsOutput, WeightType};
 use crate::simd::Lanes;
 
 /// Rows of x that are worked on at once, at most.
 const AT_ONCE: usize = 4;
+/// Groups of `W` that are unpacked at once: whole blocks of every type.
+const RUN: usize = 16;
+/// Pairs of numbers in a group.
+const PAIRS: usize = GROUP / 2;
 /// Below this, 32767 over the largest is no longer a number: such elements count as zero.
 const SMALLEST: f32 = 1e-30;
 
 /// A group of x.
-#[derive(Clone)]
-#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
 struct Line {
     numbers: [i16; GROUP],
-    scale: [f32; 8],
-    /// The sum of the group times the format's offset in lane 1, where a format has what is added; zeros beside it.
-    sum: [f32; 8],
+    scale: f32,
+    /// The sum of the group times the format's offset.
+    sum: f32,
+}
+
+/// Groups of [`SIDE`] rows of `W`, a row in each lane.
+struct Run {
+    /// Two neighbours of each row.
+    pairs: [[__m256i; PAIRS]; RUN],
+    /// What [`IntFormat::scales`] says.
+    scales: [[__m256; 2]; RUN],
 }
 
 /// Whether this path is the one for weights of `dtype`.
@@ -53,29 +68,21 @@ fn each<F: IntFormat>(x: &[f32], to: &FewRowsOutput) {
     let lines: Vec<Line> = x.as_chunks::<GROUP>().0.iter().map(|x| unsafe { line(x, F::OFFSET) }).collect();
     let stride = to.stride();
     to.tasks(
-        || (),
-        |(), rows| {
-            let mut row = rows.start;
-            while row < rows.end {
-                let left = rows.end - row;
-                let at = to.bytes(row).as_ptr();
-                // SAFETY: the features as above; so many rows of whole blocks are left of the matrix, and the lines
-                // are those of m rows of as many groups.
-                row += unsafe {
-                    match (to.m, left) {
-                        (1, 4..) => {
-                            put(
-                                to,
-                                row,
-                                0,
-                                &tile::<F, 4, 1>(std::array::from_fn(|r| at.wrapping_add(r * stride)), stride, &lines),
-                            );
-                            4
-                        }
-                        (_, 2..) => strip::<F, 2>(at, stride, &lines, row, to),
-                        _ => strip::<F, 1>(at, stride, &lines, row, to),
+        || vec![[0.0; SIDE]; to.m],
+        |sums, rows| {
+            for row in rows.clone().step_by(SIDE) {
+                let (at, last) = (to.bytes(row).as_ptr(), rows.end - row - 1);
+                sums.fill([0.0; SIDE]);
+                // SAFETY: the features as above; all these are whole rows of the matrix (the last one again where fewer
+                // are left), and the lines are those of m rows of as many groups.
+                unsafe {
+                    let rows = std::array::from_fn(|r| at.wrapping_add(r.min(last) * stride));
+                    match sums.as_mut_slice() {
+                        [sums] => *sums = alone::<F>(rows, stride, &lines),
+                        sums => strip::<F>(rows, stride, &lines, sums),
                     }
-                };
+                }
+                to.put_lanes(row..rows.end.min(row + SIDE), sums);
             }
         },
     );
@@ -87,7 +94,7 @@ fn each<F: IntFormat>(x: &[f32], to: &FewRowsOutput) {
 /// Requires AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn line(x: &[f32; GROUP], offset: f32) -> Line {
-    let mut line = Line { numbers: [0; GROUP], scale: [0.0; 8], sum: [0.0; 8] };
+    let mut line = Line { numbers: [0; GROUP], scale: 0.0, sum: 0.0 };
     let mut v = [_mm256_setzero_ps(); 4];
     let mut largest = _mm256_setzero_si256();
     let mut i = 0;
@@ -104,7 +111,7 @@ unsafe fn line(x: &[f32; GROUP], offset: f32) -> Line {
     let one = _mm_max_epu32(pair, _mm_shuffle_epi32::<0b10_11_00_01>(pair));
     let largest = f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned());
     if !largest.is_finite() {
-        line.scale = [f32::NAN; 8];
+        line.scale = f32::NAN;
         return line;
     }
     if largest < SMALLEST {
@@ -124,96 +131,150 @@ unsafe fn line(x: &[f32; GROUP], offset: f32) -> Line {
     let pair = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
     let one = _mm_add_epi32(pair, _mm_shuffle_epi32::<0b10_11_00_01>(pair));
     let scale = largest / 32767.0;
-    line.scale = [scale; 8];
-    line.sum[1] = _mm_cvtsi128_si32(one) as f32 * scale * offset;
+    line.scale = scale;
+    line.sum = _mm_cvtsi128_si32(one) as f32 * scale * offset;
     line
 }
 
-/// `R` rows of `W` from `at` on with all rows of x; returns `R`.
+/// Adds to `sums`, one for each row of x, what eight rows of `W` give with the rows of x.
 ///
 /// # Safety
-/// As [`tile`]; `lines` are those of `to.m` rows.
+/// Requires AVX2, FMA and F16C; each row of `W` holds as many groups as a row of `lines`.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn strip<F: IntFormat, const R: usize>(
-    at: *const u8,
-    stride: usize,
-    lines: &[Line],
-    row: usize,
-    to: &FewRowsOutput,
-) -> usize {
-    let rows: [*const u8; R] = std::array::from_fn(|r| at.wrapping_add(r * stride));
-    let groups = lines.len() / to.m;
-    for (first, lines) in (0..to.m).step_by(AT_ONCE).zip(lines.chunks(AT_ONCE * groups)) {
-        // SAFETY: as the contract says.
+unsafe fn strip<F: IntFormat>(rows: [*const u8; SIDE], stride: usize, lines: &[Line], sums: &mut [[f32; SIDE]]) {
+    let groups = lines.len() / sums.len();
+    let mut run = MaybeUninit::<Run>::uninit();
+    for from in (0..groups).step_by(RUN) {
+        let count = RUN.min(groups - from);
+        // SAFETY: blocks and lines lie inside their rows; `tile` reads the groups that were unpacked.
         unsafe {
-            match lines.len() / groups {
-                1 => put(to, row, first, &tile::<F, R, 1>(rows, stride, lines)),
-                2 => put(to, row, first, &tile::<F, R, 2>(rows, stride, lines)),
-                3 => put(to, row, first, &tile::<F, R, 3>(rows, stride, lines)),
-                _ => put(to, row, first, &tile::<F, R, 4>(rows, stride, lines)),
+            for g in 0..count {
+                let (blocks, inside) = blocks::<F>(&rows, stride, from + g);
+                (*run.as_mut_ptr()).pairs[g] = unpack::side_by_side::<F>(&blocks, inside);
+                (*run.as_mut_ptr()).scales[g] = F::scales(&blocks, inside);
+            }
+            let run = run.assume_init_ref();
+            for (first, sums) in (0..).step_by(AT_ONCE).zip(sums.chunks_mut(AT_ONCE)) {
+                let x = lines.as_ptr().add(first * groups + from);
+                match sums.len() {
+                    1 => tile::<F, 1>(run, count, x, groups, sums),
+                    2 => tile::<F, 2>(run, count, x, groups, sums),
+                    3 => tile::<F, 3>(run, count, x, groups, sums),
+                    _ => tile::<F, AT_ONCE>(run, count, x, groups, sums),
+                }
             }
         }
     }
-    R
 }
 
-fn put<const R: usize, const M: usize>(to: &FewRowsOutput, row: usize, first: usize, sums: &[[f32; M]; R]) {
-    sums.iter().enumerate().for_each(|(r, sums)| to.put(row + r, first, sums));
-}
-
-/// `R` rows of `W` with `M` rows of x.
-///
-/// # Safety
-/// Requires AVX2, FMA and F16C; each row holds as many blocks as a row of `lines` has.
+/// The blocks that hold group `g` of `rows`, and which group of theirs it is; what lies ahead is fetched.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<F: IntFormat, const R: usize, const M: usize>(
-    rows: [*const u8; R],
-    stride: usize,
-    lines: &[Line],
-) -> [[f32; M]; R] {
-    let (groups, each, ahead) = (lines.len() / M, F::BLOCK / GROUP, (R * stride).max(AHEAD));
-    let mut acc = [[_mm256_setzero_ps(); M]; R];
-    let mut b = 0;
-    while b * each < groups {
+fn blocks<F: IntFormat>(rows: &[*const u8; SIDE], stride: usize, g: usize) -> ([*const u8; SIDE], usize) {
+    let (each, ahead) = (F::BLOCK / GROUP, (SIDE * stride).max(AHEAD));
+    let mut blocks = *rows;
+    for block in &mut blocks {
+        *block = block.wrapping_add(g / each * F::BYTES);
+        _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(ahead + g % each * (F::BYTES / each)).cast());
+    }
+    (blocks, g % each)
+}
+
+/// What [`strip`] gives for a single row of x, to the bit: here its numbers stay in their registers.
+///
+/// # Safety
+/// As [`strip`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn alone<F: IntFormat>(rows: [*const u8; SIDE], stride: usize, lines: &[Line]) -> [f32; SIDE] {
+    let mut acc = _mm256_setzero_ps();
+    for (g, line) in lines.iter().enumerate() {
+        let (blocks, inside) = blocks::<F>(&rows, stride, g);
+        let mut dots = [[_mm256_setzero_si256(); SIDE]; 2];
+        // SAFETY: as the contract says.
+        let scales = unsafe {
+            let numbers = line.numbers.as_ptr().cast::<__m256i>();
+            let x = [_mm256_loadu_si256(numbers), _mm256_loadu_si256(numbers.add(1))];
+            for (r, block) in blocks.iter().enumerate() {
+                let w = F::group(*block, inside);
+                let products = [_mm256_madd_epi16(w[0], x[0]), _mm256_madd_epi16(w[1], x[1])];
+                if F::PARTS == 1 {
+                    dots[0][r] = _mm256_add_epi32(products[0], products[1]);
+                } else {
+                    [dots[0][r], dots[1][r]] = products;
+                }
+            }
+            F::scales(&blocks, inside)
+        };
+        let mut part = 0;
+        while part < F::PARTS {
+            let scale = _mm256_mul_ps(scales[part], _mm256_set1_ps(line.scale));
+            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals(dots[part])), scale, acc);
+            part += 1;
+        }
+        if F::OFFSET != 0.0 {
+            acc = _mm256_fmadd_ps(scales[1], _mm256_set1_ps(line.sum), acc);
+        }
+    }
+    let mut sums = [0.0; SIDE];
+    // SAFETY: eight lanes.
+    unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), acc) };
+    sums
+}
+
+/// The sum of each vector, in its lane.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn totals(v: [__m256i; SIDE]) -> __m256i {
+    let low = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+    let high = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
+    _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high))
+}
+
+/// `count` groups of `run` with those of `M` rows of x from `x` on, which are `stride` lines apart.
+///
+/// # Safety
+/// Requires AVX2, FMA and F16C; so many groups, lines and sums there are.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile<F: IntFormat, const M: usize>(run: &Run, count: usize, x: *const Line, stride: usize, sums: &mut [[f32; SIDE]]) {
+    // SAFETY: as the contract says.
+    unsafe {
+        let mut acc = [_mm256_setzero_ps(); M];
+        for (acc, sums) in acc.iter_mut().zip(&*sums) {
+            *acc = _mm256_loadu_ps(sums.as_ptr());
+        }
         let mut g = 0;
-        while g < each {
-            let at = b * each + g;
-            let mut r = 0;
-            while r < R {
-                // SAFETY: a hint reads nothing; block and lines lie inside the row and the lines.
-                unsafe {
-                    let block = rows[r].wrapping_add(b * F::BYTES);
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(ahead + g * (F::BYTES / each)).cast());
-                    let (w, scales) = (F::group(block, g), F::scales(block, g));
+        while g < count {
+            let (pairs, scales) = (run.pairs.get_unchecked(g), run.scales.get_unchecked(g));
+            let x: [*const Line; M] = std::array::from_fn(|i| x.add(i * stride + g));
+            let mut part = 0;
+            while part < F::PARTS {
+                let mut dots = [_mm256_setzero_si256(); M];
+                let mut p = part * PAIRS / F::PARTS;
+                while p < (part + 1) * PAIRS / F::PARTS {
                     let mut i = 0;
                     while i < M {
-                        let x = lines.as_ptr().add(i * groups + at);
-                        let numbers = (*x).numbers.as_ptr().cast::<__m256i>();
-                        let low = _mm256_madd_epi16(w[0], _mm256_load_si256(numbers));
-                        let high = _mm256_madd_epi16(w[1], _mm256_load_si256(numbers.add(1)));
-                        let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(low, high));
-                        let scale = _mm256_mul_ps(_mm256_moveldup_ps(scales), _mm256_load_ps((*x).scale.as_ptr()));
-                        acc[r][i] = _mm256_fmadd_ps(dot, scale, acc[r][i]);
-                        if F::OFFSET != 0.0 {
-                            acc[r][i] = _mm256_fmadd_ps(scales, _mm256_load_ps((*x).sum.as_ptr()), acc[r][i]);
-                        }
+                        let pair = _mm256_set1_epi32(*(*x[i]).numbers.as_ptr().cast::<i32>().add(p));
+                        dots[i] = _mm256_add_epi32(dots[i], _mm256_madd_epi16(pairs[p], pair));
                         i += 1;
                     }
+                    p += 1;
                 }
-                r += 1;
+                let mut i = 0;
+                while i < M {
+                    let scale = _mm256_mul_ps(scales[part], _mm256_set1_ps((*x[i]).scale));
+                    acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i]), scale, acc[i]);
+                    if F::OFFSET != 0.0 {
+                        acc[i] = _mm256_fmadd_ps(scales[1], _mm256_set1_ps((*x[i]).sum), acc[i]);
+                    }
+                    i += 1;
+                }
+                part += 1;
             }
             g += 1;
         }
-        b += 1;
+        for (sums, acc) in sums.iter_mut().zip(acc) {
+            _mm256_storeu_ps(sums.as_mut_ptr(), acc);
+        }
     }
-    acc.map(|acc| acc.map(|acc| sum(acc)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn sum(v: __m256) -> f32 {
-    let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-    let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
 }
