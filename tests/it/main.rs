@@ -30,6 +30,7 @@ mod recipe_new;
 mod real_tokenizers;
 mod resume;
 mod same_bits;
+mod second_opinion;
 mod shapes;
 mod shared;
 mod smollm2_text;
