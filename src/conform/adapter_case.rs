@@ -195,11 +195,11 @@ fn settings() -> Train {
     }
 }
 
-/// Parameters after the steps: 1e-5, but 2e-4 where the gradient is as small as AdamW's epsilon, which then divides noise
-/// by noise. In units of what is allowed.
+/// Parameters after the steps, in units of what is allowed: 1e-5, but more where the gradient is so small that AdamW divides
+/// noise by noise. Rounding moves a gradient by some 1e-8 whatever its size, and five steps move a parameter by 3e-3, times the share of
+/// noise in it: 3e-3 · 1e-8 / |gradient|.
 fn parameters(adapter: &Adapter, expected: &Expected) -> Result<ToleranceCheck> {
-    /// A hundred epsilons.
-    const TINY: f32 = 1e-6;
+    let allowed = |gradient: f32| (3e-11 / f64::from(gradient.abs())).clamp(1e-5, 1e-3);
     let mut worst = (0.0, String::new());
     for p in adapter.params() {
         let got = flat(p.var.as_tensor())?;
@@ -209,7 +209,7 @@ fn parameters(adapter: &Adapter, expected: &Expected) -> Result<ToleranceCheck> 
             .iter()
             .zip(&want)
             .zip(&grad)
-            .map(|((g, w), grad)| f64::from((g - w).abs()) / if grad.abs() < TINY { 2e-4 } else { 1e-5 })
+            .map(|((g, w), grad)| f64::from((g - w).abs()) / allowed(*grad))
             .fold(0.0, nan_max);
         if nan_max(error, worst.0) != worst.0 {
             worst = (error, p.key.clone());
@@ -219,6 +219,6 @@ fn parameters(adapter: &Adapter, expected: &Expected) -> Result<ToleranceCheck> 
         "parameters after five steps",
         worst.0,
         1.0,
-        format!("in units of 1e-5 (2e-4 at tiny gradients), worst {}", worst.1),
+        format!("in units of 1e-5 (more at gradients below 3e-6), worst {}", worst.1),
     ))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
-use lorakit::conform;
+use lorakit::conform::{self, How};
 use lorakit::device::Compute;
 
 /// Model and adapter cases under `tests/data/golden`.
@@ -13,14 +13,21 @@ fn golden() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden")
 }
 
+/// In f32 on the CPU, in kernels or in tensor operations.
+fn how(tensors: bool) -> How {
+    How { compute: Compute::F32, device: Device::Cpu, tensors }
+}
+
 #[test]
-fn every_case_passes_in_f32() {
+fn every_case_passes_in_f32_in_kernels_and_in_tensor_operations() {
     let dirs = conform::find(&[golden()]).unwrap();
     assert_eq!(dirs.len(), CASES);
     for dir in dirs {
-        let case = conform::run(&dir, Compute::F32, &Device::Cpu).unwrap();
-        assert!(case.passes(), "{case:#?}");
-        assert!(case.checks.len() >= 6, "{case:#?}");
+        for tensors in [false, true] {
+            let case = conform::run(&dir, &how(tensors)).unwrap();
+            assert!(case.passes(), "{tensors}: {case:#?}");
+            assert!(case.checks.len() >= 6, "{tensors}: {case:#?}");
+        }
     }
 }
 
@@ -32,7 +39,7 @@ fn the_older_spelling_of_a_config_gives_the_same_model() {
             let as_name = if as_name.is_empty() { file } else { as_name };
             std::fs::copy(from.join(file), to.path().join(as_name)).unwrap();
         }
-        let case = conform::run(to.path(), Compute::F32, &Device::Cpu).unwrap();
+        let case = conform::run(to.path(), &how(false)).unwrap();
         assert!(case.passes(), "{case:#?}");
     }
 }
@@ -44,5 +51,5 @@ fn a_case_whose_model_is_another_one_fails() {
         std::fs::copy(from.join("llama").join(file), to.path().join(file)).unwrap();
     }
     std::fs::copy(from.join("qwen2/expected.safetensors"), to.path().join("expected.safetensors")).unwrap();
-    assert!(!conform::run(to.path(), Compute::F32, &Device::Cpu).unwrap().passes());
+    assert!(!conform::run(to.path(), &how(false)).unwrap().passes());
 }

@@ -124,7 +124,7 @@ fn losses_by_row_add_up_and_a_limit_takes_rows_of_every_file() {
     let measured = measure(&model, &(), &rows(None), &mut |_, _, _| Ok(())).unwrap();
     let ids: Vec<&[u32]> = loaded.heldout.iter().map(|e| e.ids).collect();
     let texts = Marked { ids: &ids, trained: &|text, i| loaded.heldout.get(text).trained.get(i) };
-    let whole = model.score(&(), texts, 4, 0, &mut |_| Ok(())).unwrap();
+    let whole = model.score(&(), texts, 4, &mut |_| Ok(())).unwrap();
     let (nats, tokens) = measured.each.iter().fold((0.0, 0), |(n, t), row| (n + row.nats, t + row.tokens));
     assert_eq!(tokens, whole.tokens);
     assert!((nats - whole.sum).abs() < 1e-4 * whole.sum && (measured.loss - whole.loss()).abs() < 1e-4, "{nats} {}", whole.sum);

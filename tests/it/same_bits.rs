@@ -34,7 +34,7 @@ fn prompts(model: &Model, n: usize) -> Vec<Vec<u32>> {
     let (common, most) = if model.config.max_positions >= 200 { (70, 100) } else { (34, 20) };
     let token = |seed: u64, at: u64| (random::indexed(seed, at) % model.config.vocab as u64) as u32;
     let one = |i: u64| {
-        let common = (0..if i % 3 == 0 { common } else { 0 }).map(|at| token(7, at));
+        let common = (0..if i.is_multiple_of(3) { common } else { 0 }).map(|at| token(7, at));
         common.chain((0..1 + random::indexed(11, i) % most).map(|at| token(100 + i, at))).collect()
     };
     (0..n as u64).map(one).collect()
