@@ -60,6 +60,9 @@ struct Cli {
     /// Threads for all CPU work (default: all cores)
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Where models run: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
+    device: device::Choice,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -124,6 +127,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
     if !matches!(cli.verb, Verb::Chat(_)) {
         stop::listen();
     }
+    device::choose(cli.device);
     if let Some(threads) = cli.threads {
         device::set_threads(threads.into())?;
     }

@@ -205,12 +205,8 @@ fn parameters(adapter: &Adapter, expected: &Expected) -> Result<ToleranceCheck> 
         let got = flat(p.var.as_tensor())?;
         let want = expected.floats(&format!("after5.{}", p.key))?;
         let grad = expected.floats(&format!("grad.{}", p.key))?;
-        let error = got
-            .iter()
-            .zip(&want)
-            .zip(&grad)
-            .map(|((g, w), grad)| f64::from((g - w).abs()) / allowed(*grad))
-            .fold(0.0, nan_max);
+        let error =
+            got.iter().zip(&want).zip(&grad).map(|((g, w), grad)| f64::from((g - w).abs()) / allowed(*grad)).fold(0.0, nan_max);
         if nan_max(error, worst.0) != worst.0 {
             worst = (error, p.key.clone());
         }

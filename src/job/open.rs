@@ -47,7 +47,10 @@ impl OpenedBase {
 /// When it is not found or its files are not usable; when the listener ends the job.
 pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<OpenedBase> {
     let resolved = find(base, listener)?;
-    let device = device::best()?;
+    let (device, missed) = device::chosen()?;
+    if let Some(why) = missed {
+        tell(listener, JobEvent::Warning(format!("no accelerator answers, so the CPU is used: {why}")))?;
+    }
     let open = || Model::open(&resolved.path, base.compute, &device);
     let (model, tokenizer) = rayon::join(open, || text::tokenizer_and_notes(&resolved.path));
     let (model, (tokenizer, notes)) = (model?, tokenizer?);

@@ -152,14 +152,7 @@ impl SharedTables {
 
 impl Block {
     /// `x` (b, t, d) → (b, t, d).
-    pub(super) fn taped(
-        &self,
-        index: usize,
-        shared: &SharedTables,
-        batch: &Batch,
-        ctx: &mut Ctx,
-        x: &Tensor,
-    ) -> Result<Tensor> {
+    pub(super) fn taped(&self, index: usize, shared: &SharedTables, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
         let attended = self.attend(index, shared, batch, ctx, &self.attention_norm.forward(x)?)?;
         let x = (x + attended)?;
         let fed = self.feed(shared.activation, ctx.adapt, &self.mlp_norm.forward(&x)?)?;

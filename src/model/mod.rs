@@ -44,9 +44,9 @@ pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
 pub use decoder::Ctx;
-pub use pass::{Chunk, LossAndGradients, OwnChunk, PassMemory, PreparedAdapter, Recompute, SiteGradient, Workspace};
 pub use loss::Targets;
 pub use paged::{BlockTable, PagedKv};
+pub use pass::{Chunk, LossAndGradients, OwnChunk, PassMemory, PreparedAdapter, Recompute, SiteGradient, Workspace};
 pub use score::{LossSum, Marked};
 pub use site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
 

@@ -47,7 +47,8 @@ impl RopeTable {
     pub fn rows(&self, positions: &[u32]) -> [Vec<f32>; 2] {
         let angles = self.upto(positions.iter().max().map_or(0, |p| *p as usize + 1));
         let half = self.inverse_frequencies.len();
-        [&angles.cos, &angles.sin].map(|table| positions.iter().flat_map(|p| &table[*p as usize * half..][..half]).copied().collect())
+        [&angles.cos, &angles.sin]
+            .map(|table| positions.iter().flat_map(|p| &table[*p as usize * half..][..half]).copied().collect())
     }
 
     fn upto(&self, positions: usize) -> Arc<Angles> {

@@ -83,7 +83,14 @@ impl<T: Pooled> Cpu<'_, T> {
     }
 
     /// The gradients of sites with a common input `x`, and of that input.
-    fn back(&mut self, given: &Given, sites: &Sites<Self>, x: Option<&Buffer<T>>, unscaled: &Unscaled<Self>, dx: Option<Dest<T>>) {
+    fn back(
+        &mut self,
+        given: &Given,
+        sites: &Sites<Self>,
+        x: Option<&Buffer<T>>,
+        unscaled: &Unscaled<Self>,
+        dx: Option<Dest<T>>,
+    ) {
         let adapter = given.only();
         let x: &[T] = x.map_or(&[], |x| x);
         // Where outputs are scaled, what goes back is the gradient before the factors.
@@ -443,4 +450,3 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         Ok(logits)
     }
 }
-

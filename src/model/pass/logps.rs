@@ -1,13 +1,13 @@
 //! Log-probabilities and logits of texts by the pass that trains, without its way back.
 
 use super::super::{Adapt, Model};
+use super::PreparedAdapter;
 use super::cpu::Cpu;
 use super::machine::{Given, Machine};
-use super::texts::{self, PackedTexts};
 use super::sums::Sums;
 use super::tensors::Tensors;
+use super::texts::{self, PackedTexts};
 use super::workspace::{Pooled, Recompute, Workspace};
-use super::PreparedAdapter;
 use crate::error::Result;
 use crate::kernels::attention::Scores;
 use crate::kernels::engine::Engine;
@@ -26,7 +26,8 @@ impl Model {
         trained: &dyn Fn(usize, usize) -> bool,
     ) -> Result<Vec<Vec<f32>>> {
         let tokens = if self.in_kernels() { texts::TOKENS } else { texts::DEVICE_TOKENS };
-        let groups: Vec<PackedTexts> = texts::groups(rows, tokens).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
+        let groups: Vec<PackedTexts> =
+            texts::groups(rows, tokens).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
         let mut logps = vec![Vec::new(); rows.len()];
         rayon::scope(|_| {
             room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
@@ -50,7 +51,12 @@ impl Model {
     ///
     /// # Errors
     /// On an id outside the vocabulary or a position outside the model's range.
-    pub fn target_logps(&self, adapt: &dyn Adapt, rows: &[&[u32]], trained: &dyn Fn(usize, usize) -> bool) -> Result<Vec<Vec<f32>>> {
+    pub fn target_logps(
+        &self,
+        adapt: &dyn Adapt,
+        rows: &[&[u32]],
+        trained: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
         self.logps(&mut Workspace::new(Recompute::Never), &self.prepare(adapt)?, rows, trained)
     }
 

@@ -88,8 +88,13 @@ pub(super) trait Machine: Sized {
     ) -> Result<()>;
 
     /// `x` (n, i) through sites with that input, biases and magnitudes included.
-    fn project(&mut self, given: &Given, sites: &[&SiteLinear], x: &Self::Act, unscaled: &mut Unscaled<Self>)
-    -> Result<Vec<Self::Wide>>;
+    fn project(
+        &mut self,
+        given: &Given,
+        sites: &[&SiteLinear],
+        x: &Self::Act,
+        unscaled: &mut Unscaled<Self>,
+    ) -> Result<Vec<Self::Wide>>;
     /// As [`Machine::project`], rounded.
     fn project_rounded(
         &mut self,

@@ -26,14 +26,7 @@ pub struct PassMemory {
 impl Model {
     /// The memory of [`Model::gradients`] for `batch` tokens in rows of at most `longest` (a share of `trained` of
     /// them targets), the adapter `adapt`, and `recompute`.
-    pub fn pass_memory(
-        &self,
-        longest: usize,
-        batch: usize,
-        trained: f64,
-        adapt: &dyn Adapt,
-        recompute: Recompute,
-    ) -> PassMemory {
+    pub fn pass_memory(&self, longest: usize, batch: usize, trained: f64, adapt: &dyn Adapt, recompute: Recompute) -> PassMemory {
         let tokens = workspace::group_tokens(batch, longest);
         let lowest = self.lowest(|site| adapt.term(site).is_some());
         let (size, row, most_logits) = match self.multiplies_in_bf16() {

@@ -12,8 +12,9 @@
 //! | 0 | `texts`, `prepared` | examples one after another; an adapter as machines take it |
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
 //! | 2 | `block` | one block, there and back |
-//! | 3 | `cpu`, `tensors`, `tensors_head` | the machines: kernels over plain buffers; tensor operations on any device |
-//! | 4 | `memory`, `logps`, `extend` | what a call holds; log-probabilities without a way back; new tokens behind cached ones |
+//! | 3 | `cpu`, `tensors` | the machines: kernels over plain buffers; tensor operations on any device |
+//! | 4 | `tensors_head` | the latter's head |
+//! | 5 | `memory`, `logps`, `extend` | what a call holds; log-probabilities without a way back; new tokens behind cached ones |
 
 mod block;
 mod cpu;
@@ -86,7 +87,8 @@ impl Model {
         if !self.in_kernels() {
             return self.tensor_gradients(room.recompute, &adapter, rows, trained, factor);
         }
-        let groups: Vec<PackedTexts> = texts::groups(rows, texts::TOKENS).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
+        let groups: Vec<PackedTexts> =
+            texts::groups(rows, texts::TOKENS).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
         let mut sums = Sums::zero(self, &adapter);
         // On a thread of the pool: from outside, each of the thousands of parallel loops would wait to be picked up.
         let (loss, times) = rayon::scope(|_| match self.multiplies_in_bf16() {
@@ -162,7 +164,8 @@ impl Model {
             let mut attend = |_, scores: Scores, qkv: [&[T]; 3], out: &mut [T]| T::attend(&spans(scores), qkv, out);
             let mut cpu = Cpu { model: self, room, attend: &mut attend, spans: Some(&spans), sums };
             let acting = [(0..texts.tokens(), adapter)];
-            loss += factor * self.group(&mut cpu, &self.given(&acting, texts), texts, (lowest, again), factor as f32, &mut times)?;
+            loss +=
+                factor * self.group(&mut cpu, &self.given(&acting, texts), texts, (lowest, again), factor as f32, &mut times)?;
         }
         Ok((loss, times))
     }

@@ -77,7 +77,13 @@ impl<'a> Tensors<'a> {
     }
 
     /// The input of a pair at `site`, and the mask that made it.
-    pub(super) fn dropped(&self, rows: &[u64], adapter: &PreparedAdapter, site: Site, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    pub(super) fn dropped(
+        &self,
+        rows: &[u64],
+        adapter: &PreparedAdapter,
+        site: Site,
+        x: &Tensor,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let Some(mask) = adapter.masks[site.0] else { return Ok((x.clone(), None)) };
         let factors = TokenMask { mask, rows }.all(x.dim(1)?);
         let mask = Tensor::from_vec(factors, x.shape(), x.device())?.to_dtype(x.dtype())?;
@@ -101,7 +107,13 @@ impl<'a> Tensors<'a> {
     }
 
     /// `y` (n, o) by the magnitudes at `site`; what was there before them is kept where there is one adapter.
-    pub(super) fn with_magnitudes(&self, acting: &Acting, site: Site, y: Tensor, unscaled: Option<&mut Unscaled<Self>>) -> Result<Tensor> {
+    pub(super) fn with_magnitudes(
+        &self,
+        acting: &Acting,
+        site: Site,
+        y: Tensor,
+        unscaled: Option<&mut Unscaled<Self>>,
+    ) -> Result<Tensor> {
         if acting.iter().all(|(_, adapter)| adapter.columns[site.0].is_none()) {
             return Ok(y);
         }
@@ -281,7 +293,13 @@ impl Machine for Tensors<'_> {
         Ok(())
     }
 
-    fn project(&mut self, given: &Given, sites: &[&SiteLinear], x: &Tensor, unscaled: &mut Unscaled<Self>) -> Result<Vec<Tensor>> {
+    fn project(
+        &mut self,
+        given: &Given,
+        sites: &[&SiteLinear],
+        x: &Tensor,
+        unscaled: &mut Unscaled<Self>,
+    ) -> Result<Vec<Tensor>> {
         sites.iter().map(|site| self.through_site(given, site, x, unscaled)).collect()
     }
 
@@ -311,7 +329,13 @@ impl Machine for Tensors<'_> {
         self.back(given, sites, x, unscaled, false).map(|_| ())
     }
 
-    fn project_back(&mut self, given: &Given, sites: &Sites<Self>, x: Option<&Tensor>, unscaled: &Unscaled<Self>) -> Result<Tensor> {
+    fn project_back(
+        &mut self,
+        given: &Given,
+        sites: &Sites<Self>,
+        x: Option<&Tensor>,
+        unscaled: &Unscaled<Self>,
+    ) -> Result<Tensor> {
         let dx = self.back(given, sites, x, unscaled, true)?;
         Ok(dx.unwrap_or_else(|| unreachable!("there is a site")))
     }

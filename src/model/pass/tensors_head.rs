@@ -36,7 +36,13 @@ impl Tensors<'_> {
     }
 
     /// The gradient of normed rows `x` (c, d) from that of their logits, and that of a trained head.
-    fn head_back(&self, adapter: &PreparedAdapter, rows: &[u64], x: &Tensor, dlogits: &Tensor) -> Result<(Tensor, Option<SiteGradient>)> {
+    fn head_back(
+        &self,
+        adapter: &PreparedAdapter,
+        rows: &[u64],
+        x: &Tensor,
+        dlogits: &Tensor,
+    ) -> Result<(Tensor, Option<SiteGradient>)> {
         let site = self.model.head.site;
         let (w, side) = self.head_weight(adapter)?;
         let (mut dz, mut magnitude) = (dlogits.clone(), None);
