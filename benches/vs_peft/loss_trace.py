@@ -1,6 +1,6 @@
 """The loss of each training step in PEFT, from the same batches and the same initial A and B as lorakit.
 
-    python benches/vs_peft/loss_trace.py --model HFDIR --init ADAPTER_DIR --batches BATCHES.json --out LOSSES.json
+    python benches/vs_peft/loss_trace.py --model HFDIR --init ADAPTER_DIR --batches BATCHES.json --out LOSSES.json [--device cuda]
 
 BATCHES.json: {"lrs": [...], "batches": [{"input_ids": [[...]], "labels": [[...]], "attention_mask": [[...]]}]}; rows of a
 batch are right-padded to one length, label -100 carries no loss, "attention_mask" may be left out when nothing is
@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM
 
 def summed_loss(model, batch):
     """Cross-entropy summed over the counted labels, and their number; label t is predicted at position t - 1."""
-    ids, labels = torch.tensor(batch["input_ids"]), torch.tensor(batch["labels"])[:, 1:]
-    mask = torch.tensor(batch["attention_mask"]) if "attention_mask" in batch else torch.ones_like(ids)
+    tensor = lambda rows: torch.tensor(rows, device=model.device)
+    ids, labels = tensor(batch["input_ids"]), tensor(batch["labels"])[:, 1:]
+    mask = tensor(batch["attention_mask"]) if "attention_mask" in batch else torch.ones_like(ids)
     logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
     total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
     return total, (labels != -100).sum()
@@ -33,11 +34,12 @@ def main():
     parser.add_argument("--batches", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
     data = json.loads(args.batches.read_text())
-    base = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, local_files_only=True)
+    base = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, local_files_only=True).to(args.device)
     base.config.use_cache = False
     # from_pretrained leaves the model in eval mode, so the adapter's dropout stays off.
     model = PeftModel.from_pretrained(base, args.init, is_trainable=True)
