@@ -185,7 +185,10 @@ mod tests {
         blocks
     }
 
-    fn run(layout: BlockLayout, heads: usize, scores: Scores, texts: &[(usize, &[f32], &[Vec<f32>])]) -> Vec<f32> {
+    /// Tokens before, queries, blocks.
+    type Text<'a> = (usize, &'a [f32], &'a [Vec<f32>]);
+
+    fn run(layout: BlockLayout, heads: usize, scores: Scores, texts: &[Text]) -> Vec<f32> {
         let (mut all, mut given, mut at) = (Vec::new(), Vec::new(), 0);
         for (past, q, blocks) in texts {
             let n = q.len() / heads / layout.head_dim;
