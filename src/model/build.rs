@@ -11,7 +11,6 @@ use super::weights::ModelFiles;
 use super::{Embedding, MachineKind, Model};
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::kernels::attention::Scores;
 use crate::kernels::linear::Frozen;
 use crate::kernels::rope::RopeTable;
 use crate::kernels::weight::Weight;
@@ -57,7 +56,15 @@ impl Builder<'_> {
             device: self.device.clone(),
             embedding: Embedding { site: embedding_site, matrix, positions },
             blocks,
-            shared: SharedTables { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, activation: c.activation, rope },
+            shared: SharedTables {
+                heads: c.heads,
+                kv_heads: c.kv_heads,
+                head_dim: c.head_dim,
+                activation: c.activation,
+                rope,
+                embedding_scale: family.scaled_embedding.then(|| (c.width as f64).sqrt() as f32),
+                final_cap: c.final_cap,
+            },
             final_norm,
             head: SiteLinear { site: head_site, linear: head },
             sites: self.sites,
@@ -117,9 +124,12 @@ impl Builder<'_> {
 
     fn norm(&mut self, path: &str) -> Result<Norm> {
         let (width, eps) = (self.config.width, self.config.norm_eps);
-        let weight = self.vector(&format!("{path}.weight"), width)?;
+        let mut weight = self.vector(&format!("{path}.weight"), width)?;
+        if self.config.family.norm == NormKind::RmsLessOne {
+            weight = (weight + 1.0)?;
+        }
         let bias = match self.config.family.norm {
-            NormKind::Rms => None,
+            NormKind::Rms | NormKind::RmsLessOne => None,
             NormKind::Layer => Some(self.vector(&format!("{path}.bias"), width)?),
         };
         Norm::new(weight, bias, eps)
@@ -172,7 +182,11 @@ impl Builder<'_> {
                 down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
         };
-        let scores = Scores::scaled(c.score_scale(i));
-        Ok(Block { attention_norm, qkv, scores, output, mlp_norm, mlp })
+        let [post_attention_norm, post_mlp_norm] = match family.post_norms {
+            Some(names) => names.map(|name| self.norm(&format!("{prefix}.{name}")).map(Some)),
+            None => [Ok(None), Ok(None)],
+        };
+        let (post_attention_norm, post_mlp_norm) = (post_attention_norm?, post_mlp_norm?);
+        Ok(Block { attention_norm, qkv, scores: c.scores[i], output, post_attention_norm, mlp_norm, mlp, post_mlp_norm })
     }
 }

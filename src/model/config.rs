@@ -8,11 +8,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::config_reader::{ConfigReader, RESTORE};
-use super::family::{Bias, Count, FAMILIES, Family, Missing, MlpNames};
+use super::family::{Bias, Capped, Count, FAMILIES, Family, Missing, MlpNames};
 use super::rope_parameters;
 use super::settings;
 use crate::error::{Error, Result, nearest};
 use crate::kernels::activation::Activation;
+use crate::kernels::attention::Scores;
 
 /// A checked model configuration.
 #[derive(Debug, Clone)]
@@ -27,10 +28,10 @@ pub struct Config {
     pub ffn: usize,
     pub norm_eps: f64,
     pub activation: Activation,
-    /// Scores are divided by √`head_dim` (gpt2's `scale_attn_weights`; always in the other families).
-    pub scaled_scores: bool,
-    /// Scores of block `i` are divided by `i + 1` as well (gpt2's `scale_attn_by_inverse_layer_idx`).
-    pub scores_by_layer: bool,
+    /// Of each block.
+    pub scores: Vec<Scores>,
+    /// Soft cap of logits.
+    pub final_cap: Option<f64>,
     pub max_positions: usize,
     /// The head shares the embedding's matrix.
     pub tied: bool,
@@ -43,7 +44,8 @@ pub struct Config {
     pub json: Value,
 }
 
-/// Names in transformers (`activations.py`) of what the decoder knows; a gated feed-forward takes the first alone.
+/// Names in transformers (`activations.py`) of what the decoder knows; a gated feed-forward takes the first two, a plain one all
+/// but the first.
 const ACTIVATIONS: &[(Activation, &[&str])] = &[
     (Activation::Silu, &["silu", "swish"]),
     (Activation::GeluTanh, &["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"]),
@@ -86,7 +88,7 @@ impl ConfigReader<'_> {
             Some(value) => value.as_str().ok_or_else(|| self.fail(key, format!("expected a name, found {value}"), RESTORE))?,
         };
         let gated = matches!(family.mlp, MlpNames::Gated { .. });
-        let known = || ACTIVATIONS.iter().filter(|(activation, _)| gated == (*activation == Activation::Silu));
+        let known = || if gated { ACTIVATIONS[..2].iter() } else { ACTIVATIONS[1..].iter() };
         known().find(|(_, names)| names.contains(&name)).map(|(activation, _)| *activation).ok_or_else(|| {
             let names: Vec<&str> = known().flat_map(|(_, names)| names.iter().copied()).collect();
             let why = format!("activation `{name}` is not supported for {}", family.model_type);
@@ -97,7 +99,7 @@ impl ConfigReader<'_> {
     /// The size of a head. gpt2's is always the width divided among the heads.
     fn head_dim(&self, family: &Family, width: usize, heads: usize) -> Result<usize> {
         let rope = family.positions.is_none();
-        let stated = if rope { self.count(&Count(&["head_dim"], Missing::Derived))? } else { None };
+        let stated = if rope { self.count(&Count(&["head_dim"], family.keys.head_dim))? } else { None };
         match stated {
             None if !width.is_multiple_of(heads) => {
                 let names = family.keys.heads.0;
@@ -121,6 +123,39 @@ impl ConfigReader<'_> {
             shared if heads.is_multiple_of(shared) => Ok(shared),
             shared => Err(self.fail(count.0[0], format!("{heads} heads do not divide by {shared}"), RESTORE)),
         }
+    }
+
+    /// The scores of each block: transformers' `GPT2Attention.scaling`, `Gemma2Attention`.
+    fn scores(&self, family: &Family, layers: usize, positions: usize, head_dim: usize) -> Result<Vec<Scores>> {
+        if let Some(capped) = &family.keys.capped {
+            return self.capped_scores(capped, layers);
+        }
+        self.refuse_windows(family, layers, positions)?;
+        // Settings of families with learned positions, which are gpt2 alone.
+        let learned = |name: &str, usual: bool| if family.positions.is_none() { Ok(usual) } else { self.flag(name, usual) };
+        let scale = if learned("scale_attn_weights", true)? { 1.0 / (head_dim as f64).sqrt() } else { 1.0 };
+        let by_layer = learned("scale_attn_by_inverse_layer_idx", false)?;
+        Ok((1..=layers).map(|i| Scores::scaled(if by_layer { scale / i as f64 } else { scale })).collect())
+    }
+
+    fn capped_scores(&self, usual: &Capped, layers: usize) -> Result<Vec<Scores>> {
+        let scalar = self.positive_or("query_pre_attn_scalar", usual.query_scalar)?;
+        let scalar = scalar.ok_or_else(|| self.fail("query_pre_attn_scalar", "null is not a number", RESTORE))?;
+        let cap = self.positive_or("attn_logit_softcapping", usual.score_cap)?;
+        let window = self.size(&Count(&["sliding_window"], Missing::Is(usual.window)))?;
+        let types = self.json.get("layer_types").filter(|v| !v.is_null());
+        if types.is_some_and(|types| types.as_array().map(Vec::len) != Some(layers)) {
+            return Err(self.fail("layer_types", format!("expected a list of {layers}, one a layer"), RESTORE));
+        }
+        let kind =
+            |i: usize| types.map_or(["sliding_attention", "full_attention"][i % 2], |types| types[i].as_str().unwrap_or(""));
+        let scores = |window| Scores { scale: 1.0 / scalar.sqrt(), cap, window };
+        let each = (0..layers).map(|i| match kind(i) {
+            "sliding_attention" => Ok(scores(Some(window))),
+            "full_attention" => Ok(scores(None)),
+            other => Err(self.fail("layer_types", format!("attention `{other}` is not supported"), RESTORE)),
+        });
+        each.collect()
     }
 
     /// Refuses attention that sees only a window of the positions there can be (`layer_types`, else `use_sliding_window`,
@@ -167,7 +202,6 @@ impl Config {
         r.refuse_settings(family)?;
         let (width, heads, layers) = (r.size(&keys.width)?, r.size(&keys.heads)?, r.size(&keys.layers)?);
         let max_positions = r.size(&keys.positions)?;
-        r.refuse_windows(family, layers, max_positions)?;
         let head_dim = r.head_dim(family, width, heads)?;
         let bias = |b: Bias| match b {
             Bias::Always => Ok(true),
@@ -180,8 +214,6 @@ impl Config {
             return Err(r.fail(epsilon, format!("{norm_eps} is below zero"), RESTORE));
         }
         let rope = family.positions.is_none();
-        // Settings of families with learned positions, which are gpt2 alone.
-        let learned = |name: &str, usual: bool| if rope { Ok(usual) } else { r.flag(name, usual) };
         Ok(Config {
             family,
             vocab: r.size(&keys.vocab)?,
@@ -193,8 +225,11 @@ impl Config {
             ffn: r.count(&keys.ffn)?.unwrap_or(4 * width),
             norm_eps,
             activation: r.activation(family)?,
-            scaled_scores: learned("scale_attn_weights", true)?,
-            scores_by_layer: learned("scale_attn_by_inverse_layer_idx", false)?,
+            scores: r.scores(family, layers, max_positions, head_dim)?,
+            final_cap: match &keys.capped {
+                Some(usual) => r.positive_or("final_logit_softcapping", usual.final_cap)?,
+                None => None,
+            },
             max_positions,
             tied: r.flag("tie_word_embeddings", keys.tied)?,
             inv_freq: if rope { Some(rope_parameters::inverse_frequencies(&r, head_dim, max_positions)?) } else { None },
@@ -203,12 +238,6 @@ impl Config {
             mlp_bias: bias(family.mlp_bias)?,
             json: json.clone(),
         })
-    }
-
-    /// What the scores of block `layer` are multiplied with (transformers, `GPT2Attention.scaling`).
-    pub fn score_scale(&self, layer: usize) -> f64 {
-        let scale = if self.scaled_scores { 1.0 / (self.head_dim as f64).sqrt() } else { 1.0 };
-        if self.scores_by_layer { scale / (layer + 1) as f64 } else { scale }
     }
 }
 

@@ -41,6 +41,15 @@ impl ConfigReader<'_> {
         }
     }
 
+    /// As [`ConfigReader::positive`], `usual` where the key is not there; `null` is none.
+    pub(super) fn positive_or(&self, key: &str, usual: f64) -> Result<Option<f64>> {
+        match self.json.get(key) {
+            None => Ok(Some(usual)),
+            Some(Value::Null) => Ok(None),
+            Some(_) => self.positive(key).map(Some),
+        }
+    }
+
     /// A count from 1 to 2^24; `None` where it follows from others.
     pub(super) fn count(&self, Count(names, missing): &Count) -> Result<Option<usize>> {
         let found = names.iter().find_map(|name| Some((*name, self.json.get(*name)?)));

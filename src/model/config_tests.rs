@@ -121,7 +121,7 @@ fn each_verdict_of_the_table_is_carried_out() {
 fn gpt2_scales_its_scores_as_it_says() {
     let scales = |changes: Value| {
         let c = with("gpt2", changes).unwrap();
-        [c.score_scale(0), c.score_scale(2)]
+        [c.scores[0].scale, c.scores[2].scale]
     };
     assert_eq!(scales(json!({})), [0.25, 0.25]);
     assert_eq!(scales(json!({"scale_attn_weights": false})), [1.0, 1.0]);
@@ -154,6 +154,30 @@ fn windows_are_refused_where_they_would_be_looked_through() {
     refused("llama", json!({"sliding_window": 8}), &["sliding_window"]);
     refused("qwen2", json!({"layer_types": ["full_attention", "sliding_attention", "full_attention"]}), &["layer_types"]);
     refused("qwen2", json!({"layer_types": ["full_attention"]}), &["layer_types", "3 layers"]);
+}
+
+#[test]
+fn gemma2_caps_scores_and_logits_and_looks_through_windows() {
+    let c = with("gemma2", json!({})).unwrap();
+    let scores = |window| Scores { scale: 1.0 / 16.0, cap: Some(50.0), window };
+    assert_eq!(c.scores, [scores(Some(4096)), scores(None), scores(Some(4096))]);
+    assert_eq!((c.head_dim, c.final_cap, c.tied, c.activation), (256, Some(30.0), true, Activation::GeluTanh));
+    let types = json!(["full_attention", "sliding_attention", "full_attention"]);
+    let c = with("gemma2", json!({"layer_types": types, "sliding_window": 8})).unwrap();
+    assert_eq!(c.scores.iter().map(|s| s.window).collect::<Vec<_>>(), [None, Some(8), None]);
+    let c = with("gemma2", json!({"attn_logit_softcapping": null, "final_logit_softcapping": null})).unwrap();
+    assert_eq!((c.scores[0].cap, c.final_cap), (None, None));
+    for (key, value) in [
+        ("sliding_window", json!(null)),
+        ("query_pre_attn_scalar", json!(null)),
+        ("attn_logit_softcapping", json!(0)),
+        ("final_logit_softcapping", json!(-1)),
+        ("layer_types", json!(["full_attention"])),
+        ("layer_types", json!(["full_attention", "chunked_attention", "full_attention"])),
+        ("hidden_activation", json!("gelu")),
+    ] {
+        refused("gemma2", json!({key: value}), &[key, "help: "]);
+    }
 }
 
 #[test]

@@ -129,8 +129,12 @@ pub(super) struct Block {
     pub qkv: Qkv,
     pub scores: attention::Scores,
     pub output: SiteLinear,
+    /// Of what attention gives, before it is added.
+    pub post_attention_norm: Option<Norm>,
     pub mlp_norm: Norm,
     pub mlp: Mlp,
+    /// Of what the feed-forward gives, before it is added.
+    pub post_mlp_norm: Option<Norm>,
 }
 
 /// Sizes and tables that all blocks share.
@@ -141,6 +145,10 @@ pub(super) struct SharedTables {
     pub head_dim: usize,
     pub activation: Activation,
     pub rope: Option<rope::RopeTable>,
+    /// What embeddings are multiplied with.
+    pub embedding_scale: Option<f32>,
+    /// Soft cap of logits.
+    pub final_cap: Option<f64>,
 }
 
 impl SharedTables {
@@ -154,9 +162,9 @@ impl Block {
     /// `x` (b, t, d) → (b, t, d).
     pub(super) fn taped(&self, index: usize, shared: &SharedTables, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
         let attended = self.attend(index, shared, batch, ctx, &self.attention_norm.forward(x)?)?;
-        let x = (x + attended)?;
+        let x = (x + normed(&self.post_attention_norm, attended)?)?;
         let fed = self.feed(shared.activation, ctx.adapt, &self.mlp_norm.forward(&x)?)?;
-        Ok((x + fed)?)
+        Ok((x + normed(&self.post_mlp_norm, fed)?)?)
     }
 
     fn attend(&self, index: usize, shared: &SharedTables, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
@@ -185,21 +193,23 @@ impl Block {
     }
 
     fn feed(&self, activation: Activation, adapt: &dyn Adapt, x: &Tensor) -> Result<Tensor> {
+        let act = |x: Tensor| match activation {
+            Activation::Silu => Ok(x.silu()?),
+            Activation::GeluTanh => glu::gelu_tanh(&x),
+            Activation::Gelu => Ok(x.gelu_erf()?),
+            Activation::Relu => Ok(x.relu()?),
+        };
         match &self.mlp {
             Mlp::Gated { gate, up, down } => {
-                let y = glu::swiglu(&gate.forward(adapt, x)?, &up.forward(adapt, x)?)?; // (b, t, f)
+                let (gate, up) = (gate.forward(adapt, x)?, up.forward(adapt, x)?); // (b, t, f)
+                let y = if activation == Activation::Silu { glu::swiglu(&gate, &up)? } else { (act(gate)? * up)? };
                 down.forward(adapt, &y)
             }
-            Mlp::Plain { up, down } => {
-                let x = up.forward(adapt, x)?; // (b, t, f)
-                let y = match activation {
-                    Activation::Silu => x.silu()?,
-                    Activation::GeluTanh => glu::gelu_tanh(&x)?,
-                    Activation::Gelu => x.gelu_erf()?,
-                    Activation::Relu => x.relu()?,
-                };
-                down.forward(adapt, &y)
-            }
+            Mlp::Plain { up, down } => down.forward(adapt, &act(up.forward(adapt, x)?)?), // (b, t, f)
         }
     }
+}
+
+fn normed(norm: &Option<Norm>, x: Tensor) -> Result<Tensor> {
+    norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))
 }

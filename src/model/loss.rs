@@ -51,7 +51,7 @@ impl Model {
     pub fn loss_sum(&self, ctx: &mut Ctx, batch: &Batch, targets: &Targets) -> Result<Tensor> {
         let chosen = self.chosen(ctx, batch, targets)?;
         let adapt = ctx.adapt;
-        if adapt.term(self.head.site).is_some() || !self.device.is_cpu() {
+        if adapt.term(self.head.site).is_some() || self.shared.final_cap.is_some() || !self.device.is_cpu() {
             return cross_entropy::cross_entropy_sum(&self.logits(adapt, &chosen)?, &targets.ids);
         }
         head_loss::head_loss_sum(&chosen, &self.head.linear.matrix, self.head.linear.side, &targets.ids)

@@ -55,6 +55,7 @@ use crate::error::{Error, Result};
 use crate::kernels::columns::OutputNorms;
 pub use crate::kernels::engine::Phase;
 use crate::kernels::linear::Frozen;
+use crate::kernels::tensors::head::capped;
 use crate::kernels::weight::Weight;
 use decoder::{Block, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
@@ -155,7 +156,7 @@ impl Model {
     /// # Errors
     /// When shapes disagree.
     pub fn logits(&self, adapt: &dyn Adapt, hidden: &Tensor) -> Result<Tensor> {
-        self.head.forward(adapt, hidden)
+        capped(self.head.forward(adapt, hidden)?, self.shared.final_cap)
     }
 
     /// Logits of every position: (rows, len, vocabulary).
@@ -187,6 +188,9 @@ impl Model {
             }
             _ => self.gather(&self.embedding.matrix.weight, &batch.ids, (b, t, d))?,
         };
+        if let Some(scale) = self.shared.embedding_scale {
+            x = (x * f64::from(scale))?;
+        }
         if let Some(positions) = &self.embedding.positions {
             x = (x + self.gather(&positions.weight, &batch.positions, (b, t, d))?)?;
         }

@@ -1,6 +1,6 @@
 //! Keys of a `config.json` and what becomes of each: one table, read before anything is computed.
 //!
-//! The keys are the fields of transformers' config classes (`configuration_utils.py` and `models/{llama,qwen2,gpt2}/configuration_*.py`,
+//! The keys are the fields of transformers' config classes (`configuration_utils.py` and `models/{llama,qwen2,gemma2,gpt2}/configuration_*.py`,
 //! 5.24) and settings of related families that, set here, say that the weights were made by other mathematics. transformers
 //! ignores a key that its class does not have, and so does this table one that it does not list.
 //! Refuses to know: what an honoured key means.
@@ -27,8 +27,13 @@ pub(super) struct Setting {
     pub verdict: Verdict,
 }
 
-const ALL: &[&str] = &["llama", "qwen2", "gpt2"];
-const ROTARY: &[&str] = &["llama", "qwen2"];
+const ALL: &[&str] = &["llama", "qwen2", "gpt2", "gemma2"];
+const ROTARY: &[&str] = &["llama", "qwen2", "gemma2"];
+/// Scores and logits have no caps.
+const UNCAPPED: &[&str] = &["llama", "qwen2", "gpt2"];
+const SILU: &[&str] = &["llama", "qwen2"];
+const BIASED: &[&str] = &["llama", "gemma2"];
+const GEMMA2: &[&str] = &["gemma2"];
 const LLAMA: &[&str] = &["llama"];
 const QWEN2: &[&str] = &["qwen2"];
 const GPT2: &[&str] = &["gpt2"];
@@ -91,17 +96,17 @@ pub(super) const SETTINGS: &[Setting] = &[
     only(ALL, "pruned_heads", NONE),
     only(ALL, "quantization_config", NONE),
     only(ALL, "compression_config", NONE),
-    // ---- llama and qwen2
+    // ---- llama, qwen2 and gemma2
     honoured(ROTARY, "intermediate_size"),
     honoured(ROTARY, "num_key_value_heads"),
     honoured(ROTARY, "head_dim"),
-    honoured(ROTARY, "hidden_act"),
+    honoured(SILU, "hidden_act"),
     honoured(ROTARY, "rms_norm_eps"),
     honoured(ROTARY, "rope_parameters"),
     honoured(ROTARY, "rope_scaling"),
     honoured(ROTARY, "rope_theta"),
     honoured(ROTARY, "original_max_position_embeddings"),
-    honoured(LLAMA, "attention_bias"),
+    honoured(BIASED, "attention_bias"),
     honoured(LLAMA, "mlp_bias"),
     honoured(QWEN2, "use_sliding_window"),
     honoured(QWEN2, "max_window_layers"),
@@ -109,6 +114,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     meaningless(LLAMA, "pretraining_tp", "the same sums in pieces"),
     only(ROTARY, "partial_rotary_factor", ONE),
     only(LLAMA, "use_sliding_window", OFF),
+    // ---- gemma2
+    honoured(GEMMA2, "hidden_activation"),
+    honoured(GEMMA2, "query_pre_attn_scalar"),
+    honoured(GEMMA2, "attn_logit_softcapping"),
+    honoured(GEMMA2, "final_logit_softcapping"),
+    meaningless(GEMMA2, "hidden_act", "the class reads `hidden_activation`"),
+    meaningless(GEMMA2, "cache_implementation", "how keys and values are kept"),
+    only(GEMMA2, "use_bidirectional_attention", OFF),
     // ---- gpt2
     honoured(GPT2, "n_positions"),
     honoured(GPT2, "n_embd"),
@@ -129,9 +142,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     meaningless(GPT2, "summary_proj_to_labels", CLASSIFIER),
     meaningless(GPT2, "summary_first_dropout", CLASSIFIER),
     // ---- settings of related families: attention
-    only(ALL, "attn_logit_softcapping", ZERO),
+    only(UNCAPPED, "attn_logit_softcapping", ZERO),
     only(ALL, "attention_multiplier", &["null"]),
-    only(ALL, "query_pre_attn_scalar", &["null"]),
+    only(UNCAPPED, "query_pre_attn_scalar", &["null"]),
     only(ALL, "attention_chunk_size", ZERO),
     only(ALL, "attn_temperature_tuning", ZERO),
     only(ALL, "clip_qkv", ZERO),
@@ -153,7 +166,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     only(ALL, "no_rope_layers", NONE),
     only(ALL, "no_rope_layer_interval", ZERO),
     // ---- scales of embeddings, residuals and logits
-    only(ALL, "final_logit_softcapping", ZERO),
+    only(UNCAPPED, "final_logit_softcapping", ZERO),
     only(ALL, "embedding_multiplier", ONE),
     only(ALL, "residual_multiplier", ONE),
     only(ALL, "logits_scaling", ONE),
@@ -193,7 +206,7 @@ mod tests {
     use super::*;
 
     /// Fields of transformers' classes (5.24): of every config, then of each family.
-    const FIELDS: [(&str, &str); 3] = [
+    const FIELDS: [(&str, &str); 4] = [
         (
             "llama",
             "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act \
@@ -205,6 +218,13 @@ mod tests {
             "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act \
              max_position_embeddings initializer_range rms_norm_eps use_cache tie_word_embeddings rope_parameters use_sliding_window \
              sliding_window max_window_layers layer_types attention_dropout pad_token_id bos_token_id eos_token_id",
+        ),
+        (
+            "gemma2",
+            "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim \
+             hidden_activation max_position_embeddings initializer_range rms_norm_eps use_cache pad_token_id eos_token_id bos_token_id \
+             tie_word_embeddings rope_parameters attention_bias attention_dropout query_pre_attn_scalar sliding_window layer_types \
+             final_logit_softcapping attn_logit_softcapping use_bidirectional_attention",
         ),
         (
             "gpt2",

@@ -7,7 +7,7 @@ use lorakit::conform::{self, How};
 use lorakit::device::Compute;
 
 /// Model and adapter cases under `tests/data/golden`.
-const CASES: usize = 17;
+const CASES: usize = 20;
 
 fn golden() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden")
@@ -33,7 +33,7 @@ fn every_case_passes_in_f32_in_kernels_and_in_tensor_operations() {
 
 #[test]
 fn the_older_spelling_of_a_config_gives_the_same_model() {
-    for name in ["llama", "llama3", "qwen2", "gpt2"] {
+    for name in ["llama", "llama3", "qwen2", "gpt2", "gemma2"] {
         let (from, to) = (golden().join("models").join(name), tempfile::tempdir().unwrap());
         for (file, as_name) in [("config_v4.json", "config.json"), ("model.safetensors", ""), ("expected.safetensors", "")] {
             let as_name = if as_name.is_empty() { file } else { as_name };

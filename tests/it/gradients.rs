@@ -9,7 +9,7 @@ use lorakit::{random, recipe};
 
 use crate::tiny_models;
 
-const FAMILIES: [&str; 3] = ["llama", "qwen2", "gpt2"];
+const FAMILIES: [&str; 4] = ["llama", "qwen2", "gpt2", "gemma2"];
 const DROPOUT: f64 = 0.2;
 
 /// The projections that read a block's input.
@@ -235,7 +235,8 @@ fn everywhere(model: &Model, head: &str, dropout: f64) -> Adapter {
 #[test]
 fn gradients_without_a_tape_are_those_of_autograd() {
     let heads = ["", "pair", "full", "embedding", "head alone", "dora"];
-    let cases = ["llama", "llama3", "qwen2", "gpt2"].into_iter().flat_map(|n| heads.map(|h| [(n, h, 0.0), (n, h, 0.4)]));
+    let cases =
+        ["llama", "llama3", "qwen2", "gpt2", "gemma2"].into_iter().flat_map(|n| heads.map(|h| [(n, h, 0.0), (n, h, 0.4)]));
     for (name, head, dropout) in cases.flatten().filter(|(_, head, dropout)| *head != "dora" || *dropout == 0.0) {
         let model = tiny_models::open(name);
         let moved = everywhere(&model, head, dropout);

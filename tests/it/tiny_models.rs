@@ -1,4 +1,4 @@
-//! The four small models of the golden cases, which are part of the repository.
+//! The five small models of the golden cases, which are part of the repository.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use candle_core::Device;
 use lorakit::device::Compute;
 use lorakit::model::Model;
 
-/// The directory of `llama`, `llama3`, `qwen2` or `gpt2`.
+/// The directory of `llama`, `llama3`, `qwen2`, `gpt2` or `gemma2`.
 pub(crate) fn dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models").join(name)
 }

@@ -1,4 +1,4 @@
-//! What stands between the two layers of a feed-forward block without a gate, on slices, in either precision.
+//! What stands between the layers of a feed-forward block, with a gate or without, on slices, in either precision.
 //!
 //! Refuses to know: the matrices around it.
 
@@ -6,7 +6,7 @@ use candle_core::cpu::erf::erf_f32;
 use rayon::prelude::*;
 
 use super::element::{Element, convert_here};
-use super::glu::{gelu_bend, gelu_gate};
+use super::glu::{gelu_bend, gelu_gate, swiglu_backward_in_place, swiglu_forward};
 use super::host;
 use super::simd::{Lanes, Simd, multiversion, runs};
 
@@ -25,26 +25,70 @@ impl Activation {
     /// The function of every element of `x`.
     pub fn forward<T: Element>(self, x: &[T], out: &mut [T]) {
         let lanes = Lanes::in_force();
-        host::for_rows(out, 1, |at, out| {
-            let x = &x[at..][..out.len()];
-            match self {
-                Activation::Silu => silu_run(lanes, x, out),
-                Activation::GeluTanh => gelu_run(lanes, x, out),
-                Activation::Gelu => each(lanes, x, out, |x| x * phi(x)),
-                Activation::Relu => each(lanes, x, out, |x| x.max(0.0)),
-            }
-        });
+        host::for_rows(out, 1, |at, out| self.forward_here(lanes, &x[at..][..out.len()], out));
+    }
+
+    fn forward_here<T: Element>(self, lanes: Lanes, x: &[T], out: &mut [T]) {
+        match self {
+            Activation::Silu => silu_run(lanes, x, out),
+            Activation::GeluTanh => gelu_run(lanes, x, out),
+            Activation::Gelu => each(lanes, x, out, |x| x * phi(x)),
+            Activation::Relu => each(lanes, x, out, |x| x.max(0.0)),
+        }
     }
 
     /// The gradient with respect to `x`, in its place, given that of [`Activation::forward`]'s result.
     pub fn backward_in_place<T: Element>(self, x: &mut [T], g: &[T]) {
         let (lanes, run) = (Lanes::in_force(), host::rows_per_task(1));
-        x.par_chunks_mut(run).zip(g.par_chunks(run)).for_each(|(x, g)| match self {
+        x.par_chunks_mut(run).zip(g.par_chunks(run)).for_each(|(x, g)| self.backward_here(lanes, x, g));
+    }
+
+    fn backward_here<T: Element>(self, lanes: Lanes, x: &mut [T], g: &[T]) {
+        match self {
             Activation::Silu => silu_run_back(lanes, x, g),
             Activation::GeluTanh => gelu_run_back(lanes, x, g),
             // Φ′(x) is the normal density.
             Activation::Gelu => each_back(lanes, x, g, |x| phi(x) + x * (-0.5 * x * x).exp() * INVERSE_ROOT_TWO_PI),
             Activation::Relu => each_back(lanes, x, g, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+        }
+    }
+
+    /// `self(gate) · up`, element by element.
+    pub fn gate<T: Element>(self, gate: &[T], up: &[T], out: &mut [T]) {
+        if self == Activation::Silu {
+            return swiglu_forward(gate, up, out);
+        }
+        let lanes = Lanes::in_force();
+        host::for_rows(out, 1, |at, out| {
+            let (gate, up) = (&gate[at..][..out.len()], &up[at..][..out.len()]);
+            if self == Activation::GeluTanh {
+                return gelu_gate_run(lanes, gate, up, out);
+            }
+            self.forward_here(lanes, gate, out);
+            times_run(lanes, up, out);
+        });
+    }
+
+    /// The gradients of [`Activation::gate`] with respect to `gate` and `up`, in their place, given that of its result.
+    pub fn gate_backward_in_place<T: Element>(self, gate: &mut [T], up: &mut [T], g: &[T]) {
+        if self == Activation::Silu {
+            return swiglu_backward_in_place(gate, up, g);
+        }
+        let (lanes, run) = (Lanes::in_force(), host::rows_per_task(1));
+        gate.par_chunks_mut(run).zip(up.par_chunks_mut(run)).zip(g.par_chunks(run)).for_each(|((gate, up), g)| {
+            if self == Activation::GeluTanh {
+                return gelu_gate_run_back(lanes, gate, up, g);
+            }
+            let (mut act, mut behind) = ([T::default(); PIECE], [T::default(); PIECE]);
+            for ((gate, up), g) in gate.chunks_mut(PIECE).zip(up.chunks_mut(PIECE)).zip(g.chunks(PIECE)) {
+                let (act, behind) = (&mut act[..g.len()], &mut behind[..g.len()]);
+                self.forward_here(lanes, gate, act);
+                behind.copy_from_slice(g);
+                times_run(lanes, up, behind);
+                self.backward_here(lanes, gate, behind);
+                up.copy_from_slice(g);
+                times_run(lanes, act, up);
+            }
         });
     }
 }
@@ -85,6 +129,12 @@ multiversion! { fn silu_run<T: Element>(x: &[T], out: &mut [T]) = silu_body; }
 multiversion! { fn silu_run_back<T: Element>(x: &mut [T], g: &[T]) = silu_back_body; }
 multiversion! { fn gelu_run<T: Element>(x: &[T], out: &mut [T]) = gelu_body; }
 multiversion! { fn gelu_run_back<T: Element>(x: &mut [T], g: &[T]) = gelu_back_body; }
+multiversion! { fn gelu_gate_run<T: Element>(gate: &[T], up: &[T], out: &mut [T]) = gelu_gate_body; }
+multiversion! { fn gelu_gate_run_back<T: Element>(gate: &mut [T], up: &mut [T], g: &[T]) = gelu_gate_back_body; }
+multiversion! {
+    /// `y = x · y`.
+    fn times_run<T: Element>(x: &[T], y: &mut [T]) = times_body;
+}
 
 #[inline(always)]
 fn silu_body<S: Simd, T: Element>(s: S, x: &[T], out: &mut [T]) {
@@ -120,6 +170,32 @@ fn gelu_back_body<S: Simd, T: Element>(s: S, x: &mut [T], g: &[T]) {
         let at = T::load(s, x);
         let sigma = gelu_gate::<S, T>(s, at);
         T::store(s, s.mul(T::load(s, g), s.add(sigma, gelu_bend(s, at, sigma))), x);
+    }
+}
+
+#[inline(always)]
+fn gelu_gate_body<S: Simd, T: Element>(s: S, gate: &[T], up: &[T], out: &mut [T]) {
+    for (gate, up, out) in runs(s, (gate, up, out)) {
+        let x = T::load(s, gate);
+        T::store(s, s.mul(s.mul(x, gelu_gate::<S, T>(s, x)), T::load(s, up)), out);
+    }
+}
+
+#[inline(always)]
+fn gelu_gate_back_body<S: Simd, T: Element>(s: S, gate: &mut [T], up: &mut [T], g: &[T]) {
+    for (gate, up, g) in runs(s, (gate, up, g)) {
+        let (x, behind) = (T::load(s, gate), T::load(s, g));
+        let sigma = gelu_gate::<S, T>(s, x);
+        let slope = s.add(sigma, gelu_bend(s, x, sigma));
+        T::store(s, s.mul(s.mul(behind, T::load(s, up)), slope), gate);
+        T::store(s, s.mul(behind, s.mul(x, sigma)), up);
+    }
+}
+
+#[inline(always)]
+fn times_body<S: Simd, T: Element>(s: S, x: &[T], y: &mut [T]) {
+    for (x, y) in runs(s, (x, y)) {
+        T::store(s, s.mul(T::load(s, x), T::load(s, y)), y);
     }
 }
 
@@ -174,6 +250,35 @@ mod tests {
             let mut slope = full(&xs);
             kind.backward_in_place(&mut slope, &full(&gs));
             assert!(close(&full(&out), &exact, 2e-2) && close(&full(&dx), &slope, 2e-2), "{kind:?} in bf16");
+        }
+    }
+
+    /// A gate is its function times `up`, there and back, in both precisions.
+    #[test]
+    fn gates_are_functions_times_up() {
+        let of = |seed| (gradient_check::numbers(seed, &[4099]) * 4.0).unwrap().to_vec1::<f32>().unwrap();
+        let half = |v: &[f32]| v.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<_>>();
+        let full = |v: &[bf16]| v.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
+        let (gate, up, g) = (full(&half(&of(5))), full(&half(&of(6))), full(&half(&of(7))));
+        for kind in ALL {
+            let mut act = vec![0f32; gate.len()];
+            kind.forward(&gate, &mut act);
+            let mut d_gate = gate.clone();
+            kind.backward_in_place(&mut d_gate, &g.iter().zip(&up).map(|(g, up)| g * up).collect::<Vec<_>>());
+            let times = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>();
+            let want = [times(&act, &up), d_gate, times(&act, &g)];
+            let close = |got: [&[f32]; 3], part: f32| {
+                let pairs = got.iter().zip(&want).flat_map(|(got, want)| got.iter().zip(want));
+                pairs.into_iter().all(|(a, b)| (a - b).abs() < part * b.abs().max(0.5))
+            };
+            let (mut out, mut a, mut b) = (vec![0f32; gate.len()], gate.clone(), up.clone());
+            kind.gate(&gate, &up, &mut out);
+            kind.gate_backward_in_place(&mut a, &mut b, &g);
+            assert!(close([&out, &a, &b], 1e-5), "{kind:?}");
+            let (mut out, mut a, mut b) = (vec![bf16::ZERO; gate.len()], half(&gate), half(&up));
+            kind.gate(&half(&gate), &half(&up), &mut out);
+            kind.gate_backward_in_place(&mut a, &mut b, &half(&g));
+            assert!(close([&full(&out), &full(&a), &full(&b)], 4e-2), "{kind:?} in bf16");
         }
     }
 }

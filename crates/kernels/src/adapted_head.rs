@@ -1,5 +1,5 @@
-//! Output head and cross-entropy where the head itself is trained, as a low-rank pair or as a whole matrix; and
-//! log-probabilities alone, of any head.
+//! Output head and cross-entropy where the head itself is trained, as a low-rank pair or as a whole matrix, or caps its
+//! logits; and log-probabilities alone, of any head.
 //!
 //! As in [`super::head_loss`], logits exist for a few rows at a time. Always f32: what a trained head learns is not rounded.
 //! Legend: n rows, d width, v vocabulary.
@@ -16,6 +16,7 @@ use super::dropout::TokenMask;
 use super::engine::{Back, Dest, Engine, Layer, Phase};
 use super::head_loss::CHUNK;
 use super::simd::Lanes;
+use super::soft_cap::{cap_row_back, soft_cap};
 
 /// Rows of the whole matrix in one task.
 const ROWS: usize = 256;
@@ -31,15 +32,23 @@ pub struct HeadGradients<'a> {
     pub magnitude: Option<&'a mut [f32]>,
 }
 
+/// What is done to a head's outputs to make them logits.
+#[derive(Clone, Copy)]
+pub struct Finish<'a> {
+    pub columns: Option<&'a ColumnScale>,
+    /// Soft cap, after everything.
+    pub cap: Option<f32>,
+}
+
 /// Log-probability of each target, in nats; `x` (n, d).
-pub fn head_logps(x: &[f32], head: Layer, columns: Option<&ColumnScale>, targets: &[u32]) -> Vec<f32> {
+pub fn head_logps(x: &[f32], head: Layer, finish: Finish, targets: &[u32]) -> Vec<f32> {
     let (d, vocab) = adapted::layer(head.matrix, head.side);
     let lanes = Lanes::in_force();
     let mut logits = vec![0f32; CHUNK.min(targets.len()) * vocab];
     let mut logps = Vec::with_capacity(targets.len());
     for (i, targets) in targets.chunks(CHUNK).enumerate() {
         let logits = &mut logits[..targets.len() * vocab];
-        chunk_logits(x, head, columns, i * CHUNK..i * CHUNK + targets.len(), d, logits);
+        chunk_logits(x, head, finish, i * CHUNK..i * CHUNK + targets.len(), d, logits);
         let rows = logits.par_chunks_mut(vocab).zip(targets);
         logps.par_extend(rows.map(|(row, target)| -row_loss(lanes, row, *target as usize, false)));
     }
@@ -47,28 +56,25 @@ pub fn head_logps(x: &[f32], head: Layer, columns: Option<&ColumnScale>, targets
 }
 
 /// Logits of some rows; what they were before the factors, where there are any.
-fn chunk_logits(
-    x: &[f32],
-    head: Layer,
-    columns: Option<&ColumnScale>,
-    rows: Range<usize>,
-    d: usize,
-    logits: &mut [f32],
-) -> Option<Vec<f32>> {
+fn chunk_logits(x: &[f32], head: Layer, finish: Finish, rows: Range<usize>, d: usize, logits: &mut [f32]) -> Option<Vec<f32>> {
     let drop = head.drop.map(|drop| TokenMask { rows: &drop.rows[rows.clone()], ..drop });
     f32::forward(Phase::Blocked, &x[rows.start * d..rows.end * d], &[Layer { drop, ..head }], vec![Dest::Set(logits)]);
-    columns.map(|columns| {
+    let unscaled = finish.columns.map(|columns| {
         let z = logits.to_vec();
         columns.apply(&z, Dest::Set(logits));
         z
-    })
+    });
+    if let Some(cap) = finish.cap {
+        soft_cap(logits, cap);
+    }
+    unscaled
 }
 
 /// Summed cross-entropy of `x` (n, d) through the head, in nats; gradients are `factor ·` those of the sum.
 pub fn adapted_head_loss(
     x: &[f32],
     head: Layer,
-    columns: Option<&ColumnScale>,
+    finish: Finish,
     targets: &[u32],
     factor: f32,
     mut gradients: HeadGradients,
@@ -80,19 +86,23 @@ pub fn adapted_head_loss(
     for (i, targets) in targets.chunks(CHUNK).enumerate() {
         let n = targets.len();
         let (rows, logits) = (i * CHUNK..i * CHUNK + n, &mut logits[..n * vocab]);
-        let unscaled = chunk_logits(x, head, columns, rows.clone(), d, logits);
+        let unscaled = chunk_logits(x, head, finish, rows.clone(), d, logits);
         let x = &x[rows.start * d..rows.end * d];
         let layer = Layer { drop: head.drop.map(|drop| TokenMask { rows: &drop.rows[rows], ..drop }), ..head };
         let rows = logits.par_chunks_mut(vocab).zip(targets);
         let losses: Vec<f32> = rows
             .map(|(row, target)| {
+                let capped = finish.cap.map(|cap| (row.to_vec(), cap));
                 let loss = row_loss(lanes, row, *target as usize, true);
                 row.iter_mut().for_each(|g| *g *= factor);
+                if let Some((capped, cap)) = capped {
+                    cap_row_back(lanes, &capped, row, cap);
+                }
                 loss
             })
             .collect();
         loss += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
-        if let Some((columns, mut z)) = columns.zip(unscaled) {
+        if let Some((columns, mut z)) = finish.columns.zip(unscaled) {
             if let Some(sum) = gradients.magnitude.as_deref_mut() {
                 columns.add_gradient(logits, &z, sum);
             }

@@ -7,9 +7,9 @@
 //! |---|---|---|
 //! | 0 | `cpu`, `host`, `weight_type`, `dense` | the level of the processor; slices of tensors over threads; element types; small f32 products |
 //! | 1 | `simd`, `quantized`, `bias` | vectors of f32; GGUF blocks as f32; adding a bias |
-//! | 2 | `weight`, `element`, `tile`, `tile_bf16`, `cross_entropy` | a matrix where it lies; f32 or bf16 activations; the inner loops of products; the loss of logits |
+//! | 2 | `weight`, `element`, `tile`, `tile_bf16`, `cross_entropy`, `soft_cap` | a matrix where it lies; f32 or bf16 activations; the inner loops of products; the loss and the cap of logits |
 //! | 3 | `panel`, `gemm_f32`, `few_rows`, `norm`, `rope`, `glu`, `dropout`, `peak` | packing for products; f32 products; products of a few rows; operations on rows; the machine's limits |
-//! | 4 | `gemm_bf16`, `pair_bf16`, `attention`, `activation` | bf16 products, of frozen matrices and of low-rank pairs; attention; feed-forward without a gate |
+//! | 4 | `gemm_bf16`, `pair_bf16`, `attention`, `activation` | bf16 products, of frozen matrices and of low-rank pairs; attention; the function of the feed-forward |
 //! | 5 | `linear`, `head_loss_bf16` | the product with a frozen matrix, whichever way is best; head and loss in bf16 |
 //! | 6 | `adapted`, `head_loss`, `tensors` | a frozen product with its low-rank share; head and loss in f32; all of it on any device |
 //! | 7 | `engine` | what a block of the decoder is computed with, in either precision |
@@ -47,6 +47,7 @@ pub mod activation;
 pub mod bias;
 pub mod dropout;
 pub mod cross_entropy;
+pub mod soft_cap;
 pub mod head_loss;
 pub mod peak;
 #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,6 @@
 //! One block, forward and backward, on any machine: the only place where the order of its operations stands.
 
-use super::super::decoder::{Block, Mlp, Qkv, SiteLinear};
+use super::super::decoder::{Block, Mlp, Norm, Qkv, SiteLinear};
 use super::super::site::{Adapt, Term};
 use super::machine::{Given, Machine, Unscaled};
 use crate::error::Result;
@@ -19,14 +19,22 @@ pub(super) struct BlockActivations<M: Machine> {
     /// (n, f) each; the gate where there is one.
     gate: Option<M::Act>,
     up: M::Act,
+    /// What attention and the feed-forward gave (n, d), where a norm reads it.
+    post: [Option<M::Act>; 2],
     unscaled: Unscaled<M>,
 }
 
 impl<M: Machine> BlockActivations<M> {
     pub(super) fn free(self, m: &mut M) {
-        let BlockActivations { x, qkv, attended, saved: _, middle, gate, up, unscaled } = self;
+        let BlockActivations { x, qkv, attended, saved: _, middle, gate, up, post, unscaled } = self;
         let unscaled = unscaled.into_iter().map(|(_, z)| z);
-        [x, attended, middle, up].into_iter().chain(gate).chain(qkv).chain(unscaled).for_each(|act| m.free(act));
+        [x, attended, middle, up]
+            .into_iter()
+            .chain(gate)
+            .chain(qkv)
+            .chain(post.into_iter().flatten())
+            .chain(unscaled)
+            .for_each(|act| m.free(act));
     }
 }
 
@@ -44,12 +52,32 @@ pub(super) fn kept_per_token(block: &Block, width: usize, adapt: &dyn Adapt) -> 
     let scaled = |s: &&SiteLinear| matches!(adapt.term(s.site), Some(Term::LowRank(pair)) if pair.magnitude.is_some());
     let unscaled: Vec<&SiteLinear> = block.linears().into_iter().filter(scaled).collect();
     let (inner, _) = block.feed_forward();
-    of(&unscaled) + 2 * width + of(&block.queries_keys_values()) + block.output.linear.inputs() + of(&inner)
+    let post = [&block.post_attention_norm, &block.post_mlp_norm].into_iter().flatten().count();
+    of(&unscaled) + (2 + post) * width + of(&block.queries_keys_values()) + block.output.linear.inputs() + of(&inner)
 }
 
 /// Three of what a block has three of.
 fn three<T>(parts: Vec<T>) -> [T; 3] {
     parts.try_into().unwrap_or_else(|_| unreachable!("queries, keys and values"))
+}
+
+/// Adds what a site makes of `act`, through the norm after it where there is one, to `x`; returns what that norm read.
+fn add_output<M: Machine>(
+    m: &mut M,
+    given: &Given,
+    (site, post): (&SiteLinear, &Option<Norm>),
+    act: &M::Act,
+    x: &mut M::Wide,
+    unscaled: &mut Unscaled<M>,
+) -> Result<Option<M::Act>> {
+    let Some(norm) = post else { return m.project_add(given, site, act, x, unscaled).map(|()| None) };
+    let y = m.project(given, &[site], act, unscaled)?.remove(0);
+    m.norm_add(norm, y, x).map(Some)
+}
+
+/// The gradient of what [`add_output`] normed; without a norm it is that of the sum.
+fn output_back<M: Machine>(m: &mut M, post: &Option<Norm>, kept: &Option<M::Act>, way: &WayBack<M>) -> Result<Option<M::Act>> {
+    post.as_ref().zip(kept.as_ref()).map(|(norm, kept)| m.norm_add_back(norm, kept, &way.dx)).transpose()
 }
 
 impl Block {
@@ -87,7 +115,7 @@ impl Block {
         };
         let qkv = m.turn(given, parts)?;
         let (attended, saved) = m.attend(given, layer, self.scores, &qkv)?;
-        m.project_add(given, &self.output, &attended, x, &mut unscaled)?;
+        let post_attention = add_output(m, given, (&self.output, &self.post_attention_norm), &attended, x, &mut unscaled)?;
         let [normed, middle] = m.norm(&self.mlp_norm, x)?;
         let (inner, down) = self.feed_forward();
         let mut made = m.project_rounded(given, &inner, &normed, &mut unscaled)?;
@@ -95,9 +123,9 @@ impl Block {
         let up = made.pop().unwrap_or_else(|| unreachable!("every feed-forward has a layer"));
         let gate = made.pop();
         let act = m.gate(given, gate.as_ref(), &up)?;
-        m.project_add(given, down, &act, x, &mut unscaled)?;
+        let post_mlp = add_output(m, given, (down, &self.post_mlp_norm), &act, x, &mut unscaled)?;
         m.free(act);
-        Ok(BlockActivations { x: kept_x, qkv, attended, saved, middle, gate, up, unscaled })
+        Ok(BlockActivations { x: kept_x, qkv, attended, saved, middle, gate, up, post: [post_attention, post_mlp], unscaled })
     }
 
     /// Turns `way.dx` from the gradient of the block's output into that of its input (unless nothing `below` wants it), and adds
@@ -129,7 +157,10 @@ impl Block {
             true => Some(m.gate(given, kept.gate.as_ref(), &kept.up)?),
             false => None,
         };
-        let d_act = m.project_back_rounded(given, &[(down, &way.rounded)], act.as_ref(), &kept.unscaled)?;
+        let dy = output_back(m, &self.post_mlp_norm, &kept.post[1], way)?;
+        let site = (down, dy.as_ref().unwrap_or(&way.rounded));
+        let d_act = m.project_back_rounded(given, &[site], act.as_ref(), &kept.unscaled)?;
+        dy.into_iter().for_each(|dy| m.free(dy));
         act.into_iter().for_each(|act| m.free(act));
         m.gate_back(given, kept.gate.as_mut(), &mut kept.up, d_act)?;
         let normed = given.adapts(&inner).then(|| m.norm_again(&self.mlp_norm, &kept.middle)).transpose()?;
@@ -150,7 +181,10 @@ impl Block {
         below: bool,
     ) -> Result<()> {
         let attended = Some(&kept.attended);
-        let grad = m.project_back_rounded(given, &[(&self.output, &way.rounded)], attended, &kept.unscaled)?;
+        let dy = output_back(m, &self.post_attention_norm, &kept.post[0], way)?;
+        let site = (&self.output, dy.as_ref().unwrap_or(&way.rounded));
+        let grad = m.project_back_rounded(given, &[site], attended, &kept.unscaled)?;
+        dy.into_iter().for_each(|dy| m.free(dy));
         let grads = m.attend_back(given, self.scores, &kept.qkv, &kept.attended, &kept.saved, grad)?;
         let grads = m.turn_back(given, grads)?;
         let sites = self.queries_keys_values();

@@ -7,15 +7,15 @@ use super::prepared::PreparedAdapter;
 use super::sums::{SiteSums, Sums};
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
-use crate::kernels::adapted_head::{HeadGradients, adapted_head_loss, head_logps};
+use crate::kernels::adapted_head::{Finish, HeadGradients, adapted_head_loss, head_logps};
 use crate::kernels::attention::{Scores, TextSpans};
 use crate::kernels::dropout::TokenMask;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
 use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Engine, Layer};
-use crate::kernels::glu;
 use crate::kernels::host;
 use crate::kernels::linear::Side;
 use crate::kernels::rope::{Rotation, turn_parts};
+use crate::kernels::soft_cap::soft_cap;
 
 /// How queries find keys: from block, scores, turned queries and keys, and values, to the output.
 pub(super) type Attend<'a, T> = &'a mut dyn FnMut(usize, Scores, [&[T]; 3], &mut [T]) -> Attended;
@@ -139,6 +139,11 @@ impl<T: Pooled> Cpu<'_, T> {
         Layer { matrix, side, pair: adapter.pairs[site].as_ref(), drop }
     }
 
+    fn finish<'b>(&self, adapter: &'b PreparedAdapter) -> Finish<'b> {
+        let cap = self.model.shared.final_cap.map(|cap| cap as f32);
+        Finish { columns: adapter.columns[self.model.head.site.0].as_ref(), cap }
+    }
+
     /// Rows of `x` (.., d), normed in f32.
     fn chosen(&self, x: &[f32], at: impl Iterator<Item = usize>) -> [Vec<f32>; 2] {
         let d = self.model.config.width;
@@ -197,6 +202,9 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
                 })?,
             }
         }
+        if let Some(scale) = given.shared.embedding_scale {
+            x.iter_mut().for_each(|x| *x *= scale);
+        }
         if let Some(table) = &model.embedding.positions {
             let mut place = vec![0f32; d];
             for (position, x) in given.positions.iter().zip(x.chunks_exact_mut(d)) {
@@ -209,9 +217,10 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
 
     fn embed_back(&mut self, given: &Given, dx: &Buffer<f32>) -> Result<()> {
         if let Some(embedding) = &mut self.sums.embedding {
+            let scale = given.shared.embedding_scale.unwrap_or(1.0);
             for (id, g) in given.ids.iter().zip(dx.chunks_exact(self.model.config.width)) {
                 let row = &mut embedding[*id as usize * g.len()..][..g.len()];
-                row.iter_mut().zip(g).for_each(|(sum, g)| *sum += g);
+                row.iter_mut().zip(g).for_each(|(sum, g)| *sum += scale * g);
             }
         }
         Ok(())
@@ -242,6 +251,23 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         norm.frozen().backward_add(kept, &d_normed, dx, rounded);
         self.room.give(d_normed);
         Ok(())
+    }
+
+    fn norm_add(&mut self, norm: &Norm, y: Buffer<f32>, x: &mut Buffer<f32>) -> Result<Buffer<T>> {
+        let mut normed = self.copied(&y)?;
+        norm.frozen().forward(&y, &mut normed);
+        add_to_rows(x, &normed);
+        let kept = self.rounded(&y)?;
+        [y, normed].into_iter().for_each(|wide| self.room.give(wide));
+        Ok(kept)
+    }
+
+    fn norm_add_back(&mut self, norm: &Norm, kept: &Buffer<T>, dx: &Buffer<f32>) -> Result<Buffer<T>> {
+        let (mut dy, mut rounded) = (self.copied(dx)?, self.rounded(dx)?);
+        dy.fill(0.0);
+        norm.frozen().backward_add(kept, dx, &mut dy, &mut rounded);
+        self.room.give(dy);
+        Ok(rounded)
     }
 
     fn project(
@@ -362,7 +388,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     fn gate(&mut self, given: &Given, gate: Option<&Buffer<T>>, up: &Buffer<T>) -> Result<Buffer<T>> {
         let mut act = self.room.take::<T>(given.tokens(), up.len() / given.tokens());
         match gate {
-            Some(gate) => glu::swiglu_forward(gate, up, &mut act),
+            Some(gate) => given.shared.activation.gate(gate, up, &mut act),
             None => given.shared.activation.forward(up, &mut act),
         }
         Ok(act)
@@ -370,7 +396,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
 
     fn gate_back(&mut self, given: &Given, gate: Option<&mut Buffer<T>>, up: &mut Buffer<T>, grad: Buffer<T>) -> Result<()> {
         match gate {
-            Some(gate) => glu::swiglu_backward_in_place(gate, up, &grad),
+            Some(gate) => given.shared.activation.gate_backward_in_place(gate, up, &grad),
             None => given.shared.activation.backward_in_place(up, &grad),
         }
         self.room.give(grad);
@@ -383,7 +409,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         let (linear, site) = (&self.model.head.linear, self.model.head.site.0);
         let norm = self.model.final_norm.frozen();
         let mut d_normed = vec![0f32; chosen.len()];
-        let loss = if let (None, None) = (&adapter.pairs[site], &adapter.full_head) {
+        let loss = if let (None, None, None) = (&adapter.pairs[site], &adapter.full_head, given.shared.final_cap) {
             let mut rounded = vec![T::default(); chosen.len()];
             norm.forward(&chosen, &mut rounded);
             let mut logits = self.room.room::<T>();
@@ -401,7 +427,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
                 magnitude: magnitude.as_deref_mut(),
             };
             let layer = self.head_layer(adapter, &rows);
-            let loss = adapted_head_loss(&normed, layer, adapter.columns[site].as_ref(), &targets.ids, factor, grads);
+            let loss = adapted_head_loss(&normed, layer, self.finish(adapter), &targets.ids, factor, grads);
             self.sums.sites[site] = SiteSums { pair, magnitude };
             self.sums.head = full;
             loss
@@ -420,8 +446,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         let adapter = given.only();
         let [_, normed] = self.chosen(x, targets.at.iter().map(|at| *at as usize));
         let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
-        let columns = adapter.columns[self.model.head.site.0].as_ref();
-        Ok(head_logps(&normed, self.head_layer(adapter, &rows), columns, &targets.ids))
+        Ok(head_logps(&normed, self.head_layer(adapter, &rows), self.finish(adapter), &targets.ids))
     }
 
     fn logits(&mut self, given: &Given, x: &Buffer<f32>, rows: &[usize]) -> Result<Vec<f32>> {
@@ -437,6 +462,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         if parts.iter().all(|(_, a)| a.full_head.is_none() && a.columns[site].is_none()) {
             let parts: Vec<_> = parts.into_iter().map(|(rows, adapter)| (rows, self.head_layer(adapter, &[]))).collect();
             f32::forward_mixed(given.phase, &normed, &parts, Dest::Set(&mut logits));
+            given.shared.final_cap.into_iter().for_each(|cap| soft_cap(&mut logits, cap as f32));
             return Ok(logits);
         }
         for (rows, adapter) in parts {
@@ -447,6 +473,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
                 columns.apply(&z, Dest::Set(y));
             }
         }
+        given.shared.final_cap.into_iter().for_each(|cap| soft_cap(&mut logits, cap as f32));
         Ok(logits)
     }
 }

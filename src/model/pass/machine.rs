@@ -86,6 +86,10 @@ pub(super) trait Machine: Sized {
         dx: &mut Self::Wide,
         rounded: &mut Self::Act,
     ) -> Result<()>;
+    /// Adds `y` normed to `x`; returns `y` rounded for the way back.
+    fn norm_add(&mut self, norm: &Norm, y: Self::Wide, x: &mut Self::Wide) -> Result<Self::Act>;
+    /// The gradient of `y`, rounded, given that of the sum.
+    fn norm_add_back(&mut self, norm: &Norm, kept: &Self::Act, dx: &Self::Wide) -> Result<Self::Act>;
 
     /// `x` (n, i) through sites with that input, biases and magnitudes included.
     fn project(

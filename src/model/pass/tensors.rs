@@ -200,15 +200,15 @@ impl<'a> Tensors<'a> {
     /// The final norm of chosen rows (c, d).
     pub(super) fn chosen(&self, x: &Tensor, at: &Tensor) -> Result<[Tensor; 2]> {
         let chosen = x.index_select(at, 0)?;
-        let normed = self.normed(&self.model.final_norm, &chosen)?;
+        let normed = self.normed(&self.model.final_norm, &chosen, self.dtype)?;
         Ok([chosen, normed])
     }
 
-    fn normed(&self, norm: &Norm, x: &Tensor) -> Result<Tensor> {
+    fn normed(&self, norm: &Norm, x: &Tensor, out: DType) -> Result<Tensor> {
         let (weight, bias, eps) = norm.tensors();
         match bias {
-            None => norm::rms(x, weight, eps, self.dtype),
-            Some(bias) => norm::layer(x, weight, bias, eps, self.dtype),
+            None => norm::rms(x, weight, eps, out),
+            Some(bias) => norm::layer(x, weight, bias, eps, out),
         }
     }
 
@@ -260,7 +260,10 @@ impl Machine for Tensors<'_> {
                 _ => embedding.matrix.rows(&given.ids[rows.clone()], &ids)?,
             });
         }
-        let x = Tensor::cat(&parts, 0)?;
+        let mut x = Tensor::cat(&parts, 0)?;
+        if let Some(scale) = given.shared.embedding_scale {
+            x = (x * f64::from(scale))?;
+        }
         match &embedding.positions {
             None => Ok(x),
             Some(table) => {
@@ -273,24 +276,34 @@ impl Machine for Tensors<'_> {
     fn embed_back(&mut self, given: &Given, dx: &Tensor) -> Result<()> {
         let site = self.model.embedding.site;
         if let Some(Term::Full(full)) = given.only().term(site) {
-            let dw = full.zeros_like()?.index_add(&self.ids, dx, 0)?;
+            let scale = f64::from(given.shared.embedding_scale.unwrap_or(1.0));
+            let dw = full.zeros_like()?.index_add(&self.ids, &(dx * scale)?, 0)?;
             sums::add(&mut self.sums[site.0], SiteGradient::Full(dw))?;
         }
         Ok(())
     }
 
     fn norm(&mut self, norm: &Norm, x: &Tensor) -> Result<[Tensor; 2]> {
-        Ok([self.normed(norm, x)?, x.to_dtype(self.dtype)?])
+        Ok([self.normed(norm, x, self.dtype)?, x.to_dtype(self.dtype)?])
     }
 
     fn norm_again(&mut self, norm: &Norm, kept: &Tensor) -> Result<Tensor> {
-        self.normed(norm, kept)
+        self.normed(norm, kept, self.dtype)
     }
 
     fn norm_back(&mut self, norm: &Norm, kept: &Tensor, d_normed: Tensor, dx: &mut Tensor, rounded: &mut Tensor) -> Result<()> {
         *dx = (&*dx + self.norm_gradient(norm, kept, &d_normed)?)?;
         *rounded = dx.to_dtype(self.dtype)?;
         Ok(())
+    }
+
+    fn norm_add(&mut self, norm: &Norm, y: Tensor, x: &mut Tensor) -> Result<Tensor> {
+        *x = (&*x + self.normed(norm, &y, DType::F32)?)?;
+        Ok(y.to_dtype(self.dtype)?)
+    }
+
+    fn norm_add_back(&mut self, norm: &Norm, kept: &Tensor, dx: &Tensor) -> Result<Tensor> {
+        Ok(self.norm_gradient(norm, kept, dx)?.to_dtype(self.dtype)?)
     }
 
     fn project(
@@ -410,14 +423,14 @@ impl Machine for Tensors<'_> {
 
     fn gate(&mut self, given: &Given, gate: Option<&Tensor>, up: &Tensor) -> Result<Tensor> {
         match gate {
-            Some(gate) => mlp::swiglu(gate, up),
+            Some(gate) => mlp::gated(given.shared.activation, gate, up),
             None => mlp::activation(given.shared.activation, up),
         }
     }
 
     fn gate_back(&mut self, given: &Given, gate: Option<&mut Tensor>, up: &mut Tensor, grad: Tensor) -> Result<()> {
         match gate {
-            Some(gate) => (*gate, *up) = mlp::swiglu_back(gate, up, &grad)?,
+            Some(gate) => (*gate, *up) = mlp::gated_back(given.shared.activation, gate, up, &grad)?,
             None => *up = mlp::activation_back(given.shared.activation, up, &grad)?,
         }
         Ok(())

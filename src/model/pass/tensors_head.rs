@@ -26,7 +26,7 @@ impl Tensors<'_> {
         })
     }
 
-    /// Logits (c, v) in f32 of normed rows under one adapter, and what they are before magnitudes.
+    /// Logits (c, v) in f32 of normed rows under one adapter, before a cap, and what they are before magnitudes.
     fn head_logits(&self, adapter: &PreparedAdapter, rows: &[u64], x: &Tensor) -> Result<[Tensor; 2]> {
         let site = self.model.head.site;
         let (w, side) = self.head_weight(adapter)?;
@@ -88,7 +88,7 @@ impl Tensors<'_> {
         let weights = Tensor::full(1f32, targets.len(), x.device())?;
         let (mut made, mut gradients) = (Vec::new(), Vec::new());
         let logits = self.in_order(adapter, &rows);
-        let head = Head { logits: &logits, vocabulary: self.model.config.vocab };
+        let head = Head { logits: &logits, vocabulary: self.model.config.vocab, cap: self.model.shared.final_cap };
         let loss = head::loss_and_gradient(&normed, &head, &ids, &weights, &mut |piece: Range<usize>, dlogits| {
             let x = normed.narrow(0, piece.start, piece.len())?;
             let (dx, gradient) = self.head_back(adapter, &rows[piece], &x, &(dlogits * f64::from(factor))?)?;
@@ -106,7 +106,7 @@ impl Tensors<'_> {
         let [_, normed] = self.chosen(x, &at)?;
         let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
         let logits = self.in_order(given.only(), &rows);
-        let head = Head { logits: &logits, vocabulary: self.model.config.vocab };
+        let head = Head { logits: &logits, vocabulary: self.model.config.vocab, cap: self.model.shared.final_cap };
         Ok(head::logps(&normed, &head, &ids)?.to_vec1()?)
     }
 
@@ -132,6 +132,7 @@ impl Tensors<'_> {
             let at = Tensor::new(own.as_slice(), x.device())?;
             let [_, normed] = self.chosen(x, &at)?;
             let [logits, _] = self.head_logits(adapter, &[], &normed)?;
+            let logits = head::capped(logits, self.model.shared.final_cap)?;
             all.extend(logits.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(all)

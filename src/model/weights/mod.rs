@@ -138,9 +138,9 @@ impl ModelFiles {
         ))
     }
 
-    /// Whether the output head is the embedding (`tie_word_embeddings`; gpt2 ties unless told otherwise).
+    /// Whether the output head is the embedding (`tie_word_embeddings`; gpt2 and gemma2 tie unless told otherwise).
     pub fn tied(&self) -> bool {
-        let default = self.model_type() == "gpt2";
+        let default = ["gpt2", "gemma2"].contains(&self.model_type());
         self.config.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(default)
     }
 

@@ -14,6 +14,8 @@ pub struct Head<'a> {
     /// Rows of `x` (c, d) to their logits (c, v) in f32.
     pub logits: &'a dyn Fn(&Tensor) -> Result<Tensor>,
     pub vocabulary: usize,
+    /// Soft cap of what `logits` gives.
+    pub cap: Option<f64>,
 }
 
 impl Head<'_> {
@@ -23,7 +25,15 @@ impl Head<'_> {
     }
 }
 
-/// What a gradient of logits is handed to: the rows it is of, and itself (rows, v) in f32.
+/// `cap · tanh(logits / cap)` where there is a cap.
+pub fn capped(logits: Tensor, cap: Option<f64>) -> Result<Tensor> {
+    Ok(match cap {
+        None => logits,
+        Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+    })
+}
+
+/// What a gradient of logits, before the cap, is handed to: the rows it is of, and itself (rows, v) in f32.
 pub type TakesGradient<'a> = &'a mut dyn FnMut(Range<usize>, &Tensor) -> Result<()>;
 
 /// `log softmax(logits)[target]` of every row, in nats, (n) f32; `x` (n, d), `targets` (n) u32.
@@ -55,7 +65,7 @@ pub(super) fn loss_and_gradient_in(
 ) -> Result<f64> {
     let mut losses = Vec::new();
     for rows in head.pieces(x.dim(0)?, elements) {
-        let Piece { logps, exponentials, sums, ids } = Piece::new(x, head, targets, &rows)?;
+        let Piece { logps, exponentials, sums, ids, slope } = Piece::new(x, head, targets, &rows)?;
         let weights = weights.narrow(0, rows.start, rows.len())?;
         losses.push((logps * &weights)?);
         let weights = weights.unsqueeze(1)?; // (c, 1)
@@ -63,6 +73,10 @@ pub(super) fn loss_and_gradient_in(
         let gradient = exponentials.broadcast_mul(&(&weights / sums)?)?;
         drop(exponentials);
         gradient.scatter_add_set(&ids, &weights.neg()?, 1)?;
+        let gradient = match slope {
+            None => gradient,
+            Some(slope) => (gradient * slope)?,
+        };
         take(rows, &gradient)?;
     }
     let losses: Vec<f32> = Tensor::cat(&losses, 0)?.to_vec1()?;
@@ -79,11 +93,14 @@ struct Piece {
     sums: Tensor,
     /// Targets (c, 1).
     ids: Tensor,
+    /// Of the cap, `1 − (capped / cap)²` (c, v), where there is one.
+    slope: Option<Tensor>,
 }
 
 impl Piece {
     fn new(x: &Tensor, head: &Head, targets: &Tensor, rows: &Range<usize>) -> Result<Piece> {
-        let logits = (head.logits)(&x.narrow(0, rows.start, rows.len())?)?;
+        let logits = capped((head.logits)(&x.narrow(0, rows.start, rows.len())?)?, head.cap)?;
+        let slope = head.cap.map(|cap| (&logits / cap)?.sqr()?.affine(-1.0, 1.0)).transpose()?;
         let ids = targets.narrow(0, rows.start, rows.len())?.unsqueeze(1)?.contiguous()?;
         let largest = logits.max_keepdim(1)?; // (c, 1)
         let picked = (logits.gather(&ids, 1)? - &largest)?;
@@ -91,6 +108,6 @@ impl Piece {
         drop(logits);
         let exponentials = shifted.exp()?;
         let sums = exponentials.sum_keepdim(1)?;
-        Ok(Piece { logps: (picked - sums.log()?)?.squeeze(1)?, exponentials, sums, ids })
+        Ok(Piece { logps: (picked - sums.log()?)?.squeeze(1)?, exponentials, sums, ids, slope })
     }
 }

@@ -35,18 +35,35 @@ pub fn swiglu_back(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<(Tensor, T
     Ok((d_gate, d_up))
 }
 
+/// `kind(gate) ∘ up`; all (n, f), in the dtype of `up`.
+pub fn gated(kind: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if kind == Activation::Silu {
+        return swiglu(gate, up);
+    }
+    let [y] = by_rows(&[gate, up], ELEMENTS, |inputs| {
+        Ok([(value(kind, &full(&inputs[0])?)? * full(&inputs[1])?)?.to_dtype(up.dtype())?])
+    })?;
+    Ok(y)
+}
+
+/// The gradients (n, f) of [`gated`] with respect to gate and up, each in the dtype of its input, given that of its result:
+/// `dy·up·kind′(gate)` and `dy·kind(gate)`.
+pub fn gated_back(kind: Activation, gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    if kind == Activation::Silu {
+        return swiglu_back(gate, up, dy);
+    }
+    let [d_gate, d_up] = by_rows(&[gate, up, dy], ELEMENTS, |inputs| {
+        let (x, dy) = (full(&inputs[0])?, full(&inputs[2])?);
+        let d_up = (&dy * value(kind, &x)?)?.to_dtype(up.dtype())?;
+        let d_gate = ((dy * full(&inputs[1])?)? * slope(kind, &x)?)?.to_dtype(gate.dtype())?;
+        Ok([d_gate, d_up])
+    })?;
+    Ok((d_gate, d_up))
+}
+
 /// The function `kind` of every element of `x` (n, f), in its dtype.
 pub fn activation(kind: Activation, x: &Tensor) -> Result<Tensor> {
-    let [y] = by_rows(&[x], ELEMENTS, |inputs| {
-        let x = full(&inputs[0])?;
-        let y = match kind {
-            Activation::Silu => x.silu()?,
-            Activation::GeluTanh => (&x * bell(&x)?.affine(0.5, 0.5)?)?,
-            Activation::Gelu => (&x * phi(&x)?)?,
-            Activation::Relu => x.relu()?,
-        };
-        Ok([y.to_dtype(inputs[0].dtype())?])
-    })?;
+    let [y] = by_rows(&[x], ELEMENTS, |inputs| Ok([value(kind, &full(&inputs[0])?)?.to_dtype(inputs[0].dtype())?]))?;
     Ok(y)
 }
 
@@ -57,6 +74,15 @@ pub fn activation_back(kind: Activation, x: &Tensor, dy: &Tensor) -> Result<Tens
         Ok([(dy * slope(kind, &x)?)?.to_dtype(inputs[0].dtype())?])
     })?;
     Ok(dx)
+}
+
+fn value(kind: Activation, x: &Tensor) -> Result<Tensor> {
+    Ok(match kind {
+        Activation::Silu => x.silu()?,
+        Activation::GeluTanh => (x * bell(x)?.affine(0.5, 0.5)?)?,
+        Activation::Gelu => (x * phi(x)?)?,
+        Activation::Relu => x.relu()?,
+    })
 }
 
 fn slope(kind: Activation, x: &Tensor) -> Result<Tensor> {

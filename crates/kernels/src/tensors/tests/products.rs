@@ -51,7 +51,7 @@ fn head_and_loss_agree() {
             let (targets, weights) = (Tensor::new(&ids[..], &CPU).unwrap(), numbers(4, &[n]));
             let factors: Vec<f32> = weights.to_vec1().unwrap();
             let logits = |x: &Tensor| linear::product(x, &w, Side::Transposed, DType::F32);
-            let head = head::Head { logits: &logits, vocabulary: v };
+            let head = head::Head { logits: &logits, vocabulary: v, cap: None };
             // Row by row, so that each has its weight.
             let mut grads = Vec::new();
             let mut losses = Vec::new();

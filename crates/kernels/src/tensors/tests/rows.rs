@@ -74,6 +74,21 @@ fn swiglu_agrees() {
 }
 
 #[test]
+fn a_gelu_gate_agrees() {
+    for dtype in BOTH {
+        let wide = |seed| {
+            let x = (numbers(seed, &[7, 333]) * 5.0).unwrap().to_dtype(dtype).unwrap();
+            (double(&x), x)
+        };
+        let ((exact_gate, gate), (exact_up, up)) = (wide(1), wide(2));
+        let want = run(&[exact_gate, exact_up], |x| Ok((glu::portable::gelu_tanh(&x[0])? * &x[1])?));
+        let y = mlp::gated(Activation::GeluTanh, &gate, &up).unwrap();
+        let (d_gate, d_up) = mlp::gated_back(Activation::GeluTanh, &gate, &up, &behind(&[7, 333], dtype)).unwrap();
+        agrees(&[&y, &d_gate, &d_up], &want, tolerance(dtype), &format!("{dtype:?}"));
+    }
+}
+
+#[test]
 fn activations_agree() {
     for dtype in BOTH {
         let x = (numbers(1, &[7, 333]) * 6.0).unwrap().to_dtype(dtype).unwrap();
