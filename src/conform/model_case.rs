@@ -6,7 +6,7 @@ use super::compare::{Expected, ToleranceCheck, angle, largest};
 use super::{How, open};
 use crate::device::Compute;
 use crate::error::Result;
-use crate::model::{BlockTable, Chunk, KvCache, Model, OwnChunk, PagedKv, Phase, Recompute, Workspace};
+use crate::model::{BlockTable, Chunk, Model, OwnChunk, PagedKv, Phase, Recompute, Workspace};
 
 pub(super) fn run(dir: &Path, how: &How) -> Result<Vec<ToleranceCheck>> {
     let expected = Expected::open(dir)?;
@@ -62,7 +62,7 @@ fn greedy(model: &Model, expected: &Expected) -> Result<ToleranceCheck> {
     let want = expected.rows("greedy_ids")?.remove(0);
     let (adapter, mut room) = (model.prepare(&())?, Workspace::new(Recompute::Never));
     let (mut kv, mut table) = (PagedKv::new(&model.config, want.len()), BlockTable::default());
-    let mut cache = KvCache::new(&model.config, 1, want.len(), &model.device)?;
+    let mut cache = model.own_cache(want.len())?;
     let (mut got, mut next, mut phase) = (prompt.clone(), prompt, Phase::Blocked);
     while got.len() < want.len() {
         let logits = if model.in_kernels() {

@@ -246,7 +246,7 @@ impl<'a> Scheduler<'a> {
             let held = if self.model.in_kernels() {
                 Held::Paged(self.kv.begin(&request.adapter.content()?, &request.prompt))
             } else {
-                Held::Own(KvCache::new(&self.model.config, 1, most_tokens(&request, self.model), &self.model.device)?)
+                Held::Own(self.model.own_cache(most_tokens(&request, self.model))?)
             };
             self.running.push(Text { ids: request.prompt.clone(), request, held, ended: false });
         }

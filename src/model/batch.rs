@@ -54,13 +54,6 @@ impl Batch {
         }
         batch
     }
-
-    /// One new token a row, after `past` cached ones; `gaps[row]` of the cached ones are left padding.
-    pub fn next(ids: Vec<u32>, past: usize, gaps: &[usize]) -> Batch {
-        let positions = gaps.iter().map(|gap| (past - gap) as u32).collect();
-        let starts = gaps.iter().map(|gap| *gap as u32).collect();
-        Batch { rows: ids.len(), len: 1, ids, positions, starts }
-    }
 }
 
 #[cfg(test)]

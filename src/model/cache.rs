@@ -5,10 +5,10 @@ use candle_core::{DType, Device, Tensor};
 use super::config::Config;
 use crate::error::{Error, Result};
 
-/// A key/value cache of fixed capacity for `rows` rows.
+/// A key/value cache of fixed capacity for one text.
 #[derive(Debug)]
 pub struct KvCache {
-    /// (k, v) per layer: `(rows, capacity, kv_heads, head_dim)`, f32.
+    /// (k, v) per layer: `(1, capacity, kv_heads, head_dim)`, in the dtype of activations.
     layers: Vec<(Tensor, Tensor)>,
     len: usize,
     capacity: usize,
@@ -17,9 +17,9 @@ pub struct KvCache {
 impl KvCache {
     /// # Errors
     /// When the buffers cannot be allocated.
-    pub fn new(config: &Config, rows: usize, capacity: usize, device: &Device) -> Result<KvCache> {
-        let shape = (rows, capacity, config.kv_heads, config.head_dim);
-        let buffer = || Tensor::zeros(shape, DType::F32, device);
+    pub fn new(config: &Config, dtype: DType, capacity: usize, device: &Device) -> Result<KvCache> {
+        let shape = (1, capacity, config.kv_heads, config.head_dim);
+        let buffer = || Tensor::zeros(shape, dtype, device);
         let layers = (0..config.layers).map(|_| Ok((buffer()?, buffer()?))).collect::<Result<_>>()?;
         Ok(KvCache { layers, len: 0, capacity })
     }
@@ -34,35 +34,7 @@ impl KvCache {
         self.len == 0
     }
 
-    /// Tokens it can hold.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// Forgets all but the first `len` tokens.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
-    /// Keeps `rows` only, in that order; what they hold is copied, not the whole buffers.
-    ///
-    /// # Errors
-    /// When there is no such row or memory for the new buffers.
-    pub fn keep_rows(&mut self, rows: &[usize]) -> Result<()> {
-        let keep = |old: &Tensor| -> Result<Tensor> {
-            let (_, capacity, g, e) = old.dims4()?;
-            let new = Tensor::zeros((rows.len(), capacity, g, e), DType::F32, old.device())?;
-            for (to, from) in rows.iter().enumerate() {
-                let held = old.narrow(0, *from, 1)?.narrow(1, 0, self.len)?.contiguous()?; // (1, len, g, e)
-                new.narrow(0, to, 1)?.slice_set(&held, 1, 0)?;
-            }
-            Ok(new)
-        };
-        self.layers = self.layers.iter().map(|(k, v)| Ok((keep(k)?, keep(v)?))).collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    /// Puts `k`, `v` `(rows, t, kv_heads, head_dim)` behind what is held and returns all of it. The length moves on with
+    /// Puts `k`, `v` `(1, t, kv_heads, head_dim)` behind what is held and returns all of it. The length moves on with
     /// [`KvCache::advance`], once every layer has appended.
     pub(super) fn append(&self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let t = k.dim(1)?;

@@ -1,11 +1,10 @@
 //! The one decoder: pre-norm blocks of attention and feed-forward, chosen by configuration.
 //!
-//! Shapes: b rows, t tokens, s keys (cached + new), d width, h heads, g key/value heads, e head size, f feed-forward.
+//! Shapes: b rows, t tokens, d width, h heads, g key/value heads, e head size, f feed-forward.
 
 use candle_core::Tensor;
 
 use super::batch::Batch;
-use super::cache::KvCache;
 use super::linear::FrozenLinear;
 use super::site::{Adapt, Site, Term};
 use crate::error::Result;
@@ -13,21 +12,14 @@ use crate::kernels::activation::Activation;
 use crate::kernels::norm::FrozenNorm;
 use crate::kernels::{attention, glu, norm, rope};
 
-/// What a forward pass is given besides tokens: the adapter, and the cache if there is one.
+/// What a forward pass is given besides tokens: the adapter.
 pub struct Ctx<'a> {
     pub adapt: &'a dyn Adapt,
-    pub cache: Option<&'a mut KvCache>,
 }
 
 impl<'a> Ctx<'a> {
-    /// Without a cache.
     pub fn new(adapt: &'a dyn Adapt) -> Ctx<'a> {
-        Ctx { adapt, cache: None }
-    }
-
-    /// With a cache, which the pass extends.
-    pub fn cached(adapt: &'a dyn Adapt, cache: &'a mut KvCache) -> Ctx<'a> {
-        Ctx { adapt, cache: Some(cache) }
+        Ctx { adapt }
     }
 }
 
@@ -160,14 +152,14 @@ impl SharedTables {
 
 impl Block {
     /// `x` (b, t, d) → (b, t, d).
-    pub(super) fn taped(&self, index: usize, shared: &SharedTables, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
-        let attended = self.attend(index, shared, batch, ctx, &self.attention_norm.forward(x)?)?;
+    pub(super) fn taped(&self, shared: &SharedTables, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
+        let attended = self.attend(shared, batch, ctx, &self.attention_norm.forward(x)?)?;
         let x = (x + normed(&self.post_attention_norm, attended)?)?;
         let fed = self.feed(shared.activation, ctx.adapt, &self.mlp_norm.forward(&x)?)?;
         Ok((x + normed(&self.post_mlp_norm, fed)?)?)
     }
 
-    fn attend(&self, index: usize, shared: &SharedTables, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
+    fn attend(&self, shared: &SharedTables, batch: &Batch, ctx: &mut Ctx, x: &Tensor) -> Result<Tensor> {
         let (h, g, e) = (shared.heads, shared.kv_heads, shared.head_dim);
         let (b, t) = (batch.rows, batch.len);
         let (q, k, v) = match &self.qkv {
@@ -180,13 +172,10 @@ impl Block {
         };
         let mut q = q.reshape((b, t, h, e))?; // (b, t, h, e)
         let mut k = k.reshape((b, t, g, e))?; // (b, t, g, e)
-        let mut v = v.reshape((b, t, g, e))?;
+        let v = v.reshape((b, t, g, e))?;
         if let Some(table) = &shared.rope {
             q = rope::rope(&q, table, &batch.positions)?;
             k = rope::rope(&k, table, &batch.positions)?;
-        }
-        if let Some(cache) = &mut ctx.cache {
-            (k, v) = cache.append(index, &k, &v)?; // (b, s, g, e)
         }
         let y = attention::attention(&q, &k, &v, &batch.starts, self.scores)?; // (b, t, h, e)
         self.output.forward(ctx.adapt, &y.reshape((b, t, h * e))?)

@@ -10,7 +10,7 @@
 //! | 1 | `config_reader`, `text` | a table of it, key by key; the tokenizer of a base |
 //! | 2 | `rope_parameters` | rotary frequencies |
 //! | 3 | `config` | `config.json` |
-//! | 4 | `cache`, `paged` | keys and values of tokens seen: of equal rows, in blocks that texts share |
+//! | 4 | `cache`, `paged` | keys and values of tokens seen: of one text, in blocks that texts share |
 //! | 5 | `decoder` | the one decoder |
 //! | 6 | `build`, `loss` | from files to model; cross-entropy where it is asked for |
 //! | 7 | `pass` | the one pass: training, scoring, prompts, decoding |
@@ -109,6 +109,14 @@ impl Model {
         Model { machine: MachineKind::Tensors, ..self }
     }
 
+    /// A cache for one text of at most `capacity` tokens, for [`Model::extend_in_tensors`].
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    pub fn own_cache(&self, capacity: usize) -> Result<KvCache> {
+        KvCache::new(&self.config, self.dtype, capacity, &self.device)
+    }
+
     /// Whether passes are kernels over plain buffers.
     pub(crate) fn in_kernels(&self) -> bool {
         self.machine == MachineKind::Kernels
@@ -142,11 +150,8 @@ impl Model {
     /// On an id outside the vocabulary or a position outside the model's range.
     pub fn hidden(&self, ctx: &mut Ctx, batch: &Batch) -> Result<Tensor> {
         let mut x = self.embed(ctx.adapt, batch)?;
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = block.taped(i, &self.shared, batch, ctx, &x)?;
-        }
-        if let Some(cache) = &mut ctx.cache {
-            cache.advance(batch.len);
+        for block in &self.blocks {
+            x = block.taped(&self.shared, batch, ctx, &x)?;
         }
         self.final_norm.forward(&x)
     }

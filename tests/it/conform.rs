@@ -5,6 +5,8 @@ use std::path::Path;
 use candle_core::Device;
 use lorakit::conform::{self, How};
 use lorakit::device::Compute;
+use lorakit::generate::{Limits, Sampling, batch};
+use lorakit::model::Model;
 
 /// Model and adapter cases under `tests/data/golden`.
 const CASES: usize = 20;
@@ -28,6 +30,20 @@ fn every_case_passes_in_f32_in_kernels_and_in_tensor_operations() {
             assert!(case.passes(), "{tensors}: {case:#?}");
             assert!(case.checks.len() >= 6, "{tensors}: {case:#?}");
         }
+    }
+}
+
+/// In f32 the same answers; in bf16, keys and values are kept in it and answers come.
+#[test]
+fn tensor_operations_answer_as_kernels_do() {
+    let limits = Limits { max_new_tokens: 12, stop: Vec::new() };
+    let prompts = [vec![5, 6, 7], (1..40).collect(), vec![9]];
+    for name in ["llama", "qwen2", "gpt2", "gemma2"] {
+        let open = |compute| Model::open(&golden().join("models").join(name), compute, &Device::Cpu).unwrap();
+        let answers = |model: &Model| batch(model, &(), &prompts, &Sampling::GREEDY, &limits, 2, &mut |_| Ok(())).unwrap();
+        let kernels = answers(&open(Compute::F32));
+        assert_eq!(answers(&open(Compute::F32).in_tensors()), kernels, "{name}");
+        assert!(answers(&open(Compute::Bf16).in_tensors()).iter().all(|answer| answer.len() == 12), "{name}");
     }
 }
 

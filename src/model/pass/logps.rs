@@ -2,15 +2,11 @@
 
 use super::super::{Adapt, Model};
 use super::PreparedAdapter;
-use super::cpu::Cpu;
 use super::machine::{Given, Machine};
 use super::sums::Sums;
-use super::tensors::Tensors;
 use super::texts::{self, PackedTexts};
 use super::workspace::{Pooled, Recompute, Workspace};
 use crate::error::Result;
-use crate::kernels::attention::Scores;
-use crate::kernels::engine::Engine;
 
 impl Model {
     /// Log-probability of each target of each of `rows`, in nats and in the order of its tokens; `trained(row, i)` tells
@@ -69,23 +65,19 @@ impl Model {
         let mut room = Workspace::new(Recompute::Never);
         for group in texts::groups(rows, texts::TOKENS) {
             let texts = PackedTexts::new(rows, &group, &|_, _| false);
-            let acting = [(0..texts.tokens(), &adapter)];
-            let (given, all) = (self.given(&acting, &texts), (0..texts.tokens()).collect::<Vec<_>>());
+            let all: Vec<usize> = (0..texts.tokens()).collect();
             let found = match self.in_kernels() {
                 true => rayon::scope(|_| {
                     room.fit(texts.tokens());
-                    let spans = |scores| texts.spans(&self.shared, scores);
-                    let mut attend = |_, scores: Scores, qkv: [&[f32]; 3], out: &mut [f32]| f32::attend(&spans(scores), qkv, out);
-                    let room = &mut room;
-                    let mut cpu = Cpu { model: self, room, attend: &mut attend, spans: None, sums: &mut Sums::default() };
-                    let x = self.through(&mut cpu, &given)?;
-                    cpu.logits(&given, &x, &all)
+                    self.on_cpu::<f32, _>((&mut room, &mut Sums::default()), &adapter, &texts, |cpu, given| {
+                        let x = self.through(cpu, given)?;
+                        cpu.logits(given, &x, &all)
+                    })
                 })?,
-                false => {
-                    let mut tensors = Tensors::new(self, &given, Tensors::texts(self, &texts)?)?;
-                    let x = self.through(&mut tensors, &given)?;
-                    tensors.logits(&given, &x, &all)?
-                }
+                false => self.in_tensors_over(&adapter, &texts, |mut tensors, given| {
+                    let x = self.through(&mut tensors, given)?;
+                    tensors.logits(given, &x, &all)
+                })?,
             };
             for (row, logits_of) in texts.whose.iter().zip(found.chunks_exact(self.config.vocab)) {
                 logits[*row].extend_from_slice(logits_of);
@@ -95,23 +87,19 @@ impl Model {
     }
 
     fn group_logps<T: Pooled>(&self, room: &mut Workspace, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
-        let spans = |scores| texts.spans(&self.shared, scores);
-        let mut attend = |_, scores: Scores, qkv: [&[T]; 3], out: &mut [T]| T::attend(&spans(scores), qkv, out);
-        let mut cpu = Cpu { model: self, room, attend: &mut attend, spans: None, sums: &mut Sums::default() };
-        let acting = [(0..texts.tokens(), adapter)];
-        let given = self.given(&acting, texts);
-        let x = self.through(&mut cpu, &given)?;
-        let logps = cpu.logps(&given, &x, &texts.targets)?;
-        cpu.free_wide(x);
-        Ok(logps)
+        self.on_cpu::<T, _>((room, &mut Sums::default()), adapter, texts, |cpu, given| {
+            let x = self.through(cpu, given)?;
+            let logps = cpu.logps(given, &x, &texts.targets)?;
+            cpu.free_wide(x);
+            Ok(logps)
+        })
     }
 
     fn tensor_logps(&self, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
-        let acting = [(0..texts.tokens(), adapter)];
-        let given = self.given(&acting, texts);
-        let mut tensors = Tensors::new(self, &given, Tensors::texts(self, texts)?)?;
-        let x = self.through(&mut tensors, &given)?;
-        tensors.logps(&given, &x, &texts.targets)
+        self.in_tensors_over(adapter, texts, |mut tensors, given| {
+            let x = self.through(&mut tensors, given)?;
+            tensors.logps(given, &x, &texts.targets)
+        })
     }
 
     /// Embedding and all blocks, keeping nothing: the last block's output (n, d).

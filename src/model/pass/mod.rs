@@ -117,11 +117,12 @@ impl Model {
             if texts.targets.is_empty() {
                 continue;
             }
-            let acting = [(0..texts.tokens(), adapter)];
-            let given = self.given(&acting, &texts);
-            let mut tensors = Tensors::new(self, &given, Tensors::texts(self, &texts)?)?;
-            all.loss += factor * self.group(&mut tensors, &given, &texts, (lowest, again), factor as f32, &mut all.times)?;
-            for (site, g) in tensors.into_gradients() {
+            let (loss, found) = self.in_tensors_over(adapter, &texts, |mut tensors, given| {
+                let loss = self.group(&mut tensors, given, &texts, (lowest, again), factor as f32, &mut all.times)?;
+                Ok((loss, tensors.into_gradients()))
+            })?;
+            all.loss += factor * loss;
+            for (site, g) in found {
                 sums::add(&mut gradients[site.0], g)?;
             }
         }
@@ -162,12 +163,10 @@ impl Model {
         room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
         for texts in groups.iter().filter(|t| !t.targets.is_empty()) {
             let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest, adapter);
-            let spans = |scores| texts.spans(&self.shared, scores);
-            let mut attend = |_, scores: Scores, qkv: [&[T]; 3], out: &mut [T]| T::attend(&spans(scores), qkv, out);
-            let mut cpu = Cpu { model: self, room, attend: &mut attend, spans: Some(&spans), sums };
-            let acting = [(0..texts.tokens(), adapter)];
-            loss +=
-                factor * self.group(&mut cpu, &self.given(&acting, texts), texts, (lowest, again), factor as f32, &mut times)?;
+            loss += factor
+                * self.on_cpu::<T, _>((&mut *room, &mut *sums), adapter, texts, |cpu, given| {
+                    self.group(cpu, given, texts, (lowest, again), factor as f32, &mut times)
+                })?;
         }
         Ok((loss, times))
     }
@@ -223,6 +222,33 @@ impl Model {
         m.free_wide(way.dx);
         times.backward += started.elapsed();
         Ok(loss)
+    }
+
+    /// Runs whole texts on the CPU.
+    fn on_cpu<T: Pooled, R>(
+        &self,
+        (room, sums): (&mut Workspace, &mut Sums),
+        adapter: &PreparedAdapter,
+        texts: &PackedTexts,
+        run: impl FnOnce(&mut Cpu<T>, &Given) -> R,
+    ) -> R {
+        let spans = |scores| texts.spans(&self.shared, scores);
+        let mut attend = |_, scores: Scores, qkv: [&[T]; 3], out: &mut [T]| T::attend(&spans(scores), qkv, out);
+        let acting = [(0..texts.tokens(), adapter)];
+        let mut cpu = Cpu { model: self, room, attend: &mut attend, spans: Some(&spans), sums };
+        run(&mut cpu, &self.given(&acting, texts))
+    }
+
+    /// Runs whole texts in tensor operations.
+    fn in_tensors_over<R>(
+        &self,
+        adapter: &PreparedAdapter,
+        texts: &PackedTexts,
+        run: impl FnOnce(Tensors, &Given) -> Result<R>,
+    ) -> Result<R> {
+        let acting = [(0..texts.tokens(), adapter)];
+        let given = self.given(&acting, texts);
+        run(Tensors::new(self, &given, Tensors::texts(self, texts)?)?, &given)
     }
 
     fn given<'a>(&'a self, acting: &'a Acting<'a>, texts: &'a PackedTexts) -> Given<'a> {
