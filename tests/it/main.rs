@@ -20,6 +20,7 @@ mod job;
 #[cfg(unix)]
 mod hub;
 mod kill;
+mod losses;
 mod packing;
 mod prepared;
 mod real_weights;

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::adapted::{self, PairGradient};
 use super::columns::ColumnScale;
-use super::cross_entropy::row_loss;
+use super::cross_entropy::{WeightedTargets, row_loss};
 use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
 use super::engine::{Back, Dest, Engine, Layer, Phase};
@@ -70,38 +70,34 @@ fn chunk_logits(x: &[f32], head: Layer, finish: Finish, rows: Range<usize>, d: u
     unscaled
 }
 
-/// Summed cross-entropy of `x` (n, d) through the head, in nats; gradients are `factor ·` those of the sum.
+/// Cross-entropy of every row of `x` (n, d) through the head, in nats; gradients are those of their sum by the weights.
 pub fn adapted_head_loss(
     x: &[f32],
     head: Layer,
     finish: Finish,
-    targets: &[u32],
-    factor: f32,
+    targets: WeightedTargets,
     mut gradients: HeadGradients,
-) -> f64 {
+) -> Vec<f32> {
     let (d, vocab) = adapted::layer(head.matrix, head.side);
     let lanes = Lanes::in_force();
-    let mut logits = vec![0f32; CHUNK.min(targets.len()) * vocab];
-    let mut loss = 0f64;
-    for (i, targets) in targets.chunks(CHUNK).enumerate() {
+    let mut logits = vec![0f32; CHUNK.min(targets.ids.len()) * vocab];
+    let mut losses = Vec::with_capacity(targets.ids.len());
+    for (i, (targets, weights)) in targets.ids.chunks(CHUNK).zip(targets.weights.chunks(CHUNK)).enumerate() {
         let n = targets.len();
         let (rows, logits) = (i * CHUNK..i * CHUNK + n, &mut logits[..n * vocab]);
         let unscaled = chunk_logits(x, head, finish, rows.clone(), d, logits);
         let x = &x[rows.start * d..rows.end * d];
         let layer = Layer { drop: head.drop.map(|drop| TokenMask { rows: &drop.rows[rows], ..drop }), ..head };
-        let rows = logits.par_chunks_mut(vocab).zip(targets);
-        let losses: Vec<f32> = rows
-            .map(|(row, target)| {
-                let capped = finish.cap.map(|cap| (row.to_vec(), cap));
-                let loss = row_loss(lanes, row, *target as usize, true);
-                row.iter_mut().for_each(|g| *g *= factor);
-                if let Some((capped, cap)) = capped {
-                    cap_row_back(lanes, &capped, row, cap);
-                }
-                loss
-            })
-            .collect();
-        loss += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
+        let rows = logits.par_chunks_mut(vocab).zip(targets.par_iter().zip(weights));
+        losses.par_extend(rows.map(|(row, (target, weight))| {
+            let capped = finish.cap.map(|cap| (row.to_vec(), cap));
+            let loss = row_loss(lanes, row, *target as usize, true);
+            row.iter_mut().for_each(|g| *g *= weight);
+            if let Some((capped, cap)) = capped {
+                cap_row_back(lanes, &capped, row, cap);
+            }
+            loss
+        }));
         if let Some((columns, mut z)) = finish.columns.zip(unscaled) {
             if let Some(sum) = gradients.magnitude.as_deref_mut() {
                 columns.add_gradient(logits, &z, sum);
@@ -119,5 +115,5 @@ pub fn adapted_head_loss(
         let dx = Dest::Set(&mut gradients.x[i * CHUNK * d..][..n * d]);
         f32::backward(vec![Back { layer, x, dy: logits, gradient: gradients.pair.as_deref_mut() }], Some(dx));
     }
-    loss
+    losses
 }

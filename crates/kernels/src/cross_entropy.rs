@@ -12,6 +12,14 @@ use super::host;
 use super::simd::{Lanes, Simd, multiversion, runs};
 use crate::error::Result;
 
+/// What rows of hidden states must predict, and how much each counts.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightedTargets<'a> {
+    pub ids: &'a [u32],
+    /// `∂ loss / ∂ −log p` of each.
+    pub weights: &'a [f32],
+}
+
 /// `Σᵢ −log softmax(logitsᵢ)[targetsᵢ]` as a scalar; `logits` is (n, v).
 ///
 /// Errors when there are not n targets or a target is not below v.

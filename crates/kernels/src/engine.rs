@@ -11,6 +11,7 @@ use half::bf16;
 
 use super::adapted::{self, LowRankSlices, PairGradient, Seen};
 use super::attention::{Normalisers, Slices, TextSpans};
+use super::cross_entropy::WeightedTargets;
 use super::dropout::TokenMask;
 use super::element::Element;
 use super::head_loss;
@@ -179,16 +180,15 @@ pub trait Engine: Element {
     fn attend(texts: &TextSpans, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
     /// Gradients of q, k and v, set; see [`Engine::EACH_HEAD`].
     fn attend_back(texts: &TextSpans, qkv: [&[Self]; 3], left: AttentionGradient<Self>, grads: [&mut [f32]; 3]);
-    /// Summed cross-entropy of `x` (n, d) through the head; `gradient` becomes `factor ·` its gradient.
+    /// Cross-entropy of every row of `x` (n, d) through the head, in nats; `gradient` becomes that of their sum by the weights.
     fn head_loss(
         x: &[Self],
         head: &Frozen,
         side: Side,
-        targets: &[u32],
-        factor: f32,
+        targets: WeightedTargets,
         gradient: &mut [f32],
         room: &mut Vec<Self>,
-    ) -> f64;
+    ) -> Vec<f32>;
 }
 
 impl Engine for f32 {
@@ -255,14 +255,15 @@ impl Engine for f32 {
         x: &[f32],
         head: &Frozen,
         side: Side,
-        targets: &[u32],
-        factor: f32,
+        targets: WeightedTargets,
         gradient: &mut [f32],
         _: &mut Vec<f32>,
-    ) -> f64 {
-        let loss = head_loss::head_loss_slices(x, head, side, targets, Some(gradient));
-        gradient.iter_mut().for_each(|g| *g *= factor);
-        loss
+    ) -> Vec<f32> {
+        let losses = head_loss::head_loss_slices(x, head, side, targets.ids, Some(gradient));
+        for (row, weight) in gradient.chunks_exact_mut(x.len() / losses.len().max(1)).zip(targets.weights) {
+            row.iter_mut().for_each(|g| *g *= weight);
+        }
+        losses
     }
 }
 
@@ -336,16 +337,15 @@ impl Engine for bf16 {
         x: &[bf16],
         head: &Frozen,
         side: Side,
-        targets: &[u32],
-        factor: f32,
+        targets: WeightedTargets,
         gradient: &mut [f32],
         room: &mut Vec<bf16>,
-    ) -> f64 {
+    ) -> Vec<f32> {
         if side == Side::Transposed && head.weight.rows.is_multiple_of(2) {
-            return head_loss_bf16::head_loss(x, &head.weight, targets, factor, gradient, room);
+            return head_loss_bf16::head_loss(x, &head.weight, targets, gradient, room);
         }
         let x: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
-        f32::head_loss(&x, head, side, targets, factor, gradient, &mut Vec::new())
+        f32::head_loss(&x, head, side, targets, gradient, &mut Vec::new())
     }
 }
 

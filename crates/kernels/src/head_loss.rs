@@ -30,24 +30,25 @@ pub fn head_loss_sum(hidden: &Tensor, head: &Arc<Frozen>, side: Side, targets: &
     Ok(hidden.contiguous()?.apply_op1(op)?)
 }
 
-/// [`head_loss_sum`] on slices; `gradient` (n, d) is written when it is there.
-pub fn head_loss_slices(x: &[f32], head: &Frozen, side: Side, targets: &[u32], mut gradient: Option<&mut [f32]>) -> f64 {
+/// `−log softmax(head(x))[target]` of every row of `x` (n, d), in nats; `gradient` (n, d), where it is there, becomes that of each
+/// row's own.
+pub fn head_loss_slices(x: &[f32], head: &Frozen, side: Side, targets: &[u32], mut gradient: Option<&mut [f32]>) -> Vec<f32> {
     let (d, vocab) = match side {
         Side::Transposed => (head.weight.cols, head.weight.rows),
         Side::Plain => (head.weight.rows, head.weight.cols),
     };
     let mut logits = vec![0f32; CHUNK.min(targets.len()) * vocab];
-    let mut loss = 0f64;
+    let mut losses = Vec::with_capacity(targets.len());
     for (i, targets) in targets.chunks(CHUNK).enumerate() {
         let rows = i * CHUNK * d..(i * CHUNK + targets.len()) * d;
         let dx = gradient.as_deref_mut().map(|g| &mut g[rows.clone()]);
-        loss += chunk(&x[rows], head, side, targets, &mut logits[..targets.len() * vocab], dx);
+        losses.extend(chunk(&x[rows], head, side, targets, &mut logits[..targets.len() * vocab], dx));
     }
-    loss
+    losses
 }
 
-/// Loss of one chunk of rows; their gradient goes to `dx` when it is wanted.
-fn chunk(x: &[f32], head: &Frozen, side: Side, targets: &[u32], logits: &mut [f32], dx: Option<&mut [f32]>) -> f64 {
+/// Losses of one chunk of rows; their gradient goes to `dx` when it is wanted.
+fn chunk(x: &[f32], head: &Frozen, side: Side, targets: &[u32], logits: &mut [f32], dx: Option<&mut [f32]>) -> Vec<f32> {
     let vocab = logits.len() / targets.len();
     product_slice(x, targets.len(), head, side, logits);
     let lanes = Lanes::in_force();
@@ -56,7 +57,7 @@ fn chunk(x: &[f32], head: &Frozen, side: Side, targets: &[u32], logits: &mut [f3
     if let Some(dx) = dx {
         product_slice(logits, targets.len(), head, side.other(), dx);
     }
-    losses.iter().map(|loss| f64::from(*loss)).sum()
+    losses
 }
 
 struct HeadLoss {
@@ -83,7 +84,8 @@ impl CustomOp1 for HeadLoss {
         let x = &storage.as_slice::<f32>()?[start..end];
         let mut gradient = vec![0f32; if self.wants_gradient { n * d } else { 0 }];
         let wanted = self.wants_gradient.then_some(gradient.as_mut_slice());
-        let loss = head_loss_slices(x, &self.head, self.side, &self.targets, wanted);
+        let losses = head_loss_slices(x, &self.head, self.side, &self.targets, wanted);
+        let loss = losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
         *self.gradient.lock().unwrap_or_else(PoisonError::into_inner) = gradient;
         Ok((CpuStorage::F32(vec![loss as f32]), Shape::from(())))
     }

@@ -8,6 +8,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
+use super::cross_entropy::WeightedTargets;
 use super::element::Element;
 use super::gemm_bf16::{self, Bf16Matrix, GemmJob, LowRankShare, ProductTarget};
 use super::host::SharedOutput;
@@ -22,12 +23,20 @@ const COLUMNS: usize = 1536;
 /// bf16 numbers that add up to an f32.
 const DIGITS: usize = 4;
 
-/// Sum over the rows of `x` (n, d) of `−log softmax(x·Wᵀ)[target]`; `gradient` (n, d) becomes `factor ·` its gradient.
+/// `−log softmax(x·Wᵀ)[target]` of every row of `x` (n, d); `gradient` (n, d) becomes that of their sum by the weights.
 /// The vocabulary (rows of `w`) and d are even. `room` is used for logits.
-pub(super) fn head_loss(x: &[bf16], w: &Weight, targets: &[u32], factor: f32, gradient: &mut [f32], room: &mut Vec<bf16>) -> f64 {
+pub(super) fn head_loss(
+    x: &[bf16],
+    w: &Weight,
+    targets: WeightedTargets,
+    gradient: &mut [f32],
+    room: &mut Vec<bf16>,
+) -> Vec<f32> {
     let d = w.cols;
-    let runs = x.chunks(ROWS * d).zip(targets.chunks(ROWS)).zip(gradient.chunks_mut(ROWS * d));
-    runs.map(|((x, targets), gradient)| run(x, w, targets, factor, gradient, room)).sum()
+    let targets =
+        targets.ids.chunks(ROWS).zip(targets.weights.chunks(ROWS)).map(|(ids, weights)| WeightedTargets { ids, weights });
+    let runs = x.chunks(ROWS * d).zip(targets).zip(gradient.chunks_mut(ROWS * d));
+    runs.flat_map(|((x, targets), gradient)| run(x, w, targets, gradient, room)).collect()
 }
 
 /// One block of columns of the logits of m rows.
@@ -36,8 +45,8 @@ struct LogitColumns {
     width: usize,
 }
 
-fn run(x: &[bf16], w: &Weight, targets: &[u32], factor: f32, gradient: &mut [f32], room: &mut Vec<bf16>) -> f64 {
-    let (m, v) = (targets.len(), w.rows);
+fn run(x: &[bf16], w: &Weight, targets: WeightedTargets, gradient: &mut [f32], room: &mut Vec<bf16>) -> Vec<f32> {
+    let (m, v) = (targets.ids.len(), w.rows);
     assert!(v.is_multiple_of(2) && x.len() == m * w.cols && gradient.len() == x.len(), "head loss: shapes");
     if room.len() < m * v {
         room.resize(m * v, bf16::ZERO);
@@ -45,17 +54,17 @@ fn run(x: &[bf16], w: &Weight, targets: &[u32], factor: f32, gradient: &mut [f32
     let logits = &mut room[..m * v];
     let parts: Vec<LogitColumns> =
         (0..v).step_by(COLUMNS).map(|first| LogitColumns { first, width: COLUMNS.min(v - first) }).collect();
-    let losses = forward(x, w, &parts, &at_targets(x, w, targets), logits);
+    let losses = forward(x, w, &parts, &at_targets(x, w, targets.ids), logits);
     let left = |part: &LogitColumns| m * part.first..m * (part.first + part.width);
     for part in &parts {
         let logits = &mut logits[left(part)];
-        slopes(logits, part, &losses, targets, factor);
+        slopes(logits, part, &losses, targets);
         let rows = w.part(part.first..part.first + part.width);
         let job = GemmJob { a: Bf16Matrix { data: logits, width: part.width }, w: &rows, transposed: false, share: None };
         let target = if part.first == 0 { ProductTarget::Set(gradient) } else { ProductTarget::Add(gradient) };
         gemm_bf16::sum(&[job], &mut { target });
     }
-    losses.iter().map(|loss| f64::from(*loss)).sum()
+    losses
 }
 
 /// `−value` as a sum of bf16 numbers.
@@ -106,14 +115,15 @@ fn at_targets(x: &[bf16], w: &Weight, targets: &[u32]) -> Vec<f32> {
     rows.map_init(Scratch::default, |scratch, (x, target)| gemm_bf16::row_dot(x, w, *target as usize, scratch)).collect()
 }
 
-/// Logits of one part become `factor · (softmax − onehot)`.
-fn slopes(logits: &mut [bf16], part: &LogitColumns, losses: &[f32], targets: &[u32], factor: f32) {
+/// Logits of one part become `weight · (softmax − onehot)`.
+fn slopes(logits: &mut [bf16], part: &LogitColumns, losses: &[f32], targets: WeightedTargets) {
     let lanes = Lanes::in_force();
+    let targets = targets.ids.par_iter().zip(targets.weights);
     let rows = logits.par_chunks_exact_mut(part.width).zip(losses.par_iter().zip(targets)).with_min_len(8);
-    rows.for_each(|(row, (loss, target))| {
-        scaled_exp(lanes, row, *loss, factor);
+    rows.for_each(|(row, (loss, (target, weight)))| {
+        scaled_exp(lanes, row, *loss, *weight);
         if let Some(at_target) = row.get_mut((*target as usize).wrapping_sub(part.first)) {
-            *at_target = bf16::from_f32(factor * (-loss).exp_m1());
+            *at_target = bf16::from_f32(weight * (-loss).exp_m1());
         }
     });
 }
@@ -179,13 +189,17 @@ mod tests {
             let exact = Frozen::new(weight.clone(), Compute::F32);
             let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
             let mut want = vec![0f32; n * d];
-            let loss = head_loss_slices(&wide, &exact, Side::Transposed, &targets, Some(&mut want));
+            let losses = head_loss_slices(&wide, &exact, Side::Transposed, &targets, Some(&mut want));
             let (mut got, mut room) = (vec![7f32; n * d], vec![bf16::ONE; 3]);
-            let ours = head_loss(&x, &weight, &targets, 0.25, &mut got, &mut room);
-            assert!((ours - loss).abs() < 2e-3 * loss.abs().max(1.0), "{n} {d} {v}: {ours} against {loss}");
+            let weights: Vec<f32> = (0..n).map(|i| 0.25 - (i % 3) as f32).collect();
+            let ours = head_loss(&x, &weight, WeightedTargets { ids: &targets, weights: &weights }, &mut got, &mut room);
+            for (ours, loss) in ours.iter().zip(&losses) {
+                assert!((ours - loss).abs() < 5e-3 * loss.abs().max(1.0), "{n} {d} {v}: {ours} against {loss}");
+            }
             let largest = want.iter().fold(0f32, |a, b| a.max(b.abs()));
-            for (got, want) in got.iter().zip(&want) {
-                assert!((got - 0.25 * want).abs() < 0.01 * largest, "{n} {d} {v}: {got} against {}", 0.25 * want);
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                let want = weights[i / d] * want;
+                assert!((got - want).abs() < 0.02 * largest, "{n} {d} {v}: {got} against {want}");
             }
         }
     }

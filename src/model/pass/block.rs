@@ -25,6 +25,12 @@ pub(super) struct BlockActivations<M: Machine> {
 }
 
 impl<M: Machine> BlockActivations<M> {
+    /// The same for another machine over the same buffers.
+    pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> BlockActivations<N> {
+        let BlockActivations { x, qkv, attended, saved, middle, gate, up, post, unscaled } = self;
+        BlockActivations { x, qkv, attended, saved, middle, gate, up, post, unscaled }
+    }
+
     pub(super) fn free(self, m: &mut M) {
         let BlockActivations { x, qkv, attended, saved: _, middle, gate, up, post, unscaled } = self;
         let unscaled = unscaled.into_iter().map(|(_, z)| z);

@@ -9,6 +9,7 @@ use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::adapted_head::{Finish, HeadGradients, adapted_head_loss, head_logps};
 use crate::kernels::attention::{Scores, TextSpans};
+use crate::kernels::cross_entropy::WeightedTargets;
 use crate::kernels::dropout::TokenMask;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
 use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Engine, Layer};
@@ -403,19 +404,20 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         Ok(())
     }
 
-    fn loss(&mut self, given: &Given, x: &Buffer<f32>, targets: &Targets, factor: f32) -> Result<(f64, Buffer<f32>)> {
+    fn loss(&mut self, given: &Given, x: &Buffer<f32>, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Buffer<f32>)> {
         let (adapter, d) = (given.only(), self.model.config.width);
         let [chosen, normed] = self.chosen(x, targets.at.iter().map(|at| *at as usize));
         let (linear, site) = (&self.model.head.linear, self.model.head.site.0);
         let norm = self.model.final_norm.frozen();
         let mut d_normed = vec![0f32; chosen.len()];
-        let loss = if let (None, None, None) = (&adapter.pairs[site], &adapter.full_head, given.shared.final_cap) {
+        let weighted = WeightedTargets { ids: &targets.ids, weights };
+        let losses = if let (None, None, None) = (&adapter.pairs[site], &adapter.full_head, given.shared.final_cap) {
             let mut rounded = vec![T::default(); chosen.len()];
             norm.forward(&chosen, &mut rounded);
             let mut logits = self.room.room::<T>();
-            let loss = T::head_loss(&rounded, &linear.matrix, linear.side, &targets.ids, factor, &mut d_normed, &mut logits);
+            let losses = T::head_loss(&rounded, &linear.matrix, linear.side, weighted, &mut d_normed, &mut logits);
             self.room.give_room(logits);
-            loss
+            losses
         } else {
             let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
             let SiteSums { mut pair, mut magnitude } = std::mem::take(&mut self.sums.sites[site]);
@@ -427,10 +429,10 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
                 magnitude: magnitude.as_deref_mut(),
             };
             let layer = self.head_layer(adapter, &rows);
-            let loss = adapted_head_loss(&normed, layer, self.finish(adapter), &targets.ids, factor, grads);
+            let losses = adapted_head_loss(&normed, layer, self.finish(adapter), weighted, grads);
             self.sums.sites[site] = SiteSums { pair, magnitude };
             self.sums.head = full;
-            loss
+            losses
         };
         let mut d_chosen = vec![0f32; chosen.len()];
         norm.backward(&chosen, &d_normed, &mut d_chosen);
@@ -439,7 +441,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         for (at, g) in targets.at.iter().zip(d_chosen.chunks_exact(d)) {
             dx[*at as usize * d..][..d].copy_from_slice(g);
         }
-        Ok((loss, dx))
+        Ok((losses, dx))
     }
 
     fn logps(&mut self, given: &Given, x: &Buffer<f32>, targets: &Targets) -> Result<Vec<f32>> {

@@ -21,26 +21,25 @@ impl Model {
         rows: &[&[u32]],
         trained: &dyn Fn(usize, usize) -> bool,
     ) -> Result<Vec<Vec<f32>>> {
-        let tokens = if self.in_kernels() { texts::TOKENS } else { texts::DEVICE_TOKENS };
-        let groups: Vec<PackedTexts> =
-            texts::groups(rows, tokens).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
-        let mut logps = vec![Vec::new(); rows.len()];
-        rayon::scope(|_| {
-            room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
-            for texts in groups.iter().filter(|t| !t.targets.is_empty()) {
-                let found = match self.multiplies_in_bf16() {
-                    _ if !self.in_kernels() => self.tensor_logps(adapter, texts)?,
-                    #[cfg(target_arch = "x86_64")]
-                    true => self.group_logps::<half::bf16>(room, adapter, texts)?,
-                    _ => self.group_logps::<f32>(room, adapter, texts)?,
-                };
-                for (at, logp) in texts.targets.at.iter().zip(found) {
-                    logps[texts.whose[*at as usize]].push(logp);
-                }
-            }
-            Ok(())
-        })
-        .map(|()| logps)
+        let (groups, mut logps) = (self.texts_of(rows, trained), vec![Vec::new(); rows.len()]);
+        room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
+        for texts in &groups {
+            texts.hand_out(self.logps_of(room, adapter, texts)?, &mut logps);
+        }
+        Ok(logps)
+    }
+
+    /// Log-probabilities of the targets of one group.
+    pub(super) fn logps_of(&self, room: &mut Workspace, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
+        match self.multiplies_in_bf16() {
+            _ if !self.in_kernels() => self.in_tensors_over(adapter, texts, |mut tensors, given| {
+                let x = self.through(&mut tensors, given)?;
+                tensors.logps(given, &x, &texts.targets)
+            }),
+            #[cfg(target_arch = "x86_64")]
+            true => rayon::scope(|_| self.logps_on_cpu::<half::bf16>(room, adapter, texts)),
+            _ => rayon::scope(|_| self.logps_on_cpu::<f32>(room, adapter, texts)),
+        }
     }
 
     /// Log-probability of each target of each of `rows`, in nats; `trained(row, i)` tells whether token `i` is a target.
@@ -86,19 +85,12 @@ impl Model {
         Ok(logits)
     }
 
-    fn group_logps<T: Pooled>(&self, room: &mut Workspace, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
+    fn logps_on_cpu<T: Pooled>(&self, room: &mut Workspace, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
         self.on_cpu::<T, _>((room, &mut Sums::default()), adapter, texts, |cpu, given| {
             let x = self.through(cpu, given)?;
             let logps = cpu.logps(given, &x, &texts.targets)?;
             cpu.free_wide(x);
             Ok(logps)
-        })
-    }
-
-    fn tensor_logps(&self, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
-        self.in_tensors_over(adapter, texts, |mut tensors, given| {
-            let x = self.through(&mut tensors, given)?;
-            tensors.logps(given, &x, &texts.targets)
         })
     }
 

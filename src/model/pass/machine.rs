@@ -161,8 +161,9 @@ pub(super) trait Machine: Sized {
     /// `gate` and `up` become their gradients.
     fn gate_back(&mut self, given: &Given, gate: Option<&mut Self::Act>, up: &mut Self::Act, grad: Self::Act) -> Result<()>;
 
-    /// Final norm, head and loss: `Σ −log p` of the targets, and `factor ·` its gradient at `x`; adds those of a trained head.
-    fn loss(&mut self, given: &Given, x: &Self::Wide, targets: &Targets, factor: f32) -> Result<(f64, Self::Wide)>;
+    /// Final norm, head and loss: `−log p` of each target in nats, and the gradient at `x` of their sum by `weights`; adds
+    /// those of a trained head.
+    fn loss(&mut self, given: &Given, x: &Self::Wide, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Self::Wide)>;
     /// Log-probability of each target, in nats.
     fn logps(&mut self, given: &Given, x: &Self::Wide, targets: &Targets) -> Result<Vec<f32>>;
     /// Logits of chosen rows, one after another, by the kernels of `given.phase`.

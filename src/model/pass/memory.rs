@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::super::Model;
 use super::block;
-use super::workspace::{self, Pooled, Recompute};
+use super::workspace::{self, Recompute};
 use crate::kernels::engine::Engine;
 use crate::model::Adapt;
 
@@ -63,8 +63,12 @@ impl Model {
     }
 
     /// Whether a group of `tokens` is run with recomputation.
-    pub(super) fn recomputes<T: Pooled>(&self, recompute: Recompute, tokens: usize, lowest: usize, adapt: &dyn Adapt) -> bool {
-        recomputes(recompute, self.kept_bytes(tokens, lowest, size_of::<T>(), adapt))
+    pub(super) fn recomputes(&self, recompute: Recompute, tokens: usize, lowest: usize, adapt: &dyn Adapt) -> bool {
+        match recompute {
+            // Free memory of a device is not known here.
+            Recompute::Within(_) if !self.device.is_cpu() => true,
+            _ => recomputes(recompute, self.kept_bytes(tokens, lowest, self.activation_size(), adapt)),
+        }
     }
 }
 

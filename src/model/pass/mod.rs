@@ -12,14 +12,17 @@
 //! | 0 | `texts`, `prepared` | examples one after another; an adapter as machines take it |
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
 //! | 2 | `block` | one block, there and back |
-//! | 3 | `cpu`, `tensors` | the machines: kernels over plain buffers; tensor operations on any device |
+//! | 3 | `cpu`, `tensors`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; all blocks, there and back |
 //! | 4 | `tensors_head` | the latter's head |
 //! | 5 | `memory`, `logps`, `extend` | what a call holds; log-probabilities without a way back; new tokens behind cached ones |
+//! | 6 | `gradients`, `loss` | the supervised loss and its gradients; any loss of log-probabilities, of several passes |
 
 mod block;
 mod cpu;
 mod extend;
+mod gradients;
 mod logps;
+mod loss;
 mod machine;
 mod memory;
 mod prepared;
@@ -27,21 +30,21 @@ mod sums;
 mod tensors;
 mod tensors_head;
 mod texts;
+mod trace;
 mod workspace;
-
-use std::time::{Duration, Instant};
 
 use super::Model;
 use super::batch::Batch;
 use super::decoder::Block;
-use super::site::{Adapt, Site};
+use super::site::Site;
 use crate::error::Result;
 use crate::kernels::attention::Scores;
 use crate::kernels::engine::Phase;
-use block::{BlockActivations, WayBack};
 use cpu::Cpu;
 pub use extend::{Chunk, OwnChunk};
-use machine::{Acting, Given, Machine};
+pub use gradients::{LossAndGradients, Times};
+pub use loss::{Logps, LossOfLogps, Pass, PassGradients};
+use machine::{Acting, Given};
 pub use memory::PassMemory;
 pub use prepared::PreparedAdapter;
 pub use sums::SiteGradient;
@@ -51,85 +54,7 @@ use texts::PackedTexts;
 use workspace::Pooled;
 pub use workspace::{Recompute, Workspace};
 
-/// The loss and what its gradient is at each adapted site.
-#[derive(Debug, Default)]
-pub struct LossAndGradients {
-    /// Sum of the cross-entropies over the targets, times the factor asked for.
-    pub loss: f64,
-    /// Gradients by site, times the factor asked for.
-    pub gradients: Vec<(Site, SiteGradient)>,
-    /// Time of the forward part (with head and loss) and of the backward part.
-    pub times: Times,
-}
-
-/// Where the time of [`Model::gradients`] went.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Times {
-    pub forward: Duration,
-    pub backward: Duration,
-}
-
 impl Model {
-    /// `factor ·` the summed cross-entropy of `rows` and its gradient with respect to everything that `adapt` trains.
-    /// `trained(row, i)` tells whether token `i` is a target.
-    ///
-    /// # Errors
-    /// As [`Model::hidden`].
-    pub fn gradients(
-        &self,
-        room: &mut Workspace,
-        adapt: &dyn Adapt,
-        rows: &[&[u32]],
-        trained: &dyn Fn(usize, usize) -> bool,
-        factor: f64,
-    ) -> Result<LossAndGradients> {
-        let adapter = self.prepare(adapt)?;
-        if !self.in_kernels() {
-            return self.tensor_gradients(room.recompute, &adapter, rows, trained, factor);
-        }
-        let groups: Vec<PackedTexts> =
-            texts::groups(rows, texts::TOKENS).iter().map(|group| PackedTexts::new(rows, group, trained)).collect();
-        let mut sums = Sums::zero(self, &adapter);
-        // On a thread of the pool: from outside, each of the thousands of parallel loops would wait to be picked up.
-        let (loss, times) = rayon::scope(|_| match self.multiplies_in_bf16() {
-            #[cfg(target_arch = "x86_64")]
-            true => self.all_groups::<half::bf16>(room, &adapter, &groups, factor, &mut sums),
-            _ => self.all_groups::<f32>(room, &adapter, &groups, factor, &mut sums),
-        })?;
-        Ok(LossAndGradients { loss, gradients: sums.gradients(self, &adapter)?, times })
-    }
-
-    /// [`Model::gradients`] in tensor operations.
-    fn tensor_gradients(
-        &self,
-        recompute: Recompute,
-        adapter: &PreparedAdapter,
-        rows: &[&[u32]],
-        trained: &dyn Fn(usize, usize) -> bool,
-        factor: f64,
-    ) -> Result<LossAndGradients> {
-        let (lowest, mut all) = (self.lowest(|site| adapter.acts(site)), LossAndGradients::default());
-        // Free memory of a device is not known here.
-        let again = recompute != Recompute::Never && !(recompute != Recompute::Always && self.device.is_cpu());
-        let mut gradients: Vec<Option<SiteGradient>> = self.sites.iter().map(|_| None).collect();
-        for group in texts::groups(rows, texts::DEVICE_TOKENS) {
-            let texts = PackedTexts::new(rows, &group, trained);
-            if texts.targets.is_empty() {
-                continue;
-            }
-            let (loss, found) = self.in_tensors_over(adapter, &texts, |mut tensors, given| {
-                let loss = self.group(&mut tensors, given, &texts, (lowest, again), factor as f32, &mut all.times)?;
-                Ok((loss, tensors.into_gradients()))
-            })?;
-            all.loss += factor * loss;
-            for (site, g) in found {
-                sums::add(&mut gradients[site.0], g)?;
-            }
-        }
-        all.gradients = gradients.into_iter().enumerate().filter_map(|(site, g)| Some((Site(site), g?))).collect();
-        Ok(all)
-    }
-
     /// Whether activations are bf16: every matrix is multiplied so, no width is odd, no block caps its scores or has a window, and
     /// logits have no cap.
     fn multiplies_in_bf16(&self) -> bool {
@@ -147,81 +72,6 @@ impl Model {
             return 0;
         }
         self.blocks.iter().position(|b| b.linears().iter().any(|l| adapted(l.site))).unwrap_or(self.blocks.len())
-    }
-
-    /// All groups of examples, one after another. Returns the loss, times the factor.
-    fn all_groups<T: Pooled>(
-        &self,
-        room: &mut Workspace,
-        adapter: &PreparedAdapter,
-        groups: &[PackedTexts],
-        factor: f64,
-        sums: &mut Sums,
-    ) -> Result<(f64, Times)> {
-        let (mut loss, mut times) = (0.0, Times::default());
-        let lowest = self.lowest(|site| adapter.acts(site));
-        room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
-        for texts in groups.iter().filter(|t| !t.targets.is_empty()) {
-            let again = self.recomputes::<T>(room.recompute, texts.tokens(), lowest, adapter);
-            loss += factor
-                * self.on_cpu::<T, _>((&mut *room, &mut *sums), adapter, texts, |cpu, given| {
-                    self.group(cpu, given, texts, (lowest, again), factor as f32, &mut times)
-                })?;
-        }
-        Ok((loss, times))
-    }
-
-    /// One group of examples: forward, head, backward down to the `lowest` block. Returns the summed cross-entropy.
-    fn group<M: Machine>(
-        &self,
-        m: &mut M,
-        given: &Given,
-        texts: &PackedTexts,
-        (lowest, again): (usize, bool),
-        factor: f32,
-        times: &mut Times,
-    ) -> Result<f64> {
-        let started = Instant::now();
-        let mut x = m.embed(given)?;
-        let mut behind: Vec<BlockTrace<M>> = Vec::with_capacity(self.blocks.len() - lowest);
-        for (i, block) in self.blocks.iter().enumerate() {
-            let before = if again && i >= lowest { Some(m.copied(&x)?) } else { None };
-            let kept = block.forward(m, given, i, &mut x)?;
-            match before {
-                Some(before) => {
-                    kept.free(m);
-                    behind.push(BlockTrace::Input(before));
-                }
-                None if i >= lowest => behind.push(BlockTrace::All(Box::new(kept))),
-                None => kept.free(m),
-            }
-        }
-        let (loss, dx) = m.loss(given, &x, &texts.targets, factor)?;
-        m.free_wide(x);
-        times.forward += started.elapsed();
-        let started = Instant::now();
-        let rounded = m.rounded(&dx)?;
-        let mut way = WayBack { dx, rounded };
-        let embedding = given.only().acts(self.embedding.site);
-        for (i, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
-            let kept = match behind.pop() {
-                Some(BlockTrace::All(kept)) => *kept,
-                Some(BlockTrace::Input(mut x)) => {
-                    let kept = block.forward(m, given, i, &mut x)?;
-                    m.free_wide(x);
-                    kept
-                }
-                None => break,
-            };
-            block.backward(m, given, &mut way, kept, i > lowest || embedding)?;
-        }
-        if embedding {
-            m.embed_back(given, &way.dx)?;
-        }
-        m.free(way.rounded);
-        m.free_wide(way.dx);
-        times.backward += started.elapsed();
-        Ok(loss)
     }
 
     /// Runs whole texts on the CPU.
@@ -255,11 +105,4 @@ impl Model {
         let Batch { ids, positions, .. } = &texts.batch;
         Given { acting, phase: Phase::Blocked, ids, positions, rows: &texts.rows, shared: &self.shared }
     }
-}
-
-/// What is left of a block for the way back.
-enum BlockTrace<M: Machine> {
-    All(Box<BlockActivations<M>>),
-    /// Its input (n, d), exactly: running it again gives the same bits.
-    Input(M::Wide),
 }

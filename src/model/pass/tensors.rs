@@ -436,12 +436,12 @@ impl Machine for Tensors<'_> {
         Ok(())
     }
 
-    fn loss(&mut self, given: &Given, x: &Tensor, targets: &Targets, factor: f32) -> Result<(f64, Tensor)> {
-        let (loss, dx, gradients) = self.head_loss(given, x, targets, factor)?;
+    fn loss(&mut self, given: &Given, x: &Tensor, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Tensor)> {
+        let (losses, dx, gradients) = self.head_loss(given, x, targets, weights)?;
         for g in gradients {
             sums::add(&mut self.sums[self.model.head.site.0], g)?;
         }
-        Ok((loss, dx))
+        Ok((losses, dx))
     }
 
     fn logps(&mut self, given: &Given, x: &Tensor, targets: &Targets) -> Result<Vec<f32>> {

@@ -73,31 +73,32 @@ impl Tensors<'_> {
         Ok([Tensor::new(targets.at.as_slice(), device)?, Tensor::new(targets.ids.as_slice(), device)?])
     }
 
-    /// The summed loss at the targets, `factor ·` its gradient at `x`, and those of a trained head, a piece of the rows at a time.
+    /// The loss at each target, the gradient at `x` of their sum by `weights`, and those of a trained head, a piece of the rows at
+    /// a time.
     pub(super) fn head_loss(
         &self,
         given: &Given,
         x: &Tensor,
         targets: &Targets,
-        factor: f32,
-    ) -> Result<(f64, Tensor, Vec<SiteGradient>)> {
+        weights: &[f32],
+    ) -> Result<(Vec<f32>, Tensor, Vec<SiteGradient>)> {
         let adapter = given.only();
         let [at, ids] = self.at(targets)?;
         let [chosen, normed] = self.chosen(x, &at)?;
         let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
-        let weights = Tensor::full(1f32, targets.len(), x.device())?;
+        let weights = Tensor::new(weights, x.device())?;
         let (mut made, mut gradients) = (Vec::new(), Vec::new());
         let logits = self.in_order(adapter, &rows);
         let head = Head { logits: &logits, vocabulary: self.model.config.vocab, cap: self.model.shared.final_cap };
-        let loss = head::loss_and_gradient(&normed, &head, &ids, &weights, &mut |piece: Range<usize>, dlogits| {
+        let losses = head::losses_and_gradient(&normed, &head, &ids, &weights, &mut |piece: Range<usize>, dlogits| {
             let x = normed.narrow(0, piece.start, piece.len())?;
-            let (dx, gradient) = self.head_back(adapter, &rows[piece], &x, &(dlogits * f64::from(factor))?)?;
+            let (dx, gradient) = self.head_back(adapter, &rows[piece], &x, dlogits)?;
             made.push(dx);
             gradients.extend(gradient);
             Ok(())
         })?;
         let d_chosen = self.norm_gradient(&self.model.final_norm, &chosen, &Tensor::cat(&made, 0)?)?;
-        Ok((loss, x.zeros_like()?.index_add(&at, &d_chosen, 0)?, gradients))
+        Ok((losses, x.zeros_like()?.index_add(&at, &d_chosen, 0)?, gradients))
     }
 
     /// Log-probabilities of the targets.

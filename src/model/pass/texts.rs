@@ -46,6 +46,13 @@ impl PackedTexts {
         PackedTexts { batch, spans, rows: places, targets, whose }
     }
 
+    /// Gives a number for each target, in their order, to the rows they are of.
+    pub(super) fn hand_out(&self, found: Vec<f32>, rows: &mut [Vec<f32>]) {
+        for (at, value) in self.targets.at.iter().zip(found) {
+            rows[self.whose[*at as usize]].push(value);
+        }
+    }
+
     pub(super) fn tokens(&self) -> usize {
         self.batch.len
     }

@@ -41,10 +41,10 @@ pub fn logps(x: &Tensor, head: &Head, targets: &Tensor) -> Result<Tensor> {
     logps_in(x, head, targets, ELEMENTS)
 }
 
-/// `−Σ weights · log softmax(logits)[target]` in nats, and its gradient of each piece of logits handed to `take`; `x` (n, d),
-/// `targets` (n) u32, `weights` (n) f32. The sum is made in f64 on the host of n numbers, read once at the end.
-pub fn loss_and_gradient(x: &Tensor, head: &Head, targets: &Tensor, weights: &Tensor, take: TakesGradient) -> Result<f64> {
-    loss_and_gradient_in(x, head, (targets, weights), ELEMENTS, take)
+/// `−log softmax(logits)[target]` of every row in nats, read once at the end, and the gradient of their sum by `weights` of each
+/// piece of logits handed to `take`; `x` (n, d), `targets` (n) u32, `weights` (n) f32.
+pub fn losses_and_gradient(x: &Tensor, head: &Head, targets: &Tensor, weights: &Tensor, take: TakesGradient) -> Result<Vec<f32>> {
+    losses_and_gradient_in(x, head, (targets, weights), ELEMENTS, take)
 }
 
 pub(super) fn logps_in(x: &Tensor, head: &Head, targets: &Tensor, elements: usize) -> Result<Tensor> {
@@ -56,18 +56,18 @@ pub(super) fn logps_in(x: &Tensor, head: &Head, targets: &Tensor, elements: usiz
     Ok(Tensor::cat(&all, 0)?)
 }
 
-pub(super) fn loss_and_gradient_in(
+pub(super) fn losses_and_gradient_in(
     x: &Tensor,
     head: &Head,
     (targets, weights): (&Tensor, &Tensor),
     elements: usize,
     take: TakesGradient,
-) -> Result<f64> {
+) -> Result<Vec<f32>> {
     let mut losses = Vec::new();
     for rows in head.pieces(x.dim(0)?, elements) {
         let Piece { logps, exponentials, sums, ids, slope } = Piece::new(x, head, targets, &rows)?;
         let weights = weights.narrow(0, rows.start, rows.len())?;
-        losses.push((logps * &weights)?);
+        losses.push(logps.neg()?);
         let weights = weights.unsqueeze(1)?; // (c, 1)
         // weight · (softmax − one at the target); one target a row, so nothing is added twice.
         let gradient = exponentials.broadcast_mul(&(&weights / sums)?)?;
@@ -79,8 +79,7 @@ pub(super) fn loss_and_gradient_in(
         };
         take(rows, &gradient)?;
     }
-    let losses: Vec<f32> = Tensor::cat(&losses, 0)?.to_vec1()?;
-    Ok(-losses.iter().map(|loss| f64::from(*loss)).sum::<f64>())
+    Ok(Tensor::cat(&losses, 0)?.to_vec1()?)
 }
 
 /// Some rows with their logits.
