@@ -20,6 +20,7 @@ mod job;
 #[cfg(unix)]
 mod hub;
 mod kill;
+mod oracle;
 mod packing;
 mod prepared;
 mod real_weights;
