@@ -1,6 +1,6 @@
 //! A pass on the CPU, in f32 or in bf16: kernels over plain buffers, which are used again.
 
-use super::super::decoder::{Norm, SiteLinear};
+use super::super::layers::{Norm, SiteLinear};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Sites, Unscaled};
 use super::prepared::PreparedAdapter;
