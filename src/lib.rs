@@ -17,7 +17,7 @@
 //! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`], [`rouge`], [`hub`], [`piped`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory; how alike two texts are; the hub's cache; standard input |
 //! | 1 | [`json`], [`recipe`] | JSON whose numbers keep their text; the TOML file, checked |
 //! | 2 | [`tokenizer`], [`data`], [`curate`] | sources, shapes, templates, tokens and loss mask; what rows are worth |
-//! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
+//! | 3 | [`kernels`] | CPU kernels with their backward, and the same on any device |
 //! | 4 | [`model`] | files of weights, the one pass, `FrozenLinear`, `Site`, `Adapt` |
 //! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
 //! | 6 | [`generate`] | sampling, the loop that answers, batches, conversations |
