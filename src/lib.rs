@@ -17,8 +17,8 @@
 //! | 0 | [`error`], [`device`], [`files`], [`random`], [`machine`], [`rouge`], [`hub`], [`piped`] | errors by what a user can fix; accelerators; atomic writes; named random streams; memory; how alike two texts are; the hub's cache; standard input |
 //! | 1 | [`json`], [`recipe`] | JSON whose numbers keep their text; the TOML file, checked |
 //! | 2 | [`tokenizer`], [`data`], [`curate`] | sources, shapes, templates, tokens and loss mask; what rows are worth |
-//! | 3 | [`kernels`] | CPU kernels with their backward, and a portable twin of each |
-//! | 4 | [`model`] | files of weights, the one decoder, `FrozenLinear`, `Site`, `Adapt` |
+//! | 3 | [`kernels`] | CPU kernels with their backward, and the same on any device |
+//! | 4 | [`model`] | files of weights, the one pass, `FrozenLinear`, `Site`, `Adapt` |
 //! | 5 | [`adapter`] | low-rank maths, targeting, PEFT files |
 //! | 6 | [`generate`] | sampling, the loop that answers, batches, conversations |
 //! | 7 | [`train`], [`eval`], [`artifact`], [`synth`] | each its own job; none uses another |
@@ -27,12 +27,12 @@
 //! | 10 | [`cli`] | one file a verb |
 //!
 //! # Invariants
-//! 1. The adapter is an argument of `forward`, never surgery on the model; a `Model` holds no trainable variable.
-//! 2. Frozen weights are read in place from the mapped file and are invisible to autograd.
+//! 1. The adapter is an argument of every pass, never surgery on the model; a `Model` holds no trainable variable.
+//! 2. Frozen weights are read in place from the mapped file; no gradient of them is made.
 //! 3. Every random number is a function of the seed and of what it is for.
 //! 4. Loading consumes every tensor and matches every target, or says which one is left over.
 //! 5. Files are written atomically; adapters are PEFT directories.
-//! 6. `train` and `forward` print nothing and write nothing.
+//! 6. `train` and the passes of `model` print nothing and write nothing.
 
 pub use lorakit_base::{device, error, files, hub, machine, piped, random, rouge};
 pub use lorakit_data::{curate, data, json, recipe, tokenizer};

@@ -11,7 +11,7 @@ use crate::{recipe, train};
 const F32: u64 = 4;
 /// A page of a mapped file.
 const PAGE: u64 = 4096;
-/// Rows whose logits the decoder's loss holds at once.
+/// Rows whose logits the loss holds at once.
 const LOGIT_ROWS: usize = crate::kernels::head_loss::CHUNK;
 
 /// Bytes at the peak of a run, by part. Parts are there at the same time: they add up.

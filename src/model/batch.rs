@@ -40,20 +40,6 @@ impl Batch {
         }
         batch
     }
-
-    /// Rows of any lengths, padded on the left with `pad`; a padded query sees only itself.
-    pub fn left_padded(rows: &[impl AsRef<[u32]>], pad: u32) -> Batch {
-        let len = rows.iter().map(|r| r.as_ref().len()).max().unwrap_or(0);
-        let mut batch = Batch { ids: Vec::new(), rows: rows.len(), len, positions: Vec::new(), starts: Vec::new() };
-        for row in rows.iter().map(AsRef::as_ref) {
-            let gap = len - row.len();
-            batch.ids.resize(batch.ids.len() + gap, pad);
-            batch.ids.extend_from_slice(row);
-            batch.positions.extend((0..len).map(|i| i.saturating_sub(gap) as u32));
-            batch.starts.extend((0..len).map(|i| i.min(gap) as u32));
-        }
-        batch
-    }
 }
 
 #[cfg(test)]
@@ -67,13 +53,5 @@ mod tests {
         assert_eq!(batch.ids, [7, 8, 9, 4, 5, 1, 2, 3, 0, 0]);
         assert_eq!(batch.positions, [0, 1, 2, 0, 1, 0, 1, 2, 3, 4]);
         assert_eq!(batch.starts, [0, 0, 0, 3, 3, 0, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn left_padding_restarts_positions_and_hides_the_pad() {
-        let batch = Batch::left_padded(&[vec![7, 8, 9], vec![5]], 0);
-        assert_eq!(batch.ids, [7, 8, 9, 0, 0, 5]);
-        assert_eq!(batch.positions, [0, 1, 2, 0, 0, 0]);
-        assert_eq!(batch.starts, [0, 0, 0, 0, 1, 2]);
     }
 }

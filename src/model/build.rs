@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::config::Config;
-use super::decoder::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
 use super::family::{AttentionNames, HEAD, MlpNames, NormKind};
+use super::layers::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
 use super::weights::ModelFiles;

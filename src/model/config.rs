@@ -1,4 +1,4 @@
-//! `config.json` → the numbers the decoder needs, as transformers' config classes read it: the same names, the same defaults.
+//! `config.json` → the numbers a model needs, as transformers' config classes read it: the same names, the same defaults.
 //!
 //! [`settings`] says of every key what becomes of it. Both spellings are read: the older flat keys (`rope_theta`,
 //! `rope_scaling`) and those of transformers 5 (`rope_parameters`). Refuses to know: tensors.
@@ -44,7 +44,7 @@ pub struct Config {
     pub json: Value,
 }
 
-/// Names in transformers (`activations.py`) of what the decoder knows; a gated feed-forward takes the first two, a plain one all
+/// Names in transformers (`activations.py`) of what there are kernels for; a gated feed-forward takes the first two, a plain one all
 /// but the first.
 const ACTIVATIONS: &[(Activation, &[&str])] = &[
     (Activation::Silu, &["silu", "swish"]),

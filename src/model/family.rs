@@ -1,4 +1,4 @@
-//! The families of models that the one decoder knows: a row of names and choices each, not a copy of the code.
+//! The families of models that the one pass knows: a row of names and choices each, not a copy of the code.
 
 /// A family's names (as in its Hugging Face directory) and structural choices.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The frozen base: its files, one decoder with a configuration of variations, and the seam for adapters.
+//! The frozen base: its files, one pass with a configuration of variations, and the seam for adapters.
 //!
 //! A [`Model`] is immutable, holds no trainable variable, and can be shared between threads. Of data it knows
 //! [`crate::data::Tokenizer`] alone, which [`text`] makes of the text side of a base's files; of recipes where the base comes from
@@ -7,14 +7,13 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `site`, `batch`, `family`, `settings`, `linear`, `weights`, `resolve` | where adapters act; rows of ids; families' names; keys of `config.json`; a frozen layer; files of a base; where it is |
-//! | 1 | `config_reader`, `text` | a table of it, key by key; the tokenizer of a base |
+//! | 1 | `config_reader`, `text`, `layers`, `targets` | a table of it, key by key; the tokenizer of a base; what a model is made of; which positions carry loss |
 //! | 2 | `rope_parameters` | rotary frequencies |
 //! | 3 | `config` | `config.json` |
 //! | 4 | `cache`, `paged` | keys and values of tokens seen: of one text, in blocks that texts share |
-//! | 5 | `decoder` | the one decoder |
-//! | 6 | `build`, `loss` | from files to model; cross-entropy where it is asked for |
-//! | 7 | `pass` | the one pass: training, scoring, prompts, decoding |
-//! | 8 | `score` | losses of texts |
+//! | 5 | `build` | from files to model |
+//! | 6 | `pass` | the one pass: training, scoring, prompts, decoding |
+//! | 7 | `score` | losses of texts |
 
 pub mod batch;
 mod build;
@@ -22,14 +21,14 @@ pub mod cache;
 mod paged;
 pub mod weights;
 pub mod config;
-mod decoder;
+mod layers;
 mod pass;
 pub mod family;
 pub mod linear;
 mod settings;
 mod config_reader;
 mod rope_parameters;
-mod loss;
+mod targets;
 mod score;
 pub mod resolve;
 pub mod site;
@@ -38,13 +37,11 @@ pub mod text;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
-pub use decoder::Ctx;
-pub use loss::Targets;
 pub use paged::{BlockTable, PagedKv};
 pub use pass::{
     Chunk, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients, PassMemory, PreparedAdapter, Recompute,
@@ -52,15 +49,15 @@ pub use pass::{
 };
 pub use score::{LossSum, Marked};
 pub use site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
+pub use targets::Targets;
 
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::kernels::columns::OutputNorms;
 pub use crate::kernels::engine::Phase;
 use crate::kernels::linear::Frozen;
-use crate::kernels::tensors::head::capped;
 use crate::kernels::weight::Weight;
-use decoder::{Block, Norm, SharedTables, SiteLinear};
+use layers::{Block, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
 
 /// A frozen causal language model over mapped weights.
@@ -147,73 +144,6 @@ impl Model {
         OutputNorms::new(&linear.matrix, linear.side)
     }
 
-    /// Hidden states after the final norm: (rows, len, width).
-    ///
-    /// # Errors
-    /// On an id outside the vocabulary or a position outside the model's range.
-    pub fn hidden(&self, ctx: &mut Ctx, batch: &Batch) -> Result<Tensor> {
-        let mut x = self.embed(ctx.adapt, batch)?;
-        for block in &self.blocks {
-            x = block.taped(&self.shared, batch, ctx, &x)?;
-        }
-        self.final_norm.forward(&x)
-    }
-
-    /// The output head: (.., width) → (.., vocabulary).
-    ///
-    /// # Errors
-    /// When shapes disagree.
-    pub fn logits(&self, adapt: &dyn Adapt, hidden: &Tensor) -> Result<Tensor> {
-        capped(self.head.forward(adapt, hidden)?, self.shared.final_cap)
-    }
-
-    /// Logits of every position: (rows, len, vocabulary).
-    ///
-    /// # Errors
-    /// As [`Model::hidden`].
-    pub fn forward(&self, ctx: &mut Ctx, batch: &Batch) -> Result<Tensor> {
-        let hidden = self.hidden(ctx, batch)?;
-        self.logits(ctx.adapt, &hidden)
-    }
-
-    /// Logits of the last position of each row: (rows, vocabulary).
-    ///
-    /// # Errors
-    /// As [`Model::hidden`].
-    pub fn forward_last(&self, ctx: &mut Ctx, batch: &Batch) -> Result<Tensor> {
-        let hidden = self.hidden(ctx, batch)?;
-        let last = hidden.narrow(1, batch.len - 1, 1)?.squeeze(1)?.contiguous()?; // (b, d)
-        self.logits(ctx.adapt, &last)
-    }
-
-    fn embed(&self, adapt: &dyn Adapt, batch: &Batch) -> Result<Tensor> {
-        self.check(&batch.ids, &batch.positions)?;
-        let (b, t, d) = (batch.rows, batch.len, self.config.width);
-        let mut x = match adapt.term(self.embedding.site) {
-            Some(Term::Full(full)) => {
-                let ids = Tensor::from_slice(&batch.ids, b * t, &self.device)?;
-                full.index_select(&ids, 0)?.reshape((b, t, d))?
-            }
-            _ => self.gather(&self.embedding.matrix.weight, &batch.ids, (b, t, d))?,
-        };
-        if let Some(scale) = self.shared.embedding_scale {
-            x = (x * f64::from(scale))?;
-        }
-        if let Some(positions) = &self.embedding.positions {
-            x = (x + self.gather(&positions.weight, &batch.positions, (b, t, d))?)?;
-        }
-        Ok(x)
-    }
-
-    /// Rows of a frozen table as a tensor.
-    fn gather(&self, table: &Weight, rows: &[u32], shape: (usize, usize, usize)) -> Result<Tensor> {
-        let mut out = vec![0f32; rows.len() * shape.2];
-        for (row, out) in rows.iter().zip(out.chunks_exact_mut(shape.2)) {
-            table.read(*row as usize, 0, out);
-        }
-        Ok(Tensor::from_vec(out, shape, &self.device)?)
-    }
-
     fn check(&self, ids: &[u32], positions: &[u32]) -> Result<()> {
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocab) {
             return Err(Error::usage(
@@ -230,21 +160,5 @@ impl Model {
             )),
             _ => Ok(()),
         }
-    }
-}
-
-impl Block {
-    fn linears(&self) -> Vec<&SiteLinear> {
-        use decoder::{Mlp, Qkv};
-        let mut all = match &self.qkv {
-            Qkv::Split { q, k, v } => vec![q, k, v],
-            Qkv::Fused(qkv) => vec![qkv],
-        };
-        all.push(&self.output);
-        match &self.mlp {
-            Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
-            Mlp::Plain { up, down } => all.extend([up, down]),
-        }
-        all
     }
 }

@@ -38,7 +38,7 @@ impl Model {
     /// texts are done; an error of its own ends the work.
     ///
     /// # Errors
-    /// As [`Model::hidden`], and what `progress` returns.
+    /// As [`Model::target_logps`], and what `progress` returns.
     pub fn score(
         &self,
         adapt: &dyn Adapt,

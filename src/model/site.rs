@@ -4,7 +4,6 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::kernels::columns::OutputNorms;
-use crate::kernels::dropout::dropout;
 
 /// A linear layer (or the embedding) of a model, by its place in [`super::Model::sites`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,26 +95,13 @@ impl LowRankPair<'_> {
         Ok(Some(magnitude.base.with(&flat(self.a)?, &flat(self.b)?, self.scale as f32)))
     }
 
-    /// What outputs are multiplied with, `(outputs)`; differentiable in the magnitude.
+    /// What outputs are multiplied with, `(outputs)`.
     ///
     /// # Errors
     /// As [`LowRankPair::norms`].
     pub fn factors(&self) -> Result<Option<Tensor>> {
         let (Some(magnitude), Some(norms)) = (self.magnitude, self.norms()?) else { return Ok(None) };
         Ok(Some((magnitude.m / Tensor::from_slice(&norms, norms.len(), magnitude.m.device())?)?))
-    }
-
-    /// `y` (`.., outputs`) with the share of `x` (`.., inputs`), on any device; differentiable.
-    ///
-    /// # Errors
-    /// When shapes or devices disagree.
-    pub fn add(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let rows = x.elem_count() / self.a.dim(1)?;
-        let dropped = self.dropout.map(|d| dropout(x, d.key, d.p)).transpose()?;
-        let x = dropped.as_ref().unwrap_or(x);
-        let h = x.reshape((rows, self.a.dim(1)?))?.matmul(&self.a.t()?)?; // (n, i) · (i, r)
-        let z = (h * self.scale)?.matmul(&self.b.t()?)?; // (n, r) · (r, o)
-        Ok((y + z.reshape(y.shape())?)?)
     }
 }
 

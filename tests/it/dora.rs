@@ -4,15 +4,14 @@ use candle_core::Tensor;
 use lorakit::adapter::Adapter;
 use lorakit::artifact::merge::{self, Dtype, Merged};
 use lorakit::device::Compute;
-use lorakit::model::{Adapt, Batch, Ctx, Model, Recompute, Workspace};
+use lorakit::model::{Adapt, Model, Recompute, Workspace};
 use lorakit::recipe;
 use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
 
 use crate::tiny_models;
 
 fn logits(model: &Model, adapt: &dyn Adapt) -> Vec<f32> {
-    let batch = Batch::right_padded(&[vec![5u32, 9, 30, 77, 12], vec![100, 3, 8]], 0);
-    model.forward(&mut Ctx::new(adapt), &batch).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    model.text_logits(adapt, &[&[5, 9, 30, 77, 12], &[100, 3, 8]]).unwrap().concat()
 }
 
 fn largest(a: &[f32], b: &[f32]) -> f32 {

@@ -21,6 +21,7 @@ mod job;
 mod hub;
 mod kill;
 mod losses;
+mod oracle;
 mod packing;
 mod prepared;
 mod real_weights;

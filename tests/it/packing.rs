@@ -1,11 +1,12 @@
-//! Packed rows give the loss and the gradients of the same examples one by one, on both ways of training.
+//! Packed rows give the loss and the gradients of the same examples one by one, told by an oracle that sees the examples alone.
 
 use candle_core::Tensor;
 use lorakit::adapter::Adapter;
-use lorakit::model::{Batch, Ctx, Model, Recompute, Targets, Workspace};
+use lorakit::model::{Batch, Model, Recompute, Targets, Workspace};
 use lorakit::train::pack;
 use lorakit::{random, recipe};
 
+use crate::oracle::Oracle;
 use crate::tiny_models;
 use crate::training::Fixture;
 
@@ -50,15 +51,15 @@ fn values(t: &Tensor) -> Vec<f64> {
     t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
 }
 
-fn taped(model: &Model, adapter: &Adapter, (batch, targets): (&Batch, &Targets)) -> Outcome {
-    let loss = model.loss_sum(&mut Ctx::new(adapter), batch, targets).unwrap();
+fn judged(oracle: &Oracle, adapter: &Adapter, (batch, targets): (&Batch, &Targets)) -> Outcome {
+    let loss = oracle.loss_sum(adapter, batch, targets);
     let grads = loss.backward().unwrap();
     let gradients = adapter.params().iter().map(|p| values(grads.get(&p.var).unwrap())).collect();
-    Outcome { loss: f64::from(loss.to_scalar::<f32>().unwrap()), gradients }
+    Outcome { loss: loss.to_scalar::<f64>().unwrap(), gradients }
 }
 
 /// Each text alone in a batch; their sum in f64.
-fn one_by_one(model: &Model, adapter: &Adapter, texts: &Texts) -> Outcome {
+fn one_by_one(oracle: &Oracle, adapter: &Adapter, texts: &Texts) -> Outcome {
     let gradients = adapter.params().iter().map(|p| vec![0.0; p.var.elem_count()]).collect();
     let mut sum = Outcome { loss: 0.0, gradients };
     for (ids, trained) in texts.ids.iter().zip(&texts.trained) {
@@ -68,7 +69,7 @@ fn one_by_one(model: &Model, adapter: &Adapter, texts: &Texts) -> Outcome {
         if targets.is_empty() {
             continue;
         }
-        let one = taped(model, adapter, (&batch, &targets));
+        let one = judged(oracle, adapter, (&batch, &targets));
         sum.loss += one.loss;
         for (sum, one) in sum.gradients.iter_mut().flatten().zip(one.gradients.iter().flatten()) {
             *sum += one;
@@ -77,13 +78,13 @@ fn one_by_one(model: &Model, adapter: &Adapter, texts: &Texts) -> Outcome {
     sum
 }
 
-fn packed(model: &Model, adapter: &Adapter, texts: &Texts) -> Outcome {
+fn packed(oracle: &Oracle, adapter: &Adapter, texts: &Texts) -> Outcome {
     let rows: Vec<Vec<&[u32]>> = texts.packed.iter().map(|row| row.iter().map(|i| texts.ids[*i].as_slice()).collect()).collect();
     let masks: Vec<Vec<bool>> =
         texts.packed.iter().map(|row| row.iter().flat_map(|i| texts.trained[*i].clone()).collect()).collect();
     let batch = Batch::packed(&rows, 0);
     let targets = Targets::shifted(&batch, |row, i| masks[row].get(i).copied().unwrap_or(false));
-    taped(model, adapter, (&batch, &targets))
+    judged(oracle, adapter, (&batch, &targets))
 }
 
 /// As training calls it: the examples of the packed rows, one after another.
@@ -115,8 +116,9 @@ fn packed_rows_give_the_loss_and_every_gradient_of_the_examples_alone() {
     for name in ["llama", "qwen2", "gpt2"] {
         let model = tiny_models::open(name);
         let (adapter, texts) = (moved(&model), texts(&model));
-        let want = one_by_one(&model, &adapter, &texts);
-        hold(&format!("{name}, through autograd"), &adapter, &packed(&model, &adapter, &texts), &want);
+        let oracle = Oracle::new(name, &model);
+        let want = one_by_one(&oracle, &adapter, &texts);
+        hold(&format!("{name}, the oracle itself"), &adapter, &packed(&oracle, &adapter, &texts), &want);
         hold(&format!("{name}, written out"), &adapter, &written_out(&model, &adapter, &texts), &want);
     }
 }
@@ -131,7 +133,8 @@ fn an_example_that_saw_its_neighbour_would_be_noticed() {
             texts.packed.iter().map(|row| row.iter().map(|i| texts.ids[*i].as_slice()).collect()).collect();
         let good = Batch::packed(&rows, 0);
         let targets = Targets::shifted(&good, |_, i| i < 20);
-        let loss = |batch: &Batch| taped(&model, &adapter, (batch, &targets)).loss;
+        let oracle = Oracle::new(name, &model);
+        let loss = |batch: &Batch| judged(&oracle, &adapter, (batch, &targets)).loss;
         let leaky = Batch { starts: vec![0; good.ids.len()], ..good.clone() };
         let running = Batch { positions: (0..good.rows).flat_map(|_| 0..good.len as u32).collect(), ..good.clone() };
         let (want, leaks, runs) = (loss(&good), loss(&leaky), loss(&running));
@@ -145,7 +148,7 @@ fn an_example_that_saw_its_neighbour_would_be_noticed() {
 #[test]
 fn steps_over_all_examples_are_the_same_packed_and_unpacked() {
     const ROOM: usize = 128;
-    // A module that is trained whole takes the decoder and autograd.
+    // A pair everywhere, or a head that is trained whole.
     for more in ["adapter.dropout=0.0", r#"adapter.modules_to_save=["lm_head"]"#] {
         let losses = |set: &[String]| {
             let room = format!("train.max_length={ROOM}");

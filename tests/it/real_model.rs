@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use lorakit::device::Compute;
-use lorakit::model::{Batch, Ctx, Model, Targets, text};
+use lorakit::model::{Model, text};
 use serde_json::Value;
 
 use crate::shared::{find, ids, json, smollm2};
@@ -19,15 +19,15 @@ fn open(path: &Path) -> Model {
 
 /// Logits of every position of one text.
 fn logits(model: &Model, ids: &[u32]) -> Vec<Vec<f32>> {
-    let batch = Batch::right_padded(&[ids], 0);
-    model.forward(&mut Ctx::new(&()), &batch).unwrap().squeeze(0).unwrap().to_vec2().unwrap()
+    let all = model.text_logits(&(), &[ids]).unwrap().concat();
+    all.chunks(model.config.vocab).map(<[f32]>::to_vec).collect()
 }
 
 /// Sum of the losses of every token but the first.
 fn loss_sum(model: &Model, ids: &[u32]) -> f64 {
-    let batch = Batch::right_padded(&[ids], 0);
-    let targets = Targets::shifted(&batch, |_, _| true);
-    f64::from(model.loss_sum(&mut Ctx::new(&()), &batch, &targets).unwrap().to_scalar::<f32>().unwrap())
+    let logps = model.target_logps(&(), &[ids], &|_, _| true).unwrap().concat();
+    assert_eq!(logps.len(), ids.len() - 1);
+    logps.iter().map(|logp| -f64::from(*logp)).sum()
 }
 
 fn floats(tensors: &HashMap<String, Tensor>, name: String) -> Vec<f32> {

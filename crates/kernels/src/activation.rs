@@ -253,6 +253,46 @@ mod tests {
         }
     }
 
+    /// GELU in its tanh form, with every set of instructions, against its formula: candle's own slope has six digits.
+    #[test]
+    fn gelu_agrees_with_its_twin_and_extremes_stay_finite() {
+        for len in [7, 3960, 32, 35_000] {
+            let x = (gradient_check::numbers(1, &[len]) * 6.0).unwrap();
+            let want = gradient_check::run(&[gradient_check::double(&x)], |x| super::super::glu::portable::gelu_tanh(&x[0]));
+            for lanes in Lanes::available() {
+                let got = gradient_check::run_slices(&[&x], len, |x, g| {
+                    let (mut out, mut dx) = (vec![0f32; len], x[0].clone());
+                    Activation::GeluTanh.forward_here(lanes, &x[0], &mut out);
+                    Activation::GeluTanh.backward_here(lanes, &mut dx, g);
+                    vec![out, dx]
+                });
+                gradient_check::same(&got, &want, gradient_check::Tolerance::default(), lanes.name());
+            }
+        }
+        let far = [-1e4f32, -100.0, -0.0, 100.0, 1e4];
+        for kind in ALL {
+            let (mut out, mut dx) = ([0f32; 5], far);
+            kind.forward(&far, &mut out);
+            kind.backward_in_place(&mut dx, &[1.0; 5]);
+            assert!(out.iter().chain(&dx).all(|v| v.is_finite()), "{kind:?}: {out:?} {dx:?}");
+        }
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let x = gradient_check::numbers(7, &[67 * 1536]);
+        for kind in ALL {
+            gradient_check::threads_agree(|| {
+                gradient_check::run_slices(&[&x], x.elem_count(), |x, g| {
+                    let (mut out, mut dx) = (vec![0f32; g.len()], x[0].clone());
+                    kind.forward(&x[0], &mut out);
+                    kind.backward_in_place(&mut dx, g);
+                    vec![out, dx]
+                })
+            });
+        }
+    }
+
     /// A gate is its function times `up`, there and back, in both precisions.
     #[test]
     fn gates_are_functions_times_up() {

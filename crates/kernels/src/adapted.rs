@@ -1,33 +1,19 @@
 //! A frozen product and its low-rank share as one operation: `y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ` (Hu et al. 2021, eq. 3).
 //!
-//! One node for autograd instead of five, and one output buffer instead of three. Legend: m rows, i inputs, o outputs,
+//! Legend: m rows, i inputs, o outputs,
 //! r rank. Rows and columns are split in pieces of fixed size, so the result does not depend on the number of threads.
 
-use std::sync::Arc;
-
-use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
 use super::few_rows;
-use super::host;
 use super::linear::{Frozen, Side, decode_product, product_into};
-use crate::error::Result;
 
 /// Rows of one task.
 const ROWS: usize = 128;
 /// Columns of one task where the sum runs over rows.
 const COLUMNS: usize = 192;
-
-/// `x` (.., i), `a` (r, i), `b` (o, r) → (.., o), f32 on the CPU; differentiable in all three, not in the frozen matrix.
-///
-/// # Errors
-/// When shapes disagree.
-pub fn adapted(x: &Tensor, w: &Arc<Frozen>, side: Side, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
-    let op = Adapted { w: w.clone(), side, scale: scale as f32 };
-    Ok(x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op)?)
-}
 
 /// A frozen matrix with the low-rank share on top of it, on slices: `a` (r, i), `b` (o, r), contiguous.
 #[derive(Clone, Copy)]
@@ -158,115 +144,48 @@ fn through(x: &[f32], dy: &[f32], i: usize, o: usize, pair: LowRankSlices) -> (V
     (g, h)
 }
 
-struct Adapted {
-    w: Arc<Frozen>,
-    side: Side,
-    scale: f32,
-}
-
-impl Adapted {
-    /// Outputs of the layer, once x, A and B are known to fit it.
-    fn check(&self, x: &Shape, a: &Shape, b: &Shape) -> candle_core::Result<usize> {
-        let (i, o) = layer(&self.w, self.side);
-        let r = a.dims2()?.0;
-        if x.dims().last() != Some(&i) || a.dims2()? != (r, i) || b.dims2()? != (o, r) {
-            candle_core::bail!("adapted product: x {x:?}, A {a:?}, B {b:?} do not fit a layer of {i} → {o}");
-        }
-        Ok(o)
-    }
-}
-
-impl CustomOp3 for Adapted {
-    fn name(&self) -> &'static str {
-        "adapted-product"
-    }
-
-    fn cpu_fwd(
-        &self,
-        xs: &CpuStorage,
-        xl: &Layout,
-        als: &CpuStorage,
-        al: &Layout,
-        bs: &CpuStorage,
-        bl: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let o = self.check(xl.shape(), al.shape(), bl.shape())?;
-        let (x, a, b) = (host::slice(xs, xl)?, host::slice(als, al)?, host::slice(bs, bl)?);
-        let mut dims = xl.dims().to_vec();
-        if let Some(last) = dims.last_mut() {
-            *last = o;
-        }
-        let shape = Shape::from(dims);
-        let mut y = vec![0f32; shape.elem_count()];
-        forward(x, &self.w, self.side, Some(LowRankSlices { a, b, scale: self.scale }), &mut y, false);
-        Ok((CpuStorage::F32(y), shape))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        a: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let mut dx = x.track_op().then(|| vec![0f32; x.elem_count()]);
-        let mut pair = PairGradient { a: vec![0f32; a.elem_count()], b: vec![0f32; b.elem_count()] };
-        host::read(x, |x| {
-            host::read(a, |a| {
-                host::read(b, |b| {
-                    host::read(&grad, |dy| {
-                        let slices = LowRankSlices { a, b, scale: self.scale };
-                        backward(Seen { x, dy }, &self.w, self.side, Some((slices, &mut pair)), dx.as_deref_mut(), false, None);
-                        Ok(())
-                    })
-                })
-            })
-        })?;
-        let dx = dx.map(|dx| host::tensor(dx, x.shape())).transpose()?;
-        Ok((dx, Some(host::tensor(pair.a, a.shape())?), Some(host::tensor(pair.b, b.shape())?)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::super::gradient_check::{self, Tolerance, double, numbers};
     use super::*;
     use crate::device::Compute;
-    use crate::linear::{product as frozen, tests::matrix};
+    use crate::linear::tests::matrix;
     use crate::weight::WeightType;
-    use candle_core::Var;
 
-    fn random(shape: (usize, usize)) -> Var {
-        Var::from_tensor(&super::super::gradient_check::numbers((shape.0 * 31 + shape.1) as u64, &[shape.0, shape.1])).unwrap()
+    const SCALE: f32 = 0.7;
+
+    /// Output and gradients of `inputs`: x (m, i), A (r, i), B (o, r).
+    fn run(inputs: &[&Tensor; 3], w: &Frozen, side: Side) -> Vec<Vec<f64>> {
+        let (m, (_, o)) = (inputs[0].dims()[0], layer(w, side));
+        gradient_check::run_slices(inputs, m * o, |inputs, dy| {
+            let [x, a, b] = inputs else { unreachable!("three") };
+            let pair = LowRankSlices { a, b, scale: SCALE };
+            let (mut y, mut dx) = (vec![0f32; m * o], vec![0f32; x.len()]);
+            let mut gradient = PairGradient { a: vec![0f32; a.len()], b: vec![0f32; b.len()] };
+            forward(x, w, side, Some(pair), &mut y, false);
+            backward(Seen { x, dy }, w, side, Some((pair, &mut gradient)), Some(&mut dx), false, None);
+            vec![y, dx, gradient.a, gradient.b]
+        })
     }
 
-    fn largest(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
-    }
-
-    /// Output and the three gradients against the same thing in candle's own differentiable operations.
     #[test]
     fn agrees_with_separate_operations_in_value_and_gradients() {
         for (m, i, o, r) in [(1, 7, 5, 2), (5, 64, 48, 4), (130, 33, 200, 16), (300, 200, 64, 3)] {
             for side in [Side::Transposed, Side::Plain] {
                 let (rows, cols) = if side == Side::Transposed { (o, i) } else { (i, o) };
-                let w = Frozen::new(matrix(rows, cols, WeightType::F32).0, Compute::F32);
-                let (x, a, b) = (random((m, i)), random((r, i)), random((o, r)));
-                let seed = super::super::gradient_check::numbers(9, &[m, o]);
-                let run = |y: &Tensor| {
-                    let grads = (y * &seed).unwrap().sum_all().unwrap().backward().unwrap();
-                    [&x, &a, &b].map(|v| grads.get(v).unwrap().clone())
-                };
-                let fused = adapted(&x, &w, side, &a, &b, 0.7).unwrap();
-                let h = x.matmul(&a.t().unwrap()).unwrap();
-                let share = (h.matmul(&b.t().unwrap()).unwrap() * 0.7).unwrap();
-                let plain = (frozen(&x, &w, side).unwrap() + share).unwrap();
-                let tolerance = 1e-5 * (m.max(i).max(o) as f32);
-                assert!(largest(&fused, &plain) < tolerance);
-                for (got, want) in run(&fused).iter().zip(&run(&plain)) {
-                    assert!(largest(got, want) < tolerance, "m={m} i={i} o={o} r={r} {side:?}: {}", largest(got, want));
-                }
+                let (weight, values) = matrix(rows, cols, WeightType::F32);
+                let plain = double(&Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap());
+                let plain = if side == Side::Transposed { plain.t().unwrap() } else { plain };
+                let (x, a, b) = (numbers(1, &[m, i]), numbers(2, &[r, i]), numbers(3, &[o, r]));
+                let want = gradient_check::run(&[double(&x), double(&a), double(&b)], |x| {
+                    let share = (x[0].matmul(&x[1].t()?)?.matmul(&x[2].t()?)? * f64::from(SCALE))?;
+                    Ok((x[0].matmul(&plain)? + share)?)
+                });
+                let got = run(&[&x, &a, &b], &Frozen::new(weight, Compute::F32), side);
+                let tolerance = Tolerance { absolute: 1e-5, relative: 1e-5 };
+                gradient_check::same(&got, &want, tolerance, &format!("m={m} i={i} o={o} r={r} {side:?}"));
             }
         }
     }
@@ -274,15 +193,7 @@ mod tests {
     #[test]
     fn the_number_of_threads_does_not_change_a_bit() {
         let w = Frozen::new(matrix(200, 96, WeightType::BF16).0, Compute::Auto);
-        let (x, a, b) = (random((300, 96)), random((8, 96)), random((200, 8)));
-        let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
-                let y = adapted(&x, &w, Side::Transposed, &a, &b, 2.0).unwrap();
-                let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-                [&x, &a, &b].map(|v| grads.get(v).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap())
-            })
-        };
-        assert_eq!(run(1), run(2));
+        let (x, a, b) = (numbers(1, &[300, 96]), numbers(2, &[8, 96]), numbers(3, &[200, 8]));
+        gradient_check::threads_agree(|| run(&[&x, &a, &b], &w, Side::Transposed));
     }
 }

@@ -2,41 +2,14 @@
 //!
 //! Refuses to know: where a key comes from.
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
-
 use rayon::prelude::*;
 
 use super::element::Element;
-use super::host;
 use super::simd::{Lanes, Simd, multiversion, runs};
-use crate::error::Result;
 use crate::random;
 
-/// `x` with each element kept with probability `1 - p` and divided by it, else zero (inverted dropout, Srivastava et al.
-/// 2014, section 10). The mask is a function of `key` and of an element's index only.
-///
-/// # Errors
-/// When memory for the result cannot be had on the device.
-pub fn dropout(x: &Tensor, key: u64, p: f64) -> Result<Tensor> {
-    let mask = DropoutMask::new(key, p);
-    if !host::fused(x) {
-        return portable::dropout(x, &mask);
-    }
-    Ok(x.contiguous()?.apply_op1(mask)?)
-}
-
-/// The same in differentiable tensor operations, for any device; the mask is made on the host.
-pub mod portable {
-    use super::*;
-
-    /// See [`super::dropout`].
-    pub(super) fn dropout(x: &Tensor, mask: &DropoutMask) -> Result<Tensor> {
-        let values: Vec<f32> = (0..x.elem_count()).map(|i| mask.at(i)).collect();
-        Ok((x * Tensor::from_vec(values, x.shape(), &Device::Cpu)?.to_device(x.device())?)?)
-    }
-}
-
-/// A mask as a function.
+/// A mask as a function: each element is kept with probability `1 - p` and divided by it, else zero (inverted dropout, Srivastava et al.
+/// 2014, section 10), by `key` and the element's index only.
 #[derive(Debug, Clone, Copy)]
 pub struct DropoutMask {
     key: u64,
@@ -55,7 +28,7 @@ impl DropoutMask {
     }
 }
 
-/// A mask over tokens: token `i` of a slice is row `rows[i]` of the tensor that [`dropout`] would see.
+/// A mask over tokens: token `i` of a slice is row `rows[i]` of the tensor that the mask is of.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenMask<'a> {
     pub mask: DropoutMask,
@@ -76,7 +49,7 @@ impl TokenMask<'_> {
         all
     }
 
-    /// [`dropout`] of `x` (tokens, width).
+    /// `x` (tokens, width) by the factors.
     pub fn apply<T: Element>(&self, x: &[T]) -> Vec<T> {
         let (lanes, width) = (Lanes::in_force(), x.len() / self.rows.len());
         let mut out = vec![T::default(); x.len()];
@@ -132,46 +105,34 @@ fn add_product_body<S: Simd, T: Element>(s: S, a: &[f32], b: &[f32], y: &mut [T]
     }
 }
 
-impl CustomOp1 for DropoutMask {
-    fn name(&self) -> &'static str {
-        "dropout"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut out = host::slice(x, layout)?.to_vec();
-        host::for_rows(&mut out, 1, |first, run| {
-            run.iter_mut().enumerate().for_each(|(i, v)| *v *= self.at(first + i));
-        });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(self)?))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Var};
-
     use super::*;
+    use crate::gradient_check::numbers;
 
     #[test]
-    fn it_is_its_twin_forwards_and_backwards() {
-        let x = Var::randn(0f32, 1., (40, 1000), &Device::Cpu).unwrap();
-        let sides = [dropout(&x, 9, 0.3).unwrap(), portable::dropout(&x, &DropoutMask::new(9, 0.3)).unwrap()];
-        let [ours, twin] = sides.map(|out| {
-            let grads = out.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            [out, grads.get(&x).unwrap().clone()].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-        });
-        assert_eq!(ours, twin);
+    fn tokens_take_the_factors_of_their_rows_there_and_back() {
+        let (width, rank, rows) = (1000, 3, [4, 0, 7, 31]);
+        let mask = TokenMask { mask: DropoutMask::new(9, 0.3), rows: &rows };
+        let all = mask.all(width);
+        for (row, factors) in rows.iter().zip(all.chunks(width)) {
+            assert!(factors.iter().enumerate().all(|(i, f)| *f == mask.mask.at(*row as usize * width + i)));
+        }
+        let flat = |seed, len: usize| numbers(seed, &[len]).to_vec1::<f32>().unwrap();
+        let (x, g, a) = (flat(1, rows.len() * width), flat(2, rows.len() * rank), flat(3, rank * width));
+        assert!(mask.apply(&x).iter().zip(&x).zip(&all).all(|((out, x), f)| *out == x * f));
+        let mut dx = x.clone();
+        mask.add_share(&g, &a, &mut dx);
+        for (at, dx) in dx.iter().enumerate() {
+            let share: f32 = (0..rank).map(|r| g[at / width * rank + r] * a[r * width + at % width]).sum();
+            assert!((dx - x[at] - all[at] * share).abs() < 1e-5);
+        }
     }
 
     #[test]
     fn the_right_share_is_dropped_and_the_mean_stays() {
-        let x = Tensor::ones(100_000, DType::F32, &Device::Cpu).unwrap();
         for p in [0.05, 0.5, 0.9] {
-            let out: Vec<f32> = dropout(&x, 3, p).unwrap().to_vec1().unwrap();
+            let out = TokenMask { mask: DropoutMask::new(3, p), rows: &[0] }.apply(&vec![1f32; 100_000]);
             let zeros = out.iter().filter(|v| **v == 0.0).count() as f64 / 1e5;
             let mean = out.iter().map(|v| f64::from(*v)).sum::<f64>() / 1e5;
             assert!((zeros - p).abs() < 0.01 && (mean - 1.0).abs() < 0.05, "{p}: {zeros}, {mean}");

@@ -34,6 +34,15 @@ pub(super) fn run(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) ->
     all
 }
 
+/// As [`run`], of a kernel on slices: `f` gets the inputs and the gradient of an output of `len` numbers, and gives the output and the
+/// gradient of every input.
+pub(super) fn run_slices(inputs: &[&Tensor], len: usize, f: impl Fn(&[Vec<f32>], &[f32]) -> Vec<Vec<f32>>) -> Vec<Vec<f64>> {
+    let flat = |x: &&Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let inputs: Vec<Vec<f32>> = inputs.iter().map(flat).collect();
+    let all = f(&inputs, &flat(&&numbers(99, &[len])));
+    all.into_iter().map(|values| values.into_iter().map(f64::from).collect()).collect()
+}
+
 /// How far f32 may be from f64: absolute plus relative.
 #[derive(Clone, Copy)]
 pub(super) struct Tolerance {
@@ -87,11 +96,11 @@ pub(super) fn finite_differences(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Res
 }
 
 /// One thread and several give the same bits, forward and back.
-pub(super) fn threads_agree(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync) {
+pub(super) fn threads_agree(run: impl Fn() -> Vec<Vec<f64>> + Sync) {
     let with = |n: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
         let bits = |all: Vec<Vec<f64>>| -> Vec<u64> { all.into_iter().flatten().map(f64::to_bits).collect() };
-        pool.install(|| bits(run(inputs, &f)))
+        pool.install(|| bits(run()))
     };
     let one = with(1);
     for n in [2, 3] {

@@ -2,7 +2,7 @@
 //!
 //! A division depends on sizes alone, never on the number of threads, so results do not either.
 
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 /// Elements that one task handles: large enough to hide its scheduling, small enough to share out.
@@ -16,11 +16,6 @@ unsafe impl Send for SharedOutput {}
 // SAFETY: as above.
 unsafe impl Sync for SharedOutput {}
 
-/// Whether the fused kernels apply: f32 on the CPU. Everything else takes the portable twin.
-pub(super) fn fused(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
-}
-
 /// The elements of a contiguous CPU storage.
 ///
 /// # Errors
@@ -28,7 +23,7 @@ pub(super) fn fused(x: &Tensor) -> bool {
 pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => bail!("a fused CPU kernel got a tensor with strides {:?} where it needs a contiguous one", layout.stride()),
+        None => bail!("a CPU kernel got a tensor with strides {:?} where it needs a contiguous one", layout.stride()),
     }
 }
 
@@ -37,21 +32,11 @@ pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> 
 /// # Errors
 /// As [`slice`], off the CPU, and what `f` returns.
 pub fn read<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-    with_storage(x, |storage, layout| f(slice(storage, layout)?))
-}
-
-/// Runs `f` on the storage and layout of a CPU tensor.
-pub(super) fn with_storage<R>(x: &Tensor, f: impl FnOnce(&CpuStorage, &Layout) -> Result<R>) -> Result<R> {
     let (storage, layout) = x.storage_and_layout();
     match &*storage {
-        Storage::Cpu(storage) => f(storage, layout),
-        _ => bail!("a fused CPU kernel got a tensor on {:?}", x.device().location()),
+        Storage::Cpu(storage) => f(slice(storage, layout)?),
+        _ => bail!("a CPU kernel got a tensor on {:?}", x.device().location()),
     }
-}
-
-/// A CPU tensor that owns `data`.
-pub(super) fn tensor(data: Vec<f32>, shape: &Shape) -> Result<Tensor> {
-    Tensor::from_vec(data, shape, &Device::Cpu)
 }
 
 /// Rows of `width` elements that make one task.

@@ -1,4 +1,6 @@
-//! CPU kernels with their backward passes, and the portable (any-device, differentiable) twin of each.
+//! CPU kernels with their backward passes, on slices; and the same operations on any device.
+//!
+//! Nothing is taped. In tests each kernel has a twin in differentiable tensor operations.
 //!
 //! Reading order: [`weight`] (a frozen matrix where it lies), [`quantized`] (GGUF block formats), then the operations.
 //! Refuses to know: model families, names of tensors, adapters.
@@ -6,7 +8,7 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `cpu`, `host`, `weight_type`, `dense` | the level of the processor; slices of tensors over threads; element types; small f32 products |
-//! | 1 | `simd`, `quantized`, `bias` | vectors of f32; GGUF blocks as f32; adding a bias |
+//! | 1 | `simd`, `quantized` | vectors of f32; GGUF blocks as f32 |
 //! | 2 | `weight`, `element`, `tile`, `tile_bf16`, `cross_entropy`, `soft_cap` | a matrix where it lies; f32 or bf16 activations; the inner loops of products; the loss and the cap of logits |
 //! | 3 | `panel`, `gemm_f32`, `few_rows`, `norm`, `rope`, `glu`, `dropout`, `peak` | packing for products; f32 products; products of a few rows; operations on rows; the machine's limits |
 //! | 4 | `gemm_bf16`, `pair_bf16`, `attention`, `activation` | bf16 products, of frozen matrices and of low-rank pairs; attention; the function of the feed-forward |
@@ -44,7 +46,6 @@ pub mod rope;
 pub mod attention;
 pub mod glu;
 pub mod activation;
-pub mod bias;
 pub mod dropout;
 pub mod cross_entropy;
 pub mod soft_cap;

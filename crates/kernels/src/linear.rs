@@ -1,22 +1,16 @@
-//! The product with a frozen matrix as one differentiable operation: the matrix is invisible to autograd.
-//!
-//! candle's own `matmul` computes and keeps the gradient of both operands (`backprop.rs`); here the matrix belongs to
-//! the operation, so only the gradient of the input exists. Off the CPU the matrix is copied to the device once and
-//! multiplied there.
+//! The product with a frozen matrix, which has no gradient: there is only that of the input, the product with its other side.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use candle_core::backend::BackendStorage;
 use candle_core::quantized::{QStorage, QTensor};
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, MetalStorage, Shape, Storage, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::cpu::{Level, level};
 use super::few_rows;
 use super::gemm_f32;
 use super::weight::{RowOrder, Weight};
 use crate::device::Compute;
-use crate::error::Result;
 
 /// A frozen matrix with the precision its products are computed in.
 #[derive(Debug)]
@@ -95,10 +89,6 @@ impl Frozen {
         }
         Ok(self.on_device.get().unwrap_or_else(|| unreachable!("set just above")))
     }
-
-    fn tensor(&self, device: &Device) -> candle_core::Result<Tensor> {
-        self.expanded(device, DType::F32)
-    }
 }
 
 /// A frozen matrix on an accelerator.
@@ -128,16 +118,7 @@ impl Side {
     }
 }
 
-/// `x · Wᵀ` or `x · W` over the last dimension of `x` (f32, any leading dimensions). The gradient of `x` is the other
-/// product with the incoming gradient; there is none for `W`.
-///
-/// # Errors
-/// When the last dimension of `x` does not fit.
-pub fn product(x: &Tensor, w: &Arc<Frozen>, side: Side) -> Result<Tensor> {
-    Ok(x.contiguous()?.apply_op1(FrozenProduct { w: w.clone(), side })?)
-}
-
-/// As [`product`], on slices: `m` rows in, `m` rows out.
+/// `x · Wᵀ` or `x · W` on slices: `m` rows in, `m` rows out.
 pub fn product_slice(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32]) {
     product_into(x, m, w, side, y, false);
 }
@@ -161,76 +142,6 @@ pub(super) fn decode_product(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mu
     match side {
         Side::Transposed => few_rows::product(x, m, &w.weight, w.rounded, y, add),
         Side::Plain => product_into(x, m, w, side, y, add),
-    }
-}
-
-struct FrozenProduct {
-    w: Arc<Frozen>,
-    side: Side,
-}
-
-impl FrozenProduct {
-    /// (rows of x, output shape).
-    fn shapes(&self, layout: &Layout) -> candle_core::Result<(usize, Shape)> {
-        let (inner, outer) = match self.side {
-            Side::Transposed => (self.w.weight.cols, self.w.weight.rows),
-            Side::Plain => (self.w.weight.rows, self.w.weight.cols),
-        };
-        let mut dims = layout.dims().to_vec();
-        match dims.last_mut() {
-            Some(last) if *last == inner => *last = outer,
-            _ => candle_core::bail!("frozen product: input {:?} does not end in {inner}", layout.dims()),
-        }
-        Ok((layout.shape().elem_count() / inner.max(1), Shape::from(dims)))
-    }
-
-    fn on_accelerator<S: BackendStorage>(
-        &self,
-        x: &S,
-        layout: &Layout,
-        pick: impl Fn(&Storage) -> Option<&S>,
-        device: &Device,
-    ) -> candle_core::Result<(S, Shape)> {
-        let (m, shape) = self.shapes(layout)?;
-        let w = self.w.tensor(device)?;
-        let w = if self.side == Side::Transposed { w.t()? } else { w };
-        let (storage, w_layout) = w.storage_and_layout();
-        let Some(w_storage) = pick(&storage) else { candle_core::bail!("frozen product: the weight is on another device") };
-        let (k, n) = (w_layout.dims()[0], w_layout.dims()[1]);
-        let flat = Layout::contiguous_with_offset((m, k), layout.start_offset());
-        Ok((x.matmul(w_storage, (1, m, n, k), &flat, w_layout)?, shape))
-    }
-}
-
-impl CustomOp1 for FrozenProduct {
-    fn name(&self) -> &'static str {
-        "frozen-product"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (m, shape) = self.shapes(layout)?;
-        let x = match layout.contiguous_offsets() {
-            Some((start, end)) => &storage.as_slice::<f32>()?[start..end],
-            None => candle_core::bail!("frozen product: the input must be contiguous"),
-        };
-        let mut y = vec![0f32; shape.elem_count()];
-        product_into(x, m, &self.w, self.side, &mut y, false);
-        Ok((CpuStorage::F32(y), shape))
-    }
-
-    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
-        let device = Device::Cuda(storage.device().clone());
-        self.on_accelerator(storage, layout, |s| if let Storage::Cuda(s) = s { Some(s) } else { None }, &device)
-    }
-
-    fn metal_fwd(&self, storage: &MetalStorage, layout: &Layout) -> candle_core::Result<(MetalStorage, Shape)> {
-        let device = Device::Metal(storage.device().clone());
-        self.on_accelerator(storage, layout, |s| if let Storage::Metal(s) = s { Some(s) } else { None }, &device)
-    }
-
-    fn bwd(&self, _x: &Tensor, _y: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let grad = grad.to_dtype(DType::F32)?.contiguous()?;
-        Ok(Some(grad.apply_op1_no_bwd(&FrozenProduct { w: self.w.clone(), side: self.side.other() })?))
     }
 }
 
@@ -260,26 +171,16 @@ pub(super) mod tests {
     fn check(rows: usize, cols: usize, m: usize, dtype: WeightType, compute: Compute, tolerance: f32) {
         let (weight, values) = matrix(rows, cols, dtype);
         let frozen = Frozen::new(weight, compute);
-        let x = candle_core::Var::from_tensor(&super::super::gradient_check::numbers(7, &[m, cols])).unwrap();
         let w = Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap();
-        let y = product(&x, &frozen, Side::Transposed).unwrap();
-        let want = x.matmul(&w.t().unwrap()).unwrap();
-        let scale = (cols as f32).sqrt();
-        assert!(largest(&y, &want) < tolerance * scale, "x·Wᵀ {rows}x{cols} m={m} {dtype:?} {compute:?}: {}", largest(&y, &want));
-        let seed = super::super::gradient_check::numbers(8, &[m, rows]);
-        let got = (&y * &seed).unwrap().sum_all().unwrap().backward().unwrap();
-        let want = seed.matmul(&w).unwrap();
-        let got = got.get(&x).unwrap();
-        let scale = (rows as f32).sqrt();
-        assert!(
-            largest(got, &want) < tolerance * scale,
-            "dy·W {rows}x{cols} m={m} {dtype:?} {compute:?}: {}",
-            largest(got, &want)
-        );
-    }
-
-    fn largest(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap()
+        let sides = [(Side::Transposed, cols, rows, w.t().unwrap()), (Side::Plain, rows, cols, w)];
+        for (side, i, o, w) in sides {
+            let x = super::super::gradient_check::numbers(7, &[m, i]);
+            let mut y = vec![0f32; m * o];
+            product_slice(&x.flatten_all().unwrap().to_vec1::<f32>().unwrap(), m, &frozen, side, &mut y);
+            let want = x.matmul(&w).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let off = y.iter().zip(&want).map(|(y, want)| (y - want).abs()).fold(0.0, f32::max);
+            assert!(off < tolerance * (i as f32).sqrt(), "{side:?} {rows}x{cols} m={m} {dtype:?} {compute:?}: {off}");
+        }
     }
 
     #[test]
@@ -339,16 +240,5 @@ pub(super) mod tests {
             };
             assert_eq!(run(1), run(2));
         }
-    }
-
-    #[test]
-    fn backward_keeps_no_gradient_of_the_frozen_matrix() {
-        let (weight, _) = matrix(64, 64, WeightType::F32);
-        let frozen = Frozen::new(weight, Compute::F32);
-        let x = candle_core::Var::from_tensor(&Tensor::ones((2, 64), DType::F32, &Device::Cpu).unwrap()).unwrap();
-        let y = product(&x, &frozen, Side::Transposed).unwrap();
-        let grads = y.sum_all().unwrap().backward().unwrap();
-        let bytes: usize = grads.get_ids().filter_map(|id| grads.get_id(*id)).map(|t| t.elem_count() * 4).sum();
-        assert!(bytes <= 2 * 2 * 64 * 4, "{bytes} bytes of gradients for an input of {} bytes", 2 * 64 * 4);
     }
 }

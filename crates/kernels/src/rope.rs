@@ -2,17 +2,15 @@
 //!
 //! Element `i` of a head turns with element `i + r/2`, r = twice the number of frequencies; elements from `r` on pass
 //! through. Refuses to know: how a model family scales its frequencies; they come in as numbers.
-//! Legend: `b` batch, `t` tokens, `h` heads, `dh` head size.
+//! Legend: `t` tokens, `h` heads, `dh` head size.
 
 use std::sync::{Arc, RwLock};
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::element::{Element, convert_here, sum_here};
 use super::host;
 use super::simd::{Lanes, Simd, multiversion, runs};
-use crate::error::Result;
 
 /// Cosines and sines of every position up to the largest one asked for; grows by itself.
 #[derive(Debug)]
@@ -72,58 +70,6 @@ impl Angles {
     }
 }
 
-/// Turns every head of `x` (b, t, h, dh) to its position; `positions` holds b·t of them, row by row.
-///
-/// Errors when the number of positions is not b·t or the table turns more elements than a head has.
-pub fn rope(x: &Tensor, table: &RopeTable, positions: &[u32]) -> Result<Tensor> {
-    let (b, t, _, dh) = x.dims4()?;
-    let problem = match () {
-        () if positions.len() != b * t => format!("{} positions for {b} rows of {t} tokens", positions.len()),
-        () if table.rotated() > dh => format!("the table turns {} elements, a head has {dh}", table.rotated()),
-        () => {
-            let needed = positions.iter().max().map_or(0, |p| *p as usize + 1);
-            let angles = table.upto(needed);
-            let half = table.inverse_frequencies.len();
-            if !host::fused(x) {
-                return portable::turn(x, &angles, half, positions);
-            }
-            let op = Rope { angles, half, positions: positions.into(), inverse: false, lanes: Lanes::in_force() };
-            return Ok(x.contiguous()?.apply_op1(op)?);
-        }
-    };
-    Err(candle_core::Error::Msg(format!("rope: {problem}")).into())
-}
-
-/// The same function in differentiable tensor operations, for any device.
-pub mod portable {
-    use super::*;
-
-    /// See [`super::rope`].
-    pub fn rope(x: &Tensor, table: &RopeTable, positions: &[u32]) -> Result<Tensor> {
-        let needed = positions.iter().max().map_or(0, |p| *p as usize + 1);
-        turn(x, &table.upto(needed), table.inverse_frequencies.len(), positions)
-    }
-
-    pub(super) fn turn(x: &Tensor, angles: &Angles, half: usize, positions: &[u32]) -> Result<Tensor> {
-        let (b, t, _, dh) = x.dims4()?;
-        let rows = |table: &[f32]| -> Result<Tensor> {
-            let rows: Vec<f32> = positions.iter().flat_map(|p| &table[*p as usize * half..][..half]).copied().collect();
-            let rows = Tensor::from_vec(rows, (b, t, 1, half), &Device::Cpu)?; // (b, t, 1, r/2)
-            Ok(rows.to_device(x.device())?.to_dtype(x.dtype())?)
-        };
-        let (cos, sin) = (rows(&angles.cos)?, rows(&angles.sin)?);
-        let low = x.narrow(3, 0, half)?; // (b, t, h, r/2)
-        let high = x.narrow(3, half, half)?;
-        let turned_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
-        let turned_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
-        if 2 * half == dh {
-            return Ok(Tensor::cat(&[turned_low, turned_high], 3)?);
-        }
-        let rest = x.narrow(3, 2 * half, dh - 2 * half)?;
-        Ok(Tensor::cat(&[turned_low, turned_high, rest], 3)?)
-    }
-}
-
 /// How [`turn_parts`] turns: which way, and by what.
 pub struct Rotation<'a> {
     /// Nothing is turned without one.
@@ -178,44 +124,6 @@ fn shared<'a>(lanes: Lanes, x: &'a [f32], dh: usize, width: usize, room: &'a mut
     &room[..width]
 }
 
-struct Rope {
-    angles: Arc<Angles>,
-    half: usize,
-    positions: Arc<[u32]>,
-    /// Turn back: a rotation's transpose is its inverse.
-    inverse: bool,
-    lanes: Lanes,
-}
-
-impl CustomOp1 for Rope {
-    fn name(&self) -> &'static str {
-        "rope"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let x = host::slice(storage, layout)?;
-        let [.., h, dh] = *layout.dims() else { bail!("rope: {:?} is not (b, t, h, dh)", layout.dims()) };
-        let mut out = vec![0.0; x.len()];
-        // One row is a token: all its heads turn by the same angles.
-        host::for_rows(&mut out, h * dh, |row, out| {
-            let x = &x[row * h * dh..][..out.len()];
-            let tokens = x.chunks_exact(h * dh).zip(out.chunks_exact_mut(h * dh));
-            for ((x, out), position) in tokens.zip(&self.positions[row..]) {
-                let at = *position as usize * self.half;
-                let (cos, sin) = (&self.angles.cos[at..][..self.half], &self.angles.sin[at..][..self.half]);
-                turn_token(self.lanes, x, cos, sin, dh, self.inverse, out);
-            }
-        });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let (angles, positions) = (self.angles.clone(), self.positions.clone());
-        let back = Rope { angles, half: self.half, positions, inverse: !self.inverse, lanes: self.lanes };
-        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&back)?))
-    }
-}
-
 multiversion! {
     fn turn_token<T: Element>(x: &[f32], cos: &[f32], sin: &[f32], dh: usize, inverse: bool, out: &mut [T]) = turn_body;
 }
@@ -243,52 +151,91 @@ fn turn_body<S: Simd, T: Element>(s: S, x: &[f32], cos: &[f32], sin: &[f32], dh:
 
 #[cfg(test)]
 mod tests {
-    use super::super::gradient_check::{self, Tolerance};
+    use candle_core::{Device, Tensor};
+
+    use super::super::gradient_check::{self, Tolerance, double, numbers};
     use super::*;
+    use crate::error::Result;
 
     fn table(half: usize) -> RopeTable {
         RopeTable::new((0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect(), 1.25, 3)
     }
 
+    /// The same in differentiable tensor operations: `x` (t, h, dh).
+    fn twin(x: &Tensor, table: &RopeTable, positions: &[u32]) -> Result<Tensor> {
+        let (half, dh) = (table.rotated() / 2, x.dim(2)?);
+        let [cos, sin] = table.rows(positions).map(|rows| Tensor::from_vec(rows, (positions.len(), 1, half), &Device::Cpu));
+        let (cos, sin) = (cos?.to_dtype(x.dtype())?, sin?.to_dtype(x.dtype())?);
+        let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+        let turned_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
+        let turned_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
+        if 2 * half == dh {
+            return Ok(Tensor::cat(&[turned_low, turned_high], 2)?);
+        }
+        Ok(Tensor::cat(&[turned_low, turned_high, x.narrow(2, 2 * half, dh - 2 * half)?], 2)?)
+    }
+
+    /// Queries and keys are turned, values are not.
+    fn turned(x: &[f32], table: &RopeTable, positions: &[u32], head_dim: usize, inverse: bool) -> Vec<f32> {
+        let [mut q, mut k, mut v] = [(); 3].map(|()| vec![0f32; x.len()]);
+        turn_parts(&Rotation { table: Some(table), positions, head_dim, inverse }, [x; 3], [&mut q, &mut k, &mut v]);
+        assert!(q == k && v == x);
+        q
+    }
+
+    fn dispatched(x: &Tensor, table: &RopeTable, positions: &[u32]) -> Vec<Vec<f64>> {
+        let dh = x.dims()[2];
+        gradient_check::run_slices(&[x], x.elem_count(), |x, g| {
+            vec![turned(&x[0], table, positions, dh, false), turned(g, table, positions, dh, true)]
+        })
+    }
+
     #[test]
     fn agrees_with_its_twin() {
         // Whole and partial rotation, odd sizes, positions beyond what the table starts with.
-        for (shape, half) in [([2, 3, 2, 8], 4), ([1, 1, 9, 64], 32), ([2, 5, 1, 10], 3), ([3, 70, 3, 64], 32)] {
-            let [b, t, ..] = shape;
-            let positions: Vec<u32> = (0..b * t).map(|i| (i * 37 % 501) as u32).collect();
-            let x = gradient_check::numbers(1, &shape);
-            let want = gradient_check::run(&[gradient_check::double(&x)], |x| portable::rope(&x[0], &table(half), &positions));
+        for ([t, h, dh], half) in [([6, 2, 8], 4), ([1, 9, 64], 32), ([10, 1, 10], 3), ([210, 3, 64], 32)] {
+            let positions: Vec<u32> = (0..t).map(|i| (i * 37 % 501) as u32).collect();
+            let (x, table) = (numbers(1, &[t, h, dh]), table(half));
+            let want = gradient_check::run(&[double(&x)], |x| twin(&x[0], &table, &positions));
+            let [cos, sin] = table.rows(&positions);
             for lanes in Lanes::available() {
-                let op = || Rope { angles: table(half).upto(501), half, positions: positions[..].into(), inverse: false, lanes };
-                let got = gradient_check::run(std::slice::from_ref(&x), |x| Ok(x[0].apply_op1(op())?));
+                let turn = |x: &[f32], inverse| {
+                    let mut out = vec![0f32; x.len()];
+                    let tokens = x.chunks_exact(h * dh).zip(out.chunks_exact_mut(h * dh));
+                    for ((x, out), (cos, sin)) in tokens.zip(cos.chunks_exact(half).zip(sin.chunks_exact(half))) {
+                        turn_token(lanes, x, cos, sin, dh, inverse, out);
+                    }
+                    out
+                };
+                let got = gradient_check::run_slices(&[&x], t * h * dh, |x, g| vec![turn(&x[0], false), turn(g, true)]);
                 gradient_check::same(&got, &want, Tolerance::default(), lanes.name());
             }
-            let got = gradient_check::run(&[x], |x| rope(&x[0], &table(half), &positions));
-            gradient_check::same(&got, &want, Tolerance::default(), "dispatched");
+            gradient_check::same(&dispatched(&x, &table, &positions), &want, Tolerance::default(), "dispatched");
         }
     }
 
     #[test]
     fn turns_by_the_angle_of_the_position() {
         // One pair (x, y) at position 2 with frequency 0.5 turns by 1 radian.
-        let x = Tensor::new(&[[[[3f32, 4.0]]]], &Device::Cpu).unwrap();
-        let turned = rope(&x, &RopeTable::new(vec![0.5], 1.0, 1), &[2]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let turned = turned(&[3.0, 4.0], &RopeTable::new(vec![0.5], 1.0, 1), &[2], 2, false);
         let (sin, cos) = 1f32.sin_cos();
         assert!((turned[0] - (3.0 * cos - 4.0 * sin)).abs() < 1e-6 && (turned[1] - (4.0 * cos + 3.0 * sin)).abs() < 1e-6);
     }
 
     #[test]
-    fn twin_agrees_with_finite_differences_and_threads_do_not_matter() {
-        let x = gradient_check::double(&gradient_check::numbers(3, &[1, 3, 2, 6]));
-        gradient_check::finite_differences(&[x], |x| portable::rope(&x[0], &table(3), &[0, 7, 2]));
-        let positions: Vec<u32> = (0..130).collect();
-        gradient_check::threads_agree(&[gradient_check::numbers(4, &[2, 65, 9, 64])], |x| rope(&x[0], &table(32), &positions));
+    fn heads_that_share_a_head_are_summed_before_they_turn() {
+        let (x, table) = (numbers(5, &[2 * 4 * 6]).to_vec1::<f32>().unwrap(), table(3));
+        let sums: Vec<f32> = x.chunks(12).flat_map(|two| two[..6].iter().zip(&two[6..]).map(|(a, b)| a + b)).collect();
+        let [mut q, mut k, mut v] = [x.len(), x.len() / 2, x.len() / 2].map(|len| vec![0f32; len]);
+        let turn = Rotation { table: Some(&table), positions: &[3, 4], head_dim: 6, inverse: true };
+        turn_parts(&turn, [&x, &x, &x], [&mut q, &mut k, &mut v]);
+        assert!(q == turned(&x, &table, &[3, 4], 6, true) && k == turned(&sums, &table, &[3, 4], 6, true) && v == sums);
     }
 
     #[test]
-    fn wrong_sizes_are_named() {
-        let x = gradient_check::numbers(1, &[1, 2, 1, 4]);
-        assert!(rope(&x, &table(2), &[0]).unwrap_err().to_string().contains("1 positions for 1 rows of 2 tokens"));
-        assert!(rope(&x, &table(3), &[0, 1]).unwrap_err().to_string().contains("turns 6 elements, a head has 4"));
+    fn twin_agrees_with_finite_differences_and_threads_do_not_matter() {
+        gradient_check::finite_differences(&[double(&numbers(3, &[3, 2, 6]))], |x| twin(&x[0], &table(3), &[0, 7, 2]));
+        let (x, positions) = (numbers(4, &[130, 9, 64]), (0..130).collect::<Vec<u32>>());
+        gradient_check::threads_agree(|| dispatched(&x, &table(32), &positions));
     }
 }

@@ -1,6 +1,6 @@
 //! One block, forward and backward, on any machine: the only place where the order of its operations stands.
 
-use super::super::decoder::{Block, Mlp, Norm, Qkv, SiteLinear};
+use super::super::layers::{Block, Mlp, Norm, Qkv, SiteLinear};
 use super::super::site::{Adapt, Term};
 use super::machine::{Given, Machine, Unscaled};
 use crate::error::Result;

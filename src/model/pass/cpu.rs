@@ -1,6 +1,6 @@
 //! A pass on the CPU, in f32 or in bf16: kernels over plain buffers, which are used again.
 
-use super::super::decoder::{Norm, SiteLinear};
+use super::super::layers::{Norm, SiteLinear};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Sites, Unscaled};
 use super::prepared::PreparedAdapter;
@@ -434,8 +434,8 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
             self.sums.head = full;
             losses
         };
-        let mut d_chosen = vec![0f32; chosen.len()];
-        norm.backward(&chosen, &d_normed, &mut d_chosen);
+        let [mut d_chosen, mut copy] = [(); 2].map(|()| vec![0f32; chosen.len()]);
+        norm.backward_add(&chosen, &d_normed, &mut d_chosen, &mut copy);
         let mut dx = self.room.take::<f32>(given.tokens(), d);
         dx.fill(0.0);
         for (at, g) in targets.at.iter().zip(d_chosen.chunks_exact(d)) {

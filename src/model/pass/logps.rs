@@ -13,7 +13,7 @@ impl Model {
     /// whether token `i` is a target.
     ///
     /// # Errors
-    /// As [`Model::hidden`].
+    /// As [`Model::target_logps`].
     pub(in super::super) fn logps(
         &self,
         room: &mut Workspace,

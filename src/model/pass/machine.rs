@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::super::Targets;
-use super::super::decoder::{Norm, SharedTables, SiteLinear};
+use super::super::layers::{Norm, SharedTables, SiteLinear};
 use super::super::site::Site;
 use super::prepared::PreparedAdapter;
 use crate::error::Result;

@@ -3,7 +3,7 @@
 //! A block is written down once ([`block`]) over a [`machine`], a device and a precision with the operations of a block on it. Each
 //! gradient is written where it is needed, nothing below the lowest adapted block is kept or propagated; blocks
 //! keep what their way back needs, or only their input and run again ([`Recompute`]). Examples of training go through a few
-//! at a time, one after another without padding. Tested against the differentiable decoder.
+//! at a time, one after another without padding. An oracle in tests judges its gradients.
 //!
 //! Shapes: n tokens, d width, h heads, g key/value heads, e head size, f feed-forward.
 //!
@@ -35,7 +35,7 @@ mod workspace;
 
 use super::Model;
 use super::batch::Batch;
-use super::decoder::Block;
+use super::layers::Block;
 use super::site::Site;
 use crate::error::Result;
 use crate::kernels::attention::Scores;

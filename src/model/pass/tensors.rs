@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
-use super::super::decoder::{Norm, SiteLinear};
+use super::super::layers::{Norm, SiteLinear};
 use super::super::site::{Adapt, LowRankPair, Site, Term};
 use super::super::{Model, Targets};
 use super::machine::{Acting, Given, Machine, Sites, Unscaled};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::Targets;
 use super::super::batch::Batch;
-use super::super::decoder::SharedTables;
+use super::super::layers::SharedTables;
 use crate::kernels::attention::{Scores, TextSpans};
 
 /// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep.

@@ -24,7 +24,7 @@ pub(super) struct Grads {
     pub v: Vec<f32>,
 }
 
-/// One task's gradients: `q` (group, t, dh), `k` and `v` (s, dh).
+/// One task's gradients: `q` (group, t, dh), `k` and `v` (t, dh).
 struct HeadGrads {
     q: Vec<f32>,
     k: Vec<f32>,
@@ -40,11 +40,11 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>, save
         let (b, i, head) = (at / d.h / d.t, at / d.h % d.t, at % d.h);
         &heads[b * d.hkv + head / d.group()].q[(head % d.group() * d.t + i) * d.dh..][..d.dh]
     };
-    let by_key = |at: usize| (at / d.hkv / d.s * d.hkv + at % d.hkv, (at / d.hkv % d.s) * d.dh);
+    let by_key = |at: usize| (at / d.hkv / d.t * d.hkv + at % d.hkv, (at / d.hkv % d.t) * d.dh);
     Grads {
         q: gather(d.b * d.t * d.h, d.dh, by_query),
-        k: gather(d.b * d.s * d.hkv, d.dh, |at| &heads[by_key(at).0].k[by_key(at).1..][..d.dh]),
-        v: gather(d.b * d.s * d.hkv, d.dh, |at| &heads[by_key(at).0].v[by_key(at).1..][..d.dh]),
+        k: gather(d.b * d.t * d.hkv, d.dh, |at| &heads[by_key(at).0].k[by_key(at).1..][..d.dh]),
+        v: gather(d.b * d.t * d.hkv, d.dh, |at| &heads[by_key(at).0].v[by_key(at).1..][..d.dh]),
     }
 }
 
@@ -71,7 +71,7 @@ fn head_grads(
     let d = op.dims;
     let keys = Panels::pack(op.lanes, d, k, b, key_head);
     let values = Panels::pack(op.lanes, d, v, b, key_head);
-    let mut grads = HeadGrads { q: vec![0.0; d.group() * d.t * d.dh], k: vec![0.0; d.s * d.dh], v: vec![0.0; d.s * d.dh] };
+    let mut grads = HeadGrads { q: vec![0.0; d.group() * d.t * d.dh], k: vec![0.0; d.t * d.dh], v: vec![0.0; d.t * d.dh] };
     let (mut p, mut dp) = (Vec::new(), Vec::new());
     for head in key_head * d.group()..(key_head + 1) * d.group() {
         for first in (0..d.t).step_by(BLOCK) {

@@ -95,7 +95,7 @@ impl<'a> QueryBlock<'a> {
         }
     }
 
-    /// `out` (s, dh) += weightsᵀ (keys, queries) · right (queries, dh).
+    /// `out` (t, dh) += weightsᵀ (keys, queries) · right (queries, dh).
     pub(super) fn add_transposed(&self, weights: &[f32], right: &[f32], right_row: usize, out: &mut [f32]) {
         let dh = self.op.dims.dh;
         let mut key = 0;

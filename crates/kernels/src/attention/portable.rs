@@ -1,21 +1,22 @@
-//! Attention in differentiable tensor operations, for any device. Holds the scores of all heads at once.
+//! Attention in differentiable tensor operations, which tests compare with. Holds the scores of all heads at once.
 
 use candle_core::{D, DType, Device, Tensor};
 
 use super::{Dims, Scores};
 use crate::error::Result;
 
-/// See [`super::attention`].
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scores: Scores) -> Result<Tensor> {
-    let d = Dims::of(q, k, v, starts)?;
+/// See [`super::Slices`].
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scores: Scores) -> Result<Tensor> {
+    let (b, t, h, dh) = q.dims4()?;
+    let d = Dims { b, t, h, hkv: k.dim(2)?, dh };
     let heads = |x: &Tensor| -> Result<Tensor> {
-        // (b, s, hkv, dh) -> (b, hkv, 1, s, dh) -> (b, h, s, dh)
-        let x = x.transpose(1, 2)?.unsqueeze(2)?.broadcast_as((d.b, d.hkv, d.group(), d.s, d.dh))?;
-        Ok(x.contiguous()?.reshape((d.b, d.h, d.s, d.dh))?)
+        // (b, t, hkv, dh) -> (b, hkv, 1, t, dh) -> (b, h, t, dh)
+        let x = x.transpose(1, 2)?.unsqueeze(2)?.broadcast_as((d.b, d.hkv, d.group(), d.t, d.dh))?;
+        Ok(x.contiguous()?.reshape((d.b, d.h, d.t, d.dh))?)
     };
     let q = q.transpose(1, 2)?.contiguous()?; // (b, h, t, dh)
     let (hidden, alive) = masks(d, starts, scores.window, q.device(), q.dtype())?;
-    let products = q.matmul(&heads(k)?.t()?)?; // (b, h, t, s)
+    let products = q.matmul(&heads(k)?.t()?)?; // (b, h, t, t)
     let scores = match scores.cap {
         None => (products * scores.scale)?,
         Some(cap) => ((products * (scores.scale / cap))?.tanh()? * cap)?,
@@ -26,12 +27,12 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scores: Sco
     Ok(p.matmul(&heads(v)?)?.transpose(1, 2)?.contiguous()?) // (b, t, h, dh)
 }
 
-/// What is added to the scores, (b, 1, t, s): 0 or a number that no score outweighs; and 1 for every query that sees
+/// What is added to the scores, (b, 1, t, t): 0 or a number that no score outweighs; and 1 for every query that sees
 /// a key, (b, 1, t, 1).
 fn masks(d: Dims, starts: &[u32], window: Option<usize>, device: &Device, dtype: DType) -> Result<(Tensor, Tensor)> {
-    let mut hidden = vec![-1e30f32; d.b * d.t * d.s];
+    let mut hidden = vec![-1e30f32; d.b * d.t * d.t];
     let mut alive = vec![1f32; d.b * d.t];
-    for (at, (row, alive)) in hidden.chunks_exact_mut(d.s).zip(&mut alive).enumerate() {
+    for (at, (row, alive)) in hidden.chunks_exact_mut(d.t).zip(&mut alive).enumerate() {
         let keys = d.visible(starts, window, at / d.t, at % d.t);
         *alive = if keys.is_empty() { 0.0 } else { 1.0 };
         row[keys].fill(0.0);
@@ -39,5 +40,5 @@ fn masks(d: Dims, starts: &[u32], window: Option<usize>, device: &Device, dtype:
     let place = |x: Vec<f32>, last: usize| -> Result<Tensor> {
         Ok(Tensor::from_vec(x, (d.b, 1, d.t, last), &Device::Cpu)?.to_device(device)?.to_dtype(dtype)?)
     };
-    Ok((place(hidden, d.s)?, place(alive, 1)?))
+    Ok((place(hidden, d.t)?, place(alive, 1)?))
 }

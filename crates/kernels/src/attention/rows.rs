@@ -13,12 +13,12 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// Packs keys `0..s` of `head` of row `b`.
+    /// Packs keys `0..t` of `head` of row `b`.
     pub(super) fn pack(lanes: Lanes, dims: Dims, k: Heads<'_>, b: usize, head: usize) -> Panels {
         let width = lanes.tile_columns();
-        let mut data = vec![0.0; dims.s.div_ceil(width) * width * dims.dh];
+        let mut data = vec![0.0; dims.t.div_ceil(width) * width * dims.dh];
         for (j, panel) in data.chunks_exact_mut(width * dims.dh).enumerate() {
-            for column in 0..width.min(dims.s - j * width) {
+            for column in 0..width.min(dims.t - j * width) {
                 let key = &k.from(b, j * width + column, head)[..dims.dh];
                 for (row, x) in panel.chunks_exact_mut(width).zip(key) {
                     row[column] = *x;
@@ -65,14 +65,6 @@ multiversion! {
 multiversion! {
     /// `a · b`
     pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 = dot_body;
-}
-multiversion! {
-    /// `out[j] = query · key j`; a key begins every `stride` floats of `keys`.
-    pub(super) fn dots(query: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) = dots_body;
-}
-multiversion! {
-    /// `out = Σ weights[j] · value j`; a value begins every `stride` floats of `values`.
-    pub(super) fn weighted(weights: &[f32], values: &[f32], stride: usize, out: &mut [f32]) = weighted_body;
 }
 multiversion! {
     /// From scores and dP: `scores ← p = exp(scale·score − max) / sum`, `dp ← scale · p · (dp − delta)`.
@@ -128,67 +120,6 @@ fn dot_body<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
         sum = s.mul_add(s.load(a), s.load(b), sum);
     }
     s.sum(sum)
-}
-
-/// Four keys at a time, each summed as [`dot_body`] does: alone, a sum waits for its own last step.
-#[inline(always)]
-fn dots_body<S: Simd>(s: S, query: &[f32], keys: &[f32], stride: usize, out: &mut [f32]) {
-    let (dh, mut j) = (query.len(), 0);
-    while j + 4 <= out.len() {
-        let four: [&[f32]; 4] = std::array::from_fn(|i| &keys[(j + i) * stride..][..dh]);
-        let mut sums = [s.splat(0.0); 4];
-        let mut at = 0;
-        while at < dh {
-            let end = (at + S::LANES).min(dh);
-            let query = s.load(&query[at..end]);
-            let mut i = 0;
-            while i < 4 {
-                sums[i] = s.mul_add(query, s.load(&four[i][at..end]), sums[i]);
-                i += 1;
-            }
-            at = end;
-        }
-        for (out, sum) in out[j..].iter_mut().zip(sums) {
-            *out = s.sum(sum);
-        }
-        j += 4;
-    }
-    for (j, out) in out.iter_mut().enumerate().skip(j) {
-        *out = dot_body(s, query, &keys[j * stride..][..dh]);
-    }
-}
-
-#[inline(always)]
-fn weighted_body<S: Simd>(s: S, weights: &[f32], values: &[f32], stride: usize, out: &mut [f32]) {
-    let mut at = 0;
-    while at < out.len() {
-        let left = out.len() - at;
-        let (values, out) = (&values[at..], &mut out[at..]);
-        at += match left / S::LANES {
-            8.. => columns::<S, 8>(s, weights, values, stride, out),
-            4.. => columns::<S, 4>(s, weights, values, stride, out),
-            _ => columns::<S, 1>(s, weights, values, stride, out),
-        };
-    }
-}
-
-/// The first `N` vectors of a weighted sum (fewer elements where it ends before); how many elements that is.
-#[inline(always)]
-fn columns<S: Simd, const N: usize>(s: S, weights: &[f32], values: &[f32], stride: usize, out: &mut [f32]) -> usize {
-    let width = (N * S::LANES).min(out.len());
-    let mut acc = [s.splat(0.0); N];
-    for (j, weight) in weights.iter().enumerate() {
-        let (weight, value) = (s.splat(*weight), &values[j * stride..][..width]);
-        let mut n = 0;
-        while n < N {
-            acc[n] = s.mul_add(weight, s.load(&value[n * S::LANES..width.min((n + 1) * S::LANES)]), acc[n]);
-            n += 1;
-        }
-    }
-    for (acc, out) in acc.into_iter().zip(out[..width].chunks_mut(S::LANES)) {
-        s.store(acc, out);
-    }
-    width
 }
 
 #[inline(always)]
