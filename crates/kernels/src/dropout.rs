@@ -50,8 +50,17 @@ impl DropoutMask {
         DropoutMask { key, limit: (p * u64::MAX as f64) as u64, keep: 1.0 / (1.0 - p) as f32 }
     }
 
+    /// What is kept is multiplied with this.
+    pub fn keep(&self) -> f32 {
+        self.keep
+    }
+
+    fn keeps(&self, i: usize) -> bool {
+        random::indexed(self.key, i as u64) >= self.limit
+    }
+
     fn at(&self, i: usize) -> f32 {
-        if random::indexed(self.key, i as u64) < self.limit { 0.0 } else { self.keep }
+        if self.keeps(i) { self.keep } else { 0.0 }
     }
 }
 
@@ -69,10 +78,14 @@ impl TokenMask<'_> {
         out.iter_mut().enumerate().for_each(|(i, factor)| *factor = self.mask.at(first + i));
     }
 
-    /// The factors of all tokens, (tokens, width).
-    pub fn all(&self, width: usize) -> Vec<f32> {
-        let mut all = vec![0f32; self.rows.len() * width];
-        all.par_chunks_exact_mut(width).enumerate().for_each(|(token, out)| self.factors(token, out));
+    /// Whether each element is kept, eight in a byte from its lowest bit on: (tokens, ⌈width / 8⌉).
+    pub fn bits(&self, width: usize) -> Vec<u8> {
+        let bytes = width.div_ceil(8);
+        let mut all = vec![0u8; self.rows.len() * bytes];
+        all.par_chunks_exact_mut(bytes).zip(self.rows).for_each(|(out, row)| {
+            let first = *row as usize * width;
+            (0..width).for_each(|i| out[i / 8] |= u8::from(self.mask.keeps(first + i)) << (i % 8));
+        });
         all
     }
 

@@ -13,8 +13,9 @@
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
 //! | 2 | `block` | one block, there and back |
 //! | 3 | `cpu`, `tensors` | the machines: kernels over plain buffers; tensor operations on any device |
-//! | 4 | `tensors_head` | the latter's head |
-//! | 5 | `memory`, `logps`, `extend` | what a call holds; log-probabilities without a way back; new tokens behind cached ones |
+//! | 4 | `tensors_sites` | the latter's linear layers and what acts on them |
+//! | 5 | `tensors_head` | its head |
+//! | 6 | `memory`, `logps`, `extend` | what a call holds; log-probabilities without a way back; new tokens behind cached ones |
 
 mod block;
 mod cpu;
@@ -26,6 +27,7 @@ mod prepared;
 mod sums;
 mod tensors;
 mod tensors_head;
+mod tensors_sites;
 mod texts;
 mod workspace;
 
