@@ -277,6 +277,8 @@ impl Loop<'_> {
         }
         let lr = s.lr * schedule::factor(s.schedule, s.warmup, step, self.order.steps);
         self.carried.optim.step(&adamw::settings(s, lr, grad_norm))?;
+        // What was only ordered of a device belongs to the time of this step.
+        self.job.model.device.synchronize()?;
         let progress = &mut self.carried.progress;
         progress.step += 1;
         progress.tokens += tokens as u64;

@@ -121,6 +121,9 @@ impl Model {
             }
             let (loss, found) = self.in_tensors_over(adapter, &texts, |mut tensors, given| {
                 let loss = self.group(&mut tensors, given, &texts, (lowest, again), factor as f32, &mut all.times)?;
+                let waits = Instant::now();
+                self.device.synchronize()?;
+                all.times.backward += waits.elapsed();
                 Ok((loss, tensors.into_gradients()))
             })?;
             all.loss += factor * loss;
