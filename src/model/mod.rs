@@ -46,7 +46,9 @@ pub use config::Config;
 pub use decoder::Ctx;
 pub use loss::Targets;
 pub use paged::{BlockTable, PagedKv};
-pub use pass::{Chunk, LossAndGradients, OwnChunk, PassMemory, PreparedAdapter, Recompute, SiteGradient, Workspace};
+pub use pass::{
+    Chunk, DevicePassMemory, LossAndGradients, OwnChunk, PassMemory, PreparedAdapter, Recompute, SiteGradient, Workspace,
+};
 pub use score::{LossSum, Marked};
 pub use site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
 

@@ -57,7 +57,7 @@ impl Model {
     }
 
     /// Bytes that the blocks from `lowest` on keep.
-    fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize, adapt: &dyn Adapt) -> u64 {
+    pub(super) fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize, adapt: &dyn Adapt) -> u64 {
         let kept = self.blocks[lowest..].iter().map(|b| block::kept_per_token(b, self.config.width, adapt) * size);
         kept.map(|bytes| (bytes * tokens) as u64).sum()
     }

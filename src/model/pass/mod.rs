@@ -15,10 +15,11 @@
 //! | 3 | `cpu`, `tensors` | the machines: kernels over plain buffers; tensor operations on any device |
 //! | 4 | `tensors_sites` | the latter's linear layers and what acts on them |
 //! | 5 | `tensors_head` | its head |
-//! | 6 | `memory`, `logps`, `extend` | what a call holds; log-probabilities without a way back; new tokens behind cached ones |
+//! | 6 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
 
 mod block;
 mod cpu;
+mod device_memory;
 mod extend;
 mod logps;
 mod machine;
@@ -42,6 +43,7 @@ use crate::kernels::attention::Scores;
 use crate::kernels::engine::Phase;
 use block::{BlockActivations, WayBack};
 use cpu::Cpu;
+pub use device_memory::DevicePassMemory;
 pub use extend::{Chunk, OwnChunk};
 use machine::{Acting, Given, Machine};
 pub use memory::PassMemory;
@@ -111,8 +113,7 @@ impl Model {
         factor: f64,
     ) -> Result<LossAndGradients> {
         let (lowest, mut all) = (self.lowest(|site| adapter.acts(site)), LossAndGradients::default());
-        // Free memory of a device is not known here.
-        let again = recompute != Recompute::Never && !(recompute != Recompute::Always && self.device.is_cpu());
+        let again = self.tensors_run_again(recompute);
         let mut gradients: Vec<Option<SiteGradient>> = self.sites.iter().map(|_| None).collect();
         for group in texts::groups(rows, texts::DEVICE_TOKENS) {
             let texts = PackedTexts::new(rows, &group, trained);
