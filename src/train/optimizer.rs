@@ -86,7 +86,7 @@ impl Optimizer {
     pub fn norm(&self) -> Result<f64> {
         match &self.layout {
             Layout::Each { sums, .. } => adamw::norm(sums),
-            Layout::Flat { sum, .. } => sum.as_ref().map_or(Ok(0.0), |sum| Ok(flat::norm(sum)?)),
+            Layout::Flat { sum, .. } => sum.as_ref().map_or(Ok(0.0), flat::norm),
         }
     }
 

@@ -103,15 +103,21 @@ impl State {
         params.iter().zip(first).for_each(|(p, t)| keep("first", p, t));
         params.iter().zip(second).for_each(|(p, t)| keep("second", p, t));
         params.iter().zip(sums).filter_map(|(p, t)| Some((p, t?))).for_each(|(p, t)| keep("sum", p, t));
-        params.iter().try_for_each(|p| Ok::<(), Error>(keep("param", p, copied(p.var.as_tensor())?)))?;
-        params.iter().zip(&carried.best).try_for_each(|(p, t)| Ok::<(), Error>(keep("best", p, copied(t)?)))?;
+        for p in params {
+            keep("param", p, copied(p.var.as_tensor())?);
+        }
+        for (p, best) in params.iter().zip(&carried.best) {
+            keep("best", p, copied(best)?);
+        }
         Ok(State { progress: carried.progress.clone(), inputs: serde_json::Value::Null, tensors })
     }
 
     /// Puts the adapter's values back and returns the rest.
     pub(super) fn restore(&self, model: &Model, adapter: &Adapter) -> Result<Carried> {
         let params = adapter.params();
-        params.iter().try_for_each(|p| Ok::<(), Error>(p.var.set(&self.tensor("param", p)?)?))?;
+        for p in params {
+            p.var.set(&self.tensor("param", p)?)?;
+        }
         // Copies: the optimiser writes over them.
         let copies = |kind| params.iter().map(|p| Ok(self.tensor(kind, p)?.copy()?)).collect::<Result<Vec<_>>>();
         let sum = |p: &Param| self.tensors.contains_key(&format!("sum.{}", p.key)).then(|| self.tensor("sum", p)).transpose();
