@@ -101,7 +101,7 @@ fn stopped_at_any_event_it_ends_the_same_in_tensor_operations() {
     assert_eq!(losses.len(), want.losses.len());
     for ((what, step, got), (.., want)) in losses.iter().zip(&want.losses) {
         let [got, want] = [got, want].map(|bits| f64::from_bits(*bits));
-        assert!((got - want).abs() < 1e-4 * want, "{what} {step}: begun in kernels {got}, in tensor operations {want}");
+        assert!((got - want).abs() < 1e-3 * want, "{what} {step}: begun in kernels {got}, in tensor operations {want}");
     }
 }
 

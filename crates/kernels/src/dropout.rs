@@ -78,13 +78,13 @@ impl TokenMask<'_> {
         out.iter_mut().enumerate().for_each(|(i, factor)| *factor = self.mask.at(first + i));
     }
 
-    /// Whether each element is kept, eight in a byte from its lowest bit on: (tokens, ⌈width / 8⌉).
+    /// Whether each element is dropped, eight in a byte from its lowest bit on: (tokens, ⌈width / 8⌉).
     pub fn bits(&self, width: usize) -> Vec<u8> {
         let bytes = width.div_ceil(8);
         let mut all = vec![0u8; self.rows.len() * bytes];
         all.par_chunks_exact_mut(bytes).zip(self.rows).for_each(|(out, row)| {
             let first = *row as usize * width;
-            (0..width).for_each(|i| out[i / 8] |= u8::from(self.mask.keeps(first + i)) << (i % 8));
+            (0..width).for_each(|i| out[i / 8] |= u8::from(!self.mask.keeps(first + i)) << (i % 8));
         });
         all
     }

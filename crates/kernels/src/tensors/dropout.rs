@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::dropout::TokenMask;
 use crate::error::Result;
 
-/// Which elements each site keeps of what it reads.
+/// Which elements each site drops of what it reads.
 pub struct Masks(Vec<Option<Mask>>);
 
 struct Mask {
@@ -29,7 +29,8 @@ impl Masks {
         let mut mask = |(mask, width): (TokenMask, usize)| -> Result<Mask> {
             let (first, shape) = (end, (mask.rows.len(), width.div_ceil(8)));
             end += shape.0 * shape.1;
-            let kept = (0..256 * 8).map(|at| if (at / 8) >> (at % 8) & 1 == 1 { mask.mask.keep() } else { 0.0 });
+            // A byte of ones is no index to candle, which gives zeros for it: what eight dropped elements are.
+            let kept = (0..256 * 8).map(|at| if (at / 8) >> (at % 8) & 1 == 1 { 0.0 } else { mask.mask.keep() });
             let factors = Tensor::from_iter(kept, device)?.reshape((256, 8))?.to_dtype(dtype)?;
             Ok(Mask { bits: all.narrow(0, first, end - first)?.reshape(shape)?, factors, width })
         };
