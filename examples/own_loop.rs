@@ -10,7 +10,8 @@ use lorakit::adapter::Adapter;
 use lorakit::device::{self, Compute};
 use lorakit::model::{Model, Recompute, Workspace, text};
 use lorakit::recipe::Recipe;
-use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
+use lorakit::train::adamw;
+use lorakit::train::optimizer::Optimizer;
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/models/llama");
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/recipe.toml");
@@ -22,7 +23,7 @@ pub(crate) fn run(base: &Path, steps: usize) -> Result<Vec<f32>> {
     let model = Model::open(base, Compute::F32, &device::best()?)?;
     let tokenizer = text::tokenizer(base)?;
     let adapter = Adapter::new(&recipe.adapter, None, &model, 1)?;
-    let mut optim = AdamW::new(adapter.params())?;
+    let mut optim = Optimizer::new(&model, &adapter)?;
 
     let rows = TEXTS.iter().map(|t| tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
@@ -33,9 +34,8 @@ pub(crate) fn run(base: &Path, steps: usize) -> Result<Vec<f32>> {
     for step in 0..steps {
         let adapt = adapter.training(1, step as u64, 0); // with dropout, if the recipe says so
         let found = model.gradients(&mut room, &adapt, &rows, &|row, i| i < rows[row].len(), 1.0 / predicted as f64)?;
-        let grads = adapter.by_param(found.gradients);
-        let settings = AdamWSettings::new(&recipe.train, 5e-3, norm(&grads)?); // clips as the recipe says
-        optim.step(adapter.params(), &grads, &settings)?;
+        optim.add(adapter.by_param(found.gradients))?;
+        optim.step(&adamw::settings(&recipe.train, 5e-3, optim.norm()?))?; // clips as the recipe says
         losses.push(found.loss as f32);
     }
     Ok(losses)

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use crate::error::Result;
 use crate::generate::{self, Limits, Sampling};
-use crate::model::{Adapt, Model};
-use crate::random;
+use crate::model::{Adapt, MachineKind, Model};
+use crate::{device, random};
 
 /// Tokens of a row's prompt.
 const PROMPT: usize = 16;
@@ -13,8 +13,11 @@ const PROMPT: usize = 16;
 const WARM_UP: usize = 8;
 
 /// What came out.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct DecodeReport {
+    /// As `--device` names it.
+    pub device: String,
+    pub machine: MachineKind,
     pub rows: usize,
     /// Tokens of each row that were timed.
     pub tokens: usize,
@@ -32,6 +35,7 @@ pub fn decode(model: &Model, adapt: &dyn Adapt, rows: usize, tokens: usize) -> R
     let (mut steps, mut began, mut ended) = (0, Instant::now(), Instant::now());
     let mut step = |_| {
         steps += 1;
+        model.device.synchronize()?;
         ended = Instant::now();
         if steps == WARM_UP {
             began = ended;
@@ -40,5 +44,6 @@ pub fn decode(model: &Model, adapt: &dyn Adapt, rows: usize, tokens: usize) -> R
     };
     generate::batch(model, adapt, &vec![prompt; rows], &Sampling::GREEDY, &limits, rows, &mut step)?;
     let tokens = steps - WARM_UP.min(steps);
-    Ok(DecodeReport { rows, tokens, tok_s: (tokens * rows) as f64 / (ended - began).as_secs_f64() })
+    let (device, machine) = (device::name(&model.device), model.machine());
+    Ok(DecodeReport { device, machine, rows, tokens, tok_s: (tokens * rows) as f64 / (ended - began).as_secs_f64() })
 }

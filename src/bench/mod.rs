@@ -16,7 +16,7 @@ mod train;
 
 pub use decode::{DecodeReport, decode};
 pub use made_up::MadeUp;
-pub use train::{BenchReport, BenchRun, train};
+pub use train::{BenchReport, BenchRun, ShareOfLimit, train};
 
 use crate::error::{Error, Result};
 use crate::files::{self, Mapped};

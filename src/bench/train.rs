@@ -4,9 +4,9 @@ use super::memory::Sampler;
 use super::{gemm, median};
 use crate::adapter::Adapter;
 use crate::data::{ExampleRef, Examples};
-use crate::device::Compute;
+use crate::device::{self, Compute};
 use crate::error::Result;
-use crate::model::{Model, Site, SiteKind};
+use crate::model::{MachineKind, Model, Site, SiteKind};
 use crate::train::mixture::Mixture;
 use crate::train::order::Order;
 use crate::train::{self, Control, Event, StepSeconds, TrainSetup};
@@ -27,6 +27,9 @@ pub struct BenchRun<'a> {
 /// What came out. Times are medians over the steps, rates those of the median step.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct BenchReport {
+    /// As `--device` names it. How much of its memory was in use at most, candle does not tell.
+    pub device: String,
+    pub machine: MachineKind,
     pub tok_s: f64,
     pub trained_tok_s: f64,
     pub ms_step: f64,
@@ -37,11 +40,19 @@ pub struct BenchReport {
     pub peak_rss_mb: f64,
     /// Largest anonymous part of it (sampled).
     pub peak_anon_mb: f64,
+    /// Of kernels only.
+    #[serde(flatten)]
+    pub limit: Option<ShareOfLimit>,
+    pub losses: Vec<f64>,
+}
+
+/// What was reached of what this CPU can.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct ShareOfLimit {
     /// Model FLOPs of a step / its time / `gemm_peak_gflops`.
     pub mfu: f64,
     /// The machine's limit, see [`gemm::peak`].
     pub gemm_peak_gflops: f64,
-    pub losses: Vec<f64>,
 }
 
 /// A step as it was.
@@ -58,7 +69,10 @@ struct Timed {
 /// # Errors
 /// Whatever training reports.
 pub fn train(work: &BenchRun) -> Result<BenchReport> {
-    let gemm_peak_gflops = gemm::peak(work.compute)?;
+    let peak_gflops = match work.model.machine() {
+        MachineKind::Kernels => Some(gemm::peak(work.compute)?),
+        MachineKind::Tensors => None,
+    };
     let settings =
         recipe::Train { steps: Some(work.steps + 1), eval_every: 0, save_every: 0, early_stop: None, ..work.settings.clone() };
     let flops = flops(work, &settings)?;
@@ -82,7 +96,10 @@ pub fn train(work: &BenchRun) -> Result<BenchReport> {
         Ok(Control::Go)
     })?;
     let of = |figure: &dyn Fn(&Timed) -> f64| median(timed.iter().map(figure).collect());
+    let share = |peak| ShareOfLimit { mfu: of(&|s| s.flops / s.seconds) / 1e9 / peak, gemm_peak_gflops: peak };
     Ok(BenchReport {
+        device: device::name(&model.device),
+        machine: model.machine(),
         tok_s: of(&|s| s.tokens / s.seconds),
         trained_tok_s: of(&|s| s.trained / s.seconds),
         ms_step: of(&|s| s.seconds * 1e3),
@@ -91,8 +108,7 @@ pub fn train(work: &BenchRun) -> Result<BenchReport> {
         ms_optimizer: of(&|s| s.parts.optimizer * 1e3),
         peak_rss_mb: peak,
         peak_anon_mb,
-        mfu: of(&|s| s.flops / s.seconds) / 1e9 / gemm_peak_gflops,
-        gemm_peak_gflops,
+        limit: peak_gflops.map(share),
         losses,
     })
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use candle_core::Device;
 use clap::Args;
 
 use super::Outcome;
+use super::machine_arg::MachineArg;
 use crate::conform::{self, GoldenCase, How};
 use crate::device::{self, Compute};
 use crate::error::Result;
@@ -19,9 +19,8 @@ pub struct ConformArgs {
     /// Precision of the big matrix products
     #[arg(long, value_parser = ["f32", "bf16"], default_value = "f32")]
     dtype: String,
-    /// What computes: kernels over plain buffers (`cpu`), or tensor operations, as on a GPU (`candle`); by default the first on a CPU
-    #[arg(long, value_parser = ["cpu", "candle"])]
-    machine: Option<String>,
+    #[command(flatten)]
+    pub(super) machine: MachineArg,
     /// Print one JSON list
     #[arg(long)]
     json: bool,
@@ -33,8 +32,7 @@ pub struct ConformArgs {
 /// When a case's files are missing or damaged.
 pub fn run(args: &ConformArgs) -> Result<Outcome> {
     let compute = if args.dtype == "bf16" { Compute::Bf16 } else { Compute::F32 };
-    let device = if args.machine.as_deref() == Some("cpu") { Device::Cpu } else { device::best()? };
-    let how = How { compute, device, tensors: args.machine.as_deref() == Some("candle") };
+    let how = How { compute, device: device::best()?, tensors: args.machine.tensors() };
     let mut cases = Vec::new();
     for dir in conform::find(&args.dirs)? {
         let case = conform::run(&dir, &how)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::estimate::DeviceMemory;
 use crate::job::Forecast;
 use crate::recipe::{Recipe, Warmup};
 
@@ -63,7 +64,31 @@ fn memory(told: &Forecast, recipe: &Recipe) -> String {
         }
         (None, false) => text += "it does not fit, and no smaller batch or shorter row would: take a smaller base\n",
     }
-    text
+    text + &told.memory.device.map(|memory| on_device(&memory, &told.device)).unwrap_or_default()
+}
+
+/// What is on the device `name`.
+fn on_device(memory: &DeviceMemory, name: &str) -> String {
+    let again = if memory.recomputed { "kept for the way back (blocks run again)" } else { "kept for the way back" };
+    let names = [
+        "weights of the base",
+        "the largest of them, expanded",
+        "adapter and its gradients",
+        "moments and update of the optimiser",
+        again,
+        "a piece of logits",
+        "a tile of attention, a text in f32",
+        "other buffers",
+        "answers",
+    ];
+    let line = |(name, bytes): (&str, u64)| format!("  {name:<42}{:>9.1} MB\n", bytes as f64 / 1e6);
+    let parts = names.into_iter().zip(memory.parts().map(|(_, bytes)| bytes));
+    let text = format!("memory on {name}\n{}{}", parts.map(line).collect::<String>(), line(("peak, from sizes", memory.total())));
+    let why = "how much of it is free is not known here";
+    text + &match memory.assumed {
+        true => format!("  {why}, so blocks run again; `--set train.checkpoint=none` keeps what they compute\n"),
+        false => format!("  {why}\n"),
+    }
 }
 
 /// What `train --dry-run` says.
@@ -94,6 +119,30 @@ pub(super) fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_of_a_device_says_what_is_not_known() {
+        let memory = DeviceMemory {
+            weights: 3_000_000,
+            expanded: 0,
+            adapter: 500_000,
+            optimizer: 0,
+            activations: 0,
+            logits: 0,
+            attention: 0,
+            workspace: 0,
+            besides: 0,
+            recomputed: true,
+            assumed: true,
+            on_host: 0,
+        };
+        let told = on_device(&memory, "cuda:0");
+        assert!(told.starts_with("memory on cuda:0\n"), "{told}");
+        assert!(told.contains(&format!("{:<42}{:>9.1} MB", "peak, from sizes", 3.5)), "{told}");
+        assert!(told.contains("is not known here, so blocks run again") && told.contains("train.checkpoint=none"), "{told}");
+        let asked = on_device(&DeviceMemory { assumed: false, ..memory }, "cuda:0");
+        assert!(!asked.contains("train.checkpoint"), "{asked}");
+    }
 
     #[test]
     fn durations_have_the_unit_that_fits() {

@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock`, `template_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes; a chat template that is asked for |
+//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock`, `template_arg`, `machine_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes; a chat template that is asked for; what computes |
 //! | 1 | `event_printer` | the events of a job, drawn |
 //! | 2 | `base` | an open model |
 //! | 3 | `generation_args`, `proposal` | which base and adapters talk; a recipe for rows that have none |
@@ -30,6 +30,7 @@ mod forecast;
 pub mod generate;
 mod input_lines;
 mod machine;
+mod machine_arg;
 pub mod merge;
 mod mixture_shares;
 mod progress;
@@ -127,7 +128,11 @@ fn run(cli: &Cli) -> Result<Outcome> {
     if !matches!(cli.verb, Verb::Chat(_)) {
         stop::listen();
     }
-    device::choose(cli.device);
+    device::choose(match &cli.verb {
+        Verb::Conform(args) => args.machine.device(cli.device)?,
+        Verb::Bench(args) => args.machine().map_or(Ok(cli.device), |machine| machine.device(cli.device))?,
+        _ => cli.device,
+    });
     if let Some(threads) = cli.threads {
         device::set_threads(threads.into())?;
     }

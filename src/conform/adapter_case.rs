@@ -12,6 +12,7 @@ use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::model::{Batch, Model, Recompute, Site, Targets, Workspace};
 use crate::recipe::{Schedule, Train, Warmup};
+use crate::train::optimizer::Optimizer;
 use crate::train::{adamw, schedule};
 
 pub(super) fn run(dir: &Path, how: &How) -> Result<Vec<ToleranceCheck>> {
@@ -114,16 +115,17 @@ impl Work<'_> {
 
     fn five_steps(&self) -> Result<Vec<ToleranceCheck>> {
         let (s, adapter, expected) = (settings(), self.adapter, self.expected);
-        let mut adamw = adamw::AdamW::new(adapter.params())?;
+        let mut optimizer = Optimizer::new(self.model, adapter)?;
         let (mut losses, mut rates, mut norms) = (Vec::new(), Vec::new(), Vec::new());
         for step in 0..5 {
             let (loss, grads) = self.loss_and_gradients()?;
-            let norm = adamw::norm(&grads)?;
+            optimizer.add(grads)?;
+            let norm = optimizer.norm()?;
             let lr = s.lr * schedule::factor(s.schedule, s.warmup, step, 5);
             losses.push(loss);
             rates.push(lr as f32);
             norms.push(norm as f32);
-            adamw.step(adapter.params(), &grads, &adamw::AdamWSettings::new(&s, lr, norm))?;
+            optimizer.step(&adamw::settings(&s, lr, norm))?;
         }
         let (after, _) = self.loss_and_gradients()?;
         let want = expected.floats("grad_norm_trace")?;

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::DeviceMemory;
 use crate::machine;
-use crate::model::{Adapt, Site, SiteInfo, SiteKind, Term};
+use crate::model::{Adapt, MachineKind, Site, SiteKind, Term};
 use crate::train::TrainSetup;
 use crate::{recipe, train};
 
@@ -15,7 +16,7 @@ const PAGE: u64 = 4096;
 const LOGIT_ROWS: usize = crate::kernels::head_loss::CHUNK;
 
 /// Bytes at the peak of a run, by part. Parts are there at the same time: they add up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryEstimate {
     /// Weights of the base that are read, in the mapped file. The system can take these pages back.
     pub weights: u64,
@@ -33,6 +34,9 @@ pub struct MemoryEstimate {
     pub besides: u64,
     /// Whether blocks run again on the way back instead of keeping what they computed.
     pub recomputed: bool,
+    /// What is on a device instead, where tensor operations compute.
+    #[serde(skip)]
+    pub device: Option<DeviceMemory>,
 }
 
 impl MemoryEstimate {
@@ -58,10 +62,22 @@ impl MemoryEstimate {
     pub fn of(run: &TrainSetup, eval: &recipe::Eval, program: u64) -> MemoryEstimate {
         let params = run.adapter.param_count() as u64 * F32;
         let rows = RowSizes::of(run);
-        let step = step(run, &rows);
         let best = if super::evaluations(run, 1) > 0 { params } else { 0 };
         // What is saved is copied, and written into one buffer.
         let saved = 2 * (3 * params + best);
+        if run.model.machine() == MachineKind::Tensors {
+            let device = DeviceMemory::of(run, (rows.longest, rows.batch, rows.trained), best, answers(run, eval));
+            return MemoryEstimate {
+                weights: weights(run),
+                program,
+                workspace: device.on_host,
+                besides: saved.saturating_sub(device.on_host),
+                recomputed: device.recomputed,
+                device: Some(device),
+                ..MemoryEstimate::default()
+            };
+        }
+        let step = step(run, &rows);
         let judged = judged(run, &rows);
         // Between two steps, copies and gradients are free again; after the last one, so is all that steps use.
         let between = step.adapter - params;
@@ -76,6 +92,7 @@ impl MemoryEstimate {
             workspace: step.workspace,
             besides,
             recomputed: step.recomputed,
+            device: None,
         }
     }
 }
@@ -84,7 +101,8 @@ impl MemoryEstimate {
 /// tell.
 pub fn program(run: &TrainSetup) -> u64 {
     let held = machine::resident().map_or(0, |r| r.now);
-    held.saturating_sub(run.adapter.param_count() as u64 * F32)
+    let values = if run.model.device.is_cpu() { run.adapter.param_count() as u64 * F32 } else { 0 };
+    held.saturating_sub(values)
 }
 
 /// Sizes of the rows.
@@ -117,9 +135,6 @@ struct StepMemory {
 }
 
 fn step(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
-    if !run.model.device.is_cpu() {
-        return taped(run, rows);
-    }
     let recompute = train::recompute(run.settings.recomputation);
     let m = run.model.pass_memory(rows.longest, rows.batch, rows.trained, run.adapter, recompute);
     StepMemory { adapter: values(run), activations: m.activations, workspace: m.logits + m.workspace, recomputed: m.recomputed }
@@ -135,37 +150,6 @@ fn values(run: &TrainSetup) -> u64 {
     let full: u64 = (0..run.model.sites().len()).map(full).sum();
     let params = run.adapter.param_count() as u64 * F32;
     5 * (params - full) + 4 * full
-}
-
-/// A step through autograd: the tape keeps the inputs of every operation, and the gradients of those that are not yet done.
-fn taped(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
-    let c = &run.model.config;
-    let n = rows.batch as u64;
-    let (d, qd, kd, f) = (c.width as u64, (c.heads * c.head_dim) as u64, (c.kv_heads * c.head_dim) as u64, c.ffn as u64);
-    // Inputs and outputs of norms, projections, rope, attention, feed-forward and the two sums.
-    let block = 7 * d + 3 * qd + 4 * kd + 3 * f;
-    // With dropout, a pair is five operations: the input dropped, (n, r) twice, the share, the sum.
-    let sites = run.model.sites().iter().enumerate().filter_map(|(i, s)| Some((s, run.adapter.low_rank(Site(i))?)));
-    let pairs: u64 = match run.adapter.config.lora_dropout > 0.0 {
-        true => sites.map(|(s, p)| (s.inputs + 2 * s.outputs + 2 * p.a.dims()[0]) as u64).sum(),
-        false => 0,
-    };
-    let chosen = (n as f64 * rows.trained).ceil() as u64;
-    // A frozen head gives a few rows of logits at a time. Of one that is trained, autograd holds all: logits, their gradient, and the
-    // sum that it makes of it; they are gone when the blocks' gradients come.
-    let logits = if trains_head(run) { 3 * chosen } else { chosen.min(LOGIT_ROWS as u64) } * c.vocab as u64;
-    StepMemory {
-        adapter: 3 * run.adapter.param_count() as u64 * F32,
-        activations: n * (c.layers as u64 * block + pairs) * F32,
-        workspace: ((n * (2 * d + 3 * f)).max(logits) + 3 * chosen * d) * F32,
-        recomputed: false,
-    }
-}
-
-/// Whether the adapter acts on the head, as a pair or in full.
-fn trains_head(run: &TrainSetup) -> bool {
-    let is_head = |site: &SiteInfo| site.kind == SiteKind::Head;
-    run.model.sites().iter().enumerate().any(|(i, site)| is_head(site) && run.adapter.term(Site(i)).is_some())
 }
 
 /// Bytes of an evaluation: one block's buffers for a batch of held-out rows, and logits.

@@ -5,9 +5,11 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `memory`, `time` | memory by part; time from a few steps |
-//! | 1 | `fit` | the setting that fits |
+//! | 0 | `device`, `time` | memory of a device by part; time from a few steps |
+//! | 1 | `memory` | memory of this machine by part |
+//! | 2 | `fit` | the setting that fits |
 
+mod device;
 pub mod memory;
 mod time;
 mod fit;
@@ -16,6 +18,7 @@ use crate::error::Result;
 use crate::train::TrainSetup;
 use crate::train::order::Order;
 
+pub use device::DeviceMemory;
 pub use fit::{Setting, fitting};
 pub use memory::MemoryEstimate;
 pub use time::{Time, measure};

@@ -10,9 +10,9 @@ use super::feasible;
 use super::prepare::{self, Prepared};
 use crate::error::Result;
 use crate::estimate::{self, MemoryEstimate, PlannedRun, Setting, Time};
-use crate::machine;
 use crate::model::Site;
 use crate::recipe::Recipe;
+use crate::{device, machine};
 
 /// Memory by part, tokens, steps and time of a run of `recipe`, without starting it; and the setting that fits into `budget`
 /// bytes (what is available now, if not said) where its own does not. Everything up to the first step is checked.
@@ -28,6 +28,8 @@ pub fn estimate(recipe: &Recipe, budget: Option<u64>, listener: &mut Listener<'_
 pub struct Forecast {
     pub work: PlannedRun,
     pub memory: MemoryEstimate,
+    /// Where the run is to compute, as `--device` names it.
+    pub device: String,
     /// Bytes that the run may take; `None` where nobody said and the machine does not tell.
     pub budget: Option<u64>,
     /// A setting that stays in the budget, where the recipe's own does not.
@@ -65,7 +67,8 @@ impl Forecast {
         }
         let (rows, params) = ((loaded.train.len(), loaded.heldout.len()), adapter.param_count());
         let told = feasible::said(loaded, &prepared.sets, &feasible::in_full);
-        Ok(Forecast { work, memory, budget, instead, time, rows, told, params, sites })
+        let device = device::name(&opened.model.device);
+        Ok(Forecast { work, memory, device, budget, instead, time, rows, told, params, sites })
     }
 
     /// Whether the run stays in the budget.
@@ -85,6 +88,9 @@ impl Forecast {
             "sites": self.sites,
             "work": self.work,
             "memory": parts,
+            "device": self.device,
+            "device_memory": self.memory.device,
+            "device_mb": self.memory.device.map(|d| d.total() as f64 / 1e6),
             "recomputed": self.memory.recomputed,
             "peak_rss_mb": self.memory.total() as f64 / 1e6,
             "budget_mb": self.budget.map(|b| b as f64 / 1e6),

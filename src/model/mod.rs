@@ -44,8 +44,8 @@ pub use cache::KvCache;
 pub use config::Config;
 pub use paged::{BlockTable, PagedKv};
 pub use pass::{
-    Chunk, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients, PassMemory, PreparedAdapter, Recompute,
-    SiteGradient, Times, Workspace,
+    Chunk, DevicePassMemory, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients, PassMemory, PreparedAdapter,
+    Recompute, SiteGradient, Times, Workspace,
 };
 pub use score::{LossSum, Marked};
 pub use site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
@@ -77,11 +77,13 @@ pub struct Model {
 }
 
 /// What passes are run on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum MachineKind {
     /// Kernels over plain buffers: the CPU.
+    #[serde(rename = "cpu")]
     Kernels,
     /// Tensor operations: any device, the CPU for comparison.
+    #[serde(rename = "candle")]
     Tensors,
 }
 
@@ -115,6 +117,11 @@ impl Model {
     /// When the device has no memory for it.
     pub fn own_cache(&self, capacity: usize) -> Result<KvCache> {
         KvCache::new(&self.config, self.dtype, capacity, &self.device)
+    }
+
+    /// What its passes are run on.
+    pub fn machine(&self) -> MachineKind {
+        self.machine
     }
 
     /// Whether passes are kernels over plain buffers.

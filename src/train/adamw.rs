@@ -1,5 +1,5 @@
 //! AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), in the operation order of
-//! `torch.optim.AdamW`, with moments that can be saved.
+//! `torch.optim.AdamW`, in place on a CPU, parameter by parameter.
 
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Tensor};
 use rayon::prelude::*;
@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::adapter::Param;
 use crate::error::Result;
 use crate::kernels::host::{read, slice};
+use crate::kernels::tensors::adamw::Settings;
 use crate::recipe;
 
 /// First and second moments of every parameter.
@@ -18,24 +19,11 @@ pub struct AdamW {
     pub steps: usize,
 }
 
-/// What one update depends on besides moments and gradients.
-#[derive(Debug, Clone, Copy)]
-pub struct AdamWSettings {
-    pub lr: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
-    pub weight_decay: f64,
-    /// Factor on the gradients that brings their norm down to the limit.
-    pub clip: f64,
-}
-
-impl AdamWSettings {
-    /// Of a recipe at rate `lr`, for gradients of norm `grad_norm` (clipped as `torch.nn.utils.clip_grad_norm_`).
-    pub fn new(s: &recipe::Train, lr: f64, grad_norm: f64) -> AdamWSettings {
-        let clip = if s.clip > 0.0 { (s.clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        AdamWSettings { lr, beta1: s.beta1, beta2: s.beta2, eps: s.eps, weight_decay: s.weight_decay, clip }
-    }
+/// What an update depends on, of a recipe at rate `lr`, for gradients of norm `grad_norm` (clipped as
+/// `torch.nn.utils.clip_grad_norm_`).
+pub fn settings(s: &recipe::Train, lr: f64, grad_norm: f64) -> Settings {
+    let clip = if s.clip > 0.0 { (s.clip / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+    Settings { lr, beta1: s.beta1, beta2: s.beta2, eps: s.eps, weight_decay: s.weight_decay, clip }
 }
 
 impl AdamW {
@@ -51,36 +39,24 @@ impl AdamW {
     /// One update of every parameter that has a gradient.
     ///
     /// # Errors
-    /// When shapes disagree.
-    pub fn step(&mut self, params: &[Param], grads: &[Option<Tensor>], s: &AdamWSettings) -> Result<()> {
+    /// When shapes disagree, or something is not on the CPU.
+    pub fn step(&mut self, params: &[Param], grads: &[Option<Tensor>], s: &Settings) -> Result<()> {
         self.steps += 1;
         let correction1 = 1.0 - s.beta1.powi(self.steps as i32);
         let correction2 = 1.0 - s.beta2.powi(self.steps as i32);
+        let clip = s.clip.min(1.0) as f32;
+        let update = Update {
+            root: (1.0 / correction2.sqrt()) as f32,
+            eps: s.eps as f32,
+            rate: (s.lr / correction1) as f32,
+            kept: (1.0 - s.lr * s.weight_decay) as f32,
+        };
         for (i, (param, grad)) in params.iter().zip(grads).enumerate() {
             let Some(grad) = grad else { continue };
-            if param.var.device().is_cpu() {
-                let (param, grad) = (param.var.as_tensor(), grad.contiguous()?);
-                let clip = s.clip.min(1.0) as f32;
-                self.first[i].inplace_op2(&grad, &Moment { clip, beta: s.beta1, squared: false })?;
-                self.second[i].inplace_op2(&grad, &Moment { clip, beta: s.beta2, squared: true })?;
-                let update = Update {
-                    root: (1.0 / correction2.sqrt()) as f32,
-                    eps: s.eps as f32,
-                    rate: (s.lr / correction1) as f32,
-                    kept: (1.0 - s.lr * s.weight_decay) as f32,
-                };
-                param.inplace_op3(&self.first[i], &self.second[i], &update)?;
-                continue;
-            }
-            let grad = if s.clip < 1.0 { (grad * s.clip)? } else { grad.clone() };
-            let m = ((&self.first[i] * s.beta1)? + (&grad * (1.0 - s.beta1))?)?;
-            let v = ((&self.second[i] * s.beta2)? + (grad.sqr()? * (1.0 - s.beta2))?)?;
-            let denominator = ((v.sqrt()? / correction2.sqrt())? + s.eps)?;
-            let update = ((&m / denominator)? * (s.lr / correction1))?;
-            let decayed = (param.var.as_tensor().detach() * (1.0 - s.lr * s.weight_decay))?;
-            param.var.set(&(decayed - update)?)?;
-            self.first[i] = m.detach();
-            self.second[i] = v.detach();
+            let (param, grad) = (param.var.as_tensor(), grad.contiguous()?);
+            self.first[i].inplace_op2(&grad, &Moment { clip, beta: s.beta1, squared: false })?;
+            self.second[i].inplace_op2(&grad, &Moment { clip, beta: s.beta2, squared: true })?;
+            param.inplace_op3(&self.first[i], &self.second[i], &update)?;
         }
         Ok(())
     }
@@ -158,7 +134,7 @@ fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::R
 /// Euclidean norm over all gradients, summed in their order.
 ///
 /// # Errors
-/// When a gradient cannot be read from its device.
+/// When a gradient is not on the CPU.
 pub fn norm(grads: &[Option<Tensor>]) -> Result<f64> {
     let mut sum = 0f64;
     for grad in grads.iter().flatten() {
@@ -170,7 +146,7 @@ pub fn norm(grads: &[Option<Tensor>]) -> Result<f64> {
 /// Sum of the squares; of a matrix trained in full without a copy of it.
 fn squares(grad: &Tensor) -> Result<f64> {
     const LARGE: usize = 1 << 20;
-    if grad.elem_count() < LARGE || !grad.device().is_cpu() {
+    if grad.elem_count() < LARGE {
         return Ok(f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?));
     }
     let square = |v: &f32| f64::from(*v) * f64::from(*v);

@@ -8,11 +8,13 @@
 //! | 0 | `adamw`, `pack`, `schedule` | AdamW; several examples in a row; the learning rate |
 //! | 0 | `mixture` | how often an epoch has which examples |
 //! | 1 | `order` | which examples a step sees |
-//! | 1 | `state` | a run between two micro-steps, as bytes |
+//! | 1 | `optimizer` | gradients, moments and the update, on this machine |
+//! | 2 | `state` | a run between two micro-steps, as bytes |
 
 pub mod adamw;
 pub mod pack;
 pub mod mixture;
+pub mod optimizer;
 pub mod order;
 pub mod schedule;
 pub mod state;
@@ -29,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::model::{Adapt, Marked, Model, Recompute, Workspace};
 use crate::recipe;
 use mixture::Mixture;
+use optimizer::Optimizer;
 use order::{Micro, Order};
 use state::Carried;
 
@@ -135,8 +138,8 @@ pub enum Control {
 pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event) -> Result<Control>) -> Result<StopReason> {
     let order = Order::new(job.settings, job.mixture, job.examples)?;
     let carried = match &resume {
-        Some(state) => state.restore(job.adapter)?,
-        None => Carried::fresh(job.adapter)?,
+        Some(state) => state.restore(job.model, job.adapter)?,
+        None => Carried::fresh(job.model, job.adapter)?,
     };
     let saved = resume.map(|state| state.progress);
     let mut run = Loop {
@@ -242,7 +245,7 @@ impl Loop<'_> {
         let row = |row: &Vec<usize>| row.iter().map(|i| job.examples.get(*i)).collect();
         let rows: Vec<Vec<ExampleRef>> = micros[micro].iter().map(row).collect();
         let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
-        let loss = accumulate(job, &mut self.room, &adapt, &rows, trained, &mut self.carried.sums, &mut self.parts);
+        let loss = accumulate(job, &mut self.room, &adapt, &rows, trained, &mut self.carried.optim, &mut self.parts);
         let loss = loss.or_else(|error| self.saved_first(error))?;
         let of = micros.len();
         self.plan = Some((step, micros));
@@ -260,11 +263,10 @@ impl Loop<'_> {
     /// The optimiser's part of a step, from the gradients gathered.
     fn update(&mut self, trained: usize) -> Result<()> {
         let (started, step, s) = (Instant::now(), self.carried.progress.step, self.job.settings);
-        let params = self.job.adapter.params();
-        let sums = std::mem::replace(&mut self.carried.sums, vec![None; params.len()]);
         let Within { loss: Exact(loss), tokens, .. } = std::mem::take(&mut self.carried.progress.within);
-        let grad_norm = adamw::norm(&sums)?;
+        let grad_norm = self.carried.optim.norm()?;
         if !loss.is_finite() || !grad_norm.is_finite() {
+            self.carried.optim.clear();
             self.save()?;
             return Err(Error::NonFinite {
                 step: step + 1,
@@ -274,7 +276,9 @@ impl Loop<'_> {
             });
         }
         let lr = s.lr * schedule::factor(s.schedule, s.warmup, step, self.order.steps);
-        self.carried.optim.step(params, &sums, &adamw::AdamWSettings::new(s, lr, grad_norm))?;
+        self.carried.optim.step(&adamw::settings(s, lr, grad_norm))?;
+        // What was only ordered of a device belongs to the time of this step.
+        self.job.model.device.synchronize()?;
         let progress = &mut self.carried.progress;
         progress.step += 1;
         progress.tokens += tokens as u64;
@@ -375,14 +379,14 @@ pub fn recompute(recomputation: recipe::Recomputation) -> Recompute {
     }
 }
 
-/// Adds the gradient of one micro-batch's share of the step's mean loss to `sums`; returns that share.
+/// Adds the gradient of one micro-batch's share of the step's mean loss to those that `optim` gathers; returns that share.
 fn accumulate(
     job: &TrainSetup,
     room: &mut Workspace,
     adapt: &dyn Adapt,
     rows: &[Vec<ExampleRef>],
     trained: usize,
-    sums: &mut [Option<Tensor>],
+    optim: &mut Optimizer,
     parts: &mut StepSeconds,
 ) -> Result<f64> {
     let examples: Vec<ExampleRef> = rows.concat();
@@ -390,19 +394,8 @@ fn accumulate(
     let is_target = |example: usize, i: usize| examples[example].trained.get(i);
     let factor = 1.0 / trained.max(1) as f64;
     let found = job.model.gradients(room, adapt, &ids, &is_target, factor)?;
-    for (sum, gradient) in sums.iter_mut().zip(job.adapter.by_param(found.gradients)) {
-        gradient.map_or(Ok(()), |g| add(sum, &g))?;
-    }
+    optim.add(job.adapter.by_param(found.gradients))?;
     parts.forward += found.times.forward.as_secs_f64();
     parts.backward += found.times.backward.as_secs_f64();
     Ok(found.loss)
-}
-
-/// `sum += grad`.
-fn add(sum: &mut Option<Tensor>, grad: &Tensor) -> Result<()> {
-    *sum = Some(match sum.take() {
-        Some(sum) => (sum + grad)?,
-        None => grad.clone(),
-    });
-    Ok(())
 }

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::adamw::AdamW;
+use super::optimizer::{Gathered, Optimizer};
 use crate::adapter::{Adapter, Param};
 use crate::error::{Error, Result};
+use crate::model::Model;
 
 /// Counters of a run.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -60,20 +61,17 @@ impl<'de> serde::Deserialize<'de> for Exact {
 /// What a run carries from one micro-step to the next, besides the adapter's values.
 #[derive(Debug)]
 pub(super) struct Carried {
-    pub(super) optim: AdamW,
+    /// With the gradients gathered in the step in progress.
+    pub(super) optim: Optimizer,
     pub(super) progress: TrainProgress,
-    /// Gradients gathered in the step in progress, by parameter.
-    pub(super) sums: Vec<Option<Tensor>>,
     /// Values of the best adapter, by parameter; empty when no evaluation chose one.
     pub(super) best: Vec<Tensor>,
 }
 
 impl Carried {
     /// At the beginning of a run.
-    pub(super) fn fresh(adapter: &Adapter) -> Result<Carried> {
-        let params = adapter.params();
-        let (optim, progress) = (AdamW::new(params)?, TrainProgress::default());
-        Ok(Carried { optim, progress, sums: vec![None; params.len()], best: Vec::new() })
+    pub(super) fn fresh(model: &Model, adapter: &Adapter) -> Result<Carried> {
+        Ok(Carried { optim: Optimizer::new(model, adapter)?, progress: TrainProgress::default(), best: Vec::new() })
     }
 }
 
@@ -98,38 +96,38 @@ impl State {
     /// A copy of everything, on the CPU.
     pub(super) fn capture(adapter: &Adapter, carried: &Carried) -> Result<State> {
         let mut tensors = BTreeMap::new();
-        let mut keep = |kind: &str, p: &Param, t: &Tensor| -> Result<()> {
-            tensors.insert(format!("{kind}.{}", p.key), t.detach().to_device(&Device::Cpu)?.copy()?);
-            Ok(())
-        };
-        for (i, p) in adapter.params().iter().enumerate() {
-            keep("param", p, p.var.as_tensor())?;
-            keep("first", p, &carried.optim.first[i])?;
-            keep("second", p, &carried.optim.second[i])?;
-            carried.sums[i].iter().try_for_each(|t| keep("sum", p, t))?;
-            carried.best.get(i).iter().try_for_each(|t| keep("best", p, t))?;
+        let mut keep = |kind: &str, p: &Param, t: Tensor| _ = tensors.insert(format!("{kind}.{}", p.key), t);
+        let copied = |t: &Tensor| -> Result<Tensor> { Ok(t.detach().to_device(&Device::Cpu)?.copy()?) };
+        let params = adapter.params();
+        let Gathered { first, second, sums } = carried.optim.gathered()?;
+        params.iter().zip(first).for_each(|(p, t)| keep("first", p, t));
+        params.iter().zip(second).for_each(|(p, t)| keep("second", p, t));
+        params.iter().zip(sums).filter_map(|(p, t)| Some((p, t?))).for_each(|(p, t)| keep("sum", p, t));
+        for p in params {
+            keep("param", p, copied(p.var.as_tensor())?);
+        }
+        for (p, best) in params.iter().zip(&carried.best) {
+            keep("best", p, copied(best)?);
         }
         Ok(State { progress: carried.progress.clone(), inputs: serde_json::Value::Null, tensors })
     }
 
     /// Puts the adapter's values back and returns the rest.
-    pub(super) fn restore(&self, adapter: &Adapter) -> Result<Carried> {
-        let mut carried = Carried::fresh(adapter)?;
-        for (i, p) in adapter.params().iter().enumerate() {
+    pub(super) fn restore(&self, model: &Model, adapter: &Adapter) -> Result<Carried> {
+        let params = adapter.params();
+        for p in params {
             p.var.set(&self.tensor("param", p)?)?;
-            // Copies: the optimiser writes over them.
-            carried.optim.first[i] = self.tensor("first", p)?.copy()?;
-            carried.optim.second[i] = self.tensor("second", p)?.copy()?;
-            if self.tensors.contains_key(&format!("sum.{}", p.key)) {
-                carried.sums[i] = Some(self.tensor("sum", p)?);
-            }
-            if self.progress.best.is_some() {
-                carried.best.push(self.tensor("best", p)?);
-            }
         }
-        carried.optim.steps = self.progress.step;
-        carried.progress = self.progress.clone();
-        Ok(carried)
+        // Copies: the optimiser writes over them.
+        let copies = |kind| params.iter().map(|p| Ok(self.tensor(kind, p)?.copy()?)).collect::<Result<Vec<_>>>();
+        let sum = |p: &Param| self.tensors.contains_key(&format!("sum.{}", p.key)).then(|| self.tensor("sum", p)).transpose();
+        let sums = params.iter().map(sum).collect::<Result<_>>()?;
+        let gathered = Gathered { first: copies("first")?, second: copies("second")?, sums };
+        Ok(Carried {
+            optim: Optimizer::resumed(model, adapter, gathered, self.progress.step)?,
+            progress: self.progress.clone(),
+            best: if self.progress.best.is_some() { copies("best")? } else { Vec::new() },
+        })
     }
 
     fn tensor(&self, kind: &str, p: &Param) -> Result<Tensor> {

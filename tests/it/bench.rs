@@ -27,6 +27,19 @@ fn every_figure_is_there_and_the_loss_falls() {
     assert!(losses.len() == 7 && losses[6] < losses[1], "{losses:?}");
 }
 
+/// Tensor operations are timed in the same loop; the limit of the CPU's kernels is not theirs.
+#[test]
+fn what_computes_is_chosen_and_named() {
+    for (machine, limited) in [("cpu", true), ("candle", false)] {
+        let done = bench(&["--batch", "2", "--seq", "16", "--steps", "1", "--json", "--machine", machine]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!((report["device"].as_str(), report["machine"].as_str()), (Some("cpu"), Some(machine)), "{report}");
+        assert_eq!((report["mfu"].is_f64(), report["gemm_peak_gflops"].is_f64()), (limited, limited), "{report}");
+        assert!(report["tok_s"].as_f64().is_some_and(|v| v > 0.0), "{report}");
+    }
+}
+
 #[test]
 fn what_cannot_be_timed_is_one_error() {
     for (args, phrase) in [(["--trained", "0"], "share of a row"), (["--targets", "no_proj"], "matches no module")] {
@@ -41,11 +54,13 @@ fn decoding_counts_the_tokens_of_all_rows() {
     let model = tiny_models::dir("llama");
     let done = Command::new(env!("CARGO_BIN_EXE_lorakit"))
         .args(["bench", "decode", "--model", model.to_str().unwrap(), "--rows", "3", "--tokens", "5", "--json"])
+        .args(["--machine", "candle"])
         .output()
         .unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!((report["rows"].as_u64(), report["tokens"].as_u64()), (Some(3), Some(5)), "{report}");
+    assert_eq!((report["device"].as_str(), report["machine"].as_str()), (Some("cpu"), Some("candle")), "{report}");
     assert!(report["tok_s"].as_f64().is_some_and(|v| v > 0.0), "{report}");
 }
 

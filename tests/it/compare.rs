@@ -6,7 +6,7 @@ use std::process::Command;
 use lorakit::adapter::Adapter;
 use lorakit::model::{Adapt, Batch, Targets};
 use lorakit::recipe::Recipe;
-use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
+use lorakit::train::adamw::{AdamW, norm, settings as update_settings};
 use serde_json::{Value, json};
 
 use crate::oracle::Oracle;
@@ -71,7 +71,7 @@ fn the_written_steps_are_those_of_the_run() {
         near(loss.to_scalar::<f64>().unwrap(), "loss");
         near(grad_norm, "grad_norm");
         near(rate.as_f64().unwrap(), "lr");
-        let update = AdamWSettings::new(&settings, rate.as_f64().unwrap(), grad_norm);
+        let update = update_settings(&settings, rate.as_f64().unwrap(), grad_norm);
         optim.step(adapter.params(), &grads, &update).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use lorakit::artifact::merge::{self, Dtype, Merged};
 use lorakit::device::Compute;
 use lorakit::model::{Adapt, Model, Recompute, Workspace};
 use lorakit::recipe;
-use lorakit::train::adamw::{AdamW, AdamWSettings, norm};
+use lorakit::train::adamw::{AdamW, norm, settings as update_settings};
 
 use crate::tiny_models;
 
@@ -37,7 +37,7 @@ fn it_starts_as_the_base_learns_and_survives_its_file_and_a_merge() {
             let found = model.gradients(&mut room, &adapt, &rows, &|_, i| i > 0, 0.1).unwrap();
             let grads: Vec<Option<Tensor>> = adapter.by_param(found.gradients);
             assert!(grads.iter().all(Option::is_some), "{name}");
-            optim.step(adapter.params(), &grads, &AdamWSettings::new(&train, 1e-2, norm(&grads).unwrap())).unwrap();
+            optim.step(adapter.params(), &grads, &update_settings(&train, 1e-2, norm(&grads).unwrap())).unwrap();
             losses.push(found.loss);
         }
         assert!(losses[11] < 0.8 * losses[0], "{name}: {losses:?}");

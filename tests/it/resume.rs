@@ -89,6 +89,22 @@ fn stopped_at_any_event_it_ends_the_same_with_written_out_gradients() {
     stopped_everywhere(&fixture(&["adapter.dropout=0.1"]));
 }
 
+/// Values and moments are one buffer each then, and the state is the same file.
+#[test]
+fn stopped_at_any_event_it_ends_the_same_in_tensor_operations() {
+    let f = fixture(&["adapter.dropout=0.1"]).in_tensors();
+    stopped_everywhere(&f);
+    let (in_kernels, saved, _) = run(&fixture(&["adapter.dropout=0.1"]), None, 12, Control::Stop);
+    let (mixed, ..) = run(&f, Some(read(&saved.unwrap())), usize::MAX, Control::Go);
+    let losses = [in_kernels.losses, mixed.losses].concat();
+    let (want, ..) = run(&f, None, usize::MAX, Control::Go);
+    assert_eq!(losses.len(), want.losses.len());
+    for ((what, step, got), (.., want)) in losses.iter().zip(&want.losses) {
+        let [got, want] = [got, want].map(|bits| f64::from_bits(*bits));
+        assert!((got - want).abs() < 1e-3 * want, "{what} {step}: begun in kernels {got}, in tensor operations {want}");
+    }
+}
+
 #[test]
 fn stopped_at_any_event_a_mixture_goes_on_with_the_draws_that_were_due() {
     let tiny = crate::training::recipe_file();

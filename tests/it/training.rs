@@ -35,6 +35,11 @@ impl Fixture {
         Fixture { recipe, model: tiny_models::open("llama"), rows, mixture }
     }
 
+    /// The same, computed in tensor operations.
+    pub(crate) fn in_tensors(self) -> Fixture {
+        Fixture { model: self.model.in_tensors(), ..self }
+    }
+
     pub(crate) fn adapter(&self) -> Adapter {
         Adapter::new(&self.recipe.adapter, None, &self.model, self.recipe.train.seed).unwrap()
     }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, DeviceLocation};
 
 use crate::error::{Error, Result};
 
@@ -106,6 +106,15 @@ pub fn chosen() -> Result<(Device, Option<String>)> {
 /// As [`chosen`].
 pub fn best() -> Result<Device> {
     chosen().map(|(device, _)| device)
+}
+
+/// A device as `--device` takes it.
+pub fn name(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu".to_string(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { .. } => "metal".to_string(),
+    }
 }
 
 /// The accelerators this build can use.

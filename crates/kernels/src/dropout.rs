@@ -23,8 +23,17 @@ impl DropoutMask {
         DropoutMask { key, limit: (p * u64::MAX as f64) as u64, keep: 1.0 / (1.0 - p) as f32 }
     }
 
+    /// What is kept is multiplied with this.
+    pub fn keep(&self) -> f32 {
+        self.keep
+    }
+
+    fn keeps(&self, i: usize) -> bool {
+        random::indexed(self.key, i as u64) >= self.limit
+    }
+
     fn at(&self, i: usize) -> f32 {
-        if random::indexed(self.key, i as u64) < self.limit { 0.0 } else { self.keep }
+        if self.keeps(i) { self.keep } else { 0.0 }
     }
 }
 
@@ -42,10 +51,14 @@ impl TokenMask<'_> {
         out.iter_mut().enumerate().for_each(|(i, factor)| *factor = self.mask.at(first + i));
     }
 
-    /// The factors of all tokens, (tokens, width).
-    pub fn all(&self, width: usize) -> Vec<f32> {
-        let mut all = vec![0f32; self.rows.len() * width];
-        all.par_chunks_exact_mut(width).enumerate().for_each(|(token, out)| self.factors(token, out));
+    /// Whether each element is dropped, eight in a byte from its lowest bit on: (tokens, ⌈width / 8⌉).
+    pub fn bits(&self, width: usize) -> Vec<u8> {
+        let bytes = width.div_ceil(8);
+        let mut all = vec![0u8; self.rows.len() * bytes];
+        all.par_chunks_exact_mut(bytes).zip(self.rows).for_each(|(out, row)| {
+            let first = *row as usize * width;
+            (0..width).for_each(|i| out[i / 8] |= u8::from(!self.mask.keeps(first + i)) << (i % 8));
+        });
         all
     }
 
@@ -114,10 +127,12 @@ mod tests {
     fn tokens_take_the_factors_of_their_rows_there_and_back() {
         let (width, rank, rows) = (1000, 3, [4, 0, 7, 31]);
         let mask = TokenMask { mask: DropoutMask::new(9, 0.3), rows: &rows };
-        let all = mask.all(width);
-        for (row, factors) in rows.iter().zip(all.chunks(width)) {
-            assert!(factors.iter().enumerate().all(|(i, f)| *f == mask.mask.at(*row as usize * width + i)));
-        }
+        let all: Vec<f32> = rows.iter().flat_map(|row| (0..width).map(|i| mask.mask.at(*row as usize * width + i))).collect();
+        let bits = mask.bits(width);
+        assert!(
+            (0..all.len())
+                .all(|i| (all[i] == 0.0) == (bits[i / width * width.div_ceil(8) + i % width / 8] >> (i % width % 8) & 1 == 1))
+        );
         let flat = |seed, len: usize| numbers(seed, &[len]).to_vec1::<f32>().unwrap();
         let (x, g, a) = (flat(1, rows.len() * width), flat(2, rows.len() * rank), flat(3, rank * width));
         assert!(mask.apply(&x).iter().zip(&x).zip(&all).all(|((out, x), f)| *out == x * f));

@@ -67,6 +67,19 @@ impl Frozen {
         Tensor::from_vec(out, (rows.len(), cols), device)
     }
 
+    /// Bytes of the copy on an accelerator, and of those that making a matrix of `dtype` takes there: blocks are expanded to f32 for every
+    /// product, plain numbers go over in f32 once.
+    pub fn on_device_bytes(&self, dtype: DType) -> [u64; 2] {
+        let (w, size, full) = (&self.weight, dtype.size_in_bytes(), DType::F32.size_in_bytes());
+        let rounded = if dtype == DType::F32 { 0 } else { size };
+        let ordered = if w.order == RowOrder::Plain { 0 } else { size };
+        let [kept, made] = match w.dtype.block() {
+            1 => [w.rows * w.cols * size, if rounded == 0 { 0 } else { full }],
+            _ => [w.data.bytes().len(), full + rounded + ordered],
+        };
+        [kept as u64, (w.rows * w.cols * made) as u64]
+    }
+
     fn copy(&self, device: &Device, dtype: DType) -> candle_core::Result<&OnDevice> {
         if self.on_device.get().is_none() {
             let w = &self.weight;

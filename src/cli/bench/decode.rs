@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::tables::place;
 use super::values::precision;
 use crate::bench;
+use crate::cli::machine_arg::MachineArg;
 use crate::cli::{base, print};
 use crate::device::Compute;
 use crate::error::Result;
+use crate::job::OpenedBase;
 use crate::recipe::Base;
 
 #[derive(Debug, Args)]
@@ -32,6 +35,8 @@ pub(super) struct DecodeArgs {
     /// Precision of the big matrix products: auto, f32 or bf16
     #[arg(long, default_value = "auto", value_parser = precision())]
     compute: Compute,
+    #[command(flatten)]
+    pub(super) machine: MachineArg,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -45,6 +50,7 @@ pub(super) fn run(args: &DecodeArgs) -> Result<()> {
     let compute = args.compute;
     let base = Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute };
     let opened = base::open(&base, args.json)?;
+    let opened = OpenedBase { model: args.machine.on(opened.model), ..opened };
     let adapter = args.adapter.as_ref().map(|dir| base::adapter(dir, &opened)).transpose()?.map(|adapter| adapter.frozen());
     let (rows, tokens) = (args.rows.into(), args.tokens.into());
     let report = match &adapter {
@@ -53,6 +59,6 @@ pub(super) fn run(args: &DecodeArgs) -> Result<()> {
     };
     match args.json {
         true => print(&format!("{}\n", json!(report))),
-        false => print(&format!("{:.1} tokens/s\n", report.tok_s)),
+        false => print(&format!("{:.1} tokens/s{}\n", report.tok_s, place(report.machine, &report.device))),
     }
 }

@@ -13,6 +13,7 @@ mod values;
 
 use clap::{Args, Subcommand};
 
+use super::machine_arg::MachineArg;
 use crate::error::Result;
 
 /// Time training steps, on made-up rows or a recipe's, decoding, or the matrix products alone.
@@ -30,6 +31,17 @@ enum Verb {
     Decode(decode::DecodeArgs),
     /// The machine's limit for products with frozen matrices, and what a model's own reach of it
     Gemm(gemm::GemmArgs),
+}
+
+impl BenchArgs {
+    /// What is to compute, where the verb lets one choose.
+    pub(super) fn machine(&self) -> Option<MachineArg> {
+        match &self.verb {
+            Verb::Train(args) => Some(args.machine),
+            Verb::Decode(args) => Some(args.machine),
+            Verb::Gemm(_) => None,
+        }
+    }
 }
 
 /// Runs the verb.

@@ -4,6 +4,7 @@
 
 use crate::bench::BenchReport;
 use crate::bench::gemm::{Gemm, MatrixShape, Rate};
+use crate::model::MachineKind;
 
 /// The limit, then a line a shape.
 pub(super) fn rates(report: &Gemm) -> String {
@@ -26,20 +27,27 @@ pub(super) fn rates(report: &Gemm) -> String {
     limit + &head + &report.shapes.iter().map(line).collect::<String>()
 }
 
+/// Where something ran, behind its figure; nothing for kernels, which run on the CPU.
+pub(super) fn place(machine: MachineKind, device: &str) -> String {
+    match machine {
+        MachineKind::Kernels => String::new(),
+        MachineKind::Tensors => format!(", in tensor operations on {device}"),
+    }
+}
+
 /// The figures of a step.
 pub(super) fn figures(r: &BenchReport) -> String {
-    format!(
+    let last = match r.limit {
+        Some(limit) => format!("FLOP utilisation    {:>8.2}  of {:.0} GFLOP/s\n", limit.mfu, limit.gemm_peak_gflops),
+        None => format!(
+            "{:<20}{:>8}  (of its memory, candle does not tell how much was in use; its limit is not measured)\n",
+            "device", r.device
+        ),
+    };
+    let text = format!(
         "tokens/s            {:>8.0}  ({:.0} of them trained)\nstep                {:>8.0} ms  (forward {:.0}, backward {:.0}, optimiser {:.0})\n\
-         peak resident       {:>8.0} MB  (anonymous {:.0})\nFLOP utilisation    {:>8.2}  of {:.0} GFLOP/s\n",
-        r.tok_s,
-        r.trained_tok_s,
-        r.ms_step,
-        r.ms_forward,
-        r.ms_backward,
-        r.ms_optimizer,
-        r.peak_rss_mb,
-        r.peak_anon_mb,
-        r.mfu,
-        r.gemm_peak_gflops
-    )
+         peak resident       {:>8.0} MB  (anonymous {:.0})\n",
+        r.tok_s, r.trained_tok_s, r.ms_step, r.ms_forward, r.ms_backward, r.ms_optimizer, r.peak_rss_mb, r.peak_anon_mb,
+    );
+    text + &last
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::tables::figures;
 use super::values::{precision, targets};
 use crate::bench::{self, BenchReport, BenchRun, MadeUp};
+use crate::cli::machine_arg::MachineArg;
 use crate::cli::{base, print};
 use crate::device::Compute;
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ pub(super) struct BenchTrainArgs {
     /// Precision of the big matrix products: auto, f32 or bf16
     #[arg(long, default_value = "auto", value_parser = precision())]
     compute: Compute,
+    #[command(flatten)]
+    pub(super) machine: MachineArg,
     /// Share of each row, at its end, that carries loss
     #[arg(long, default_value_t = 0.5)]
     trained: f64,
@@ -79,8 +82,8 @@ fn of_recipe(args: &BenchTrainArgs, path: &Path) -> Result<BenchReport> {
     let recipe = base::recipe(path, &args.set)?;
     let Prepared { opened, loaded, adapter, .. } = base::prepare(&recipe, args.json)?;
     let (settings, compute, steps) = (&recipe.train, recipe.base.compute, args.steps.into());
-    let (model, examples) = (&opened.model, &loaded.train);
-    bench::train(&BenchRun { model, adapter: &adapter, examples, settings, compute, steps })
+    let (model, examples) = (args.machine.on(opened.model), &loaded.train);
+    bench::train(&BenchRun { model: &model, adapter: &adapter, examples, settings, compute, steps })
 }
 
 /// Steps over rows of random ids.
@@ -90,5 +93,5 @@ fn made_up(args: &BenchTrainArgs, model: &str) -> Result<BenchReport> {
     let opened = base::open(&base, args.json)?;
     let (batch, seq, rank, steps) = (args.batch.into(), args.seq.into(), args.rank.into(), args.steps.into());
     let (trained, targets) = (args.trained, args.targets.clone());
-    MadeUp { batch, seq, trained, rank, targets, compute, steps }.train(&opened.model)
+    MadeUp { batch, seq, trained, rank, targets, compute, steps }.train(&args.machine.on(opened.model))
 }

@@ -106,6 +106,9 @@ impl<'a> Learner<'a> {
         if !model.in_kernels() {
             let (losses, found) = model.in_tensors_over(adapter, texts, |mut m, given| {
                 let losses = group.there_and_back(&mut m, given, weights, times)?;
+                let waits = Instant::now();
+                model.device.synchronize()?;
+                times.backward += waits.elapsed();
                 Ok((losses, m.into_gradients()))
             })?;
             self.add(found)?;
@@ -151,6 +154,7 @@ impl<'a> Learner<'a> {
             Held::Tensors(trace) => {
                 let found = model.in_tensors_over(adapter, texts, |mut m, given| {
                     group.back(&mut m, given, trace.on(), weights)?;
+                    model.device.synchronize()?;
                     Ok(m.into_gradients())
                 })?;
                 self.add(found)?;

@@ -57,7 +57,7 @@ impl Model {
     }
 
     /// Bytes that the blocks from `lowest` on keep.
-    fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize, adapt: &dyn Adapt) -> u64 {
+    pub(super) fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize, adapt: &dyn Adapt) -> u64 {
         let kept = self.blocks[lowest..].iter().map(|b| block::kept_per_token(b, self.config.width, adapt) * size);
         kept.map(|bytes| (bytes * tokens) as u64).sum()
     }
@@ -65,8 +65,7 @@ impl Model {
     /// Whether a group of `tokens` is run with recomputation.
     pub(super) fn recomputes(&self, recompute: Recompute, tokens: usize, lowest: usize, adapt: &dyn Adapt) -> bool {
         match recompute {
-            // Free memory of a device is not known here.
-            Recompute::Within(_) if !self.device.is_cpu() => true,
+            _ if !self.in_kernels() => self.tensors_run_again(recompute),
             _ => recomputes(recompute, self.kept_bytes(tokens, lowest, self.activation_size(), adapt)),
         }
     }

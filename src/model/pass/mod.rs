@@ -13,12 +13,15 @@
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
 //! | 2 | `block` | one block, there and back |
 //! | 3 | `cpu`, `tensors`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; all blocks, there and back |
-//! | 4 | `tensors_head` | the latter's head |
-//! | 5 | `memory`, `logps`, `extend` | what a call holds; log-probabilities without a way back; new tokens behind cached ones |
-//! | 6 | `gradients`, `loss` | the supervised loss and its gradients; any loss of log-probabilities, of several passes |
+//! | 4 | `tensors_sites` | the latter's linear layers and what acts on them |
+//! | 5 | `tensors_head` | its head |
+//! | 6 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
+//! | 7 | `gradients` | one group of texts there and back; the supervised loss and its gradients |
+//! | 8 | `loss` | any loss of log-probabilities, of several passes |
 
 mod block;
 mod cpu;
+mod device_memory;
 mod extend;
 mod gradients;
 mod logps;
@@ -29,6 +32,7 @@ mod prepared;
 mod sums;
 mod tensors;
 mod tensors_head;
+mod tensors_sites;
 mod texts;
 mod trace;
 mod workspace;
@@ -41,6 +45,7 @@ use crate::error::Result;
 use crate::kernels::attention::Scores;
 use crate::kernels::engine::Phase;
 use cpu::Cpu;
+pub use device_memory::DevicePassMemory;
 pub use extend::{Chunk, OwnChunk};
 pub use gradients::{LossAndGradients, Times};
 pub use loss::{Logps, LossOfLogps, Pass, PassGradients};

@@ -7,17 +7,17 @@ use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
 use super::super::layers::{Norm, SiteLinear};
-use super::super::site::{Adapt, LowRankPair, Site, Term};
+use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
-use super::machine::{Acting, Given, Machine, Sites, Unscaled};
-use super::prepared::PreparedAdapter;
+use super::machine::{Given, Machine, Sites, Unscaled};
 use super::sums::{self, SiteGradient};
 use super::texts::PackedTexts;
 use crate::error::Result;
 use crate::kernels::attention::Scores;
-use crate::kernels::dropout::TokenMask;
+use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::tensors::attention::{self, Behind, Packed, Ramp};
-use crate::kernels::tensors::{columns, linear, mlp, norm, rope};
+use crate::kernels::tensors::dropout::Masks;
+use crate::kernels::tensors::{mlp, norm, rope};
 
 /// A device, with activations of one dtype.
 pub(super) struct Tensors<'a> {
@@ -27,8 +27,10 @@ pub(super) struct Tensors<'a> {
     /// Cosines and sines of the tokens (n, r/2).
     angles: Option<[Tensor; 2]>,
     keys: Keys<'a>,
+    /// By site, where one adapter acts.
+    pub(super) masks: Masks,
     /// By site.
-    sums: Vec<Option<SiteGradient>>,
+    pub(super) sums: Vec<Option<SiteGradient>>,
 }
 
 /// Where a query finds its keys.
@@ -51,8 +53,16 @@ impl<'a> Tensors<'a> {
             }
             None => None,
         };
+        let masks = match given.acting {
+            [(_, adapter)] => adapter.masks.as_slice(),
+            _ => &[],
+        };
+        let mask =
+            |(mask, site): (&Option<DropoutMask>, &SiteInfo)| Some((TokenMask { mask: (*mask)?, rows: given.rows }, site.inputs));
+        let masks: Vec<_> = masks.iter().zip(&model.sites).map(mask).collect();
+        let masks = Masks::new(&masks, model.dtype, device)?;
         let sums = model.sites.iter().map(|_| None).collect();
-        Ok(Tensors { model, dtype: model.dtype, ids: Tensor::new(given.ids, device)?, angles, keys, sums })
+        Ok(Tensors { model, dtype: model.dtype, ids: Tensor::new(given.ids, device)?, angles, keys, masks, sums })
     }
 
     /// The masks of whole texts.
@@ -70,115 +80,6 @@ impl<'a> Tensors<'a> {
     /// What was summed so far, by site.
     pub(super) fn into_gradients(self) -> Vec<(Site, SiteGradient)> {
         self.sums.into_iter().enumerate().filter_map(|(site, sum)| Some((Site(site), sum?))).collect()
-    }
-
-    pub(super) fn weight(&self, site: &SiteLinear) -> Result<Tensor> {
-        Ok(site.linear.matrix.expanded(&self.model.device, self.dtype)?)
-    }
-
-    /// The input of a pair at `site`, and the mask that made it.
-    pub(super) fn dropped(
-        &self,
-        rows: &[u64],
-        adapter: &PreparedAdapter,
-        site: Site,
-        x: &Tensor,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        let Some(mask) = adapter.masks[site.0] else { return Ok((x.clone(), None)) };
-        let factors = TokenMask { mask, rows }.all(x.dim(1)?);
-        let mask = Tensor::from_vec(factors, x.shape(), x.device())?.to_dtype(x.dtype())?;
-        Ok(((x * &mask)?, Some(mask)))
-    }
-
-    /// `y` (n, o) with what the pairs at `site` make of `x` (n, i), without magnitudes.
-    pub(super) fn with_pairs(&self, (acting, drop): (&Acting, &[u64]), site: Site, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let mut parts = Vec::new();
-        for (rows, adapter) in acting {
-            let own = |t: &Tensor| t.narrow(0, rows.start, rows.len());
-            parts.push(match pair(adapter, site) {
-                None => own(&y)?,
-                Some(pair) => {
-                    let (x, _) = self.dropped(drop, adapter, site, &own(x)?.contiguous()?)?;
-                    (own(&y)? + linear::delta(&x, pair.a, pair.b, pair.scale)?.to_dtype(DType::F32)?)?
-                }
-            });
-        }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? })
-    }
-
-    /// `y` (n, o) by the magnitudes at `site`; what was there before them is kept where there is one adapter.
-    pub(super) fn with_magnitudes(
-        &self,
-        acting: &Acting,
-        site: Site,
-        y: Tensor,
-        unscaled: Option<&mut Unscaled<Self>>,
-    ) -> Result<Tensor> {
-        if acting.iter().all(|(_, adapter)| adapter.columns[site.0].is_none()) {
-            return Ok(y);
-        }
-        if let Some(unscaled) = unscaled {
-            unscaled.push((site, y.to_dtype(self.dtype)?));
-        }
-        let mut parts = Vec::new();
-        for (rows, adapter) in acting {
-            let own = y.narrow(0, rows.start, rows.len())?;
-            parts.push(match &adapter.columns[site.0] {
-                None => own,
-                Some(scale) => columns::scaled(&own.contiguous()?, &self.numbers(scale.factors())?)?,
-            });
-        }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? })
-    }
-
-    pub(super) fn numbers(&self, values: &[f32]) -> Result<Tensor> {
-        Ok(Tensor::from_slice(values, values.len(), &self.model.device)?)
-    }
-
-    /// `x` (n, i) through one site, in f32.
-    fn through_site(&self, given: &Given, site: &SiteLinear, x: &Tensor, unscaled: &mut Unscaled<Self>) -> Result<Tensor> {
-        let y = linear::product(x, &self.weight(site)?, site.linear.side, DType::F32)?;
-        let y = self.with_pairs((given.acting, given.rows), site.site, x, y)?;
-        let y = self.with_magnitudes(given.acting, site.site, y, Some(unscaled))?;
-        Ok(match &site.linear.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        })
-    }
-
-    /// Adds the gradients of what is trained at sites with a common input; with `wanted`, the gradient of that in f32.
-    fn back(
-        &mut self,
-        given: &Given,
-        sites: &Sites<Self>,
-        x: Option<&Tensor>,
-        unscaled: &Unscaled<Self>,
-        wanted: bool,
-    ) -> Result<Option<Tensor>> {
-        let adapter = given.only();
-        let mut dx: Option<Tensor> = None;
-        for (site, dy) in sites {
-            let (mut dz, mut magnitude) = ((*dy).clone(), None);
-            let kept = unscaled.iter().find(|(kept, _)| *kept == site.site);
-            if let Some((scale, (_, z))) = adapter.columns[site.site.0].as_ref().zip(kept) {
-                let (inner, dm) = columns::scaled_back(z, dy, &self.numbers(scale.factors())?, &self.numbers(scale.norms())?)?;
-                (dz, magnitude) = (inner, Some(dm));
-            }
-            if wanted {
-                let share = linear::product(&dz, &self.weight(site)?, site.linear.side.other(), DType::F32)?;
-                add_to(&mut dx, share)?;
-            }
-            if let Some((pair, x)) = pair(adapter, site.site).zip(x) {
-                let (x, mask) = self.dropped(given.rows, adapter, site.site, x)?;
-                let g = linear::delta_back(&x, pair.a, pair.b, pair.scale, &dz)?;
-                if wanted {
-                    let share = mask.map(|mask| &g.x * mask).unwrap_or(Ok(g.x))?;
-                    add_to(&mut dx, share.to_dtype(DType::F32)?)?;
-                }
-                sums::add(&mut self.sums[site.site.0], SiteGradient::Pair(g.a, g.b, magnitude))?;
-            }
-        }
-        Ok(dx)
     }
 
     fn heads(&self, x: &Tensor) -> Result<Tensor> {
@@ -219,18 +120,6 @@ impl<'a> Tensors<'a> {
             Some(_) => norm::layer_back(x, weight, eps, dy, DType::F32),
         }
     }
-}
-
-fn pair(adapter: &PreparedAdapter, site: Site) -> Option<LowRankPair<'_>> {
-    if let Some(Term::LowRank(pair)) = adapter.term(site) { Some(pair) } else { None }
-}
-
-fn add_to(sum: &mut Option<Tensor>, share: Tensor) -> Result<()> {
-    *sum = Some(match sum.take() {
-        Some(sum) => (sum + share)?,
-        None => share,
-    });
-    Ok(())
 }
 
 impl Machine for Tensors<'_> {

@@ -11,61 +11,36 @@ use super::machine::Given;
 use super::prepared::PreparedAdapter;
 use super::sums::SiteGradient;
 use super::tensors::Tensors;
+use super::tensors_sites::SiteInput;
 use crate::error::Result;
 use crate::kernels::linear::Side;
 use crate::kernels::tensors::head::{self, Head};
-use crate::kernels::tensors::{columns, linear};
+use crate::kernels::tensors::linear;
 
 impl Tensors<'_> {
-    /// The head's matrix and its side.
-    fn head_weight(&self, adapter: &PreparedAdapter) -> Result<(Tensor, Side)> {
+    /// The head's matrix under an adapter, and its side; `own` is the base's, once it was asked for.
+    fn head_weight(&self, adapter: &PreparedAdapter, own: &mut Option<Tensor>) -> Result<(Tensor, Side)> {
         let head = &self.model.head;
-        Ok(match adapter.term(head.site) {
-            Some(Term::Full(full)) => (full.to_dtype(self.dtype)?, Side::Transposed),
-            _ => (self.weight(head)?, head.linear.side),
-        })
+        if let Some(Term::Full(full)) = adapter.term(head.site) {
+            return Ok((full.to_dtype(self.dtype)?, Side::Transposed));
+        }
+        let whole = own.take().map_or_else(|| self.weight(head), Ok)?;
+        *own = Some(whole.clone());
+        Ok((whole, head.linear.side))
     }
 
-    /// Logits (c, v) in f32 of normed rows under one adapter, before a cap, and what they are before magnitudes.
-    fn head_logits(&self, adapter: &PreparedAdapter, rows: &[u64], x: &Tensor) -> Result<[Tensor; 2]> {
-        let site = self.model.head.site;
-        let (w, side) = self.head_weight(adapter)?;
-        let acting = [(0..x.dim(0)?, adapter)];
-        let z = self.with_pairs((&acting, rows), site, x, linear::product(x, &w, side, DType::F32)?)?;
-        Ok([self.with_magnitudes(&acting, site, z.clone(), None)?, z])
-    }
-
-    /// The gradient of normed rows `x` (c, d) from that of their logits, and that of a trained head.
-    fn head_back(
+    /// Logits (c, v) in f32 of normed rows, those of the tokens `at`, under one adapter, before a cap, and what they are before magnitudes.
+    fn head_logits(
         &self,
         adapter: &PreparedAdapter,
-        rows: &[u64],
+        (w, side): &(Tensor, Side),
         x: &Tensor,
-        dlogits: &Tensor,
-    ) -> Result<(Tensor, Option<SiteGradient>)> {
+        at: Option<&Tensor>,
+    ) -> Result<[Tensor; 2]> {
         let site = self.model.head.site;
-        let (w, side) = self.head_weight(adapter)?;
-        let (mut dz, mut magnitude) = (dlogits.clone(), None);
-        if let Some(scale) = &adapter.columns[site.0] {
-            let [_, z] = self.head_logits(adapter, rows, x)?;
-            let (inner, dm) = columns::scaled_back(&z, dlogits, &self.numbers(scale.factors())?, &self.numbers(scale.norms())?)?;
-            (dz, magnitude) = (inner, Some(dm));
-        }
-        let dz = dz.to_dtype(self.dtype)?;
-        let dx = linear::product(&dz, &w, side.other(), DType::F32)?;
-        match adapter.term(site) {
-            Some(Term::Full(_)) => {
-                let dw = dz.t()?.matmul(x)?.to_dtype(DType::F32)?; // (v, c) · (c, d)
-                Ok((dx, Some(SiteGradient::Full(dw))))
-            }
-            Some(Term::LowRank(pair)) => {
-                let (input, mask) = self.dropped(rows, adapter, site, x)?;
-                let g = linear::delta_back(&input, pair.a, pair.b, pair.scale, &dz)?;
-                let share = mask.map(|mask| &g.x * mask).unwrap_or(Ok(g.x))?;
-                Ok(((dx + share.to_dtype(DType::F32)?)?, Some(SiteGradient::Pair(g.a, g.b, magnitude))))
-            }
-            None => Ok((dx, None)),
-        }
+        let acting = [(0..x.dim(0)?, adapter)];
+        let z = self.with_pairs((&acting, at), site, x, linear::product(x, w, *side, DType::F32)?)?;
+        Ok([self.with_magnitudes(&acting, site, z.clone(), None)?, z])
     }
 
     fn at(&self, targets: &Targets) -> Result<[Tensor; 2]> {
@@ -85,16 +60,22 @@ impl Tensors<'_> {
         let adapter = given.only();
         let [at, ids] = self.at(targets)?;
         let [chosen, normed] = self.chosen(x, &at)?;
-        let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
+        let weight = self.head_weight(adapter, &mut None)?;
         let weights = Tensor::new(weights, x.device())?;
         let (mut made, mut gradients) = (Vec::new(), Vec::new());
-        let logits = self.in_order(adapter, &rows);
+        let logits = self.in_order(adapter, &weight, &at);
         let head = Head { logits: &logits, vocabulary: self.model.config.vocab, cap: self.model.shared.final_cap };
         let losses = head::losses_and_gradient(&normed, &head, &ids, &weights, &mut |piece: Range<usize>, dlogits| {
             let x = normed.narrow(0, piece.start, piece.len())?;
-            let (dx, gradient) = self.head_back(adapter, &rows[piece], &x, dlogits)?;
-            made.push(dx);
-            gradients.extend(gradient);
+            let at = at.narrow(0, piece.start, piece.len())?;
+            let read = SiteInput { site: self.model.head.site, x: Some(&x), at: Some(&at) };
+            let z = match &adapter.columns[read.site.0] {
+                Some(_) => Some(self.head_logits(adapter, &weight, &x, read.at)?[1].clone()),
+                None => None,
+            };
+            let mut dx = None;
+            gradients.extend(self.site_back(adapter, &read, (dlogits, z.as_ref()), Some(&weight), &mut dx)?);
+            made.extend(dx);
             Ok(())
         })?;
         let d_chosen = self.norm_gradient(&self.model.final_norm, &chosen, &Tensor::cat(&made, 0)?)?;
@@ -105,34 +86,39 @@ impl Tensors<'_> {
     pub(super) fn head_logps(&self, given: &Given, x: &Tensor, targets: &Targets) -> Result<Vec<f32>> {
         let [at, ids] = self.at(targets)?;
         let [_, normed] = self.chosen(x, &at)?;
-        let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
-        let logits = self.in_order(given.only(), &rows);
+        let weight = self.head_weight(given.only(), &mut None)?;
+        let logits = self.in_order(given.only(), &weight, &at);
         let head = Head { logits: &logits, vocabulary: self.model.config.vocab, cap: self.model.shared.final_cap };
         Ok(head::logps(&normed, &head, &ids)?.to_vec1()?)
     }
 
-    /// Logits of rows that are asked for in order, piece by piece.
-    fn in_order<'b>(&'b self, adapter: &'b PreparedAdapter, rows: &'b [u64]) -> impl Fn(&Tensor) -> Result<Tensor> + 'b {
+    /// Logits of the tokens `at`, whose rows are asked for in order, piece by piece.
+    fn in_order<'b>(
+        &'b self,
+        adapter: &'b PreparedAdapter,
+        weight: &'b (Tensor, Side),
+        at: &'b Tensor,
+    ) -> impl Fn(&Tensor) -> Result<Tensor> + 'b {
         let begun = Cell::new(0usize);
         move |x| {
-            let piece = begun.get()..begun.get() + x.dim(0)?;
-            begun.set(piece.end);
-            let [logits, _] = self.head_logits(adapter, &rows[piece], x)?;
+            let at = at.narrow(0, begun.get(), x.dim(0)?)?;
+            begun.set(begun.get() + x.dim(0)?);
+            let [logits, _] = self.head_logits(adapter, weight, x, Some(&at))?;
             Ok(logits)
         }
     }
 
     /// Logits of chosen rows under what acts on each.
     pub(super) fn row_logits(&self, given: &Given, x: &Tensor, rows: &[usize]) -> Result<Vec<f32>> {
-        let mut all = Vec::new();
+        let (mut all, mut own) = (Vec::new(), None);
         for (tokens, adapter) in given.acting {
-            let own: Vec<u32> = rows.iter().filter(|row| tokens.contains(row)).map(|row| *row as u32).collect();
-            if own.is_empty() {
+            let wanted: Vec<u32> = rows.iter().filter(|row| tokens.contains(row)).map(|row| *row as u32).collect();
+            if wanted.is_empty() {
                 continue;
             }
-            let at = Tensor::new(own.as_slice(), x.device())?;
+            let at = Tensor::new(wanted.as_slice(), x.device())?;
             let [_, normed] = self.chosen(x, &at)?;
-            let [logits, _] = self.head_logits(adapter, &[], &normed)?;
+            let [logits, _] = self.head_logits(adapter, &self.head_weight(adapter, &mut own)?, &normed, Some(&at))?;
             let logits = head::capped(logits, self.model.shared.final_cap)?;
             all.extend(logits.flatten_all()?.to_vec1::<f32>()?);
         }

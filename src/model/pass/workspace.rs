@@ -47,7 +47,7 @@ pub(super) fn rounded(tokens: usize) -> usize {
 
 /// Tokens of the largest group that micro-batches of `batch` tokens in rows of at most `longest` fall into.
 pub(super) fn group_tokens(batch: usize, longest: usize) -> usize {
-    rounded(batch).min(rounded(texts::most(longest)))
+    rounded(batch).min(rounded(texts::most(longest, texts::TOKENS)))
 }
 
 impl Workspace {

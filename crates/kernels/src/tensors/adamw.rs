@@ -36,9 +36,8 @@ impl State {
         Ok(State { parameters, first, second, steps: 0 })
     }
 
-    /// One update by the flat `gradient`: `θ·(1 − lr·λ·decayed) − lr/c₁ · m / (√v / √c₂ + ε)`. `decayed` is flat, 1 where
-    /// weight decay holds and 0 where not; without it, it holds everywhere.
-    pub fn step(&mut self, gradient: &Tensor, decayed: Option<&Tensor>, s: &Settings) -> Result<()> {
+    /// One update by the flat `gradient`: `θ·(1 − lr·λ) − lr/c₁ · m / (√v / √c₂ + ε)`.
+    pub fn step(&mut self, gradient: &Tensor, s: &Settings) -> Result<()> {
         self.steps += 1;
         let correction1 = 1.0 - s.beta1.powi(self.steps as i32);
         let correction2 = 1.0 - s.beta2.powi(self.steps as i32);
@@ -48,13 +47,7 @@ impl State {
         drop(gradient);
         let denominator = self.second.sqrt()?.affine(1.0 / correction2.sqrt(), s.eps)?;
         let update = ((&self.first / denominator)? * (s.lr / correction1))?;
-        let (shrunk, kept) = (s.lr * s.weight_decay, &self.parameters);
-        let kept = match decayed {
-            _ if shrunk == 0.0 => kept.clone(),
-            None => (kept * (1.0 - shrunk))?,
-            Some(decayed) => (kept * decayed.affine(-shrunk, 1.0)?)?,
-        };
-        self.parameters = (kept - update)?;
+        self.parameters = ((&self.parameters * (1.0 - s.lr * s.weight_decay))? - update)?;
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use candle_core::{D, DType, Tensor};
 
-pub use super::sight::{Packed, Ramp, Scores};
+pub use super::sight::{Packed, Ramp, Scores, TILE};
 use super::sight::{SeenTile, Tiled, cached as cached_tiles, wrong};
 use crate::error::Result;
 
@@ -65,6 +65,13 @@ pub fn backward([q, k, v]: [&Tensor; 3], behind: Behind, texts: &Packed) -> Resu
     }
     let [dq, dk, dv] = grads;
     Ok([Tensor::cat(&dq, 0)?, Tensor::cat(&dk, 0)?, Tensor::cat(&dv, 0)?])
+}
+
+/// Bytes of what [`backward`] holds of a text of `tokens`: scores of a tile, probabilities and their gradients; in f32 its queries with
+/// their gradient and that of the output, keys and values with theirs.
+pub fn working_bytes(tokens: usize, [heads, key_heads, e]: [usize; 3]) -> u64 {
+    let tile = tokens.min(TILE);
+    ((4 * heads * tile * tile + tokens * e * (4 * heads + 5 * key_heads)) * size_of::<f32>()) as u64
 }
 
 /// Attention (m, h, e) of the `m` newest tokens of one text: `q` (m, h, e) over `k` and `v` (s, g, e), their own keys the last

@@ -25,6 +25,12 @@ impl Head<'_> {
     }
 }
 
+/// Bytes of what [`loss_and_gradient`] holds of logits of `n` rows at once: these, exponentials and gradient, and `more` of their size.
+pub fn working_bytes(n: usize, vocabulary: usize, more: usize) -> u64 {
+    let rows = n.min((ELEMENTS / vocabulary.max(1)).max(1));
+    (rows * vocabulary * (3 + more) * size_of::<f32>()) as u64
+}
+
 /// `cap · tanh(logits / cap)` where there is a cap.
 pub fn capped(logits: Tensor, cap: Option<f64>) -> Result<Tensor> {
     Ok(match cap {

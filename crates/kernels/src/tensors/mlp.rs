@@ -12,6 +12,11 @@ const GELU_CUBIC: f64 = 0.044_715;
 /// 1/√(2π)
 const INVERSE_ROOT_TWO_PI: f64 = 0.398_942_280_401_432_7;
 
+/// Bytes of what the way back holds in f32 of a piece of `elements`: inputs, gradients, and what is between them.
+pub fn working_bytes(elements: usize) -> u64 {
+    (6 * elements.min(ELEMENTS) * size_of::<f32>()) as u64
+}
+
 /// `silu(gate) ∘ up` (Shazeer 2020, "GLU variants", eq. 6 without its matrices); all (n, f), in the dtype of `up`.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let [y] =

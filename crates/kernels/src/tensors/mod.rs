@@ -7,12 +7,13 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `pieces`, `sight`, `rope`, `linear`, `head`, `adamw` | rows a piece at a time; which keys a query sees; turning; products; head and loss; one update |
+//! | 0 | `pieces`, `sight`, `rope`, `linear`, `head`, `adamw`, `dropout` | rows a piece at a time; which keys a query sees; turning; products; head and loss; one update; masks |
 //! | 1 | `norm`, `mlp`, `columns`, `attention` | operations on rows; attention in tiles |
 
 pub mod adamw;
 pub mod attention;
 pub mod columns;
+pub mod dropout;
 pub mod head;
 pub mod linear;
 pub mod mlp;

@@ -11,7 +11,7 @@ pub use crate::attention::Scores;
 use crate::error::{Error, Result};
 
 /// Queries, and keys, of one tile.
-const TILE: usize = 512;
+pub const TILE: usize = 512;
 
 /// Positions within a tile, on a device; masks are made of them there. Made once.
 #[derive(Debug, Clone)]

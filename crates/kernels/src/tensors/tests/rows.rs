@@ -2,7 +2,9 @@ use candle_core::{D, DType, Tensor};
 
 use super::{BOTH, CPU, agrees, behind, given, tolerance};
 use crate::activation::Activation;
+use crate::dropout::{DropoutMask, TokenMask};
 use crate::gradient_check::{double, numbers, run};
+use crate::tensors::dropout::Masks;
 use crate::tensors::{columns, mlp, norm, pieces, rope};
 use crate::{glu, norm::portable};
 
@@ -145,6 +147,29 @@ fn pieces_are_joined() {
             assert!(got.dims() == want.dims() && got.dtype() == want.dtype());
             let flat = |x: &Tensor| double(x).flatten_all().unwrap().to_vec1::<f64>().unwrap();
             assert_eq!(flat(got), flat(want), "{elements}");
+        }
+    }
+}
+
+/// The bits of the CPU's masks, of all tokens and of some, for widths that are and are not whole bytes.
+#[test]
+fn masks_are_those_of_the_cpu() {
+    let rows: Vec<u64> = vec![0, 1, 2, 40, 41, 7, 1 << 33];
+    let mask = |key, p| TokenMask { mask: DropoutMask::new(key, p), rows: &rows };
+    let sites = [Some((mask(3, 0.1), 24)), None, Some((mask(u64::MAX, 0.5), 13))];
+    let at = Tensor::new(&[4u32, 0, 6], &CPU).unwrap();
+    for dtype in BOTH {
+        let masks = Masks::new(&sites, dtype, &CPU).unwrap();
+        for (site, of) in sites.iter().enumerate() {
+            let Some((mask, width)) = of else {
+                assert!(masks.factors(site, None).unwrap().is_none());
+                continue;
+            };
+            let want = Tensor::from_vec(mask.apply(&vec![1f32; rows.len() * width]), (rows.len(), *width), &CPU).unwrap();
+            let want = want.to_dtype(dtype).unwrap();
+            let flat = |x: Tensor| x.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(flat(masks.factors(site, None).unwrap().unwrap()), flat(want.clone()));
+            assert_eq!(flat(masks.factors(site, Some(&at)).unwrap().unwrap()), flat(want.index_select(&at, 0).unwrap()));
         }
     }
 }
