@@ -69,3 +69,20 @@ fn a_case_whose_model_is_another_one_fails() {
     std::fs::copy(from.join("qwen2/expected.safetensors"), to.path().join("expected.safetensors")).unwrap();
     assert!(!conform::run(to.path(), &how(false)).unwrap().passes());
 }
+
+/// Losses, gradients and five steps in bf16, as training computes them on CPUs with AVX-512 BF16; elsewhere in plain code.
+#[test]
+fn every_case_without_a_cap_passes_in_bf16_on_every_cpu() {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_lorakit"))
+        .args(["conform", "--dtype", "bf16", "--machine", "cpu", "--json"])
+        .arg(golden())
+        .output()
+        .unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let cases = found["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), CASES);
+    assert!(out.status.success(), "{}", serde_json::to_string_pretty(&found).unwrap());
+    let directions =
+        cases.iter().flat_map(|case| case["checks"].as_array().unwrap()).filter(|check| check["detail"] == "1 - cosine");
+    assert!(directions.count() >= CASES, "{found}");
+}

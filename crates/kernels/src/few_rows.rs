@@ -100,13 +100,13 @@ impl FewRowsOutput<'_> {
         }
     }
 
-    /// What the rows `file_rows`, eight at most, give with each row of x; each row of the file is put once.
+    /// What the rows `file_rows` give with each row of x, eight to an array; each row of the file is put once.
     #[cfg(target_arch = "x86_64")]
-    fn put_lanes(&self, file_rows: std::ops::Range<usize>, sums: &[[f32; 8]]) {
-        let mut to = [0; 8];
+    fn put_lanes<const N: usize>(&self, file_rows: std::ops::Range<usize>, sums: &[[[f32; 8]; N]]) {
+        let mut to = [0; 16];
         to.iter_mut().zip(file_rows.clone()).for_each(|(to, row)| *to = self.our_row(row));
         for (i, sums) in sums.iter().enumerate().take(self.m) {
-            for (j, sum) in to[..file_rows.len()].iter().zip(sums) {
+            for (j, sum) in to[..file_rows.len()].iter().zip(sums.as_flattened()) {
                 // SAFETY: as for `put`.
                 unsafe {
                     let at = { self.out }.0.add(i * self.w.rows + j);

@@ -15,6 +15,7 @@ use super::host::SharedOutput;
 use super::panel::{self, NR, Scratch};
 use super::simd::first;
 use super::tile_bf16::{Into, Operands, TileOutput, as_bf16, stripe};
+use super::twin_bf16;
 use super::weight::Weight;
 
 /// Rows of `W` in one panel of `dy·W`: 48 × 1024 pairs of bf16 stay inside a core's second-level cache.
@@ -199,7 +200,7 @@ pub(super) fn here(job: &GemmJob, target: &mut ProductTarget, room: &mut GemmScr
 pub(super) fn row_dot(x: &[bf16], w: &Weight, row: usize, scratch: &mut Scratch) -> f32 {
     assert!(x.len() == w.cols && x.len().is_multiple_of(2), "row product: shapes");
     let row = scratch.whole_row(w, row).cast::<u32>();
-    // SAFETY: AVX-512 BF16 was detected by the caller of this module; both hold whole pairs.
+    // SAFETY: both hold whole pairs.
     unsafe { dot(x.as_ptr().cast(), row, x.len() / 2) }
 }
 
@@ -286,9 +287,16 @@ fn rounded(x: &[f32], m: usize, k: usize) -> Vec<bf16> {
 /// Dot product of `kp` bf16 pairs.
 ///
 /// # Safety
+/// Both point at `kp` pairs, at any alignment.
+unsafe fn dot(a: *const u32, b: *const u32, kp: usize) -> f32 {
+    // SAFETY: the instructions are in force, or not used; both hold the pairs.
+    unsafe { if twin_bf16::native() { dot_run(a, b, kp) } else { twin_bf16::dot(a, b, kp) } }
+}
+
+/// # Safety
 /// Requires AVX-512 BF16; both point at `kp` pairs, at any alignment.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
-unsafe fn dot(a: *const u32, b: *const u32, kp: usize) -> f32 {
+unsafe fn dot_run(a: *const u32, b: *const u32, kp: usize) -> f32 {
     // SAFETY: the masked load of the tail touches only the pairs that exist.
     unsafe {
         let (mut even, mut odd) = (_mm512_setzero_ps(), _mm512_setzero_ps());

@@ -178,9 +178,6 @@ mod tests {
 
     #[test]
     fn agrees_with_the_exact_head() {
-        if crate::cpu::lacks_bf16("the head in bf16") {
-            return;
-        }
         for (n, d, v) in [(1, 2, 2), (7, 34, 100), (ROWS + 3, 48, 3 * COLUMNS + 10)] {
             let (weight, _) = matrix(v, d, WeightType::BF16);
             let value = |i: usize| bf16::from_f32((crate::random::indexed(3, i as u64) % 2001) as f32 / 500.0 - 2.0);
@@ -199,7 +196,7 @@ mod tests {
             let largest = want.iter().fold(0f32, |a, b| a.max(b.abs()));
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {
                 let want = weights[i / d] * want;
-                assert!((got - want).abs() < 0.02 * largest, "{n} {d} {v}: {got} against {want}");
+                assert!((got - want).abs() < 0.04 * weights[i / d].abs() * largest, "{n} {d} {v}: {got} against {want}");
             }
         }
     }

@@ -7,8 +7,8 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `cpu`, `host`, `weight_type`, `dense` | the level of the processor; slices of tensors over threads; element types; small f32 products |
-//! | 1 | `simd`, `quantized` | vectors of f32; GGUF blocks as f32 |
+//! | 0 | `cpu`, `host`, `weight_type`, `dense`, `operands` | the level of the processor; slices of tensors over threads; element types; small f32 products; places in memory |
+//! | 1 | `simd`, `quantized`, `twin_bf16` | vectors of f32; GGUF blocks as f32; instructions for bf16 in plain code |
 //! | 2 | `weight`, `element`, `tile`, `tile_bf16`, `cross_entropy`, `soft_cap` | a matrix where it lies; f32 or bf16 activations; the inner loops of products; the loss and the cap of logits |
 //! | 3 | `panel`, `gemm_f32`, `few_rows`, `norm`, `rope`, `glu`, `dropout`, `peak` | packing for products; f32 products; products of a few rows; operations on rows; the machine's limits |
 //! | 4 | `gemm_bf16`, `pair_bf16`, `attention`, `activation` | bf16 products, of frozen matrices and of low-rank pairs; attention; the function of the feed-forward |
@@ -25,6 +25,10 @@ pub mod quantized;
 pub mod weight;
 pub mod cpu;
 mod gemm_f32;
+#[cfg(target_arch = "x86_64")]
+mod operands;
+#[cfg(target_arch = "x86_64")]
+mod twin_bf16;
 #[cfg(target_arch = "x86_64")]
 mod tile_bf16;
 #[cfg(target_arch = "x86_64")]

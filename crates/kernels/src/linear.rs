@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 
-use super::cpu::{Level, level};
+use super::cpu;
 use super::few_rows;
 use super::gemm_f32;
 use super::weight::{RowOrder, Weight};
@@ -27,8 +27,7 @@ impl Frozen {
     /// `compute = auto` means bf16 where the CPU multiplies it natively, else f32; an explicit `bf16` on a CPU without
     /// such instructions also computes in f32 (more exact, not faster), but for few rows beside blocks with AVX2 (`few_rows`).
     pub fn new(weight: Weight, compute: Compute) -> Arc<Frozen> {
-        let rounded = compute != Compute::F32;
-        let bf16 = rounded && level() == Level::Avx512Bf16;
+        let (bf16, rounded) = (cpu::multiplies_in_bf16(compute), compute != Compute::F32);
         Arc::new(Frozen { weight, bf16, rounded, on_device: OnceLock::new() })
     }
 
@@ -183,7 +182,9 @@ pub(super) mod tests {
 
     fn check(rows: usize, cols: usize, m: usize, dtype: WeightType, compute: Compute, tolerance: f32) {
         let (weight, values) = matrix(rows, cols, dtype);
-        let frozen = Frozen::new(weight, compute);
+        // In bf16 on every CPU: where there are no instructions for it, in plain code.
+        let bf16 = compute == Compute::Bf16 && cfg!(target_arch = "x86_64");
+        let frozen = Frozen { weight, bf16, rounded: compute != Compute::F32, on_device: OnceLock::new() };
         let w = Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap();
         let sides = [(Side::Transposed, cols, rows, w.t().unwrap()), (Side::Plain, rows, cols, w)];
         for (side, i, o, w) in sides {

@@ -12,6 +12,7 @@ use super::host::SharedOutput;
 use super::panel;
 use super::simd::first;
 use super::tile_bf16::{Into, Operands, TileOutput, as_bf16, narrow};
+use super::twin_bf16;
 
 /// Tokens of one task of [`thin`].
 const TOKENS: usize = 64;
@@ -138,10 +139,14 @@ pub(super) fn outer(jobs: Vec<Outer>) {
         while k < r {
             let a = left[k * pairs..].as_ptr();
             let c = to.0.wrapping_add(k * n + c0);
-            // SAFETY: AVX-512 BF16 was detected by the caller of this module; rows k.. of left and out exist, and these
-            // columns of out are this task's own.
+            // SAFETY: the instructions are in force, or not used; rows k.. of left and out exist, and these columns of out are
+            // this task's own.
             k += unsafe {
                 match r - k {
+                    left if !twin_bf16::native() => {
+                        twin_bf16::outer(left, a, (x.m, x.n, x.width), x.x, c);
+                        left
+                    }
                     12.. => outer_tile::<12>(a, pairs, x, c),
                     8.. => outer_tile::<8>(a, pairs, x, c),
                     4.. => outer_tile::<4>(a, pairs, x, c),
@@ -229,9 +234,6 @@ mod tests {
 
     #[test]
     fn narrow_and_outer_products_agree_with_plain_sums() {
-        if crate::cpu::lacks_bf16("narrow and outer products in bf16") {
-            return;
-        }
         for (m, n, r) in [(1, 2, 2), (5, 34, 4), (130, 100, 8), (33, 64, 18), (64, 576, 30)] {
             let (x, e, g) = (numbers(m * n, 1), numbers(r * n, 2), numbers(m * r, 3));
             let got = thin(&[Thin { x: &x, e: &e, r }]).remove(0);

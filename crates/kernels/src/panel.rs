@@ -2,7 +2,7 @@
 //! `2p + 1` (low and high half) of the sum's dimension, for column `j`.
 //!
 //! Two ways in: from rows that are the columns of the panel ([`columns_from_rows`], `x·Wᵀ`), and from rows along the sum
-//! ([`interleave`], `dy·W`). All functions require AVX-512 F, BW, VL and BF16, which their callers detected.
+//! ([`interleave`], `dy·W`). With AVX-512 F, BW, VL and BF16 where they are in force, else in plain code.
 #![cfg(target_arch = "x86_64")]
 
 use std::arch::x86_64::*;
@@ -11,13 +11,13 @@ use std::ops::Range;
 use half::bf16;
 
 use super::simd::first;
+use super::twin_bf16;
 use super::weight::{RowOrder, Weight, WeightType};
 
 /// Columns of the panels of matrices: three registers.
 pub(super) const NR: usize = 48;
 
-/// A row of bf16 that is read in place; null reads as zeros.
-pub(super) type RowPointer = *const bf16;
+pub(super) use super::operands::RowPointer;
 
 /// Packs up to `width` rows of `pairs` pairs as the columns of a panel; rows that `row` says are null become zeros.
 ///
@@ -36,8 +36,20 @@ pub(super) unsafe fn columns_from_rows(row: impl Fn(usize) -> RowPointer, width:
 ///
 /// # Safety
 /// Rows are null or hold `pairs` pairs; `dst` is valid for `pairs` rows of 16, `stride` apart.
+unsafe fn transpose_rows(rows: &[RowPointer; 16], pairs: usize, dst: *mut u32, stride: usize) {
+    // SAFETY: the instructions are in force, or not used; the contract is the same.
+    unsafe {
+        match twin_bf16::native() {
+            true => transpose_run(rows, pairs, dst, stride),
+            false => twin_bf16::transpose_rows(rows, pairs, dst, stride),
+        }
+    }
+}
+
+/// # Safety
+/// As [`transpose_rows`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn transpose_rows(rows: &[RowPointer; 16], pairs: usize, dst: *mut u32, stride: usize) {
+unsafe fn transpose_run(rows: &[RowPointer; 16], pairs: usize, dst: *mut u32, stride: usize) {
     let mut p0 = 0;
     while p0 < pairs {
         let left = pairs - p0;
@@ -104,8 +116,20 @@ pub(super) fn transpose_block(r: &mut [__m512i; 16]) {
 ///
 /// # Safety
 /// Rows are null or hold `columns` elements; `dst` holds `columns` rounded up to a multiple of 16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn interleave(low: RowPointer, high: RowPointer, columns: usize, dst: *mut u32) {
+    // SAFETY: the instructions are in force, or not used; the contract is the same.
+    unsafe {
+        match twin_bf16::native() {
+            true => interleave_run(low, high, columns, dst),
+            false => twin_bf16::interleave(low, high, columns, dst),
+        }
+    }
+}
+
+/// # Safety
+/// As [`interleave`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn interleave_run(low: RowPointer, high: RowPointer, columns: usize, dst: *mut u32) {
     let mut j = 0;
     while j < columns {
         let left = columns - j;
@@ -176,7 +200,10 @@ unsafe fn sixteen(row: RowPointer, j: usize, mask: u16) -> __m512i {
 /// Rounds `x` to bf16 (nearest, ties to even).
 pub(super) fn round(x: &[f32], out: &mut [bf16]) {
     assert!(out.len() >= x.len(), "room for every element");
-    // SAFETY: AVX-512 BF16 was detected by the caller of this module.
+    if !twin_bf16::native() {
+        return x.iter().zip(out).for_each(|(x, out)| *out = bf16::from_f32(*x));
+    }
+    // SAFETY: the instructions are in force.
     unsafe { round_run(x, out) }
 }
 
@@ -252,7 +279,7 @@ pub(super) fn pack_columns(w: &Weight, of: Range<usize>, at: Range<usize>, panel
     let (n0, depth, c0, columns) = (of.start, of.len(), at.start, at.len());
     let (pairs, count) = (depth.div_ceil(2), columns.div_ceil(NR));
     assert!(panels.len() >= pairs * count * NR, "room for the panels");
-    if w.dtype == WeightType::BF16 && w.order == RowOrder::Plain && columns.is_multiple_of(NR) {
+    if twin_bf16::native() && w.dtype == WeightType::BF16 && w.order == RowOrder::Plain && columns.is_multiple_of(NR) {
         let rows = w.bytes_of(n0..n0 + depth);
         assert!(c0 + columns <= w.cols, "columns of the matrix");
         // SAFETY: depth rows of w.cols elements, of which these columns are; the panels' size was checked above.

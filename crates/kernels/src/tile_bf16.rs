@@ -6,68 +6,25 @@
 
 use std::arch::x86_64::*;
 
+pub(super) use super::operands::{Into, Operands, TileOutput};
 use super::simd::first;
-
-/// How sums reach the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Into {
-    /// Replace f32.
-    Set,
-    /// Add to f32.
-    Add,
-    /// Replace bf16.
-    Half,
-}
-
-/// `a (rows, pairs) · panel (pairs, 16·C)`: `a` advances by `lda` pairs a row.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Operands {
-    pub a: *const u32,
-    pub lda: usize,
-    pub panel: *const u32,
-    pub pairs: usize,
-}
-
-impl Operands {
-    /// Adds nothing.
-    pub(super) const NONE: Operands = Operands { a: std::ptr::null(), lda: 0, panel: std::ptr::null(), pairs: 0 };
-
-    /// The same from row `i` of `a` on.
-    pub(super) fn row(self, i: usize) -> Operands {
-        Operands { a: self.a.wrapping_add(i * self.lda), ..self }
-    }
-}
-
-/// Where `rows × width` sums go: `c` points at f32, or at bf16 for [`Into::Half`]; rows are `ldc` elements apart.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TileOutput {
-    pub c: *mut f32,
-    pub ldc: usize,
-    pub width: usize,
-    pub how: Into,
-}
-
-impl TileOutput {
-    pub(super) fn row(self, i: usize) -> TileOutput {
-        let c = match self.how {
-            Into::Half => self.c.cast::<u16>().wrapping_add(i * self.ldc).cast(),
-            _ => self.c.wrapping_add(i * self.ldc),
-        };
-        TileOutput { c, ..self }
-    }
-}
+use super::twin_bf16;
 
 macro_rules! by_rows {
     ($name:ident, $columns:literal: $($rows:literal),+) => {
         /// All `m` rows, in tiles as high as the registers allow.
         ///
         /// # Safety
-        /// Requires AVX-512 F, BW, VL and BF16; operands and output are valid for `m` rows as their types say.
+        /// Operands and output are valid for `m` rows as their types say.
         pub(super) unsafe fn $name(m: usize, first: Operands, second: Operands, out: TileOutput) {
+            if !twin_bf16::native() {
+                // SAFETY: the contract is the same.
+                return unsafe { twin_bf16::tile(m, 16 * $columns, [first, second], out) };
+            }
             let mut i = 0;
             while i < m {
                 let (a, b, c) = (first.row(i), second.row(i), out.row(i));
-                // SAFETY: the rows of this tile are among the m.
+                // SAFETY: the features are in force; the rows of this tile are among the m.
                 unsafe {
                     $(if m - i >= $rows {
                         tile::<$rows, $columns>(a, b, c);
@@ -86,7 +43,7 @@ by_rows!(wide, 4: 6, 4, 2, 1);
 /// One tile: the sum of both products.
 ///
 /// # Safety
-/// As the functions above, for `R` rows.
+/// Requires AVX-512 F, BW, VL and BF16; otherwise as the functions above, for `R` rows.
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
 unsafe fn tile<const R: usize, const C: usize>(first: Operands, second: Operands, out: TileOutput) {
     // Plain loops only: a closure or an iterator adapter here is compiled without the features and is not inlined.
@@ -162,4 +119,47 @@ unsafe fn put(sum: __m512, to: TileOutput, column: usize) {
 pub(super) fn as_bf16(v: __m512i) -> __m512bh {
     // SAFETY: both are 512 bits of plain data.
     unsafe { std::mem::transmute::<__m512i, __m512bh>(v) }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+
+    #[test]
+    fn instructions_and_plain_code_agree() {
+        if crate::cpu::lacks_bf16("instructions for tiles in bf16 agree with plain code") {
+            return;
+        }
+        let pairs_of = |n: usize, seed: u64| -> Vec<u32> {
+            (0..n as u64).map(|i| crate::random::indexed(seed, i) as u32 & 0x3fff_3fff | 0x3000_3000).collect()
+        };
+        type Run = unsafe fn(usize, Operands, Operands, TileOutput);
+        for (columns, run) in [(16, narrow as Run), (48, stripe), (64, wide)] {
+            for (m, pairs, width) in [(1, 1, columns), (7, 5, columns - 3), (19, 40, columns)] {
+                for how in [Into::Set, Into::Add, Into::Half] {
+                    let (a, panel) = (pairs_of(m * pairs, 1), pairs_of(pairs * columns, 2));
+                    let (b, small) = (pairs_of(m, 3), pairs_of(columns, 4));
+                    let first = Operands { a: a.as_ptr(), lda: pairs, panel: panel.as_ptr(), pairs };
+                    let second = Operands { a: b.as_ptr(), lda: 1, panel: small.as_ptr(), pairs: 1 };
+                    let [mut got, mut want] = [(); 2].map(|()| vec![1f32; m * width]);
+                    // SAFETY: the instructions are there; operands and outputs hold what they say.
+                    unsafe {
+                        run(m, first, second, TileOutput { c: got.as_mut_ptr(), ldc: width, width, how });
+                        let out = TileOutput { c: want.as_mut_ptr(), ldc: width, width, how };
+                        twin_bf16::tile(m, columns, [first, second], out);
+                    }
+                    let numbers = |x: &[f32]| -> Vec<f32> {
+                        let halves = x.iter().flat_map(|x| [x.to_bits() << 16, x.to_bits() & 0xffff_0000]).map(f32::from_bits);
+                        if how == Into::Half { halves.take(m * width).collect() } else { x.to_vec() }
+                    };
+                    for (got, want) in numbers(&got).into_iter().zip(numbers(&want)) {
+                        let allowed = if how == Into::Half { f32::from(bf16::EPSILON) } else { 1e-5 };
+                        assert!((got - want).abs() <= allowed * want.abs(), "{columns} {m} {pairs} {how:?}: {got} {want}");
+                    }
+                }
+            }
+        }
+    }
 }

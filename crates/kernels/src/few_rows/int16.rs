@@ -16,6 +16,8 @@ use crate::simd::Lanes;
 
 /// Rows of x that are worked on at once, at most.
 const AT_ONCE: usize = 4;
+/// Strips of [`SIDE`] rows of `W` that are worked on at once: each number of x is then read once for sixteen rows.
+const STRIPS: usize = 2;
 /// Groups of `W` that are unpacked at once: whole blocks of every type.
 const RUN: usize = 16;
 /// Pairs of numbers in a group.
@@ -68,21 +70,23 @@ fn each<F: IntFormat>(x: &[f32], to: &FewRowsOutput) {
     let lines: Vec<Line> = x.as_chunks::<GROUP>().0.iter().map(|x| unsafe { line(x, F::OFFSET) }).collect();
     let stride = to.stride();
     to.tasks(
-        || vec![[0.0; SIDE]; to.m],
+        || vec![[[0.0; SIDE]; STRIPS]; to.m],
         |sums, rows| {
-            for row in rows.clone().step_by(SIDE) {
+            let each = if to.m == 1 { SIDE } else { STRIPS * SIDE };
+            for row in rows.clone().step_by(each) {
                 let (at, last) = (to.bytes(row).as_ptr(), rows.end - row - 1);
-                sums.fill([0.0; SIDE]);
+                let pointers = |strip: usize| std::array::from_fn(|r| at.wrapping_add((strip * SIDE + r).min(last) * stride));
+                sums.fill([[0.0; SIDE]; STRIPS]);
                 // SAFETY: the features as above; all these are whole rows of the matrix (the last one again where fewer
                 // are left), and the lines are those of m rows of as many groups.
                 unsafe {
-                    let rows = std::array::from_fn(|r| at.wrapping_add(r.min(last) * stride));
                     match sums.as_mut_slice() {
-                        [sums] => *sums = alone::<F>(rows, stride, &lines),
-                        sums => strip::<F>(rows, stride, &lines, sums),
+                        [[sums, _]] => *sums = alone::<F>(pointers(0), stride, &lines),
+                        sums if last < SIDE => strips::<F, 1>([pointers(0)], stride, &lines, sums),
+                        sums => strips::<F, STRIPS>([pointers(0), pointers(1)], stride, &lines, sums),
                     }
                 }
-                to.put_lanes(row..rows.end.min(row + SIDE), sums);
+                to.put_lanes(row..rows.end.min(row + each), sums);
             }
         },
     );
@@ -136,31 +140,38 @@ unsafe fn line(x: &[f32; GROUP], offset: f32) -> Line {
     line
 }
 
-/// Adds to `sums`, one for each row of x, what eight rows of `W` give with the rows of x.
+/// Adds to `sums`, one for each row of x, what the first `N` strips of eight rows of `W` give with the rows of x.
 ///
 /// # Safety
 /// Requires AVX2, FMA and F16C; each row of `W` holds as many groups as a row of `lines`.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn strip<F: IntFormat>(rows: [*const u8; SIDE], stride: usize, lines: &[Line], sums: &mut [[f32; SIDE]]) {
+unsafe fn strips<F: IntFormat, const N: usize>(
+    rows: [[*const u8; SIDE]; N],
+    stride: usize,
+    lines: &[Line],
+    sums: &mut [[[f32; SIDE]; STRIPS]],
+) {
     let groups = lines.len() / sums.len();
-    let mut run = MaybeUninit::<Run>::uninit();
+    let mut runs = [const { MaybeUninit::<Run>::uninit() }; N];
     for from in (0..groups).step_by(RUN) {
         let count = RUN.min(groups - from);
         // SAFETY: blocks and lines lie inside their rows; `tile` reads the groups that were unpacked.
         unsafe {
-            for g in 0..count {
-                let (blocks, inside) = blocks::<F>(&rows, stride, from + g);
-                (*run.as_mut_ptr()).pairs[g] = unpack::side_by_side::<F>(&blocks, inside);
-                (*run.as_mut_ptr()).scales[g] = F::scales(&blocks, inside);
+            for (run, rows) in runs.iter_mut().zip(&rows) {
+                for g in 0..count {
+                    let (blocks, inside) = blocks::<F>(rows, N * stride, from + g);
+                    (*run.as_mut_ptr()).pairs[g] = unpack::side_by_side::<F>(&blocks, inside);
+                    (*run.as_mut_ptr()).scales[g] = F::scales(&blocks, inside);
+                }
             }
-            let run = run.assume_init_ref();
+            let runs = std::array::from_fn(|i| runs[i].assume_init_ref());
             for (first, sums) in (0..).step_by(AT_ONCE).zip(sums.chunks_mut(AT_ONCE)) {
                 let x = lines.as_ptr().add(first * groups + from);
                 match sums.len() {
-                    1 => tile::<F, 1>(run, count, x, groups, sums),
-                    2 => tile::<F, 2>(run, count, x, groups, sums),
-                    3 => tile::<F, 3>(run, count, x, groups, sums),
-                    _ => tile::<F, AT_ONCE>(run, count, x, groups, sums),
+                    1 => tile::<F, 1, N>(runs, count, x, groups, sums),
+                    2 => tile::<F, 2, N>(runs, count, x, groups, sums),
+                    3 => tile::<F, 3, N>(runs, count, x, groups, sums),
+                    _ => tile::<F, AT_ONCE, N>(runs, count, x, groups, sums),
                 }
             }
         }
@@ -230,51 +241,67 @@ fn totals(v: [__m256i; SIDE]) -> __m256i {
     _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high))
 }
 
-/// `count` groups of `run` with those of `M` rows of x from `x` on, which are `stride` lines apart.
+/// `count` groups of `N` runs with those of `M` rows of x from `x` on, which are `stride` lines apart.
 ///
 /// # Safety
 /// Requires AVX2, FMA and F16C; so many groups, lines and sums there are.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<F: IntFormat, const M: usize>(run: &Run, count: usize, x: *const Line, stride: usize, sums: &mut [[f32; SIDE]]) {
+unsafe fn tile<F: IntFormat, const M: usize, const N: usize>(
+    runs: [&Run; N],
+    count: usize,
+    x: *const Line,
+    stride: usize,
+    sums: &mut [[[f32; SIDE]; STRIPS]],
+) {
     // SAFETY: as the contract says.
     unsafe {
-        let mut acc = [_mm256_setzero_ps(); M];
-        for (acc, sums) in acc.iter_mut().zip(&*sums) {
-            *acc = _mm256_loadu_ps(sums.as_ptr());
-        }
+        let sums: &mut [[[f32; SIDE]; STRIPS]; M] = sums.as_mut_array().unwrap_unchecked();
         let mut g = 0;
         while g < count {
-            let (pairs, scales) = (run.pairs.get_unchecked(g), run.scales.get_unchecked(g));
             let x: [*const Line; M] = std::array::from_fn(|i| x.add(i * stride + g));
             let mut part = 0;
             while part < F::PARTS {
-                let mut dots = [_mm256_setzero_si256(); M];
+                let mut dots = [[_mm256_setzero_si256(); N]; M];
                 let mut p = part * PAIRS / F::PARTS;
                 while p < (part + 1) * PAIRS / F::PARTS {
+                    let mut w = [_mm256_setzero_si256(); N];
+                    let mut n = 0;
+                    while n < N {
+                        w[n] = *runs[n].pairs.get_unchecked(g).get_unchecked(p);
+                        n += 1;
+                    }
                     let mut i = 0;
                     while i < M {
                         let pair = _mm256_set1_epi32(*(*x[i]).numbers.as_ptr().cast::<i32>().add(p));
-                        dots[i] = _mm256_add_epi32(dots[i], _mm256_madd_epi16(pairs[p], pair));
+                        n = 0;
+                        while n < N {
+                            dots[i][n] = _mm256_add_epi32(dots[i][n], _mm256_madd_epi16(w[n], pair));
+                            n += 1;
+                        }
                         i += 1;
                     }
                     p += 1;
                 }
                 let mut i = 0;
                 while i < M {
-                    let scale = _mm256_mul_ps(scales[part], _mm256_set1_ps((*x[i]).scale));
-                    acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i]), scale, acc[i]);
-                    if F::OFFSET != 0.0 {
-                        acc[i] = _mm256_fmadd_ps(scales[1], _mm256_set1_ps((*x[i]).sum), acc[i]);
+                    let (scale, sum) = (_mm256_set1_ps((*x[i]).scale), _mm256_set1_ps((*x[i]).sum));
+                    let mut n = 0;
+                    while n < N {
+                        let scales = runs[n].scales.get_unchecked(g);
+                        let mut acc = _mm256_loadu_ps(sums[i][n].as_ptr());
+                        acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i][n]), _mm256_mul_ps(scales[part], scale), acc);
+                        if F::OFFSET != 0.0 {
+                            acc = _mm256_fmadd_ps(scales[1], sum, acc);
+                        }
+                        _mm256_storeu_ps(sums[i][n].as_mut_ptr(), acc);
+                        n += 1;
                     }
                     i += 1;
                 }
                 part += 1;
             }
             g += 1;
-        }
-        for (sums, acc) in sums.iter_mut().zip(acc) {
-            _mm256_storeu_ps(sums.as_mut_ptr(), acc);
         }
     }
 }

@@ -6,35 +6,16 @@ use half::bf16;
 
 use super::super::super::panel::transpose_block;
 use super::super::super::simd::{Avx512, Simd, first};
-use super::QUERIES;
+use super::super::super::twin_bf16::native;
+use super::columns::UNSEEN;
+pub(super) use super::columns::{Corner, QueryColumns, Slopes, Softmax};
+use super::{QUERIES, twin};
 
 /// Registers of a block of queries.
 const REGISTERS: usize = QUERIES / 16;
-/// Stands for a score that a query does not see.
-const UNSEEN: f32 = -1e30;
-
-/// Running maximum of the raw scores of each query, and Σ exp(scale · (score − maximum)).
-pub(super) struct Softmax {
-    largest: [f32; QUERIES],
-    sum: [f32; QUERIES],
-}
-
-impl Default for Softmax {
-    fn default() -> Softmax {
-        Softmax { largest: [UNSEEN; QUERIES], sum: [0.0; QUERIES] }
-    }
-}
-
 fn token() -> Avx512 {
-    // The callers of this module have detected AVX-512 BF16, which this is a part of.
-    Avx512::detect().unwrap_or_else(|| unreachable!("detected by the caller"))
-}
-
-/// Where a block of scores begins: its first key and its first query, as places in a text.
-#[derive(Clone, Copy)]
-pub(super) struct Corner {
-    pub key: usize,
-    pub query: usize,
+    // AVX-512 BF16, which this is a part of, is in force wherever this is called.
+    Avx512::detect().unwrap_or_else(|| unreachable!("a part of what is in force"))
 }
 
 impl Softmax {
@@ -42,7 +23,10 @@ impl Softmax {
     /// `sums` (e, queries), gathered with an earlier maximum, are scaled to the new one.
     pub(super) fn weigh(&mut self, scores: &mut [f32], weights: &mut [u32], first: Corner, scale: f32, sums: Option<&mut [f32]>) {
         assert!(weights.len() >= scores.len().div_ceil(2 * QUERIES) * QUERIES, "attention: room for the weights");
-        // SAFETY: AVX-512 BF16 was detected by the caller.
+        if !native() {
+            return twin::weigh(self, scores, weights, first, scale, sums);
+        }
+        // SAFETY: the instructions are in force.
         unsafe { weigh(token(), self, scores, weights, first, scale, sums) }
     }
 
@@ -57,7 +41,12 @@ impl Softmax {
     /// `out` is valid for these rows; `sums` holds e rounded up to 16 rows of queries.
     pub(super) unsafe fn finish(&self, sums: &mut [f32], e: usize, count: usize, out: *mut bf16, stride: usize) {
         assert!(sums.len() >= e.next_multiple_of(16) * QUERIES, "attention: sums");
-        // SAFETY: AVX-512 BF16 was detected by the caller.
+        if !native() {
+            // SAFETY: these rows, as the contract says.
+            let put = |q: usize, i: usize, x: f32| unsafe { *out.add(q * stride + i) = bf16::from_f32(x) };
+            return twin::rows_of(sums, e, count, |q| 1.0 / self.sum[q], put);
+        }
+        // SAFETY: the instructions are in force.
         unsafe { finish(&self.sum, sums, e, count, out, stride) }
     }
 }
@@ -173,9 +162,21 @@ unsafe fn finish(sum: &[f32; QUERIES], sums: &[f32], e: usize, count: usize, out
 ///
 /// # Safety
 /// `out` is valid for these rows; `sums` holds e rounded up to 16 rows of queries.
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
 pub(super) unsafe fn rows_of(sums: &[f32], e: usize, count: usize, out: *mut f32, stride: usize) {
     assert!(sums.len() >= e.next_multiple_of(16) * QUERIES, "attention: sums");
+    // SAFETY: the instructions are in force, or not used; these rows, as the contract says.
+    unsafe {
+        match native() {
+            true => rows_run(sums, e, count, out, stride),
+            false => twin::rows_of(sums, e, count, |_| 1.0, |q, i, x| *out.add(q * stride + i) = x),
+        }
+    }
+}
+
+/// # Safety
+/// As [`rows_of`].
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+unsafe fn rows_run(sums: &[f32], e: usize, count: usize, out: *mut f32, stride: usize) {
     let mut c = 0;
     while c < REGISTERS {
         for e0 in (0..e).step_by(16) {
@@ -213,31 +214,16 @@ unsafe fn sixteen_rows(sums: &[f32], e0: usize, c: usize, factor: __m512) -> [__
     r
 }
 
-/// The numbers of each query that the backward pass needs.
-pub(super) struct QueryColumns {
-    /// Logarithm of the normaliser.
-    pub normaliser: [f32; QUERIES],
-    /// Σ out ∘ d out.
-    pub delta: [f32; QUERIES],
-}
-
-/// Where [`slopes`] writes: rows of keys for the gradients of k and v, pairs of keys for that of q.
-pub(super) struct Slopes<'a> {
-    /// p (keys, queries)
-    pub weights: &'a mut [bf16],
-    /// ds (keys, queries)
-    pub rows: &'a mut [bf16],
-    /// ds (⌈keys/2⌉, queries)
-    pub pairs: &'a mut [u32],
-}
-
 /// From raw scores and dp (keys, queries): p = exp(scale · score − normaliser), ds = scale · p · (dp − delta), both zero
 /// where a query does not see a key.
 pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, scale: f32, out: &mut Slopes) {
     let rows = scores.len() / QUERIES;
     let room = out.weights.len() >= scores.len() && out.rows.len() >= scores.len();
     assert!(dp.len() >= scores.len() && room && out.pairs.len() >= rows.div_ceil(2) * QUERIES, "attention: slopes");
-    // SAFETY: AVX-512 BF16 was detected by the caller; sizes were checked above.
+    if !native() {
+        return twin::slopes(scores, dp, columns, first, scale, out);
+    }
+    // SAFETY: the instructions are in force; sizes were checked above.
     unsafe { slopes_run(token(), scores, dp, columns, first, scale, out) }
 }
 
@@ -284,7 +270,10 @@ unsafe fn slopes_run(s: Avx512, scores: &[f32], dp: &[f32], columns: &QueryColum
 /// Transposes `count ≤ 16` of sixteen rows of `e` pairs: `out[i · stride + p] = rows[p · e + i]`; e is a multiple of 16.
 pub(super) fn turn(rows: &[u32], e: usize, count: usize, out: &mut [u32], stride: usize) {
     assert!(rows.len() >= 16 * e && e.is_multiple_of(16) && out.len() >= (e - 1) * stride + count, "attention: turn");
-    // SAFETY: AVX-512 was detected by the caller; sizes were checked above.
+    if !native() {
+        return twin::turn(rows, e, count, out, stride);
+    }
+    // SAFETY: the instructions are in force; sizes were checked above.
     unsafe { turn_run(rows, e, count, out, stride) }
 }
 
@@ -313,11 +302,10 @@ unsafe fn turn_run(rows: &[u32], e: usize, count: usize, out: &mut [u32], stride
 
 /// Σ a ∘ b of each pair of rows.
 pub(super) fn deltas<'a>(rows: impl Fn(usize) -> (&'a [bf16], &'a [bf16]), out: &mut [f32]) {
-    let token = token();
     for (i, out) in out.iter_mut().enumerate() {
         let (a, b) = rows(i);
-        // SAFETY: AVX-512 was detected by the caller.
-        *out = unsafe { dot_run(token, a, b) };
+        // SAFETY: the instructions are in force where they are used.
+        *out = if native() { unsafe { dot_run(token(), a, b) } } else { twin::dot(a, b) };
     }
 }
 

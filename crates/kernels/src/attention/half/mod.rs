@@ -7,13 +7,17 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `lanes` | what happens between the products |
-//! | 1 | `forward`, `backward` | all blocks, there and back |
+//! | 0 | `columns` | a block of scores |
+//! | 1 | `twin` | what happens between the products, in plain code |
+//! | 2 | `lanes` | the same by instructions, where they are in force |
+//! | 3 | `forward`, `backward` | all blocks, there and back |
 #![cfg(target_arch = "x86_64")]
 
 mod backward;
+mod columns;
 mod forward;
 mod lanes;
+mod twin;
 
 #[cfg(test)]
 mod tests;

@@ -78,9 +78,6 @@ impl HalfCase {
 
 #[test]
 fn agrees_with_the_kernel_in_f32() {
-    if crate::cpu::lacks_bf16("attention in bf16 agrees with the kernel in f32") {
-        return;
-    }
     for (lens, h, g, e) in CASES {
         let case = HalfCase::new(lens, h, g, e);
         let [q, k, v] = [wide(&case.qkv[0]), wide(&case.qkv[1]), wide(&case.qkv[2])];
@@ -101,9 +98,6 @@ fn agrees_with_the_kernel_in_f32() {
 
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
-    if crate::cpu::lacks_bf16("attention in bf16 does not depend on threads") {
-        return;
-    }
     let case = HalfCase::new(&[130, 300, 5], 6, 2, 32);
     let run = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| case.run());
     assert_eq!(run(1), run(3));

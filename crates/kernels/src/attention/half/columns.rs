@@ -1,0 +1,45 @@
+//! A block of scores: keys are rows, queries columns. Refuses to know: instructions.
+
+use half::bf16;
+
+use super::QUERIES;
+
+/// Stands for a score that a query does not see.
+pub(super) const UNSEEN: f32 = -1e30;
+
+/// Running maximum of the raw scores of each query, and Σ exp(scale · (score − maximum)).
+pub(super) struct Softmax {
+    pub(super) largest: [f32; QUERIES],
+    pub(super) sum: [f32; QUERIES],
+}
+
+impl Default for Softmax {
+    fn default() -> Softmax {
+        Softmax { largest: [UNSEEN; QUERIES], sum: [0.0; QUERIES] }
+    }
+}
+
+/// Where a block of scores begins: its first key and its first query, as places in a text.
+#[derive(Clone, Copy)]
+pub(super) struct Corner {
+    pub key: usize,
+    pub query: usize,
+}
+
+/// The numbers of each query that the backward pass needs.
+pub(super) struct QueryColumns {
+    /// Logarithm of the normaliser.
+    pub normaliser: [f32; QUERIES],
+    /// Σ out ∘ d out.
+    pub delta: [f32; QUERIES],
+}
+
+/// Where [`slopes`] writes: rows of keys for the gradients of k and v, pairs of keys for that of q.
+pub(super) struct Slopes<'a> {
+    /// p (keys, queries)
+    pub weights: &'a mut [bf16],
+    /// ds (keys, queries)
+    pub rows: &'a mut [bf16],
+    /// ds (⌈keys/2⌉, queries)
+    pub pairs: &'a mut [u32],
+}
