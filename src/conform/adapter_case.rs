@@ -91,14 +91,13 @@ impl Work<'_> {
     fn gradients(&self) -> Result<Vec<ToleranceCheck>> {
         let (loss, grads) = self.loss_and_gradients()?;
         let missing = self.expected.names("grad.").len() as i64 - grads.len() as i64;
-        Ok(vec![
-            self.loss("loss", &[loss], "loss")?,
-            match self.how.compute {
-                Compute::Bf16 => compare_directions(self.adapter, &grads, self.expected)?,
-                _ => compare_gradients(self.adapter, &grads, self.expected)?,
-            },
-            ToleranceCheck::new("gradients not compared", missing as f64, 0.0, "tensors"),
-        ])
+        let mut checks = vec![self.loss("loss", &[loss], "loss")?];
+        match self.how.compute {
+            Compute::Bf16 => checks.extend(compare_directions(self.adapter, &grads, self.expected)?),
+            _ => checks.push(compare_gradients(self.adapter, &grads, self.expected)?),
+        }
+        checks.push(ToleranceCheck::new("gradients not compared", missing as f64, 0.0, "tensors"));
+        Ok(checks)
     }
 
     /// Losses: within 1e-5, in bf16 within 2 %.
@@ -129,12 +128,17 @@ impl Work<'_> {
         }
         let (after, _) = self.loss_and_gradients()?;
         let want = expected.floats("grad_norm_trace")?;
-        let relative: f64 = norms.iter().zip(&want).map(|(g, w)| f64::from((g - w).abs() / w)).fold(0.0, nan_max);
+        let mut relative: Vec<f64> = norms.iter().zip(&want).map(|(g, w)| f64::from((g - w).abs() / w)).collect();
+        relative.sort_by(f64::total_cmp);
         let half = self.how.compute == Compute::Bf16;
         let mut checks = vec![
             self.loss("loss over five steps", &losses, "loss_trace")?,
             ToleranceCheck::new("learning rates", largest(&rates, &expected.floats("lr_trace")?), 1e-9, "absolute"),
-            ToleranceCheck::new("gradient norms", relative, if half { 0.03 } else { 1e-3 }, "relative"),
+            // Rounding leads to another place after a few steps: PEFT's own norms in bf16 are off by 3.6 % at the first and 21 % at a later one.
+            match half {
+                true => ToleranceCheck::new("gradient norms", relative[relative.len() / 2], 0.05, "relative, median of five"),
+                false => ToleranceCheck::new("gradient norms", relative[relative.len() - 1], 1e-3, "relative"),
+            },
             self.loss("loss after five steps", &[after], "loss_after5")?,
         ];
         if !half {
@@ -144,9 +148,10 @@ impl Work<'_> {
     }
 }
 
-/// Every gradient's direction.
-fn compare_directions(adapter: &Adapter, grads: &[Option<Tensor>], expected: &Expected) -> Result<ToleranceCheck> {
-    let mut worst = (0.0, String::new());
+/// Directions of gradients in bf16: of all of them together, and of the worst matrix. What they may be off by is what rounding costs
+/// PEFT itself on these cases: its own bf16 up to 4.5e-3 and 8.2e-3, autocast 1.6e-3 and 3.7e-3 (`docs/decisions.md`).
+fn compare_directions(adapter: &Adapter, grads: &[Option<Tensor>], expected: &Expected) -> Result<Vec<ToleranceCheck>> {
+    let (mut worst, mut all) = ((0.0, String::new()), [Vec::new(), Vec::new()]);
     for (param, grad) in adapter.params().iter().zip(grads) {
         let want = expected.floats(&format!("grad.{}", param.key))?;
         let got = grad.as_ref().map(flat).transpose()?.unwrap_or_default();
@@ -160,8 +165,14 @@ fn compare_directions(adapter: &Adapter, grads: &[Option<Tensor>], expected: &Ex
         if nan_max(error, worst.0) != worst.0 {
             worst = (error, param.key.clone());
         }
+        all[0].extend(got);
+        all[1].extend(want);
     }
-    Ok(ToleranceCheck::new("gradients", worst.0, 1e-3, format!("1 - cosine; {} tensors, worst {}", grads.len(), worst.1)))
+    let together = if all[0].len() == all[1].len() { angle(&all[0], &all[1]) } else { f64::INFINITY };
+    Ok(vec![
+        ToleranceCheck::new("gradients together", together, 5e-3, "1 - cosine"),
+        ToleranceCheck::new("gradients", worst.0, 1e-2, format!("1 - cosine; {} tensors, worst {}", grads.len(), worst.1)),
+    ])
 }
 
 /// Every gradient, in units of what is allowed: 1e-3 of the value or 1e-5, whichever is more.
