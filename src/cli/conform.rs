@@ -9,7 +9,6 @@ use super::machine_arg::MachineArg;
 use crate::conform::{self, GoldenCase, How};
 use crate::device::{self, Compute};
 use crate::error::Result;
-use crate::kernels::cpu;
 
 /// Check golden cases: one line a check, exit code 1 if any fails.
 #[derive(Debug, Args)]
@@ -33,9 +32,6 @@ pub struct ConformArgs {
 /// When a case's files are missing or damaged.
 pub fn run(args: &ConformArgs) -> Result<Outcome> {
     let compute = if args.dtype == "bf16" { Compute::Bf16 } else { Compute::F32 };
-    if compute == Compute::Bf16 {
-        cpu::compute_bf16_anywhere();
-    }
     let how = How { compute, device: device::best()?, tensors: args.machine.tensors() };
     let mut cases = Vec::new();
     for dir in conform::find(&args.dirs)? {

@@ -75,7 +75,7 @@ fn collect(dir: &Path, cases: &mut Vec<PathBuf>) -> Result<()> {
 /// What cases are computed with.
 #[derive(Debug, Clone)]
 pub struct How {
-    /// `F32` or `Bf16`.
+    /// `F32`, or `Bf16`: that also where the CPU has no instructions for it.
     pub compute: Compute,
     pub device: Device,
     /// In tensor operations, as on an accelerator, also on the CPU.
@@ -84,7 +84,8 @@ pub struct How {
 
 /// The model in `dir`.
 fn open(dir: &Path, how: &How) -> Result<Model> {
-    let model = Model::open(dir, how.compute, &how.device)?;
+    let compute = if how.compute == Compute::Bf16 { Compute::Bf16Anywhere } else { how.compute };
+    let model = Model::open(dir, compute, &how.device)?;
     Ok(if how.tensors { model.in_tensors() } else { model })
 }
 

@@ -263,7 +263,7 @@ fn written_out(model: &Model, recompute: Recompute, head: &str, dropout: f64) ->
 #[test]
 fn running_blocks_again_and_other_numbers_of_threads_change_no_bit() {
     for (name, head) in [("llama", ""), ("llama", "pair"), ("qwen2", "full"), ("gpt2", ""), ("gpt2", "full"), ("llama", "dora")] {
-        for compute in [Compute::F32, Compute::Auto] {
+        for compute in [Compute::F32, Compute::Bf16Anywhere] {
             let model = tiny_models::open_in(name, compute);
             let want = written_out(&model, Recompute::Never, head, 0.1);
             assert!(want == written_out(&model, Recompute::Always, head, 0.1), "{name} {compute:?}: run again");
@@ -278,11 +278,11 @@ fn running_blocks_again_and_other_numbers_of_threads_change_no_bit() {
     }
 }
 
-/// Where the processor multiplies bf16: rounding moves every gradient a little, and turns none.
+/// Rounding moves every gradient a little, and turns none.
 #[test]
 fn gradients_in_bf16_point_where_those_in_f32_do() {
     for (name, head) in [("llama", ""), ("llama3", "full"), ("qwen2", "pair"), ("gpt2", ""), ("qwen2", "dora")] {
-        let (exact, half) = (tiny_models::open_in(name, Compute::F32), tiny_models::open_in(name, Compute::Auto));
+        let (exact, half) = (tiny_models::open_in(name, Compute::F32), tiny_models::open_in(name, Compute::Bf16Anywhere));
         for dropout in [0.0, 0.3] {
             let run = |model: &Model| written_out(model, Recompute::Never, head, dropout);
             let (want, got) = (run(&exact), run(&half));

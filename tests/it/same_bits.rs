@@ -108,7 +108,7 @@ fn tiny_models_answer_the_same_to_the_bit_in_any_company() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models");
     for name in ["llama", "gpt2", "qwen2"] {
         let dir = golden.join(name);
-        for compute in [Compute::Auto, Compute::F32] {
+        for compute in [Compute::Auto, Compute::F32, Compute::Bf16Anywhere] {
             let model = Model::open(&dir, compute, &Device::Cpu).unwrap();
             check(&format!("{name} {compute:?}"), &model, 24);
         }

@@ -18,6 +18,9 @@ pub enum Compute {
     F32,
     /// Multiplicands rounded to bf16, sums in f32.
     Bf16,
+    /// The same on a CPU without instructions for it too, in plain code: slow, to compare with; not a choice of recipes.
+    #[serde(skip)]
+    Bf16Anywhere,
 }
 
 impl Compute {
@@ -25,7 +28,7 @@ impl Compute {
     pub fn dtype(self, device: &Device) -> DType {
         match self {
             Compute::F32 => DType::F32,
-            Compute::Bf16 => DType::BF16,
+            Compute::Bf16 | Compute::Bf16Anywhere => DType::BF16,
             Compute::Auto if !device.is_cpu() && device.supports_bf16() => DType::BF16,
             Compute::Auto => DType::F32,
         }

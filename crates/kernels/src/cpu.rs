@@ -1,7 +1,6 @@
 //! What this CPU can do, decided once at start; `LORAKIT_CPU=portable|avx2|avx512` lowers it for tests and comparisons.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::device::Compute;
 
@@ -65,18 +64,13 @@ fn detect() -> Level {
     Level::Portable
 }
 
-static BF16_ANYWHERE: AtomicBool = AtomicBool::new(false);
-
-/// From now on, matrices for which bf16 is asked by name are multiplied so on every CPU: where there are no instructions for it, in
-/// plain code, which is slow. For comparisons; training and answers compute in f32 there.
-pub fn compute_bf16_anywhere() {
-    BF16_ANYWHERE.store(true, Relaxed);
-}
-
 /// Whether products that were asked for as `compute` are made in bf16.
 pub(crate) fn multiplies_in_bf16(compute: Compute) -> bool {
-    let anywhere = compute == Compute::Bf16 && BF16_ANYWHERE.load(Relaxed) && cfg!(target_arch = "x86_64");
-    anywhere || compute != Compute::F32 && level() == Level::Avx512Bf16
+    match compute {
+        Compute::F32 => false,
+        Compute::Bf16Anywhere => cfg!(target_arch = "x86_64"),
+        Compute::Auto | Compute::Bf16 => level() == Level::Avx512Bf16,
+    }
 }
 
 /// Keeps candle's own worker pool out of the way unless `CANDLE_NUM_THREADS` says otherwise: its workers and its callers

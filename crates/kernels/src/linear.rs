@@ -182,9 +182,7 @@ pub(super) mod tests {
 
     fn check(rows: usize, cols: usize, m: usize, dtype: WeightType, compute: Compute, tolerance: f32) {
         let (weight, values) = matrix(rows, cols, dtype);
-        // In bf16 on every CPU: where there are no instructions for it, in plain code.
-        let bf16 = compute == Compute::Bf16 && cfg!(target_arch = "x86_64");
-        let frozen = Frozen { weight, bf16, rounded: compute != Compute::F32, on_device: OnceLock::new() };
+        let frozen = Frozen::new(weight, compute);
         let w = Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap();
         let sides = [(Side::Transposed, cols, rows, w.t().unwrap()), (Side::Plain, rows, cols, w)];
         for (side, i, o, w) in sides {
@@ -200,7 +198,7 @@ pub(super) mod tests {
     #[test]
     fn a_row_is_the_same_to_the_bit_whatever_rows_are_beside_it() {
         for (rows, cols, dtype) in [(576, 192, WeightType::BF16), (96, 700, WeightType::F32), (33, 7, WeightType::F16)] {
-            for compute in [Compute::Auto, Compute::F32] {
+            for compute in [Compute::Auto, Compute::F32, Compute::Bf16Anywhere] {
                 let w = Frozen::new(matrix(rows, cols, dtype).0, compute);
                 type Product = fn(&[f32], usize, &Frozen, Side, &mut [f32], bool);
                 for (product, kind) in [(product_into as Product, "blocked"), (decode_product, "decoding")] {
@@ -234,7 +232,7 @@ pub(super) mod tests {
             for m in [1, 2, 3, 5, 8, 17] {
                 for dtype in [WeightType::F32, WeightType::BF16, WeightType::F16] {
                     check(rows, cols, m, dtype, Compute::F32, 2e-6);
-                    check(rows, cols, m, dtype, Compute::Bf16, 2e-2);
+                    check(rows, cols, m, dtype, Compute::Bf16Anywhere, 2e-2);
                 }
             }
         }
@@ -244,7 +242,7 @@ pub(super) mod tests {
     fn the_number_of_threads_does_not_change_a_bit() {
         let (weight, _) = matrix(300, 200, WeightType::BF16);
         let x: Vec<f32> = (0..9 * 200).map(|i| (i as f32).sin()).collect();
-        for compute in [Compute::F32, Compute::Bf16] {
+        for compute in [Compute::F32, Compute::Bf16Anywhere] {
             let frozen = Frozen::new(weight.clone(), compute);
             let run = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
