@@ -13,6 +13,7 @@ use crate::cli::{base, print};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::job::OpenedBase;
+use crate::model::Adapt;
 use crate::recipe::Base;
 
 #[derive(Debug, Args)]
@@ -23,9 +24,9 @@ pub(super) struct DecodeArgs {
     /// Where to get the base when the hub cannot be reached
     #[arg(long)]
     fallback: Option<String>,
-    /// Directory of an adapter (default: the base alone)
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    /// Directory of an adapter (default: the base alone); of several, rows are under each in turn
+    #[arg(long = "adapter", value_name = "DIR")]
+    adapters: Vec<PathBuf>,
     /// Rows that are decoded together
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     rows: u16,
@@ -51,12 +52,9 @@ pub(super) fn run(args: &DecodeArgs) -> Result<()> {
     let base = Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute };
     let opened = base::open(&base, args.json)?;
     let opened = OpenedBase { model: args.machine.on(opened.model), ..opened };
-    let adapter = args.adapter.as_ref().map(|dir| base::adapter(dir, &opened)).transpose()?.map(|adapter| adapter.frozen());
-    let (rows, tokens) = (args.rows.into(), args.tokens.into());
-    let report = match &adapter {
-        Some(adapter) => bench::decode(&opened.model, adapter, rows, tokens)?,
-        None => bench::decode(&opened.model, &(), rows, tokens)?,
-    };
+    let adapters = args.adapters.iter().map(|dir| base::adapter(dir, &opened)).collect::<Result<Vec<_>>>()?;
+    let adapts: Vec<&dyn Adapt> = adapters.iter().map(|adapter| adapter as &dyn Adapt).collect();
+    let report = bench::decode(&opened.model, &adapts, args.rows.into(), args.tokens.into())?;
     match args.json {
         true => print(&format!("{}\n", json!(report))),
         false => print(&format!("{:.1} tokens/s{}\n", report.tok_s, place(report.machine, &report.device))),
