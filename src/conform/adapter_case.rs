@@ -83,8 +83,8 @@ impl Work<'_> {
     fn loss_and_gradients(&self) -> Result<(f32, Vec<Option<Tensor>>)> {
         let (len, targets) = (self.batch.len, self.targets);
         let is_target = |row: usize, i: usize| i > 0 && targets.at.contains(&((row * len + i - 1) as u32));
-        let room = &mut Workspace::new(Recompute::Never);
-        let got = self.model.gradients(room, self.adapter, &self.rows(), &is_target, 1.0 / targets.len() as f64)?;
+        let scratch = &mut Workspace::new(Recompute::Never);
+        let got = self.model.gradients(scratch, self.adapter, &self.rows(), &is_target, 1.0 / targets.len() as f64)?;
         Ok((got.loss as f32, self.adapter.by_param(got.gradients)))
     }
 

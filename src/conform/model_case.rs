@@ -60,14 +60,14 @@ fn padded(model: &Model, expected: &Expected, side: &str) -> Result<ToleranceChe
 fn greedy(model: &Model, expected: &Expected) -> Result<ToleranceCheck> {
     let prompt = expected.rows("greedy_prompt")?.remove(0);
     let want = expected.rows("greedy_ids")?.remove(0);
-    let (adapter, mut room) = (model.prepare(&())?, Workspace::new(Recompute::Never));
+    let (adapter, mut scratch) = (model.prepare(&())?, Workspace::new(Recompute::Never));
     let (mut kv, mut table) = (PagedKv::new(&model.config, want.len()), BlockTable::default());
     let mut cache = model.own_cache(want.len())?;
     let (mut got, mut next, mut phase) = (prompt.clone(), prompt, Phase::Blocked);
     while got.len() < want.len() {
         let logits = if model.in_kernels() {
             let chunk = Chunk { table: &mut table, ids: &next, adapter: &adapter, logits: true };
-            model.extend(&mut room, &mut kv, phase, &mut [chunk])?
+            model.extend(&mut scratch, &mut kv, phase, &mut [chunk])?
         } else {
             model.extend_in_tensors(&mut [OwnChunk { cache: &mut cache, ids: &next, adapter: &adapter, logits: true }])?
         };

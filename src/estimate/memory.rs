@@ -13,7 +13,7 @@ const F32: u64 = 4;
 /// A page of a mapped file.
 const PAGE: u64 = 4096;
 /// Rows whose logits the loss holds at once.
-const LOGIT_ROWS: usize = crate::kernels::head_loss::CHUNK;
+const LOGIT_ROWS: usize = crate::kernels::linear_cross_entropy::CHUNK;
 
 /// Bytes at the peak of a run, by part. Parts are there at the same time: they add up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]

@@ -100,17 +100,17 @@ pub struct Scheduler<'a> {
     /// Tokens of prompts that are read in one turn at most.
     prompt_tokens: usize,
     /// Buffers of prompts, and of decoding.
-    rooms: [Workspace; 2],
+    scratches: [Workspace; 2],
 }
 
 impl<'a> Scheduler<'a> {
     /// At most `rows` texts at once, which together hold at most `tokens` (memory is taken as it is used).
     pub fn new(model: &'a Model, rows: usize, tokens: usize) -> Scheduler<'a> {
-        let rooms = [Workspace::new(Recompute::Never), Workspace::new(Recompute::Never)];
+        let scratches = [Workspace::new(Recompute::Never), Workspace::new(Recompute::Never)];
         let kv = PagedKv::new(&model.config, tokens);
         let (running, waiting, complete) = (Vec::new(), VecDeque::new(), Vec::new());
         let (rows, prompt_tokens) = (rows.max(1), PROMPT_TOKENS);
-        Scheduler { model, kv, tokens, rows, running, waiting, complete, prompt_tokens, rooms }
+        Scheduler { model, kv, tokens, rows, running, waiting, complete, prompt_tokens, scratches }
     }
 
     /// Reads at most `tokens` of prompts in one turn: fewer let texts that are being answered wait less, and cost more.
@@ -122,8 +122,8 @@ impl<'a> Scheduler<'a> {
     pub fn tokens_for(model: &Model, rows: usize, longest: usize) -> usize {
         let longest = PagedKv::blocks(longest.min(model.config.max_positions));
         let free = machine::memory().map_or(usize::MAX, |m| usize::try_from(m.available / 2).unwrap_or(usize::MAX));
-        let room = (free / PagedKv::block_bytes(&model.config)).max(longest);
-        room.min(longest.saturating_mul(rows.max(1))) * BLOCK_TOKENS
+        let blocks = (free / PagedKv::block_bytes(&model.config)).max(longest);
+        blocks.min(longest.saturating_mul(rows.max(1))) * BLOCK_TOKENS
     }
 
     /// Puts a request behind those that wait.
@@ -281,8 +281,8 @@ impl<'a> Scheduler<'a> {
                 Some(Chunk { table, ids: &ids[new], adapter: &request.adapter, logits })
             })
             .collect();
-        let room = &mut self.rooms[usize::from(phase == Phase::Decode)];
-        self.model.extend(room, &mut self.kv, phase, &mut chunks)
+        let scratch = &mut self.scratches[usize::from(phase == Phase::Decode)];
+        self.model.extend(scratch, &mut self.kv, phase, &mut chunks)
     }
 
     /// Chooses a token for each of the texts `at`, whose logits are one after another.

@@ -63,13 +63,13 @@ impl Model {
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<LossSum>> {
         let order = by_length(texts.ids);
-        let mut room = Workspace::new(Recompute::Never);
+        let mut scratch = Workspace::new(Recompute::Never);
         let adapter = self.prepare(adapt)?;
         let mut scores = vec![LossSum::default(); texts.ids.len()];
         for (i, chunk) in order.chunks(rows.max(1)).enumerate() {
             let ids: Vec<&[u32]> = chunk.iter().map(|text| texts.ids[*text]).collect();
             let trained = |row: usize, t: usize| (texts.trained)(chunk[row], t);
-            let logps = self.logps(&mut room, &adapter, &ids, &trained)?;
+            let logps = self.logps(&mut scratch, &adapter, &ids, &trained)?;
             for (text, logps) in chunk.iter().zip(logps) {
                 let sum = logps.iter().map(|logp| -f64::from(*logp)).sum();
                 scores[*text] = LossSum { sum, tokens: logps.len() };

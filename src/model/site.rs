@@ -41,7 +41,7 @@ pub struct SiteInfo {
 /// What an adapter does at a site.
 #[derive(Debug, Clone, Copy)]
 pub enum Term<'a> {
-    /// A share on top of the site's own output.
+    /// A delta on top of the site's own output.
     LowRank(LowRankPair<'a>),
     /// A matrix in place of the site's own (`modules_to_save`): `[outputs, inputs]` for the head, `[vocabulary, width]`
     /// for the embedding.
@@ -58,7 +58,7 @@ pub struct LowRankPair<'a> {
     pub scale: f64,
     /// On `x`, in training.
     pub dropout: Option<Dropout>,
-    /// What the site's output, with the share and without the bias, is multiplied with (DoRA).
+    /// What the site's output, with the delta and without the bias, is multiplied with (DoRA).
     pub magnitude: Option<Magnitude<'a>>,
 }
 

@@ -153,7 +153,7 @@ pub fn run(job: &TrainSetup, resume: Option<State>, listen: &mut dyn FnMut(Event
         found_best: false,
         asked: Control::Go,
         deaf: false,
-        room: room(job),
+        scratch: scratch(job),
         listen,
     };
     run.tell(Event::Started {
@@ -205,7 +205,7 @@ struct Loop<'a> {
     /// The listener ended the run with an error of its own.
     deaf: bool,
     /// Memory that steps share.
-    room: Workspace,
+    scratch: Workspace,
     listen: &'a mut dyn FnMut(Event) -> Result<Control>,
 }
 
@@ -245,7 +245,7 @@ impl Loop<'_> {
         let row = |row: &Vec<usize>| row.iter().map(|i| job.examples.get(*i)).collect();
         let rows: Vec<Vec<ExampleRef>> = micros[micro].iter().map(row).collect();
         let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
-        let loss = accumulate(job, &mut self.room, &adapt, &rows, trained, &mut self.carried.optim, &mut self.parts);
+        let loss = accumulate(job, &mut self.scratch, &adapt, &rows, trained, &mut self.carried.optim, &mut self.parts);
         let loss = loss.or_else(|error| self.saved_first(error))?;
         let of = micros.len();
         self.plan = Some((step, micros));
@@ -365,7 +365,7 @@ pub fn longest(rows: &Examples, most: usize) -> usize {
 }
 
 /// Memory for the micro-batches of a run.
-fn room(job: &TrainSetup) -> Workspace {
+fn scratch(job: &TrainSetup) -> Workspace {
     let (batch, longest) = largest_batch(job);
     Workspace::sized(recompute(job.settings.recomputation), batch, longest)
 }
@@ -382,7 +382,7 @@ pub fn recompute(recomputation: recipe::Recomputation) -> Recompute {
 /// Adds the gradient of one micro-batch's share of the step's mean loss to those that `optim` gathers; returns that share.
 fn accumulate(
     job: &TrainSetup,
-    room: &mut Workspace,
+    scratch: &mut Workspace,
     adapt: &dyn Adapt,
     rows: &[Vec<ExampleRef>],
     trained: usize,
@@ -393,7 +393,7 @@ fn accumulate(
     let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids).collect();
     let is_target = |example: usize, i: usize| examples[example].trained.get(i);
     let factor = 1.0 / trained.max(1) as f64;
-    let found = job.model.gradients(room, adapt, &ids, &is_target, factor)?;
+    let found = job.model.gradients(scratch, adapt, &ids, &is_target, factor)?;
     optim.add(job.adapter.by_param(found.gradients))?;
     parts.forward += found.times.forward.as_secs_f64();
     parts.backward += found.times.backward.as_secs_f64();

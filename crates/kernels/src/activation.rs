@@ -105,23 +105,23 @@ fn phi(x: f32) -> f32 {
 const PIECE: usize = 256;
 
 fn each<T: Element>(lanes: Lanes, x: &[T], out: &mut [T], f: impl Fn(f32) -> f32) {
-    let mut room = [0f32; PIECE];
+    let mut scratch = [0f32; PIECE];
     for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
-        let room = &mut room[..x.len()];
-        convert_here(lanes, x, room);
-        room.iter_mut().for_each(|v| *v = f(*v));
-        convert_here(lanes, room, out);
+        let scratch = &mut scratch[..x.len()];
+        convert_here(lanes, x, scratch);
+        scratch.iter_mut().for_each(|v| *v = f(*v));
+        convert_here(lanes, scratch, out);
     }
 }
 
 fn each_back<T: Element>(lanes: Lanes, x: &mut [T], g: &[T], slope: impl Fn(f32) -> f32) {
-    let (mut room, mut grads) = ([0f32; PIECE], [0f32; PIECE]);
+    let (mut scratch, mut grads) = ([0f32; PIECE], [0f32; PIECE]);
     for (x, g) in x.chunks_mut(PIECE).zip(g.chunks(PIECE)) {
-        let (room, grads) = (&mut room[..x.len()], &mut grads[..x.len()]);
-        convert_here(lanes, x, room);
+        let (scratch, grads) = (&mut scratch[..x.len()], &mut grads[..x.len()]);
+        convert_here(lanes, x, scratch);
         convert_here(lanes, g, grads);
-        room.iter_mut().zip(grads).for_each(|(v, g)| *v = *g * slope(*v));
-        convert_here(lanes, room, x);
+        scratch.iter_mut().zip(grads).for_each(|(v, g)| *v = *g * slope(*v));
+        convert_here(lanes, scratch, x);
     }
 }
 

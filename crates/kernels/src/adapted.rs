@@ -1,4 +1,4 @@
-//! A frozen product and its low-rank share as one operation: `y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ` (Hu et al. 2021, eq. 3).
+//! A frozen product and its low-rank delta as one operation: `y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ` (Hu et al. 2021, eq. 3).
 //!
 //! Legend: m rows, i inputs, o outputs,
 //! r rank. Rows and columns are split in pieces of fixed size, so the result does not depend on the number of threads.
@@ -7,15 +7,15 @@ use rayon::prelude::*;
 
 use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
-use super::few_rows;
 use super::linear::{Frozen, Side, decode_product, product_into};
+use super::skinny_gemm;
 
 /// Rows of one task.
 const ROWS: usize = 128;
 /// Columns of one task where the sum runs over rows.
 const COLUMNS: usize = 192;
 
-/// A frozen matrix with the low-rank share on top of it, on slices: `a` (r, i), `b` (o, r), contiguous.
+/// A frozen matrix with the low-rank delta on top of it, on slices: `a` (r, i), `b` (o, r), contiguous.
 #[derive(Clone, Copy)]
 pub struct LowRankSlices<'a> {
     pub a: &'a [f32],
@@ -43,7 +43,7 @@ pub(super) fn forward(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSli
     let (i, o) = layer(w, side);
     product_into(x, x.len() / i, w, side, y, add);
     if let Some(pair) = pair {
-        add_share(x, i, o, pair, y);
+        add_delta(x, i, o, pair, y);
     }
 }
 
@@ -53,21 +53,21 @@ pub(super) fn decode(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlic
     match pair {
         None => decode_product(x, x.len() / i, w, side, y, add),
         Some(LowRankSlices { a, b, scale }) => {
-            let narrow = || few_rows::narrow(x, i, a, scale);
+            let narrow = || skinny_gemm::narrow(x, i, a, scale);
             let ((), h) = rayon::join(|| decode_product(x, x.len() / i, w, side, y, add), narrow);
-            few_rows::widen(&h, a.len() / i, b, y);
+            skinny_gemm::widen(&h, a.len() / i, b, y);
         }
     }
 }
 
-/// The share alone as [`decode`] adds it: `y (m, o) += s·(x (m, i)·Aᵀ)·Bᵀ`.
+/// The delta alone as [`decode`] adds it: `y (m, o) += s·(x (m, i)·Aᵀ)·Bᵀ`.
 pub(super) fn decode_share(x: &[f32], i: usize, pair: LowRankSlices, y: &mut [f32]) {
     let LowRankSlices { a, b, scale } = pair;
-    few_rows::widen(&few_rows::narrow(x, i, a, scale), a.len() / i, b, y);
+    skinny_gemm::widen(&skinny_gemm::narrow(x, i, a, scale), a.len() / i, b, y);
 }
 
 /// `y (m, o) += s·(x (m, i)·Aᵀ)·Bᵀ`.
-pub(super) fn add_share(x: &[f32], i: usize, o: usize, pair: LowRankSlices, y: &mut [f32]) {
+pub(super) fn add_delta(x: &[f32], i: usize, o: usize, pair: LowRankSlices, y: &mut [f32]) {
     let LowRankSlices { a, b, scale } = pair;
     let r = a.len() / i;
     y.par_chunks_mut(ROWS * o).zip(x.par_chunks(ROWS * i)).for_each(|(y, x)| {
@@ -108,7 +108,7 @@ pub(super) fn backward(
     let (g, h) = through(x, dy, i, o, pair);
     let r = pair.a.len() / i;
     if let (Some(dx), Some(drop)) = (dx.as_deref_mut(), drop) {
-        drop.add_share(&g, pair.a, dx);
+        drop.add_delta(&g, pair.a, dx);
     } else if let Some(dx) = dx {
         dx.par_chunks_mut(ROWS * i).zip(g.par_chunks(ROWS * r)).for_each(|(dx, g)| {
             product(dx, i, Sizes { m: g.len() / r, n: i, k: r }, View::rows(g, r), View::rows(pair.a, i), 1.0, true);
@@ -180,8 +180,8 @@ mod tests {
                 let plain = if side == Side::Transposed { plain.t().unwrap() } else { plain };
                 let (x, a, b) = (numbers(1, &[m, i]), numbers(2, &[r, i]), numbers(3, &[o, r]));
                 let want = gradient_check::run(&[double(&x), double(&a), double(&b)], |x| {
-                    let share = (x[0].matmul(&x[1].t()?)?.matmul(&x[2].t()?)? * f64::from(SCALE))?;
-                    Ok((x[0].matmul(&plain)? + share)?)
+                    let delta = (x[0].matmul(&x[1].t()?)?.matmul(&x[2].t()?)? * f64::from(SCALE))?;
+                    Ok((x[0].matmul(&plain)? + delta)?)
                 });
                 let got = run(&[&x, &a, &b], &Frozen::new(weight, Compute::F32), side);
                 let tolerance = Tolerance { absolute: 1e-5, relative: 1e-5 };

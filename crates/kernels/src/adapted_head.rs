@@ -1,7 +1,7 @@
 //! Output head and cross-entropy where the head itself is trained, as a low-rank pair or as a whole matrix, or caps its
 //! logits; and log-probabilities alone, of any head.
 //!
-//! As in [`super::head_loss`], logits exist for a few rows at a time. Always f32: what a trained head learns is not rounded.
+//! As in [`super::linear_cross_entropy`], logits exist for a few rows at a time. Always f32: what a trained head learns is not rounded.
 //! Legend: n rows, d width, v vocabulary.
 
 use std::ops::Range;
@@ -14,7 +14,7 @@ use super::cross_entropy::{WeightedTargets, row_loss};
 use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
 use super::engine::{Back, Dest, Engine, Layer, Phase};
-use super::head_loss::CHUNK;
+use super::linear_cross_entropy::CHUNK;
 use super::simd::Lanes;
 use super::soft_cap::{cap_row_back, soft_cap};
 
@@ -71,7 +71,7 @@ fn chunk_logits(x: &[f32], head: Layer, finish: Finish, rows: Range<usize>, d: u
 }
 
 /// Cross-entropy of every row of `x` (n, d) through the head, in nats; gradients are those of their sum by the weights.
-pub fn adapted_head_loss(
+pub fn adapted_linear_cross_entropy(
     x: &[f32],
     head: Layer,
     finish: Finish,

@@ -38,8 +38,8 @@ pub(super) struct Sizes {
 /// A row's bits are the same whatever other rows there are.
 pub(super) fn product(c: &mut [f32], stride: usize, sizes: Sizes, a: View, b: View, alpha: f32, add: bool) {
     let Sizes { m, n, k } = sizes;
-    let room = m == 0 || n == 0 || ((m - 1) * stride + n <= c.len() && stride >= n);
-    assert!(room && a.holds(m, k) && b.holds(k, n), "dense product: shapes disagree");
+    let fits = m == 0 || n == 0 || ((m - 1) * stride + n <= c.len() && stride >= n);
+    assert!(fits && a.holds(m, k) && b.holds(k, n), "dense product: shapes disagree");
     let [a, b] = [a, b].map(|v| Strided { data: v.data.as_ptr(), down: v.rows, across: v.cols });
     // SAFETY: the assertion bounds every element of the three matrices, and c is borrowed exclusively.
     unsafe { product_at(c.as_mut_ptr(), stride, sizes, a, b, alpha, add) }

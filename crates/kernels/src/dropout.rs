@@ -77,16 +77,16 @@ impl TokenMask<'_> {
     }
 
     /// `dx (tokens, i) += mask ∘ (g (tokens, r) · a (r, i))`: the way back of a pair whose input was dropped.
-    pub fn add_share<T: Element>(&self, g: &[f32], a: &[f32], dx: &mut [T]) {
+    pub fn add_delta<T: Element>(&self, g: &[f32], a: &[f32], dx: &mut [T]) {
         let (lanes, width) = (Lanes::in_force(), dx.len() / self.rows.len());
         let rank = a.len() / width;
         dx.par_chunks_exact_mut(width).zip(g.par_chunks_exact(rank)).enumerate().for_each_init(
             || (vec![0f32; width], vec![0f32; width]),
-            |(factors, share), (token, (dx, g))| {
+            |(factors, delta), (token, (dx, g))| {
                 self.factors(token, factors);
-                share.fill(0.0);
-                g.iter().zip(a.chunks_exact(width)).for_each(|(g, a)| add_multiple(lanes, *g, a, share));
-                add_product(lanes, factors, share, dx);
+                delta.fill(0.0);
+                g.iter().zip(a.chunks_exact(width)).for_each(|(g, a)| add_multiple(lanes, *g, a, delta));
+                add_product(lanes, factors, delta, dx);
             },
         );
     }
@@ -137,10 +137,10 @@ mod tests {
         let (x, g, a) = (flat(1, rows.len() * width), flat(2, rows.len() * rank), flat(3, rank * width));
         assert!(mask.apply(&x).iter().zip(&x).zip(&all).all(|((out, x), f)| *out == x * f));
         let mut dx = x.clone();
-        mask.add_share(&g, &a, &mut dx);
+        mask.add_delta(&g, &a, &mut dx);
         for (at, dx) in dx.iter().enumerate() {
-            let share: f32 = (0..rank).map(|r| g[at / width * rank + r] * a[r * width + at % width]).sum();
-            assert!((dx - x[at] - all[at] * share).abs() < 1e-5);
+            let delta: f32 = (0..rank).map(|r| g[at / width * rank + r] * a[r * width + at % width]).sum();
+            assert!((dx - x[at] - all[at] * delta).abs() < 1e-5);
         }
     }
 

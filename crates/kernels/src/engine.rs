@@ -10,17 +10,17 @@ use std::sync::Arc;
 use half::bf16;
 
 use super::adapted::{self, LowRankSlices, PairGradient, Seen};
-use super::attention::{Normalisers, Slices, TextSpans};
+use super::attention::{Normalisers, Slices, Varlen};
 use super::cross_entropy::WeightedTargets;
 use super::dropout::TokenMask;
 use super::element::Element;
-use super::head_loss;
 use super::linear::{Frozen, Side};
+use super::linear_cross_entropy;
 #[cfg(target_arch = "x86_64")]
 use super::{
-    attention::half::{self as half_attention},
-    gemm_bf16::{self, Bf16Matrix, GemmJob, LowRankShare, ProductTarget},
-    head_loss_bf16,
+    attention::flash_bf16,
+    gemm_bf16::{self, Bf16Matrix, GemmJob, LowRankDelta, ProductTarget},
+    linear_cross_entropy_bf16,
     pair_bf16::{self, Outer, Thin},
 };
 
@@ -82,13 +82,13 @@ impl Layer<'_> {
     }
 
     /// Adds what the pair makes of `x` (n, i) to `y` (n, o).
-    fn add_share(&self, phase: Phase, x: &[f32], y: &mut [f32]) {
+    fn add_delta(&self, phase: Phase, x: &[f32], y: &mut [f32]) {
         let Some(pair) = self.pair else { return };
         let dropped = self.dropped(x);
         let x = dropped.as_deref().unwrap_or(x);
         let (inputs, outputs) = adapted::layer(self.matrix, self.side);
         match phase {
-            Phase::Blocked => adapted::add_share(x, inputs, outputs, pair.slices(), y),
+            Phase::Blocked => adapted::add_delta(x, inputs, outputs, pair.slices(), y),
             Phase::Decode => adapted::decode_share(x, inputs, pair.slices(), y),
         }
     }
@@ -168,7 +168,7 @@ pub trait Engine: Element {
     /// Whether [`Engine::attend_back`] gives what each query head adds to keys and values, not the sum over those that
     /// share a head.
     const EACH_HEAD: bool;
-    /// Rows whose logits [`Engine::head_loss`] holds at once.
+    /// Rows whose logits [`Engine::linear_cross_entropy`] holds at once.
     const LOGIT_ROWS: usize;
     /// `x (n, i)` through several layers at once, each to its own place.
     fn forward(phase: Phase, x: &[Self], layers: &[Layer], dests: Vec<Dest<Self>>);
@@ -177,23 +177,23 @@ pub trait Engine: Element {
     fn forward_mixed(phase: Phase, x: &[Self], parts: &[(Range<usize>, Layer)], dest: Dest<Self>);
     /// Adds each layer's pair gradient, and makes the sum of the gradients of their common input, if it is wanted.
     fn backward(layers: Vec<Back<Self>>, dx: Option<Dest<Self>>);
-    fn attend(texts: &TextSpans, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
+    fn attend(texts: &Varlen, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
     /// Gradients of q, k and v, set; see [`Engine::EACH_HEAD`].
-    fn attend_back(texts: &TextSpans, qkv: [&[Self]; 3], left: AttentionGradient<Self>, grads: [&mut [f32]; 3]);
+    fn attend_back(texts: &Varlen, qkv: [&[Self]; 3], left: AttentionGradient<Self>, grads: [&mut [f32]; 3]);
     /// Cross-entropy of every row of `x` (n, d) through the head, in nats; `gradient` becomes that of their sum by the weights.
-    fn head_loss(
+    fn linear_cross_entropy(
         x: &[Self],
         head: &Frozen,
         side: Side,
         targets: WeightedTargets,
         gradient: &mut [f32],
-        room: &mut Vec<Self>,
+        scratch: &mut Vec<Self>,
     ) -> Vec<f32>;
 }
 
 impl Engine for f32 {
     const EACH_HEAD: bool = false;
-    const LOGIT_ROWS: usize = head_loss::CHUNK;
+    const LOGIT_ROWS: usize = linear_cross_entropy::CHUNK;
 
     fn forward(phase: Phase, x: &[f32], layers: &[Layer], dests: Vec<Dest<f32>>) {
         for (layer, dest) in layers.iter().zip(dests) {
@@ -205,7 +205,7 @@ impl Engine for f32 {
                 Phase::Decode => adapted::decode(x, layer.matrix, layer.side, layer.pair.map(StepPair::slices), y, add),
                 Phase::Blocked => {
                     adapted::forward(x, layer.matrix, layer.side, None, y, add);
-                    layer.add_share(phase, x, y);
+                    layer.add_delta(phase, x, y);
                 }
             }
         }
@@ -218,7 +218,7 @@ impl Engine for f32 {
         let (inputs, outputs) = adapted::layer(first.matrix, first.side);
         for (rows, layer) in parts {
             let x = &x[rows.start * inputs..rows.end * inputs];
-            layer.add_share(phase, x, &mut y[rows.start * outputs..rows.end * outputs]);
+            layer.add_delta(phase, x, &mut y[rows.start * outputs..rows.end * outputs]);
         }
     }
 
@@ -237,13 +237,13 @@ impl Engine for f32 {
         }
     }
 
-    fn attend(texts: &TextSpans, qkv: [&[f32]; 3], out: &mut [f32]) -> Attended {
+    fn attend(texts: &Varlen, qkv: [&[f32]; 3], out: &mut [f32]) -> Attended {
         let (attended, normalisers) = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scores).forward();
         out.copy_from_slice(&attended);
         Attended::Exact(normalisers)
     }
 
-    fn attend_back(texts: &TextSpans, qkv: [&[f32]; 3], left: AttentionGradient<f32>, grads: [&mut [f32]; 3]) {
+    fn attend_back(texts: &Varlen, qkv: [&[f32]; 3], left: AttentionGradient<f32>, grads: [&mut [f32]; 3]) {
         let Attended::Exact(normalisers) = left.saved else { unreachable!("of this precision") };
         let slices = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scores);
         for (to, from) in grads.into_iter().zip(slices.backward(left.out, left.grad, normalisers)) {
@@ -251,7 +251,7 @@ impl Engine for f32 {
         }
     }
 
-    fn head_loss(
+    fn linear_cross_entropy(
         x: &[f32],
         head: &Frozen,
         side: Side,
@@ -259,7 +259,7 @@ impl Engine for f32 {
         gradient: &mut [f32],
         _: &mut Vec<f32>,
     ) -> Vec<f32> {
-        let losses = head_loss::head_loss_slices(x, head, side, targets.ids, Some(gradient));
+        let losses = linear_cross_entropy::linear_cross_entropy(x, head, side, targets.ids, Some(gradient));
         for (row, weight) in gradient.chunks_exact_mut(x.len() / losses.len().max(1)).zip(targets.weights) {
             row.iter_mut().for_each(|g| *g *= weight);
         }
@@ -271,7 +271,7 @@ impl Engine for f32 {
 #[cfg(target_arch = "x86_64")]
 impl Engine for bf16 {
     const EACH_HEAD: bool = true;
-    const LOGIT_ROWS: usize = head_loss_bf16::ROWS;
+    const LOGIT_ROWS: usize = linear_cross_entropy_bf16::ROWS;
 
     fn forward(_: Phase, x: &[bf16], layers: &[Layer], dests: Vec<Dest<bf16>>) {
         let dropped: Vec<Option<Vec<bf16>>> = layers.iter().map(|l| l.dropped(x)).collect();
@@ -283,9 +283,9 @@ impl Engine for bf16 {
             .zip(&shares)
             .map(|(layer, h)| {
                 let (inputs, _) = adapted::layer(layer.matrix, layer.side);
-                let share = layer.pair.zip(h.as_ref()).map(|(p, h)| LowRankShare { h, e: &p.half().b, rank: p.half().rank });
+                let delta = layer.pair.zip(h.as_ref()).map(|(p, h)| LowRankDelta { h, e: &p.half().b, rank: p.half().rank });
                 let a = Bf16Matrix { data: x, width: inputs };
-                GemmJob { a, w: &layer.matrix.weight, transposed: layer.side == Side::Transposed, share }
+                GemmJob { a, w: &layer.matrix.weight, transposed: layer.side == Side::Transposed, delta }
             })
             .collect();
         gemm_bf16::each(&jobs, &mut dests.into_iter().map(target).collect::<Vec<_>>());
@@ -312,9 +312,9 @@ impl Engine for bf16 {
                 .map(|(Back { layer, dy, .. }, g)| {
                     let (_, outputs) = adapted::layer(layer.matrix, layer.side);
                     let fused = layer.pair.filter(|_| layer.drop.is_none());
-                    let share = fused.zip(g.as_ref()).map(|(p, g)| LowRankShare { h: g, e: &p.half().a_t, rank: p.half().rank });
+                    let delta = fused.zip(g.as_ref()).map(|(p, g)| LowRankDelta { h: g, e: &p.half().a_t, rank: p.half().rank });
                     let a = Bf16Matrix { data: dy, width: outputs };
-                    GemmJob { a, w: &layer.matrix.weight, transposed: layer.side == Side::Plain, share }
+                    GemmJob { a, w: &layer.matrix.weight, transposed: layer.side == Side::Plain, delta }
                 })
                 .collect();
             gemm_bf16::sum(&jobs, &mut target(dx.again()));
@@ -323,29 +323,29 @@ impl Engine for bf16 {
         pair_gradients(layers, &shares);
     }
 
-    fn attend(texts: &TextSpans, qkv: [&[bf16]; 3], out: &mut [bf16]) -> Attended {
-        Attended::Half(half_attention::forward(texts, qkv, out))
+    fn attend(texts: &Varlen, qkv: [&[bf16]; 3], out: &mut [bf16]) -> Attended {
+        Attended::Half(flash_bf16::forward(texts, qkv, out))
     }
 
-    fn attend_back(texts: &TextSpans, qkv: [&[bf16]; 3], left: AttentionGradient<bf16>, grads: [&mut [f32]; 3]) {
+    fn attend_back(texts: &Varlen, qkv: [&[bf16]; 3], left: AttentionGradient<bf16>, grads: [&mut [f32]; 3]) {
         let Attended::Half(normalisers) = left.saved else { unreachable!("of this precision") };
-        let saved = half_attention::HalfSaved { out: left.out, grad: left.grad, normalisers };
-        half_attention::backward(texts, qkv, saved, grads);
+        let saved = flash_bf16::HalfSaved { out: left.out, grad: left.grad, normalisers };
+        flash_bf16::backward(texts, qkv, saved, grads);
     }
 
-    fn head_loss(
+    fn linear_cross_entropy(
         x: &[bf16],
         head: &Frozen,
         side: Side,
         targets: WeightedTargets,
         gradient: &mut [f32],
-        room: &mut Vec<bf16>,
+        scratch: &mut Vec<bf16>,
     ) -> Vec<f32> {
         if side == Side::Transposed && head.weight.rows.is_multiple_of(2) {
-            return head_loss_bf16::head_loss(x, &head.weight, targets, gradient, room);
+            return linear_cross_entropy_bf16::linear_cross_entropy(x, &head.weight, targets, gradient, scratch);
         }
         let x: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
-        f32::head_loss(&x, head, side, targets, gradient, &mut Vec::new())
+        f32::linear_cross_entropy(&x, head, side, targets, gradient, &mut Vec::new())
     }
 }
 
@@ -402,8 +402,8 @@ fn add_dropped(layers: &[Back<bf16>], shares: &[Option<Vec<bf16>>], dx: &mut Des
         let rank = half.rank * pair.a.len() / half.a.len();
         let g: Vec<f32> = (0..tokens).flat_map(|t| g[t * half.rank..][..rank].iter().map(|v| v.to_f32())).collect();
         match dx {
-            Dest::Set(dx) | Dest::Add(dx) => drop.add_share(&g, &pair.a, dx),
-            Dest::Store(dx) => drop.add_share(&g, &pair.a, dx),
+            Dest::Set(dx) | Dest::Add(dx) => drop.add_delta(&g, &pair.a, dx),
+            Dest::Store(dx) => drop.add_delta(&g, &pair.a, dx),
         }
     }
 }

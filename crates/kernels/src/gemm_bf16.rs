@@ -2,7 +2,7 @@
 //!
 //! A matrix stays as it lies in the file. Panels of 48 of its rows (for `x·Wᵀ`) or columns (for `dy·W`) are packed as they
 //! are needed and multiplied tile by tile. Work is split by panels, each summed in a fixed order by one task, so the
-//! result does not depend on the number of threads. A low-rank share `h·Eᵀ` joins the sum of the base product for free:
+//! result does not depend on the number of threads. A low-rank delta `h·Eᵀ` joins the sum of the base product for free:
 //! its few pairs are more of the same tile.
 #![cfg(target_arch = "x86_64")]
 
@@ -44,21 +44,21 @@ impl Bf16Matrix<'_> {
     }
 }
 
-/// A low-rank share of a product: `h (m, r) · eᵀ`, `e (columns of the product, r)`, r even.
+/// A low-rank delta of a product: `h (m, r) · eᵀ`, `e (columns of the product, r)`, r even.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LowRankShare<'a> {
+pub(super) struct LowRankDelta<'a> {
     pub h: &'a [bf16],
     pub e: &'a [bf16],
     pub rank: usize,
 }
 
-/// `a · Wᵀ` or `a · W`, and a low-rank share.
+/// `a · Wᵀ` or `a · W`, and a low-rank delta.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GemmJob<'a> {
     pub a: Bf16Matrix<'a>,
     pub w: &'a Weight,
     pub transposed: bool,
-    pub share: Option<LowRankShare<'a>>,
+    pub delta: Option<LowRankDelta<'a>>,
 }
 
 /// Where a product goes: all of it, row by row.
@@ -99,7 +99,7 @@ impl GemmJob<'_> {
 #[derive(Default)]
 pub(super) struct GemmScratch {
     panels: Vec<u32>,
-    share: Vec<u32>,
+    delta: Vec<u32>,
     scratch: Scratch,
 }
 
@@ -155,11 +155,11 @@ pub(super) fn each(jobs: &[GemmJob], targets: &mut [ProductTarget]) {
         assert!(job.a.width == job.depth().next_multiple_of(2) && *len == job.a.rows() * job.columns(), "product: shapes");
         tasks.extend((0..job.columns()).step_by(job.step()).map(|c0| (at, c0)));
     }
-    tasks.into_par_iter().for_each_init(GemmScratch::default, |room, (at, c0)| {
+    tasks.into_par_iter().for_each_init(GemmScratch::default, |scratch, (at, c0)| {
         let (job, (out, _, how)) = (&jobs[at], parts[at]);
         // SAFETY: AVX-512 BF16 was detected by the caller of this module; the target holds rows × columns, and the columns
         // from c0 on of this job are this task's own.
-        unsafe { columns(job, c0, job.step().min(job.columns() - c0), out, how, room) }
+        unsafe { columns(job, c0, job.step().min(job.columns() - c0), out, how, scratch) }
     });
 }
 
@@ -176,23 +176,23 @@ pub(super) fn sum(jobs: &[GemmJob], target: &mut ProductTarget) {
     }
     assert!(len == rows * width && (jobs.len() == 1 || how != Into::Half), "product: shapes");
     let step = jobs.iter().map(GemmJob::step).fold(1, lcm);
-    (0..width.div_ceil(step)).into_par_iter().for_each_init(GemmScratch::default, |room, task| {
+    (0..width.div_ceil(step)).into_par_iter().for_each_init(GemmScratch::default, |scratch, task| {
         let c0 = task * step;
         for (i, job) in jobs.iter().enumerate() {
             let how = if i > 0 { Into::Add } else { how };
             // SAFETY: as in `each`.
-            unsafe { columns(job, c0, step.min(width - c0), out, how, room) }
+            unsafe { columns(job, c0, step.min(width - c0), out, how, scratch) }
         }
     });
 }
 
 /// One job on this thread.
-pub(super) fn here(job: &GemmJob, target: &mut ProductTarget, room: &mut GemmScratch) {
+pub(super) fn here(job: &GemmJob, target: &mut ProductTarget, scratch: &mut GemmScratch) {
     let (out, len, how) = target.parts();
     assert!(job.a.width == job.depth().next_multiple_of(2) && len == job.a.rows() * job.columns(), "product: shapes");
     for c0 in (0..job.columns()).step_by(job.step()) {
         // SAFETY: as in `each`; the target is borrowed exclusively.
-        unsafe { columns(job, c0, job.step().min(job.columns() - c0), out, how, room) }
+        unsafe { columns(job, c0, job.step().min(job.columns() - c0), out, how, scratch) }
     }
 }
 
@@ -208,31 +208,31 @@ pub(super) fn row_dot(x: &[bf16], w: &Weight, row: usize, scratch: &mut Scratch)
 ///
 /// # Safety
 /// Requires AVX-512 BF16; the output holds rows × columns of the job, and nobody else touches these columns.
-unsafe fn columns(job: &GemmJob, c0: usize, width: usize, out: SharedOutput, how: Into, room: &mut GemmScratch) {
+unsafe fn columns(job: &GemmJob, c0: usize, width: usize, out: SharedOutput, how: Into, scratch: &mut GemmScratch) {
     let (m, ldc) = (job.a.rows(), job.columns());
     let whole = job.depth();
     // bf16 results are stored once: their sum is not cut.
     let depth = if job.transposed || how == Into::Half { whole } else { DEPTH.min(whole) };
     let count = width.div_ceil(NR);
-    room.panels.resize(room.panels.len().max(depth.div_ceil(2) * NR * count), 0);
+    scratch.panels.resize(scratch.panels.len().max(depth.div_ceil(2) * NR * count), 0);
     let next = c0 + width..(c0 + 2 * width).min(ldc);
     let mut ahead = match job.transposed {
         true => Ahead::new(job.w, next, 0..whole),
         false => Ahead::new(job.w, 0..whole, next),
     };
-    let share = ahead.left().div_ceil((count * m.div_ceil(TILE) * whole.div_ceil(depth.max(1))).max(1));
+    let lines = ahead.left().div_ceil((count * m.div_ceil(TILE) * whole.div_ceil(depth.max(1))).max(1));
     for d0 in (0..whole).step_by(depth.max(1)) {
         let cut = depth.min(whole - d0);
         let pairs = cut.div_ceil(2);
         match job.transposed {
-            true => panel::pack_rows(job.w, c0, &mut room.panels, &mut room.scratch),
-            false => panel::pack_columns(job.w, d0..d0 + cut, c0..c0 + width, &mut room.panels, &mut room.scratch),
+            true => panel::pack_rows(job.w, c0, &mut scratch.panels, &mut scratch.scratch),
+            false => panel::pack_columns(job.w, d0..d0 + cut, c0..c0 + width, &mut scratch.panels, &mut scratch.scratch),
         }
         for j in 0..count {
             let column = c0 + j * NR;
-            let first = job.a.operands(d0, &room.panels[j * pairs * NR..], pairs);
-            let second = match job.share.filter(|_| d0 == 0) {
-                Some(share) => share.operands(column, m, &mut room.share),
+            let first = job.a.operands(d0, &scratch.panels[j * pairs * NR..], pairs);
+            let second = match job.delta.filter(|_| d0 == 0) {
+                Some(delta) => delta.operands(column, m, &mut scratch.delta),
                 None => Operands::NONE,
             };
             let c = if how == Into::Half { out.0.cast::<u16>().wrapping_add(column).cast() } else { out.0.wrapping_add(column) };
@@ -241,24 +241,24 @@ unsafe fn columns(job: &GemmJob, c0: usize, width: usize, out: SharedOutput, how
             for i in (0..m).step_by(TILE) {
                 // SAFETY: the operands were checked against their slices; the output is as the contract says.
                 unsafe { stripe(TILE.min(m - i), first.row(i), second.row(i), output.row(i)) }
-                ahead.fetch(share);
+                ahead.fetch(lines);
             }
         }
     }
 }
 
-impl LowRankShare<'_> {
-    /// Columns `column..column + NR` of the share.
-    fn operands(&self, column: usize, m: usize, room: &mut Vec<u32>) -> Operands {
+impl LowRankDelta<'_> {
+    /// Columns `column..column + NR` of the delta.
+    fn operands(&self, column: usize, m: usize, scratch: &mut Vec<u32>) -> Operands {
         let (r, pairs) = (self.rank, self.rank / 2);
-        assert!(r.is_multiple_of(2) && self.h.len() == m * r, "low-rank share: shapes");
-        room.resize(room.len().max(pairs * NR), 0);
+        assert!(r.is_multiple_of(2) && self.h.len() == m * r, "low-rank delta: shapes");
+        scratch.resize(scratch.len().max(pairs * NR), 0);
         let rows = self.e.len() / r;
         let row = |j: usize| self.e.get((column + j) * r..(column + j + 1) * r).map_or(std::ptr::null(), <[bf16]>::as_ptr);
         debug_assert!(column < rows, "a column of the product");
         // SAFETY: AVX-512 was detected by the caller of this module; each row is null or a whole row of e.
-        unsafe { panel::columns_from_rows(row, NR, pairs, room) };
-        Operands { a: self.h.as_ptr().cast(), lda: pairs, panel: room.as_ptr(), pairs }
+        unsafe { panel::columns_from_rows(row, NR, pairs, scratch) };
+        Operands { a: self.h.as_ptr().cast(), lda: pairs, panel: scratch.as_ptr(), pairs }
     }
 }
 
@@ -268,7 +268,7 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, transposed: bool, y: &mut
     assert!(x.len() == m * k, "product: shapes");
     let a = rounded(x, m, k);
     let a = Bf16Matrix { data: &a, width: k.next_multiple_of(2) };
-    sum(&[GemmJob { a, w, transposed, share: None }], &mut if add { ProductTarget::Add(y) } else { ProductTarget::Set(y) });
+    sum(&[GemmJob { a, w, transposed, delta: None }], &mut if add { ProductTarget::Add(y) } else { ProductTarget::Set(y) });
 }
 
 /// `x (m, k)` rounded to bf16, rows padded with zero to an even width.

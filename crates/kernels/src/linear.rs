@@ -7,8 +7,8 @@ use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 
 use super::cpu;
-use super::few_rows;
 use super::gemm_f32;
+use super::skinny_gemm;
 use super::weight::{RowOrder, Weight};
 use crate::device::Compute;
 
@@ -25,7 +25,7 @@ pub struct Frozen {
 
 impl Frozen {
     /// `compute = auto` means bf16 where the CPU multiplies it natively, else f32; an explicit `bf16` on a CPU without
-    /// such instructions also computes in f32 (more exact, not faster), but for few rows beside blocks with AVX2 (`few_rows`).
+    /// such instructions also computes in f32 (more exact, not faster), but for few rows beside blocks with AVX2 (`skinny_gemm`).
     pub fn new(weight: Weight, compute: Compute) -> Arc<Frozen> {
         let (bf16, rounded) = (cpu::multiplies_in_bf16(compute), compute != Compute::F32);
         Arc::new(Frozen { weight, bf16, rounded, on_device: OnceLock::new() })
@@ -152,7 +152,7 @@ pub fn product_into(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], 
 /// best. Here too a row's bits are its own.
 pub(super) fn decode_product(x: &[f32], m: usize, w: &Frozen, side: Side, y: &mut [f32], add: bool) {
     match side {
-        Side::Transposed => few_rows::product(x, m, &w.weight, w.rounded, y, add),
+        Side::Transposed => skinny_gemm::product(x, m, &w.weight, w.rounded, y, add),
         Side::Plain => product_into(x, m, w, side, y, add),
     }
 }

@@ -46,14 +46,14 @@ mod packed {
         let a = vec![0x3c00_3c00u32; ROWS * PAIRS];
         let threads = rayon::current_num_threads();
         let flops = (2 * ROWS * 2 * PAIRS * 48 * PANELS * threads) as f64;
-        let room: Vec<_> =
+        let scratch: Vec<_> =
             (0..threads).map(|_| (vec![0x3f80_3f80u32; PANELS * PAIRS * 48], vec![0f32; ROWS * PANELS * 48])).collect();
-        let room: Vec<_> = room.into_iter().map(std::sync::Mutex::new).collect();
+        let scratch: Vec<_> = scratch.into_iter().map(std::sync::Mutex::new).collect();
         let best = super::best(|| {
             rayon::broadcast(|context| {
                 // Each thread has its own; a lock that a panic poisoned still holds the numbers.
-                let mut room = room[context.index()].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let (panels, out) = &mut *room;
+                let mut scratch = scratch[context.index()].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let (panels, out) = &mut *scratch;
                 for (at, panel) in panels.chunks_exact(PAIRS * 48).enumerate() {
                     let operands = Operands { a: a.as_ptr(), lda: PAIRS, panel: panel.as_ptr(), pairs: PAIRS };
                     let c = out[at * 48..].as_mut_ptr();

@@ -113,15 +113,15 @@ pub fn turn_parts<T: Element>(turn: &Rotation, parts: [&[f32]; 3], out: [&mut [T
 }
 
 /// The row itself, or its heads summed in groups until it is `width` wide.
-fn shared<'a>(lanes: Lanes, x: &'a [f32], dh: usize, width: usize, room: &'a mut [f32]) -> &'a [f32] {
+fn shared<'a>(lanes: Lanes, x: &'a [f32], dh: usize, width: usize, scratch: &'a mut [f32]) -> &'a [f32] {
     if x.len() == width {
         return x;
     }
     let group = x.len() / width;
-    for (heads, out) in x.chunks_exact(group * dh).zip(room.chunks_exact_mut(dh)) {
+    for (heads, out) in x.chunks_exact(group * dh).zip(scratch.chunks_exact_mut(dh)) {
         sum_here(lanes, heads, out);
     }
-    &room[..width]
+    &scratch[..width]
 }
 
 multiversion! {

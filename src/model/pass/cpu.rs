@@ -7,8 +7,8 @@ use super::prepared::PreparedAdapter;
 use super::sums::{SiteSums, Sums};
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
-use crate::kernels::adapted_head::{Finish, HeadGradients, adapted_head_loss, head_logps};
-use crate::kernels::attention::{Scores, TextSpans};
+use crate::kernels::adapted_head::{Finish, HeadGradients, adapted_linear_cross_entropy, head_logps};
+use crate::kernels::attention::{Scores, Varlen};
 use crate::kernels::cross_entropy::WeightedTargets;
 use crate::kernels::dropout::TokenMask;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
@@ -24,10 +24,10 @@ pub(super) type Attend<'a, T> = &'a mut dyn FnMut(usize, Scores, [&[T]; 3], &mut
 /// The CPU, with activations of `T`.
 pub(super) struct Cpu<'a, T: Pooled> {
     pub model: &'a Model,
-    pub room: &'a mut Workspace,
+    pub scratch: &'a mut Workspace,
     pub attend: Attend<'a, T>,
     /// The whole texts that a way back goes over.
-    pub spans: Option<&'a dyn Fn(Scores) -> TextSpans<'a>>,
+    pub spans: Option<&'a dyn Fn(Scores) -> Varlen<'a>>,
     pub sums: &'a mut Sums,
 }
 
@@ -48,7 +48,7 @@ impl<T: Pooled> Cpu<'_, T> {
             match &adapter.columns[site.site.0] {
                 None => T::forward(given.phase, x, &[layer], vec![dest]),
                 Some(columns) => {
-                    let mut z = self.room.take::<T>(given.tokens(), site.linear.outputs());
+                    let mut z = self.scratch.take::<T>(given.tokens(), site.linear.outputs());
                     T::forward(given.phase, x, &[layer], vec![Dest::Store(&mut z)]);
                     columns.apply(&z, dest);
                     unscaled.push((site.site, z));
@@ -73,10 +73,10 @@ impl<T: Pooled> Cpu<'_, T> {
                 match &adapter.columns[site.site.0] {
                     None => T::forward(given.phase, x, &[layer], vec![to]),
                     Some(columns) => {
-                        let mut z = self.room.take::<T>(rows.len(), outputs);
+                        let mut z = self.scratch.take::<T>(rows.len(), outputs);
                         T::forward(given.phase, x, &[layer], vec![Dest::Store(&mut z)]);
                         columns.apply(&z, to);
-                        self.room.give(z);
+                        self.scratch.give(z);
                     }
                 }
             }
@@ -102,7 +102,7 @@ impl<T: Pooled> Cpu<'_, T> {
                 if let Some(sum) = &mut self.sums.sites[s.site.0].magnitude {
                     columns.add_gradient(dy, z, sum);
                 }
-                let mut dz = self.room.take::<T>(given.tokens(), s.linear.outputs());
+                let mut dz = self.scratch.take::<T>(given.tokens(), s.linear.outputs());
                 columns.apply(dy, Dest::Store(&mut dz));
                 dz
             }));
@@ -116,16 +116,16 @@ impl<T: Pooled> Cpu<'_, T> {
         for ((s, _), pair) in sites.iter().zip(taken) {
             self.sums.sites[s.site.0].pair = pair;
         }
-        inner.into_iter().flatten().for_each(|dz| self.room.give(dz));
+        inner.into_iter().flatten().for_each(|dz| self.scratch.give(dz));
     }
 
     fn turned(&mut self, given: &Given, parts: [Buffer<f32>; 3], inverse: bool) -> [Buffer<T>; 3] {
         let (table, head_dim) = (given.shared.rope.as_ref(), given.shared.head_dim);
-        let mut out = given.shared.widths().map(|w| self.room.take::<T>(given.tokens(), w));
+        let mut out = given.shared.widths().map(|w| self.scratch.take::<T>(given.tokens(), w));
         let [to_q, to_k, to_v] = &mut out;
         let rotation = Rotation { table, positions: given.positions, head_dim, inverse };
         turn_parts(&rotation, [&parts[0], &parts[1], &parts[2]], [to_q, to_k, to_v]);
-        parts.into_iter().for_each(|f| self.room.give(f));
+        parts.into_iter().for_each(|f| self.scratch.give(f));
         out
     }
 
@@ -168,23 +168,23 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     type Saved = Attended;
 
     fn free(&mut self, act: Buffer<T>) {
-        self.room.give(act);
+        self.scratch.give(act);
     }
 
     fn free_wide(&mut self, wide: Buffer<f32>) {
-        self.room.give(wide);
+        self.scratch.give(wide);
     }
 
     fn copied(&mut self, x: &Buffer<f32>) -> Result<Buffer<f32>> {
         let d = self.model.config.width;
-        let mut copy = self.room.take::<f32>(x.len() / d, d);
+        let mut copy = self.scratch.take::<f32>(x.len() / d, d);
         copy.copy_from_slice(x);
         Ok(copy)
     }
 
     fn rounded(&mut self, x: &Buffer<f32>) -> Result<Buffer<T>> {
         let d = self.model.config.width;
-        let mut rounded = self.room.take::<T>(x.len() / d, d);
+        let mut rounded = self.scratch.take::<T>(x.len() / d, d);
         convert(x, &mut rounded);
         Ok(rounded)
     }
@@ -192,7 +192,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     fn embed(&mut self, given: &Given) -> Result<Buffer<f32>> {
         let (model, d) = (self.model, self.model.config.width);
         model.check(given.ids, given.positions)?;
-        let mut x = self.room.take::<f32>(given.tokens(), d);
+        let mut x = self.scratch.take::<f32>(given.tokens(), d);
         for (rows, adapter) in given.acting {
             let each = given.ids[rows.clone()].iter().zip(x[rows.start * d..rows.end * d].chunks_exact_mut(d));
             match &adapter.full_embedding {
@@ -229,14 +229,14 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
 
     fn norm(&mut self, norm: &Norm, x: &Buffer<f32>) -> Result<[Buffer<T>; 2]> {
         let d = self.model.config.width;
-        let [mut normed, mut kept] = [(); 2].map(|()| self.room.take::<T>(x.len() / d, d));
+        let [mut normed, mut kept] = [(); 2].map(|()| self.scratch.take::<T>(x.len() / d, d));
         norm.frozen().keep(x, &mut normed, &mut kept);
         Ok([normed, kept])
     }
 
     fn norm_again(&mut self, norm: &Norm, kept: &Buffer<T>) -> Result<Buffer<T>> {
         let d = self.model.config.width;
-        let mut normed = self.room.take::<T>(kept.len() / d, d);
+        let mut normed = self.scratch.take::<T>(kept.len() / d, d);
         norm.frozen().forward(kept, &mut normed);
         Ok(normed)
     }
@@ -250,7 +250,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         rounded: &mut Buffer<T>,
     ) -> Result<()> {
         norm.frozen().backward_add(kept, &d_normed, dx, rounded);
-        self.room.give(d_normed);
+        self.scratch.give(d_normed);
         Ok(())
     }
 
@@ -259,7 +259,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         norm.frozen().forward(&y, &mut normed);
         add_to_rows(x, &normed);
         let kept = self.rounded(&y)?;
-        [y, normed].into_iter().for_each(|wide| self.room.give(wide));
+        [y, normed].into_iter().for_each(|wide| self.scratch.give(wide));
         Ok(kept)
     }
 
@@ -267,7 +267,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         let (mut dy, mut rounded) = (self.copied(dx)?, self.rounded(dx)?);
         dy.fill(0.0);
         norm.frozen().backward_add(kept, dx, &mut dy, &mut rounded);
-        self.room.give(dy);
+        self.scratch.give(dy);
         Ok(rounded)
     }
 
@@ -278,7 +278,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         x: &Buffer<T>,
         unscaled: &mut Unscaled<Self>,
     ) -> Result<Vec<Buffer<f32>>> {
-        let mut out: Vec<_> = sites.iter().map(|s| self.room.take::<f32>(given.tokens(), s.linear.outputs())).collect();
+        let mut out: Vec<_> = sites.iter().map(|s| self.scratch.take::<f32>(given.tokens(), s.linear.outputs())).collect();
         self.multiply(given, sites, x, out.iter_mut().map(|y| Dest::Set(y)).collect(), unscaled);
         sites.iter().zip(&mut out).try_for_each(|(site, y)| biased(site, y))?;
         Ok(out)
@@ -291,7 +291,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         x: &Buffer<T>,
         unscaled: &mut Unscaled<Self>,
     ) -> Result<Vec<Buffer<T>>> {
-        let mut out: Vec<_> = sites.iter().map(|s| self.room.take::<T>(given.tokens(), s.linear.outputs())).collect();
+        let mut out: Vec<_> = sites.iter().map(|s| self.scratch.take::<T>(given.tokens(), s.linear.outputs())).collect();
         self.multiply(given, sites, x, out.iter_mut().map(|y| Dest::Store(y)).collect(), unscaled);
         sites.iter().zip(&mut out).try_for_each(|(site, y)| biased(site, y))?;
         Ok(out)
@@ -321,7 +321,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         x: Option<&Buffer<T>>,
         unscaled: &Unscaled<Self>,
     ) -> Result<Buffer<f32>> {
-        let mut dx = self.room.take::<f32>(given.tokens(), sites[0].0.linear.inputs());
+        let mut dx = self.scratch.take::<f32>(given.tokens(), sites[0].0.linear.inputs());
         self.back(given, sites, x, unscaled, Some(Dest::Set(&mut dx)));
         Ok(dx)
     }
@@ -333,23 +333,23 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         x: Option<&Buffer<T>>,
         unscaled: &Unscaled<Self>,
     ) -> Result<Buffer<T>> {
-        let mut dx = self.room.take::<T>(given.tokens(), sites[0].0.linear.inputs());
+        let mut dx = self.scratch.take::<T>(given.tokens(), sites[0].0.linear.inputs());
         self.back(given, sites, x, unscaled, Some(Dest::Store(&mut dx)));
         Ok(dx)
     }
 
     fn split(&mut self, given: &Given, fused: Buffer<f32>) -> Result<[Buffer<f32>; 3]> {
-        let mut parts = given.shared.widths().map(|w| self.room.take::<f32>(given.tokens(), w));
+        let mut parts = given.shared.widths().map(|w| self.scratch.take::<f32>(given.tokens(), w));
         let [q, k, v] = &mut parts;
         split_rows(&fused, given.tokens(), [q, k, v]);
-        self.room.give(fused);
+        self.scratch.give(fused);
         Ok(parts)
     }
 
     fn join(&mut self, given: &Given, parts: [Buffer<T>; 3]) -> Result<Buffer<T>> {
-        let mut fused = self.room.take::<T>(given.tokens(), given.shared.widths().iter().sum());
+        let mut fused = self.scratch.take::<T>(given.tokens(), given.shared.widths().iter().sum());
         join_rows([&parts[0], &parts[1], &parts[2]], given.tokens(), &mut fused);
-        parts.into_iter().for_each(|p| self.room.give(p));
+        parts.into_iter().for_each(|p| self.scratch.give(p));
         Ok(fused)
     }
 
@@ -362,7 +362,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     }
 
     fn attend(&mut self, given: &Given, layer: usize, scores: Scores, qkv: &[Buffer<T>; 3]) -> Result<(Buffer<T>, Attended)> {
-        let mut out = self.room.take::<T>(given.tokens(), given.shared.widths()[0]);
+        let mut out = self.scratch.take::<T>(given.tokens(), given.shared.widths()[0]);
         let saved = (self.attend)(layer, scores, [&qkv[0], &qkv[1], &qkv[2]], &mut out);
         Ok((out, saved))
     }
@@ -377,17 +377,17 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         grad: Buffer<T>,
     ) -> Result<[Buffer<f32>; 3]> {
         let widths = given.shared.widths();
-        let mut grads = widths.map(|w| self.room.take::<f32>(given.tokens(), if T::EACH_HEAD { widths[0] } else { w }));
+        let mut grads = widths.map(|w| self.scratch.take::<f32>(given.tokens(), if T::EACH_HEAD { widths[0] } else { w }));
         let spans = self.spans.unwrap_or_else(|| unreachable!("a way back goes over whole texts"))(scores);
         let [dq, dk, dv] = &mut grads;
         let behind = AttentionGradient { out, grad: &grad, saved };
         T::attend_back(&spans, [&qkv[0], &qkv[1], &qkv[2]], behind, [dq, dk, dv]);
-        self.room.give(grad);
+        self.scratch.give(grad);
         Ok(grads)
     }
 
     fn gate(&mut self, given: &Given, gate: Option<&Buffer<T>>, up: &Buffer<T>) -> Result<Buffer<T>> {
-        let mut act = self.room.take::<T>(given.tokens(), up.len() / given.tokens());
+        let mut act = self.scratch.take::<T>(given.tokens(), up.len() / given.tokens());
         match gate {
             Some(gate) => given.shared.activation.gate(gate, up, &mut act),
             None => given.shared.activation.forward(up, &mut act),
@@ -400,7 +400,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
             Some(gate) => given.shared.activation.gate_backward_in_place(gate, up, &grad),
             None => given.shared.activation.backward_in_place(up, &grad),
         }
-        self.room.give(grad);
+        self.scratch.give(grad);
         Ok(())
     }
 
@@ -414,9 +414,9 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         let losses = if let (None, None, None) = (&adapter.pairs[site], &adapter.full_head, given.shared.final_cap) {
             let mut rounded = vec![T::default(); chosen.len()];
             norm.forward(&chosen, &mut rounded);
-            let mut logits = self.room.room::<T>();
-            let losses = T::head_loss(&rounded, &linear.matrix, linear.side, weighted, &mut d_normed, &mut logits);
-            self.room.give_room(logits);
+            let mut logits = self.scratch.scratch::<T>();
+            let losses = T::linear_cross_entropy(&rounded, &linear.matrix, linear.side, weighted, &mut d_normed, &mut logits);
+            self.scratch.give_scratch(logits);
             losses
         } else {
             let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
@@ -429,14 +429,14 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
                 magnitude: magnitude.as_deref_mut(),
             };
             let layer = self.head_layer(adapter, &rows);
-            let losses = adapted_head_loss(&normed, layer, self.finish(adapter), weighted, grads);
+            let losses = adapted_linear_cross_entropy(&normed, layer, self.finish(adapter), weighted, grads);
             self.sums.sites[site] = SiteSums { pair, magnitude };
             self.sums.head = full;
             losses
         };
         let [mut d_chosen, mut copy] = [(); 2].map(|()| vec![0f32; chosen.len()]);
         norm.backward_add(&chosen, &d_normed, &mut d_chosen, &mut copy);
-        let mut dx = self.room.take::<f32>(given.tokens(), d);
+        let mut dx = self.scratch.take::<f32>(given.tokens(), d);
         dx.fill(0.0);
         for (at, g) in targets.at.iter().zip(d_chosen.chunks_exact(d)) {
             dx[*at as usize * d..][..d].copy_from_slice(g);

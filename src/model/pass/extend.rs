@@ -36,7 +36,7 @@ impl Model {
     ///
     /// # Errors
     /// On an id outside the vocabulary or a position outside the model's range; when `kv` has no room.
-    pub fn extend(&self, room: &mut Workspace, kv: &mut PagedKv, phase: Phase, chunks: &mut [Chunk]) -> Result<Vec<f32>> {
+    pub fn extend(&self, scratch: &mut Workspace, kv: &mut PagedKv, phase: Phase, chunks: &mut [Chunk]) -> Result<Vec<f32>> {
         debug_assert!(self.device.is_cpu() && chunks.iter().all(|c| !c.ids.is_empty()));
         chunks.iter_mut().try_for_each(|c| kv.reserve(c.table, c.ids.len()))?;
         let rows = rows(chunks);
@@ -48,11 +48,11 @@ impl Model {
         let logits = rayon::scope(|_| {
             let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
             let given = Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared };
-            room.fit(ids.len());
+            scratch.fit(ids.len());
             let mut attend = |layer: usize, scores: Scores, qkv: [&[f32]; 3], out: &mut [f32]| {
                 self.attend_cached(kv, layer, (chunks, &rows), scores, qkv, out)
             };
-            let mut cpu = Cpu::<f32> { model: self, room, attend: &mut attend, spans: None, sums: &mut Sums::default() };
+            let mut cpu = Cpu::<f32> { model: self, scratch, attend: &mut attend, spans: None, sums: &mut Sums::default() };
             let x = self.through(&mut cpu, &given)?;
             // As decoding makes them in every phase: how many are asked for at once is chance.
             let logits = cpu.logits(&Given { phase: Phase::Decode, ..given }, &x, &wanted)?;

@@ -60,7 +60,7 @@ impl Model {
     /// On an id outside the vocabulary or a position outside the model's range.
     pub fn gradients(
         &self,
-        room: &mut Workspace,
+        scratch: &mut Workspace,
         adapt: &dyn Adapt,
         rows: &[&[u32]],
         trained: &dyn Fn(usize, usize) -> bool,
@@ -69,9 +69,9 @@ impl Model {
         let adapter = self.prepare(adapt)?;
         let (mut learner, mut loss) = (Learner::new(self, &adapter), 0.0);
         let groups = self.texts_of(rows, trained);
-        room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
+        scratch.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
         for texts in &groups {
-            let losses = learner.there_and_back(room, texts, &vec![factor as f32; texts.targets.len()])?;
+            let losses = learner.there_and_back(scratch, texts, &vec![factor as f32; texts.targets.len()])?;
             loss += factor * losses.into_iter().map(f64::from).sum::<f64>();
         }
         let times = learner.times;
@@ -99,9 +99,9 @@ impl<'a> Learner<'a> {
     }
 
     /// Adds the gradients of `Σ weights · −log p`; returns `−log p` of each target, in nats.
-    pub(super) fn there_and_back(&mut self, room: &mut Workspace, texts: &PackedTexts, weights: &[f32]) -> Result<Vec<f32>> {
+    pub(super) fn there_and_back(&mut self, scratch: &mut Workspace, texts: &PackedTexts, weights: &[f32]) -> Result<Vec<f32>> {
         let Learner { model, adapter, lowest, .. } = *self;
-        let group = Group { model, texts, lowest, again: self.recomputes(room.recompute, texts.tokens()) };
+        let group = Group { model, texts, lowest, again: self.recomputes(scratch.recompute, texts.tokens()) };
         let times = &mut self.times;
         if !model.in_kernels() {
             let (losses, found) = model.in_tensors_over(adapter, texts, |mut m, given| {
@@ -114,7 +114,7 @@ impl<'a> Learner<'a> {
             self.add(found)?;
             return Ok(losses);
         }
-        let buffers = (room, &mut self.sums);
+        let buffers = (scratch, &mut self.sums);
         rayon::scope(|_| match model.multiplies_in_bf16() {
             #[cfg(target_arch = "x86_64")]
             true => {
@@ -125,10 +125,10 @@ impl<'a> Learner<'a> {
     }
 
     /// The forward part alone: log-probabilities of the targets in nats, and what the way back needs.
-    pub(super) fn there(&mut self, room: &mut Workspace, texts: &PackedTexts) -> Result<(Vec<f32>, Held)> {
+    pub(super) fn there(&mut self, scratch: &mut Workspace, texts: &PackedTexts) -> Result<(Vec<f32>, Held)> {
         let Learner { model, adapter, lowest, .. } = *self;
         let (group, started) = (Group { model, texts, lowest, again: false }, Instant::now());
-        let buffers = (room, &mut self.sums);
+        let buffers = (scratch, &mut self.sums);
         let held = match model.multiplies_in_bf16() {
             _ if !model.in_kernels() => model.in_tensors_over(adapter, texts, |mut m, given| {
                 let (logps, trace) = group.there(&mut m, given)?;
@@ -143,10 +143,10 @@ impl<'a> Learner<'a> {
     }
 
     /// The way back of what [`Learner::there`] left.
-    pub(super) fn back(&mut self, room: &mut Workspace, texts: &PackedTexts, held: Held, weights: &[f32]) -> Result<()> {
+    pub(super) fn back(&mut self, scratch: &mut Workspace, texts: &PackedTexts, held: Held, weights: &[f32]) -> Result<()> {
         let Learner { model, adapter, lowest, .. } = *self;
         let (group, started) = (Group { model, texts, lowest, again: false }, Instant::now());
-        let buffers = (room, &mut self.sums);
+        let buffers = (scratch, &mut self.sums);
         match held {
             Held::Full(trace) => group.back_on_cpu(buffers, adapter, trace, weights)?,
             #[cfg(target_arch = "x86_64")]

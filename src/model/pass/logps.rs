@@ -16,29 +16,29 @@ impl Model {
     /// As [`Model::target_logps`].
     pub(in super::super) fn logps(
         &self,
-        room: &mut Workspace,
+        scratch: &mut Workspace,
         adapter: &PreparedAdapter,
         rows: &[&[u32]],
         trained: &dyn Fn(usize, usize) -> bool,
     ) -> Result<Vec<Vec<f32>>> {
         let (groups, mut logps) = (self.texts_of(rows, trained), vec![Vec::new(); rows.len()]);
-        room.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
+        scratch.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
         for texts in &groups {
-            texts.hand_out(self.logps_of(room, adapter, texts)?, &mut logps);
+            texts.hand_out(self.logps_of(scratch, adapter, texts)?, &mut logps);
         }
         Ok(logps)
     }
 
     /// Log-probabilities of the targets of one group.
-    pub(super) fn logps_of(&self, room: &mut Workspace, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
+    pub(super) fn logps_of(&self, scratch: &mut Workspace, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
         match self.multiplies_in_bf16() {
             _ if !self.in_kernels() => self.in_tensors_over(adapter, texts, |mut tensors, given| {
                 let x = self.through(&mut tensors, given)?;
                 tensors.logps(given, &x, &texts.targets)
             }),
             #[cfg(target_arch = "x86_64")]
-            true => rayon::scope(|_| self.logps_on_cpu::<half::bf16>(room, adapter, texts)),
-            _ => rayon::scope(|_| self.logps_on_cpu::<f32>(room, adapter, texts)),
+            true => rayon::scope(|_| self.logps_on_cpu::<half::bf16>(scratch, adapter, texts)),
+            _ => rayon::scope(|_| self.logps_on_cpu::<f32>(scratch, adapter, texts)),
         }
     }
 
@@ -61,14 +61,14 @@ impl Model {
     /// As [`Model::target_logps`].
     pub fn text_logits(&self, adapt: &dyn Adapt, rows: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
         let (adapter, mut logits) = (self.prepare(adapt)?, vec![Vec::new(); rows.len()]);
-        let mut room = Workspace::new(Recompute::Never);
+        let mut scratch = Workspace::new(Recompute::Never);
         for group in texts::groups(rows, texts::TOKENS) {
             let texts = PackedTexts::new(rows, &group, &|_, _| false);
             let all: Vec<usize> = (0..texts.tokens()).collect();
             let found = match self.in_kernels() {
                 true => rayon::scope(|_| {
-                    room.fit(texts.tokens());
-                    self.on_cpu::<f32, _>((&mut room, &mut Sums::default()), &adapter, &texts, |cpu, given| {
+                    scratch.fit(texts.tokens());
+                    self.on_cpu::<f32, _>((&mut scratch, &mut Sums::default()), &adapter, &texts, |cpu, given| {
                         let x = self.through(cpu, given)?;
                         cpu.logits(given, &x, &all)
                     })
@@ -85,8 +85,13 @@ impl Model {
         Ok(logits)
     }
 
-    fn logps_on_cpu<T: Pooled>(&self, room: &mut Workspace, adapter: &PreparedAdapter, texts: &PackedTexts) -> Result<Vec<f32>> {
-        self.on_cpu::<T, _>((room, &mut Sums::default()), adapter, texts, |cpu, given| {
+    fn logps_on_cpu<T: Pooled>(
+        &self,
+        scratch: &mut Workspace,
+        adapter: &PreparedAdapter,
+        texts: &PackedTexts,
+    ) -> Result<Vec<f32>> {
+        self.on_cpu::<T, _>((scratch, &mut Sums::default()), adapter, texts, |cpu, given| {
             let x = self.through(cpu, given)?;
             let logps = cpu.logps(given, &x, &texts.targets)?;
             cpu.free_wide(x);

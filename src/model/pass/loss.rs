@@ -41,28 +41,28 @@ pub struct PassGradients {
 impl Model {
     /// A loss of the log-probabilities of all `passes`, and its gradients.
     ///
-    /// What the way back needs is kept while the loss is computed if `room.recompute` allows that for all passes together;
+    /// What the way back needs is kept while the loss is computed if `scratch.recompute` allows that for all passes together;
     /// otherwise texts go forward once more.
     ///
     /// # Errors
     /// As [`Model::gradients`], what `loss` returns, and for slopes that are not in the shape of the log-probabilities.
-    pub fn loss_of(&self, room: &mut Workspace, passes: &[Pass], loss: LossOfLogps) -> Result<PassGradients> {
+    pub fn loss_of(&self, scratch: &mut Workspace, passes: &[Pass], loss: LossOfLogps) -> Result<PassGradients> {
         let adapters = passes.iter().map(|pass| self.prepare(pass.adapt)).collect::<Result<Vec<_>>>()?;
         let mut running: Vec<Running> = passes.iter().zip(&adapters).map(|(pass, a)| Running::new(self, pass, a)).collect();
         let tokens = |run: &Running| run.groups.iter().map(PackedTexts::tokens).collect::<Vec<_>>();
-        room.fit(running.iter().flat_map(tokens).max().unwrap_or(0));
+        scratch.fit(running.iter().flat_map(tokens).max().unwrap_or(0));
         let learned: usize = running.iter().filter(|run| run.learner.is_some()).flat_map(tokens).sum();
-        let hold = running.iter().filter_map(|run| run.learner.as_ref()).all(|l| !l.recomputes(room.recompute, learned));
+        let hold = running.iter().filter_map(|run| run.learner.as_ref()).all(|l| !l.recomputes(scratch.recompute, learned));
         let mut logps = Vec::new();
         for run in &mut running {
-            logps.push(run.forward(self, room, hold)?);
+            logps.push(run.forward(self, scratch, hold)?);
         }
         let (loss, slopes) = loss(&logps)?;
         let mut all = PassGradients { loss, gradients: Vec::new(), times: Times::default() };
         for (i, run) in running.into_iter().enumerate() {
             let slopes = slopes.get(i).filter(|slopes| same_shape(slopes, &logps[i]));
             all.gradients.push(match run.learner.is_some() {
-                true => run.backward(room, slopes.ok_or_else(|| misshapen(i))?, &mut all.times)?,
+                true => run.backward(scratch, slopes.ok_or_else(|| misshapen(i))?, &mut all.times)?,
                 false => Vec::new(),
             });
         }
@@ -88,16 +88,16 @@ impl<'a> Running<'a> {
     }
 
     /// Log-probabilities of the targets; what the way back needs stays here if it is to be held.
-    fn forward(&mut self, model: &Model, room: &mut Workspace, hold: bool) -> Result<Logps> {
+    fn forward(&mut self, model: &Model, scratch: &mut Workspace, hold: bool) -> Result<Logps> {
         let mut logps = vec![Vec::new(); self.rows];
         for texts in &self.groups {
             let found = match self.learner.as_mut().filter(|_| hold) {
                 Some(learner) => {
-                    let (found, held) = learner.there(room, texts)?;
+                    let (found, held) = learner.there(scratch, texts)?;
                     self.held.push(held);
                     found
                 }
-                None => model.logps_of(room, self.adapter, texts)?,
+                None => model.logps_of(scratch, self.adapter, texts)?,
             };
             texts.hand_out(found, &mut logps);
         }
@@ -105,14 +105,14 @@ impl<'a> Running<'a> {
     }
 
     /// The gradients of what this pass trains.
-    fn backward(self, room: &mut Workspace, slopes: &Logps, times: &mut Times) -> Result<Vec<(Site, SiteGradient)>> {
+    fn backward(self, scratch: &mut Workspace, slopes: &Logps, times: &mut Times) -> Result<Vec<(Site, SiteGradient)>> {
         let Some(mut learner) = self.learner else { return Ok(Vec::new()) };
         let mut held = self.held.into_iter();
         for texts in &self.groups {
             let weights = weights(texts, slopes);
             match held.next() {
-                Some(held) => learner.back(room, texts, held, &weights)?,
-                None => drop(learner.there_and_back(room, texts, &weights)?),
+                Some(held) => learner.back(scratch, texts, held, &weights)?,
+                None => drop(learner.there_and_back(scratch, texts, &weights)?),
             }
         }
         times.forward += learner.times.forward;

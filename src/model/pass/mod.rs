@@ -82,7 +82,7 @@ impl Model {
     /// Runs whole texts on the CPU.
     fn on_cpu<T: Pooled, R>(
         &self,
-        (room, sums): (&mut Workspace, &mut Sums),
+        (scratch, sums): (&mut Workspace, &mut Sums),
         adapter: &PreparedAdapter,
         texts: &PackedTexts,
         run: impl FnOnce(&mut Cpu<T>, &Given) -> R,
@@ -90,7 +90,7 @@ impl Model {
         let spans = |scores| texts.spans(&self.shared, scores);
         let mut attend = |_, scores: Scores, qkv: [&[T]; 3], out: &mut [T]| T::attend(&spans(scores), qkv, out);
         let acting = [(0..texts.tokens(), adapter)];
-        let mut cpu = Cpu { model: self, room, attend: &mut attend, spans: Some(&spans), sums };
+        let mut cpu = Cpu { model: self, scratch, attend: &mut attend, spans: Some(&spans), sums };
         run(&mut cpu, &self.given(&acting, texts))
     }
 

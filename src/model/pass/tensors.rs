@@ -326,7 +326,7 @@ impl Machine for Tensors<'_> {
     }
 
     fn loss(&mut self, given: &Given, x: &Tensor, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Tensor)> {
-        let (losses, dx, gradients) = self.head_loss(given, x, targets, weights)?;
+        let (losses, dx, gradients) = self.linear_cross_entropy(given, x, targets, weights)?;
         for g in gradients {
             sums::add(&mut self.sums[self.model.head.site.0], g)?;
         }

@@ -50,7 +50,7 @@ impl Tensors<'_> {
 
     /// The loss at each target, the gradient at `x` of their sum by `weights`, and those of a trained head, a piece of the rows at
     /// a time.
-    pub(super) fn head_loss(
+    pub(super) fn linear_cross_entropy(
         &self,
         given: &Given,
         x: &Tensor,

@@ -144,8 +144,8 @@ impl Tensors<'_> {
                 let (x, mask) = self.dropped(read.at, read.site, x)?;
                 let g = linear::delta_back(&x, pair.a, pair.b, pair.scale, &dz)?;
                 if weight.is_some() {
-                    let share = mask.map(|mask| &g.x * mask).unwrap_or(Ok(g.x))?;
-                    add_to(dx, share.to_dtype(DType::F32)?)?;
+                    let delta = mask.map(|mask| &g.x * mask).unwrap_or(Ok(g.x))?;
+                    add_to(dx, delta.to_dtype(DType::F32)?)?;
                 }
                 Ok(Some(SiteGradient::Pair(g.a, g.b, magnitude)))
             }
@@ -158,10 +158,10 @@ fn pair(adapter: &PreparedAdapter, site: Site) -> Option<LowRankPair<'_>> {
     if let Some(Term::LowRank(pair)) = adapter.term(site) { Some(pair) } else { None }
 }
 
-fn add_to(sum: &mut Option<Tensor>, share: Tensor) -> Result<()> {
+fn add_to(sum: &mut Option<Tensor>, delta: Tensor) -> Result<()> {
     *sum = Some(match sum.take() {
-        Some(sum) => (sum + share)?,
-        None => share,
+        Some(sum) => (sum + delta)?,
+        None => delta,
     });
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::Targets;
 use super::super::batch::Batch;
 use super::super::layers::SharedTables;
-use crate::kernels::attention::{Scores, TextSpans};
+use crate::kernels::attention::{Scores, Varlen};
 
 /// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep.
 pub(super) const TOKENS: usize = 512;
@@ -58,8 +58,8 @@ impl PackedTexts {
     }
 
     /// What attention is told of them.
-    pub(super) fn spans(&self, shared: &SharedTables, scores: Scores) -> TextSpans<'_> {
-        TextSpans {
+    pub(super) fn spans(&self, shared: &SharedTables, scores: Scores) -> Varlen<'_> {
+        Varlen {
             spans: &self.spans,
             starts: &self.batch.starts,
             heads: shared.heads,

@@ -87,13 +87,13 @@ impl Workspace {
     }
 
     /// The room for logits, of any length.
-    pub(super) fn room<T: Pooled>(&mut self) -> Vec<T> {
-        std::mem::take(&mut T::pool(self).room)
+    pub(super) fn scratch<T: Pooled>(&mut self) -> Vec<T> {
+        std::mem::take(&mut T::pool(self).scratch)
     }
 
     /// Gives it back.
-    pub(super) fn give_room<T: Pooled>(&mut self, room: Vec<T>) {
-        T::pool(self).room = room;
+    pub(super) fn give_scratch<T: Pooled>(&mut self, scratch: Vec<T>) {
+        T::pool(self).scratch = scratch;
     }
 }
 
@@ -101,7 +101,7 @@ impl Workspace {
 #[derive(Debug, Default)]
 pub(super) struct BufferPool<T> {
     free: HashMap<usize, Vec<Vec<T>>>,
-    room: Vec<T>,
+    scratch: Vec<T>,
 }
 
 /// Part of a reused vector.

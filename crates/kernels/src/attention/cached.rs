@@ -112,37 +112,37 @@ impl Task<'_> {
             scores.window.map_or(0, |window| (position + 1).saturating_sub(window))..position + 1
         };
         let mut out = vec![0f32; many * group * dh];
-        let mut room = Vec::new();
+        let mut scratch = Vec::new();
         if many == 1 {
             let rows = Rows { left: &q[at..], apart: [dh, dh], len: group, seen: &|_| seen(0) };
-            self.attend(lanes, layout, scores, &rows, &mut room, &mut out);
+            self.attend(lanes, layout, scores, &rows, &mut scratch, &mut out);
         } else {
             for head in 0..group {
                 let rows = Rows { left: &q[at + head * dh..], apart: [width, group * dh], len: many, seen: &seen };
-                self.attend(lanes, layout, scores, &rows, &mut room, &mut out[head * dh..]);
+                self.attend(lanes, layout, scores, &rows, &mut scratch, &mut out[head * dh..]);
             }
         }
         out
     }
 
-    fn attend(&self, lanes: Lanes, layout: BlockLayout, scores: Scores, rows: &Rows, room: &mut Vec<f32>, out: &mut [f32]) {
+    fn attend(&self, lanes: Lanes, layout: BlockLayout, scores: Scores, rows: &Rows, scratch: &mut Vec<f32>, out: &mut [f32]) {
         let dh = layout.head_dim;
         let first = (rows.seen)(0).start / BLOCK_TOKENS;
         let end = (rows.seen)(rows.len - 1).end;
         let blocks = first..end.div_ceil(BLOCK_TOKENS);
         let stride = blocks.len() * BLOCK_TOKENS + GAP;
-        room.resize(rows.len * stride, 0.0);
+        scratch.resize(rows.len * stride, 0.0);
         // Rows that see something of a block: the later ones, but for those whose window begins after it.
         let from = |block: usize| (0..rows.len).find(|r| (rows.seen)(*r).end > block * BLOCK_TOKENS).unwrap_or(rows.len);
         for (i, block) in blocks.clone().enumerate() {
             let (r, panel) = (from(block), layout.keys(self.text.blocks[block], self.key_head));
             let left = StridedLeft { data: &rows.left[r * rows.apart[0]..], row: rows.apart[0], column: 1 };
-            let product = StridedProduct { data: &mut room[r * stride + i * BLOCK_TOKENS..], row: stride };
+            let product = StridedProduct { data: &mut scratch[r * stride + i * BLOCK_TOKENS..], row: stride };
             let size = Size { m: rows.len - r, k: dh, n: BLOCK_TOKENS, add: false };
             matmul(lanes, size, left, Right { data: panel, row: BLOCK_TOKENS }, product);
         }
         let before = first * BLOCK_TOKENS;
-        let factors: Vec<f32> = (room.chunks_exact_mut(stride).take(rows.len).enumerate())
+        let factors: Vec<f32> = (scratch.chunks_exact_mut(stride).take(rows.len).enumerate())
             .map(|(r, row)| {
                 let seen = (rows.seen)(r);
                 let seen = seen.start - before..seen.end - before;
@@ -154,7 +154,7 @@ impl Task<'_> {
         for (i, block) in blocks.enumerate() {
             let r = from(block);
             let k = (end - block * BLOCK_TOKENS).min(BLOCK_TOKENS);
-            let left = StridedLeft { data: &room[r * stride + i * BLOCK_TOKENS..], row: stride, column: 1 };
+            let left = StridedLeft { data: &scratch[r * stride + i * BLOCK_TOKENS..], row: stride, column: 1 };
             let values = Right { data: layout.values(self.text.blocks[block], self.key_head), row: dh };
             let product = StridedProduct { data: &mut out[r * rows.apart[1]..], row: rows.apart[1] };
             matmul(lanes, Size { m: rows.len - r, k, n: dh, add: i > 0 }, left, values, product);

@@ -6,7 +6,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `rows`, `half` | one row of scores; whole texts in bf16 |
+//! | 0 | `rows`, `flash_bf16` | one row of scores; whole texts in bf16 |
 //! | 1 | `block`, `cached` | a block of queries; new tokens over a cache in blocks |
 //! | 2 | `forward`, `backward` | all blocks, there and back |
 
@@ -20,7 +20,7 @@ mod block;
 pub mod cached;
 mod forward;
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod half;
+pub(crate) mod flash_bf16;
 mod rows;
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ struct Normaliser {
 
 /// Whole texts, one after another, that attend to themselves only.
 #[derive(Debug, Clone)]
-pub struct TextSpans<'a> {
+pub struct Varlen<'a> {
     /// First and past-the-last token of each text.
     pub spans: &'a [Range<usize>],
     /// First token of each token's text.
@@ -115,7 +115,7 @@ pub struct TextSpans<'a> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl TextSpans<'_> {
+impl Varlen<'_> {
     /// Query heads that share a head of keys and values.
     fn group(&self) -> usize {
         self.heads / self.key_heads

@@ -8,7 +8,7 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `lanes`, `expand`, `unpack` | rows of f32; GGUF blocks as whole numbers in bf16, in i16 |
-//! | 1 | `pair`, `bf16`, `int16` | the low-rank share; rows of bf16, of whole numbers |
+//! | 1 | `pair`, `bf16`, `int16` | the low-rank delta; rows of bf16, of whole numbers |
 
 mod lanes;
 mod pair;
@@ -53,13 +53,13 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, rounded: bool, y: &mut [f
     }
     #[cfg(target_arch = "x86_64")]
     if rounded && int16::takes(w.dtype) {
-        return int16::product(x, &FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m, w, add });
+        return int16::product(x, &SkinnyOutput { out: SharedOutput(y.as_mut_ptr()), m, w, add });
     }
     for (x, y) in x.chunks(MOST * w.cols).zip(y.chunks_mut(MOST * w.rows)) {
-        let to = FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m: y.len() / w.rows, w, add };
+        let to = SkinnyOutput { out: SharedOutput(y.as_mut_ptr()), m: y.len() / w.rows, w, add };
         #[cfg(target_arch = "x86_64")]
         if rounded && cpu::level() == cpu::Level::Avx512Bf16 && !matches!(w.dtype, WeightType::F32 | WeightType::F16) {
-            half::product(x, &to);
+            rounded::product(x, &to);
             continue;
         }
         let _ = rounded;
@@ -68,14 +68,14 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, rounded: bool, y: &mut [f
 }
 
 /// Where results go: row `j` of `W` (in our order) with row `i` of x to element (i, j).
-struct FewRowsOutput<'a> {
+struct SkinnyOutput<'a> {
     out: SharedOutput,
     m: usize,
     w: &'a Weight,
     add: bool,
 }
 
-impl FewRowsOutput<'_> {
+impl SkinnyOutput<'_> {
     /// Our row of row `file_row` of the file: what [`Weight::file_row`] undoes.
     fn our_row(&self, file_row: usize) -> usize {
         match self.w.order {
@@ -122,12 +122,12 @@ impl FewRowsOutput<'_> {
     }
 
     /// Runs `f` on every task's rows of the file.
-    fn tasks<T>(&self, room: impl Fn() -> T + Sync + Send, f: impl Fn(&mut T, std::ops::Range<usize>) + Sync + Send) {
+    fn tasks<T>(&self, scratch: impl Fn() -> T + Sync + Send, f: impl Fn(&mut T, std::ops::Range<usize>) + Sync + Send) {
         let n = self.w.rows;
         // Two to a power: any number of threads that is such a power gets equal shares.
         let parts = (n * self.stride()).div_ceil(TASK).next_power_of_two();
         let rows = n.div_ceil(parts).next_multiple_of(TOGETHER);
-        (0..n.div_ceil(rows)).into_par_iter().for_each_init(room, |room, t| f(room, t * rows..((t + 1) * rows).min(n)));
+        (0..n.div_ceil(rows)).into_par_iter().for_each_init(scratch, |scratch, t| f(scratch, t * rows..((t + 1) * rows).min(n)));
     }
 
     /// The bytes of the matrix from row `file_row` on.
@@ -136,22 +136,22 @@ impl FewRowsOutput<'_> {
     }
 }
 
-fn with_lanes(level: Lanes, x: &[f32], to: &FewRowsOutput) {
+fn with_lanes(level: Lanes, x: &[f32], to: &SkinnyOutput) {
     to.tasks(Vec::new, |decoded, rows| lanes::rows(level, x, to, rows, decoded));
 }
 
 /// The bf16 path: number of rows and type of the blocks become constants.
 #[cfg(target_arch = "x86_64")]
-mod half {
+mod rounded {
     use super::bf16::{Bf16Rows, Sums, floats, quantised};
     use super::expand::{self, BlockFormat, Scales};
-    use super::{AHEAD, FewRowsOutput, WeightType};
+    use super::{AHEAD, SkinnyOutput, WeightType};
 
     /// `R` rows of `W`, their strides apart, with `M` rows of x.
     type RunKernel<const R: usize, const M: usize> =
         unsafe fn([*const u8; R], usize, usize, &Bf16Rows, &mut Scales) -> Sums<R, M>;
 
-    pub(super) fn product(x: &[f32], to: &FewRowsOutput) {
+    pub(super) fn product(x: &[f32], to: &SkinnyOutput) {
         match to.w.dtype {
             WeightType::Q4_0 => blocks::<expand::Q4_0>(x, to),
             WeightType::Q4_1 => blocks::<expand::Q4_1>(x, to),
@@ -167,7 +167,7 @@ mod half {
     }
 
     /// Rows of x and of `W` at once: sums for as many as there are registers, few loads a multiplication.
-    fn plain(x: &[f32], to: &FewRowsOutput) {
+    fn plain(x: &[f32], to: &SkinnyOutput) {
         let x = |height| Bf16Rows::each(x, to.w.cols, height, &expand::in_order());
         match to.m {
             1 => each::<8, 1>(&x(1), to, float_rows, float_rows),
@@ -180,7 +180,7 @@ mod half {
         }
     }
 
-    fn blocks<F: BlockFormat>(x: &[f32], to: &FewRowsOutput) {
+    fn blocks<F: BlockFormat>(x: &[f32], to: &SkinnyOutput) {
         let x = |height| Bf16Rows::each(x, to.w.cols, height, &F::ORDER);
         match to.m {
             0 => {}
@@ -208,10 +208,10 @@ mod half {
     }
 
     /// All of `x`, `M` rows of it after another while the rows of `W` are in the first-level cache.
-    fn each<const R: usize, const M: usize>(x: &[Bf16Rows], to: &FewRowsOutput, run: RunKernel<R, M>, one: RunKernel<1, M>) {
+    fn each<const R: usize, const M: usize>(x: &[Bf16Rows], to: &SkinnyOutput, run: RunKernel<R, M>, one: RunKernel<1, M>) {
         let (k, stride) = (to.w.cols, to.stride());
         let ahead = (R * stride).max(AHEAD);
-        to.tasks(Scales::default, |room, rows| {
+        to.tasks(Scales::default, |scratch, rows| {
             let mut row = rows.start;
             while row < rows.end {
                 let together = if rows.end - row >= R { R } else { 1 };
@@ -222,10 +222,10 @@ mod half {
                     unsafe {
                         if together == R {
                             let each = std::array::from_fn(|r| at.wrapping_add(r * stride));
-                            let sums = run(each, k, ahead, x, room);
+                            let sums = run(each, k, ahead, x, scratch);
                             sums.iter().enumerate().for_each(|(r, sums)| to.put(row + r, part * M, sums));
                         } else {
-                            to.put(row, part * M, &one([at], k, ahead, x, room)[0]);
+                            to.put(row, part * M, &one([at], k, ahead, x, scratch)[0]);
                         }
                     }
                 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::{FewRowsOutput, MOST};
+use super::{MOST, SkinnyOutput};
 use crate::element::Element;
 use crate::simd::{Lanes, Simd, multiversion};
 use crate::weight::{WeightType, decode};
@@ -18,7 +18,7 @@ pub(super) const WIDE: usize = 4;
 pub(super) type LaneSums = [[f32; MOST]; WIDE];
 
 /// Rows `rows` of the file.
-pub(super) fn rows(level: Lanes, x: &[f32], to: &FewRowsOutput, rows: Range<usize>, decoded: &mut Vec<f32>) {
+pub(super) fn rows(level: Lanes, x: &[f32], to: &SkinnyOutput, rows: Range<usize>, decoded: &mut Vec<f32>) {
     let (k, stride, dtype) = (to.w.cols, to.stride(), to.w.dtype);
     for row in rows.clone().step_by(WIDE) {
         let here = WIDE.min(rows.end - row);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::super::super::host::SharedOutput;
 use super::super::super::tile_bf16::{Into, Operands, TileOutput, stripe};
-use super::{Head, KEYS, QUERIES, TextSpans, Transposed, lanes};
+use super::{Head, KEYS, QUERIES, Transposed, Varlen, lanes};
 
 /// What a task works in.
 struct ForwardScratch {
@@ -35,7 +35,7 @@ struct Outputs {
 
 /// `out` (n, h·e) for `q` (n, h·e) and `k`, `v` (n, g·e); the result is the logarithm of what normalises each query of
 /// each head: (n, h).
-pub(crate) fn forward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], out: &mut [bf16]) -> Vec<f32> {
+pub(crate) fn forward(texts: &Varlen, [q, k, v]: [&[bf16]; 3], out: &mut [bf16]) -> Vec<f32> {
     let (h, e) = (texts.heads, texts.head_dim);
     let mut normalisers = vec![0f32; q.len() / e];
     let values = Transposed::all(v, texts);
@@ -46,23 +46,23 @@ pub(crate) fn forward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], out: &mut [bf1
     let to = Outputs { out: SharedOutput(out.as_mut_ptr().cast()), normalisers: SharedOutput(normalisers.as_mut_ptr()) };
     assert!(texts.scores.only_scaled(), "attention: no cap and no window in bf16");
     assert!(out.len() == q.len() && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
-    let room = || ForwardScratch {
+    let scratch = || ForwardScratch {
         query: vec![0; e / 2 * QUERIES],
         scores: vec![0.0; KEYS * QUERIES],
         weights: vec![0; KEYS / 2 * QUERIES],
         sums: vec![0.0; e.next_multiple_of(16) * QUERIES],
     };
     // Later blocks see more keys: they go first.
-    tasks.into_par_iter().rev().for_each_init(room, |room, (text, first)| {
+    tasks.into_par_iter().rev().for_each_init(scratch, |scratch, (text, first)| {
         for head in 0..h {
-            block(texts, Place { text, first, head }, [q, k], &values, room, to);
+            block(texts, Place { text, first, head }, [q, k], &values, scratch, to);
         }
     });
     normalisers
 }
 
 /// One block of queries of one head.
-fn block(texts: &TextSpans, place: Place, [q, k]: [&[bf16]; 2], values: &[Transposed], room: &mut ForwardScratch, to: Outputs) {
+fn block(texts: &Varlen, place: Place, [q, k]: [&[bf16]; 2], values: &[Transposed], scratch: &mut ForwardScratch, to: Outputs) {
     let Place { text, first, head } = place;
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let span = &texts.spans[text];
@@ -70,27 +70,27 @@ fn block(texts: &TextSpans, place: Place, [q, k]: [&[bf16]; 2], values: &[Transp
     let key_head = head / texts.group();
     let keys = Head::of(k, span.start, key_head, g, e);
     let values = &values[text * g + key_head];
-    Head::of(q, span.start, head, h, e).columns(first, count, &mut room.query);
+    Head::of(q, span.start, head, h, e).columns(first, count, &mut scratch.query);
     let mut softmax = lanes::Softmax::default();
     for k0 in (0..first + count).step_by(KEYS) {
         let len = KEYS.min(first + count - k0);
-        let scores = TileOutput { c: room.scores.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how: Into::Set };
+        let scores = TileOutput { c: scratch.scores.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how: Into::Set };
         let products =
-            Operands { a: keys.row(k0).as_ptr().cast(), lda: keys.stride / 2, panel: room.query.as_ptr(), pairs: e / 2 };
+            Operands { a: keys.row(k0).as_ptr().cast(), lda: keys.stride / 2, panel: scratch.query.as_ptr(), pairs: e / 2 };
         // SAFETY: AVX-512 BF16 was detected by the caller; len rows of keys exist from k0 on, the room holds the rest.
         unsafe { stripe(len, products, Operands::NONE, scores) };
-        let scores = &mut room.scores[..len * QUERIES];
+        let scores = &mut scratch.scores[..len * QUERIES];
         softmax.weigh(
             scores,
-            &mut room.weights,
+            &mut scratch.weights,
             lanes::Corner { key: k0, query: first },
             texts.scores.scale as f32,
-            (k0 > 0).then_some(&mut room.sums[..e * QUERIES]),
+            (k0 > 0).then_some(&mut scratch.sums[..e * QUERIES]),
         );
         let how = if k0 > 0 { Into::Add } else { Into::Set };
-        let sums = TileOutput { c: room.sums.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
+        let sums = TileOutput { c: scratch.sums.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
         let a = values.data[k0 / 2..].as_ptr();
-        let products = Operands { a, lda: values.pairs, panel: room.weights.as_ptr(), pairs: len.div_ceil(2) };
+        let products = Operands { a, lda: values.pairs, panel: scratch.weights.as_ptr(), pairs: len.div_ceil(2) };
         // SAFETY: as above; e rows of the transposed values, each with the pairs of these keys.
         unsafe { stripe(e, products, Operands::NONE, sums) };
     }
@@ -100,5 +100,5 @@ fn block(texts: &TextSpans, place: Place, [q, k]: [&[bf16]; 2], values: &[Transp
     }
     let at = (span.start + first) * h * e + head * e;
     // SAFETY: count rows of this head are this task's own.
-    unsafe { softmax.finish(&mut room.sums, e, count, to.out.0.cast::<bf16>().add(at), h * e) };
+    unsafe { softmax.finish(&mut scratch.sums, e, count, to.out.0.cast::<bf16>().add(at), h * e) };
 }

@@ -26,7 +26,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::super::panel::{self, RowPointer};
-use super::TextSpans;
+use super::Varlen;
 pub(crate) use backward::{HalfSaved, backward};
 pub(crate) use forward::forward;
 
@@ -104,7 +104,7 @@ impl Transposed {
     }
 
     /// All heads of all texts, `[text · key_heads + head]`.
-    fn all(data: &[bf16], texts: &TextSpans) -> Vec<Transposed> {
+    fn all(data: &[bf16], texts: &Varlen) -> Vec<Transposed> {
         let (g, e) = (texts.key_heads, texts.head_dim);
         (0..texts.spans.len() * g)
             .into_par_iter()

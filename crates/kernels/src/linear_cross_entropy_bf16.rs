@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::cross_entropy::WeightedTargets;
 use super::element::Element;
-use super::gemm_bf16::{self, Bf16Matrix, GemmJob, LowRankShare, ProductTarget};
+use super::gemm_bf16::{self, Bf16Matrix, GemmJob, LowRankDelta, ProductTarget};
 use super::host::SharedOutput;
 use super::panel::Scratch;
 use super::simd::{Lanes, Simd, multiversion};
@@ -24,19 +24,19 @@ const COLUMNS: usize = 1536;
 const DIGITS: usize = 4;
 
 /// `−log softmax(x·Wᵀ)[target]` of every row of `x` (n, d); `gradient` (n, d) becomes that of their sum by the weights.
-/// The vocabulary (rows of `w`) and d are even. `room` is used for logits.
-pub(super) fn head_loss(
+/// The vocabulary (rows of `w`) and d are even. `scratch` is used for logits.
+pub(super) fn linear_cross_entropy(
     x: &[bf16],
     w: &Weight,
     targets: WeightedTargets,
     gradient: &mut [f32],
-    room: &mut Vec<bf16>,
+    scratch: &mut Vec<bf16>,
 ) -> Vec<f32> {
     let d = w.cols;
     let targets =
         targets.ids.chunks(ROWS).zip(targets.weights.chunks(ROWS)).map(|(ids, weights)| WeightedTargets { ids, weights });
     let runs = x.chunks(ROWS * d).zip(targets).zip(gradient.chunks_mut(ROWS * d));
-    runs.flat_map(|((x, targets), gradient)| run(x, w, targets, gradient, room)).collect()
+    runs.flat_map(|((x, targets), gradient)| run(x, w, targets, gradient, scratch)).collect()
 }
 
 /// One block of columns of the logits of m rows.
@@ -45,13 +45,13 @@ struct LogitColumns {
     width: usize,
 }
 
-fn run(x: &[bf16], w: &Weight, targets: WeightedTargets, gradient: &mut [f32], room: &mut Vec<bf16>) -> Vec<f32> {
+fn run(x: &[bf16], w: &Weight, targets: WeightedTargets, gradient: &mut [f32], scratch: &mut Vec<bf16>) -> Vec<f32> {
     let (m, v) = (targets.ids.len(), w.rows);
     assert!(v.is_multiple_of(2) && x.len() == m * w.cols && gradient.len() == x.len(), "head loss: shapes");
-    if room.len() < m * v {
-        room.resize(m * v, bf16::ZERO);
+    if scratch.len() < m * v {
+        scratch.resize(m * v, bf16::ZERO);
     }
-    let logits = &mut room[..m * v];
+    let logits = &mut scratch[..m * v];
     let parts: Vec<LogitColumns> =
         (0..v).step_by(COLUMNS).map(|first| LogitColumns { first, width: COLUMNS.min(v - first) }).collect();
     let losses = forward(x, w, &parts, &at_targets(x, w, targets.ids), logits);
@@ -60,7 +60,7 @@ fn run(x: &[bf16], w: &Weight, targets: WeightedTargets, gradient: &mut [f32], r
         let logits = &mut logits[left(part)];
         slopes(logits, part, &losses, targets);
         let rows = w.part(part.first..part.first + part.width);
-        let job = GemmJob { a: Bf16Matrix { data: logits, width: part.width }, w: &rows, transposed: false, share: None };
+        let job = GemmJob { a: Bf16Matrix { data: logits, width: part.width }, w: &rows, transposed: false, delta: None };
         let target = if part.first == 0 { ProductTarget::Set(gradient) } else { ProductTarget::Add(gradient) };
         gemm_bf16::sum(&[job], &mut { target });
     }
@@ -85,7 +85,7 @@ fn forward(x: &[bf16], w: &Weight, parts: &[LogitColumns], exact: &[f32], logits
     let mut stats = vec![(f32::NEG_INFINITY, 0f32); m * parts.len()];
     let out = SharedOutput(logits.as_mut_ptr().cast());
     let lanes = Lanes::in_force();
-    stats.par_chunks_mut(m).zip(parts).for_each_init(gemm_bf16::GemmScratch::default, |room, (stats, part)| {
+    stats.par_chunks_mut(m).zip(parts).for_each_init(gemm_bf16::GemmScratch::default, |scratch, (stats, part)| {
         let a = Bf16Matrix { data: x, width: w.cols };
         // SAFETY: parts do not overlap, and each is one task's own.
         let mine = unsafe {
@@ -93,8 +93,8 @@ fn forward(x: &[bf16], w: &Weight, parts: &[LogitColumns], exact: &[f32], logits
             std::slice::from_raw_parts_mut(first, m * part.width)
         };
         let rows = w.part(part.first..part.first + part.width);
-        let share = Some(LowRankShare { h: &h, e: &ones, rank: DIGITS });
-        gemm_bf16::here(&GemmJob { a, w: &rows, transposed: true, share }, &mut ProductTarget::Half(mine), room);
+        let delta = Some(LowRankDelta { h: &h, e: &ones, rank: DIGITS });
+        gemm_bf16::here(&GemmJob { a, w: &rows, transposed: true, delta }, &mut ProductTarget::Half(mine), scratch);
         for (stats, row) in stats.iter_mut().zip(mine.chunks_exact(part.width)) {
             *stats = summary(lanes, row);
         }
@@ -170,8 +170,8 @@ fn scaled_exp_body<S: Simd>(s: S, row: &mut [bf16], normaliser: f32, factor: f32
 
 #[cfg(test)]
 mod tests {
-    use super::super::head_loss::head_loss_slices;
     use super::super::linear::{Frozen, Side, tests::matrix};
+    use super::super::linear_cross_entropy::linear_cross_entropy as exact_losses;
     use super::super::weight::WeightType;
     use super::*;
     use crate::device::Compute;
@@ -186,10 +186,11 @@ mod tests {
             let exact = Frozen::new(weight.clone(), Compute::F32);
             let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
             let mut want = vec![0f32; n * d];
-            let losses = head_loss_slices(&wide, &exact, Side::Transposed, &targets, Some(&mut want));
-            let (mut got, mut room) = (vec![7f32; n * d], vec![bf16::ONE; 3]);
+            let losses = exact_losses(&wide, &exact, Side::Transposed, &targets, Some(&mut want));
+            let (mut got, mut scratch) = (vec![7f32; n * d], vec![bf16::ONE; 3]);
             let weights: Vec<f32> = (0..n).map(|i| 0.25 - (i % 3) as f32).collect();
-            let ours = head_loss(&x, &weight, WeightedTargets { ids: &targets, weights: &weights }, &mut got, &mut room);
+            let ours =
+                linear_cross_entropy(&x, &weight, WeightedTargets { ids: &targets, weights: &weights }, &mut got, &mut scratch);
             for (ours, loss) in ours.iter().zip(&losses) {
                 assert!((ours - loss).abs() < 5e-3 * loss.abs().max(1.0), "{n} {d} {v}: {ours} against {loss}");
             }

@@ -50,9 +50,9 @@ impl HalfCase {
         HalfCase { spans, starts, qkv, grad: numbers(n * h * e, 4), sizes: (h, g, e) }
     }
 
-    fn texts(&self) -> TextSpans<'_> {
+    fn texts(&self) -> Varlen<'_> {
         let (heads, key_heads, head_dim) = self.sizes;
-        TextSpans { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scores: Scores::scaled(0.3) }
+        Varlen { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scores: Scores::scaled(0.3) }
     }
 
     /// The output and the three gradients.

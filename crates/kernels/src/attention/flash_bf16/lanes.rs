@@ -218,8 +218,8 @@ unsafe fn sixteen_rows(sums: &[f32], e0: usize, c: usize, factor: __m512) -> [__
 /// where a query does not see a key.
 pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, scale: f32, out: &mut Slopes) {
     let rows = scores.len() / QUERIES;
-    let room = out.weights.len() >= scores.len() && out.rows.len() >= scores.len();
-    assert!(dp.len() >= scores.len() && room && out.pairs.len() >= rows.div_ceil(2) * QUERIES, "attention: slopes");
+    let fits = out.weights.len() >= scores.len() && out.rows.len() >= scores.len();
+    assert!(dp.len() >= scores.len() && fits && out.pairs.len() >= rows.div_ceil(2) * QUERIES, "attention: slopes");
     if !native() {
         return twin::slopes(scores, dp, columns, first, scale, out);
     }

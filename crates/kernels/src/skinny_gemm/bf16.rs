@@ -138,12 +138,12 @@ pub(super) unsafe fn quantised<F: BlockFormat, const R: usize, const M: usize>(
     k: usize,
     ahead: usize,
     x: &Bf16Rows,
-    room: &mut Scales,
+    scratch: &mut Scales,
 ) -> Sums<R, M> {
     let (blocks, groups, each) = (k / F::BLOCK, k / GROUP, F::BLOCK / GROUP);
     let lines = x.lines(groups, M);
     // SAFETY: as the contract says.
-    unsafe { room.fill::<F>(&rows, blocks) };
+    unsafe { scratch.fill::<F>(&rows, blocks) };
     let mut acc = [[_mm512_setzero_ps(); M]; R];
     // SAFETY: all offsets lie inside the rows, the lines and the scales, counted above.
     unsafe {
@@ -162,7 +162,7 @@ pub(super) unsafe fn quantised<F: BlockFormat, const R: usize, const M: usize>(
                 while g < each {
                     let at = b * each + g;
                     let w = as_bf16(F::group(&tables, block, g));
-                    let scale = F::scale(room.scales.as_ptr().add((r * groups + at) * F::PER_GROUP));
+                    let scale = F::scale(scratch.scales.as_ptr().add((r * groups + at) * F::PER_GROUP));
                     let mut i = 0;
                     while i < M {
                         let x = _mm512_loadu_si512(lines.add(at * M + i).cast());
@@ -179,7 +179,7 @@ pub(super) unsafe fn quantised<F: BlockFormat, const R: usize, const M: usize>(
         if F::MINS {
             let mut r = 0;
             while r < R {
-                add_mins(&room.mins[r * groups..][..groups], x, &mut acc[r]);
+                add_mins(&scratch.mins[r * groups..][..groups], x, &mut acc[r]);
                 r += 1;
             }
         }

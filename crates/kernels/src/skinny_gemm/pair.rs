@@ -1,4 +1,4 @@
-//! The low-rank share for a few rows of x: `h = s·x·Aᵀ`, then `y += h·Bᵀ`. Its matrices are small and lie in a cache, so
+//! The low-rank delta for a few rows of x: `h = s·x·Aᵀ`, then `y += h·Bᵀ`. Its matrices are small and lie in a cache, so
 //! what counts is how little is done around them.
 //!
 //! Every result is summed in one order, whatever other rows and threads there are. Refuses to know: the base's product.
@@ -38,7 +38,7 @@ fn narrow_part(x: &[f32], i: usize, a: &[f32], scale: f32, h: &mut [f32]) {
 /// `y (m, o) += h (m, r) · Bᵀ`, `b` (o, r).
 pub(crate) fn widen(h: &[f32], r: usize, b: &[f32], y: &mut [f32]) {
     let (m, o, level) = (h.len() / r, b.len() / r, Lanes::in_force());
-    assert!(h.len() == m * r && b.len() == o * r && y.len() == m * o, "low-rank share: shapes");
+    assert!(h.len() == m * r && b.len() == o * r && y.len() == m * o, "low-rank delta: shapes");
     let out = SharedOutput(y.as_mut_ptr());
     b.par_chunks(ROWS * r).enumerate().for_each(|(task, b)| {
         for (i, h) in h.chunks_exact(r).enumerate() {

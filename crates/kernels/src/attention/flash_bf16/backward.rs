@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::super::super::host::SharedOutput;
 use super::super::super::tile_bf16::{Into, Operands, TileOutput, stripe, wide};
-use super::{Head, KEYS, QUERIES, TextSpans, Transposed, lanes};
+use super::{Head, KEYS, QUERIES, Transposed, Varlen, lanes};
 
 /// What the forward pass left behind, and the gradient of its output.
 #[derive(Clone, Copy)]
@@ -77,7 +77,7 @@ struct KeyGradients {
 }
 
 /// Gradients of q (n, h·e), and those that each query head gives to the keys and values it reads (n, h·e), set in f32.
-pub(crate) fn backward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], saved: HalfSaved, [dq, dk, dv]: [&mut [f32]; 3]) {
+pub(crate) fn backward(texts: &Varlen, [q, k, v]: [&[bf16]; 3], saved: HalfSaved, [dq, dk, dv]: [&mut [f32]; 3]) {
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let shapes = dq.len() == q.len() && dk.len() == q.len() && dv.len() == q.len() && saved.grad.len() == q.len();
     assert!(shapes && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
@@ -85,15 +85,15 @@ pub(crate) fn backward(texts: &TextSpans, [q, k, v]: [&[bf16]; 3], saved: HalfSa
     let to = [SharedOutput(dq.as_mut_ptr()), SharedOutput(dk.as_mut_ptr()), SharedOutput(dv.as_mut_ptr())];
     (0..texts.spans.len() * h).into_par_iter().for_each_init(
         || BackwardScratch::new(e),
-        |room, at| {
+        |scratch, at| {
             let (text, head) = (at / h, at % h);
             let keys = &keys[text * g + head / texts.group()];
-            one_head(texts, &HeadTask { text, head, qkv: [q, k, v], keys, saved }, room, to);
+            one_head(texts, &HeadTask { text, head, qkv: [q, k, v], keys, saved }, scratch, to);
         },
     );
 }
 
-fn one_head(texts: &TextSpans, task: &HeadTask, room: &mut BackwardScratch, to: [SharedOutput; 3]) {
+fn one_head(texts: &Varlen, task: &HeadTask, scratch: &mut BackwardScratch, to: [SharedOutput; 3]) {
     let HeadTask { text, head, qkv: [q, k, v], keys: keys_turned, saved } = *task;
     let (h, g, e) = (texts.heads, texts.key_heads, texts.head_dim);
     let span = &texts.spans[text];
@@ -110,10 +110,10 @@ fn one_head(texts: &TextSpans, task: &HeadTask, room: &mut BackwardScratch, to: 
     }
     for first in (0..span.len()).step_by(QUERIES) {
         let count = QUERIES.min(span.len() - first);
-        queries.columns(first, count, &mut room.query);
-        grads.columns(first, count, &mut room.grad);
-        queries.along(first, count, &mut room.query_along);
-        grads.along(first, count, &mut room.grad_along);
+        queries.columns(first, count, &mut scratch.query);
+        grads.columns(first, count, &mut scratch.grad);
+        queries.along(first, count, &mut scratch.query_along);
+        grads.along(first, count, &mut scratch.grad_along);
         let mut columns = lanes::QueryColumns { normaliser: [0.0; QUERIES], delta: [0.0; QUERIES] };
         for i in 0..count {
             columns.normaliser[i] = saved.normalisers[(span.start + first + i) * h + head];
@@ -122,22 +122,22 @@ fn one_head(texts: &TextSpans, task: &HeadTask, room: &mut BackwardScratch, to: 
         for k0 in (0..first + count).step_by(KEYS) {
             let len = KEYS.min(first + count - k0);
             let keys_at = KeyBlock { k0, len };
-            block(room, [keys, values], keys_at, first, texts.scores.scale as f32, &columns);
+            block(scratch, [keys, values], keys_at, first, texts.scores.scale as f32, &columns);
             let at = k0 * h * e;
             // SAFETY: len rows of this head from k0 on, stride h·e, are this task's own.
             unsafe {
                 let to = KeyGradients { dk: dk.add(at), dv: dv.add(at), stride: h * e };
-                gradients(room, keys_turned, keys_at, e, to);
+                gradients(scratch, keys_turned, keys_at, e, to);
             }
         }
         // SAFETY: AVX-512 BF16 was detected by the caller; count rows of this head are this task's own.
-        unsafe { lanes::rows_of(&room.dq, e, count, dq.add(first * h * e), h * e) };
+        unsafe { lanes::rows_of(&scratch.dq, e, count, dq.add(first * h * e), h * e) };
     }
 }
 
 /// Weights and slopes of a block of keys for the queries from `first` on.
 fn block(
-    room: &mut BackwardScratch,
+    scratch: &mut BackwardScratch,
     [keys, values]: [Head; 2],
     at: KeyBlock,
     first: usize,
@@ -152,22 +152,22 @@ fn block(
         // SAFETY: AVX-512 BF16 was detected by the caller; len rows exist from k0 on, out holds KEYS rows of QUERIES.
         unsafe { stripe(len, operands, Operands::NONE, output) };
     };
-    product(keys, &room.query, &mut room.scores);
-    product(values, &room.grad, &mut room.dp);
-    let (scores, dp) = (&room.scores[..len * QUERIES], &room.dp[..len * QUERIES]);
-    let mut out = lanes::Slopes { weights: &mut room.weights, rows: &mut room.rows, pairs: &mut room.pairs };
+    product(keys, &scratch.query, &mut scratch.scores);
+    product(values, &scratch.grad, &mut scratch.dp);
+    let (scores, dp) = (&scratch.scores[..len * QUERIES], &scratch.dp[..len * QUERIES]);
+    let mut out = lanes::Slopes { weights: &mut scratch.weights, rows: &mut scratch.rows, pairs: &mut scratch.pairs };
     lanes::slopes(scores, dp, columns, lanes::Corner { key: k0, query: first }, scale, &mut out);
 }
 
-/// Adds a block of keys' share: `dk`, `dv` (keys from k0 on, rows of e) and `room.dq` (e, queries), which the first block
+/// Adds a block of keys' share: `dk`, `dv` (keys from k0 on, rows of e) and `scratch.dq` (e, queries), which the first block
 /// sets.
 ///
 /// # Safety
 /// `dk` and `dv` of `to` are valid for `len` rows of `e`, `stride` apart.
-unsafe fn gradients(room: &mut BackwardScratch, keys: &Transposed, at: KeyBlock, e: usize, to: KeyGradients) {
+unsafe fn gradients(scratch: &mut BackwardScratch, keys: &Transposed, at: KeyBlock, e: usize, to: KeyGradients) {
     let (KeyBlock { k0, len }, KeyGradients { dk, dv, stride }) = (at, to);
     let pairs = QUERIES / 2;
-    for (rows, along, out) in [(&room.weights, &room.grad_along, dv), (&room.rows, &room.query_along, dk)] {
+    for (rows, along, out) in [(&scratch.weights, &scratch.grad_along, dv), (&scratch.rows, &scratch.query_along, dk)] {
         for (j, panel) in along.chunks_exact(pairs * 64).enumerate() {
             let operands = Operands { a: rows.as_ptr().cast(), lda: pairs, panel: panel.as_ptr(), pairs };
             let c = out.wrapping_add(64 * j);
@@ -177,9 +177,9 @@ unsafe fn gradients(room: &mut BackwardScratch, keys: &Transposed, at: KeyBlock,
         }
     }
     let a = keys.data[k0 / 2..].as_ptr();
-    let operands = Operands { a, lda: keys.pairs, panel: room.pairs.as_ptr(), pairs: len.div_ceil(2) };
+    let operands = Operands { a, lda: keys.pairs, panel: scratch.pairs.as_ptr(), pairs: len.div_ceil(2) };
     let how = if k0 > 0 { Into::Add } else { Into::Set };
-    let output = TileOutput { c: room.dq.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
+    let output = TileOutput { c: scratch.dq.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
     // SAFETY: as above; e rows of the turned keys, each with the pairs of these keys.
     unsafe { stripe(e, operands, Operands::NONE, output) };
 }

@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::unpack::{self, GROUP, IntFormat, SIDE};
-use super::{AHEAD, FewRowsOutput, WeightType};
+use super::{AHEAD, SkinnyOutput, WeightType};
 use crate::simd::Lanes;
 
 /// Rows of x that are worked on at once, at most.
@@ -50,7 +50,7 @@ pub(super) fn takes(dtype: WeightType) -> bool {
 }
 
 /// The product for a `dtype` that it [`takes`].
-pub(super) fn product(x: &[f32], to: &FewRowsOutput) {
+pub(super) fn product(x: &[f32], to: &SkinnyOutput) {
     match to.w.dtype {
         WeightType::Q4_0 => each::<unpack::Q4_0>(x, to),
         WeightType::Q4_1 => each::<unpack::Q4_1>(x, to),
@@ -64,7 +64,7 @@ pub(super) fn product(x: &[f32], to: &FewRowsOutput) {
     }
 }
 
-fn each<F: IntFormat>(x: &[f32], to: &FewRowsOutput) {
+fn each<F: IntFormat>(x: &[f32], to: &SkinnyOutput) {
     assert!(x.len() == to.m * to.w.cols && to.w.cols.is_multiple_of(F::BLOCK), "a few rows: shapes");
     // SAFETY: AVX2 and FMA come with the lanes in force, F16C was asked for in `takes`; x is whole groups of 32.
     let lines: Vec<Line> = x.as_chunks::<GROUP>().0.iter().map(|x| unsafe { line(x, F::OFFSET) }).collect();

@@ -85,7 +85,7 @@ fn every_type_and_number_of_rows_agrees_with_the_definition_at_every_level() {
             let want = definition(&x, &values, w.cols);
             for lanes in Lanes::available() {
                 let mut y = vec![f32::NAN; m * w.rows];
-                with_lanes(lanes, &x, &FewRowsOutput { out: SharedOutput(y.as_mut_ptr()), m, w: &w, add: false });
+                with_lanes(lanes, &x, &SkinnyOutput { out: SharedOutput(y.as_mut_ptr()), m, w: &w, add: false });
                 check(&y, &want, 2e-6, &format!("{}, {}", name(&w, m), lanes.name()));
             }
         }

@@ -12,7 +12,7 @@ pub const CHUNK: usize = 256;
 
 /// `−log softmax(head(x))[target]` of every row of `x` (n, d), in nats; `gradient` (n, d), where it is there, becomes that of each
 /// row's own.
-pub fn head_loss_slices(x: &[f32], head: &Frozen, side: Side, targets: &[u32], mut gradient: Option<&mut [f32]>) -> Vec<f32> {
+pub fn linear_cross_entropy(x: &[f32], head: &Frozen, side: Side, targets: &[u32], mut gradient: Option<&mut [f32]>) -> Vec<f32> {
     let (d, vocab) = match side {
         Side::Transposed => (head.weight.cols, head.weight.rows),
         Side::Plain => (head.weight.rows, head.weight.cols),
@@ -55,8 +55,8 @@ mod tests {
     fn run(x: &Tensor, head: &Frozen, targets: &[u32]) -> Vec<Vec<f64>> {
         gradient_check::run_slices(&[x], 1, |x, g| {
             let mut dx = vec![0f32; x[0].len()];
-            let loss = head_loss_slices(&x[0], head, Side::Transposed, targets, Some(&mut dx));
-            assert_eq!(loss, head_loss_slices(&x[0], head, Side::Transposed, targets, None));
+            let loss = linear_cross_entropy(&x[0], head, Side::Transposed, targets, Some(&mut dx));
+            assert_eq!(loss, linear_cross_entropy(&x[0], head, Side::Transposed, targets, None));
             vec![vec![loss.iter().map(|loss| f64::from(*loss)).sum::<f64>() as f32], dx.iter().map(|d| d * g[0]).collect()]
         })
     }
