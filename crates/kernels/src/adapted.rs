@@ -61,7 +61,7 @@ pub(super) fn decode(x: &[f32], w: &Frozen, side: Side, pair: Option<LowRankSlic
 }
 
 /// The delta alone as [`decode`] adds it: `y (m, o) += s·(x (m, i)·Aᵀ)·Bᵀ`.
-pub(super) fn decode_share(x: &[f32], i: usize, pair: LowRankSlices, y: &mut [f32]) {
+pub(super) fn decode_delta(x: &[f32], i: usize, pair: LowRankSlices, y: &mut [f32]) {
     let LowRankSlices { a, b, scale } = pair;
     skinny_gemm::widen(&skinny_gemm::narrow(x, i, a, scale), a.len() / i, b, y);
 }

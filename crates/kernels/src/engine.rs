@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
+use rayon::prelude::*;
 
 use super::adapted::{self, LowRankSlices, PairGradient, Seen};
 use super::attention::{Normalisers, Slices, Varlen};
@@ -89,7 +90,7 @@ impl Layer<'_> {
         let (inputs, outputs) = adapted::layer(self.matrix, self.side);
         match phase {
             Phase::Blocked => adapted::add_delta(x, inputs, outputs, pair.slices(), y),
-            Phase::Decode => adapted::decode_share(x, inputs, pair.slices(), y),
+            Phase::Decode => adapted::decode_delta(x, inputs, pair.slices(), y),
         }
     }
 }
@@ -216,10 +217,13 @@ impl Engine for f32 {
         Self::forward(phase, x, &[Layer { pair: None, drop: None, ..*first }], vec![dest.again()]);
         let (Dest::Set(y) | Dest::Add(y) | Dest::Store(y)) = dest;
         let (inputs, outputs) = adapted::layer(first.matrix, first.side);
-        for (rows, layer) in parts {
-            let x = &x[rows.start * inputs..rows.end * inputs];
-            layer.add_delta(phase, x, &mut y[rows.start * outputs..rows.end * outputs]);
-        }
+        // One region for all pairs: rows of their own.
+        let mut left = y;
+        let own = parts.iter().map(|(rows, layer)| {
+            let y = left.split_off_mut(..rows.len() * outputs).unwrap_or_default();
+            (layer, &x[rows.start * inputs..rows.end * inputs], y)
+        });
+        own.collect::<Vec<_>>().into_par_iter().for_each(|(layer, x, y)| layer.add_delta(phase, x, y));
     }
 
     fn backward(layers: Vec<Back<f32>>, dx: Option<Dest<f32>>) {
