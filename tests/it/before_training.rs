@@ -96,17 +96,17 @@ fn an_estimate_adds_up_and_counts_what_training_sees() {
 #[test]
 fn what_does_not_fit_comes_with_a_setting_that_does() {
     let dir = tempfile::tempdir().unwrap();
-    let autograd = ["--set", "adapter.dropout=0.1"];
-    let whole = estimate(dir.path(), &autograd);
+    let dropout = ["--set", "adapter.dropout=0.1"];
+    let whole = estimate(dir.path(), &dropout);
     let (peak, kept) = (whole["peak_rss_mb"].as_f64().unwrap(), whole["memory"]["activations"].as_f64().unwrap() / 1e6);
     let less = format!("{:.0}", (peak - kept / 2.0) * 1e6);
-    let tight = estimate(dir.path(), &[autograd.as_slice(), &["--memory", &less]].concat());
+    let tight = estimate(dir.path(), &[dropout.as_slice(), &["--memory", &less]].concat());
     assert_eq!(tight["fits"], false, "{tight}");
     let setting = &tight["would_fit"];
     let (batch, accumulate) = (setting["batch_size"].as_u64().unwrap(), setting["accumulate"].as_u64().unwrap());
     assert!(batch < 9 && batch * accumulate == 9, "a step of as many rows: {setting}");
     let set = [format!("train.batch_size={batch}"), format!("train.accumulate={accumulate}")];
-    let again = estimate(dir.path(), &[autograd.as_slice(), &["--memory", &less, "--set", &set[0], "--set", &set[1]]].concat());
+    let again = estimate(dir.path(), &[dropout.as_slice(), &["--memory", &less, "--set", &set[0], "--set", &set[1]]].concat());
     assert_eq!(again["memory"]["activations"].as_f64().unwrap(), kept * 1e6 * batch as f64 / 9.0, "fewer rows keep less");
     let none = estimate(dir.path(), &["--memory", "1MB"]);
     assert!(none["fits"] == false && none["would_fit"].is_null(), "{none}");

@@ -24,8 +24,8 @@ const DROPOUT: &[&str] = &[
     "eval.exact_match=true",
     "eval.max_new_tokens=100",
 ];
-/// The same with gradients from autograd, which a module that is trained whole needs.
-const AUTOGRAD: &[&str] = &[r#"adapter.modules_to_save=["lm_head"]"#];
+/// The same with a module that is trained whole.
+const WHOLE_HEAD: &[&str] = &[r#"adapter.modules_to_save=["lm_head"]"#];
 /// Sources drawn by weight, one of them several times over, and replay.
 const MIXTURE: &[&str] = &[
     concat!(
@@ -193,8 +193,8 @@ fn killed_at_any_moment_a_run_ends_in_the_same_bytes() {
 }
 
 #[test]
-fn killed_at_any_moment_a_run_with_gradients_from_autograd_ends_in_the_same_bytes() {
-    killed(&[DROPOUT, AUTOGRAD]);
+fn killed_at_any_moment_a_run_with_a_module_trained_whole_ends_in_the_same_bytes() {
+    killed(&[DROPOUT, WHOLE_HEAD]);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn a_signal_during_the_proof_does_not_wait_for_it() {
 
 #[test]
 fn runs_repeat_whatever_the_threads_and_a_complete_one_is_left_alone() {
-    for more in [&[][..], AUTOGRAD] {
+    for more in [&[][..], WHOLE_HEAD] {
         let runs = Runs::new(&[DROPOUT, more]);
         let want = runs.finished("whole", &[]);
         assert!(runs.finished("again", &[]) == want);

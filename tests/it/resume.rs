@@ -17,8 +17,8 @@ const SMALL: &[&str] = &[
     "train.lr=0.05",
 ];
 
-/// A module that is trained whole: gradients then come from autograd.
-const AUTOGRAD: &str = r#"adapter.modules_to_save=["lm_head"]"#;
+/// A module that is trained whole.
+const WHOLE_HEAD: &str = r#"adapter.modules_to_save=["lm_head"]"#;
 
 fn fixture(more: &[&str]) -> Fixture {
     Fixture::new(&[SMALL, more].concat())
@@ -80,12 +80,12 @@ fn stopped_everywhere(f: &Fixture) {
 }
 
 #[test]
-fn stopped_at_any_event_it_ends_the_same_through_autograd() {
-    stopped_everywhere(&fixture(&["adapter.dropout=0.1", AUTOGRAD]));
+fn stopped_at_any_event_it_ends_the_same_with_a_module_trained_whole() {
+    stopped_everywhere(&fixture(&["adapter.dropout=0.1", WHOLE_HEAD]));
 }
 
 #[test]
-fn stopped_at_any_event_it_ends_the_same_with_written_out_gradients() {
+fn stopped_at_any_event_it_ends_the_same() {
     stopped_everywhere(&fixture(&["adapter.dropout=0.1"]));
 }
 
@@ -145,7 +145,7 @@ fn a_state_asked_for_is_offered_and_changes_nothing() {
 
 #[test]
 fn the_number_of_threads_does_not_change_the_adapter() {
-    for more in ["adapter.dropout=0.1", "adapter.dropout=0.0", AUTOGRAD] {
+    for more in ["adapter.dropout=0.1", "adapter.dropout=0.0", WHOLE_HEAD] {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| fixture(&[more]).undisturbed())
