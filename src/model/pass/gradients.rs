@@ -101,11 +101,12 @@ impl<'a> Learner<'a> {
     /// Adds the gradients of `Σ weights · −log p`; returns `−log p` of each target, in nats.
     pub(super) fn there_and_back(&mut self, scratch: &mut Workspace, texts: &PackedTexts, weights: &[f32]) -> Result<Vec<f32>> {
         let Learner { model, adapter, lowest, .. } = *self;
-        let group = Group { model, texts, lowest, again: self.recomputes(scratch.recompute, texts.tokens()) };
+        let group = Group { model, texts, lowest };
+        let again = self.recomputes(scratch.recompute, texts.tokens());
         let times = &mut self.times;
         if !model.in_kernels() {
             let (losses, found) = model.in_tensors_over(adapter, texts, |mut m, given| {
-                let losses = group.there_and_back(&mut m, given, weights, times)?;
+                let losses = group.there_and_back(&mut m, given, again, weights, times)?;
                 let waits = Instant::now();
                 model.device.synchronize()?;
                 times.backward += waits.elapsed();
@@ -117,17 +118,19 @@ impl<'a> Learner<'a> {
         let buffers = (scratch, &mut self.sums);
         rayon::scope(|_| match model.multiplies_in_bf16() {
             #[cfg(target_arch = "x86_64")]
-            true => {
-                model.on_cpu::<half::bf16, _>(buffers, adapter, texts, |m, given| group.there_and_back(m, given, weights, times))
+            true => model.on_cpu::<half::bf16, _>(buffers, adapter, texts, |m, given| {
+                group.there_and_back(m, given, again, weights, times)
+            }),
+            _ => {
+                model.on_cpu::<f32, _>(buffers, adapter, texts, |m, given| group.there_and_back(m, given, again, weights, times))
             }
-            _ => model.on_cpu::<f32, _>(buffers, adapter, texts, |m, given| group.there_and_back(m, given, weights, times)),
         })
     }
 
     /// The forward part alone: log-probabilities of the targets in nats, and what the way back needs.
     pub(super) fn there(&mut self, scratch: &mut Workspace, texts: &PackedTexts) -> Result<(Vec<f32>, Held)> {
         let Learner { model, adapter, lowest, .. } = *self;
-        let (group, started) = (Group { model, texts, lowest, again: false }, Instant::now());
+        let (group, started) = (Group { model, texts, lowest }, Instant::now());
         let buffers = (scratch, &mut self.sums);
         let held = match model.multiplies_in_bf16() {
             _ if !model.in_kernels() => model.in_tensors_over(adapter, texts, |mut m, given| {
@@ -145,7 +148,7 @@ impl<'a> Learner<'a> {
     /// The way back of what [`Learner::there`] left.
     pub(super) fn back(&mut self, scratch: &mut Workspace, texts: &PackedTexts, held: Held, weights: &[f32]) -> Result<()> {
         let Learner { model, adapter, lowest, .. } = *self;
-        let (group, started) = (Group { model, texts, lowest, again: false }, Instant::now());
+        let (group, started) = (Group { model, texts, lowest }, Instant::now());
         let buffers = (scratch, &mut self.sums);
         match held {
             Held::Full(trace) => group.back_on_cpu(buffers, adapter, trace, weights)?,
@@ -183,14 +186,20 @@ struct Group<'a> {
     model: &'a Model,
     texts: &'a PackedTexts,
     lowest: usize,
-    /// Whether blocks run again on the way back.
-    again: bool,
 }
 
 impl Group<'_> {
-    fn there_and_back<M: Machine>(&self, m: &mut M, given: &Given, weights: &[f32], times: &mut Times) -> Result<Vec<f32>> {
+    /// Blocks run `again` on the way back, or keep what they computed.
+    fn there_and_back<M: Machine>(
+        &self,
+        m: &mut M,
+        given: &Given,
+        again: bool,
+        weights: &[f32],
+        times: &mut Times,
+    ) -> Result<Vec<f32>> {
         let started = Instant::now();
-        let trace = self.model.traced(m, given, self.lowest, self.again)?;
+        let trace = self.model.traced(m, given, self.lowest, again)?;
         let (losses, back) = self.model.loss_at_head(m, given, trace, &self.texts.targets, weights)?;
         times.forward += started.elapsed();
         let started = Instant::now();
