@@ -19,7 +19,7 @@ const SECOND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/ada
 
 /// The greedy continuation of three ids under an adapter (`&()` is the base alone).
 fn answer(model: &Model, adapt: &dyn Adapt) -> Result<Vec<u32>> {
-    let limits = Limits { max_new_tokens: 12, stop: Vec::new() };
+    let limits = Limits { min_new_tokens: 0, max_new_tokens: 12, stop: Vec::new() };
     Ok(batch(model, adapt, &[vec![5, 6, 7]], &Sampling::GREEDY, &limits, 1, &mut |_| Ok(()))?.remove(0))
 }
 

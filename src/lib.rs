@@ -24,7 +24,8 @@
 //! | 7 | [`train`], [`eval`], [`artifact`], [`synth`] | each its own job; none uses another |
 //! | 8 | [`conform`], [`bench`], [`estimate`] | golden cases; how fast this machine trains; what a run will take |
 //! | 9 | [`job`] | whole jobs with their events: train, evaluate, merge, estimate, answer |
-//! | 10 | [`cli`] | one file a verb |
+//! | 10 | [`serve`] | one base and many adapters over HTTP, exchanged while it runs |
+//! | 11 | [`cli`] | one file a verb |
 //!
 //! # Invariants
 //! 1. The adapter is an argument of every pass, never surgery on the model; a `Model` holds no trainable variable.
@@ -49,6 +50,7 @@ pub mod conform;
 pub mod bench;
 pub mod estimate;
 pub mod job;
+pub mod serve;
 pub mod cli;
 
 pub use error::{Error, Result};

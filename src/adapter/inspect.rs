@@ -16,6 +16,24 @@ use crate::files;
 
 /// The recipe that is saved beside an adapter.
 pub const RECIPE: &str = "recipe.toml";
+/// Name of the account of a run, which is written when it is complete.
+pub const TRACE: &str = "trace.json";
+
+/// Refuses what is no name of a folder directly below the root: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first no dot.
+///
+/// # Errors
+/// [`Error::Usage`] saying so.
+pub fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if (1..=128).contains(&name.len()) && name.chars().all(allowed) && !name.starts_with('.') {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "the adapter's name",
+        "it is not 1 to 128 letters, digits, dots, dashes and underscores, or begins with a dot",
+        "give the name of a folder directly below the folder of adapters, not a path",
+    ))
+}
 
 /// An adapter directory at a glance.
 #[derive(Debug, Clone, Serialize)]

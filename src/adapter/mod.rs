@@ -9,6 +9,7 @@
 //! | 0 | `init`, `merge`, `base_copies` | first values; what is added to a weight; copies of the base in a file |
 //! | 1 | `parse`, `target` | the file read by PEFT's rules; which sites, with which rank and alpha |
 //! | 2 | `peft` | PEFT's files, read and written |
+//! | 0 | `mix` | several adapters as one |
 //! | 3 | `inspect` | what a directory holds, without its base |
 
 mod base_copies;
@@ -20,6 +21,7 @@ pub mod target;
 mod init;
 pub mod peft;
 pub mod merge;
+pub mod mix;
 pub mod inspect;
 
 use candle_core::{DType, Tensor, Var};
@@ -183,6 +185,11 @@ impl Adapter {
     /// Number of trained values.
     pub fn param_count(&self) -> usize {
         self.params.iter().map(|p| p.var.elem_count()).sum()
+    }
+
+    /// Ranks of its pairs.
+    pub fn ranks(&self) -> impl Iterator<Item = usize> {
+        self.pairs.iter().flatten().map(|pair| pair.a.dims()[0])
     }
 
     /// The low-rank matrices of a site.

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::svg::{escape, file};
+use super::svg::{Pen, escape, file, ticks_of};
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;
@@ -24,22 +24,6 @@ const MEAN: Pen = Pen { name: "training, mean", color: "mean", width: 2.0, dashe
 const HELD_OUT: Pen = Pen { name: "held out", color: "held", width: 2.0, dashes: "" };
 const BASE: Pen = Pen { name: "held out, base", color: "base", width: 1.5, dashes: "6 4" };
 const RATE: Pen = Pen { name: "learning rate", color: "rate", width: 1.0, dashes: "2 3" };
-
-/// How a series is drawn, and what the legend calls it.
-struct Pen {
-    name: &'static str,
-    color: &'static str,
-    width: f64,
-    dashes: &'static str,
-}
-
-impl Pen {
-    fn stroke(&self) -> String {
-        let Pen { color, width, dashes, .. } = self;
-        let dashes = if dashes.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dashes}\"") };
-        format!("stroke=\"var(--{color})\" stroke-width=\"{width}\"{dashes}")
-    }
-}
 
 /// What is drawn; (step, value).
 #[derive(Debug, Clone, Copy, Default)]
@@ -193,38 +177,12 @@ fn legend(pens: &[Pen]) -> String {
     out
 }
 
-/// Round numbers from `start` to `end`, at most eleven and no closer than `least`, each with its name.
-fn ticks_of(start: f64, end: f64, least: f64) -> Vec<(f64, String)> {
-    let span = end - start;
-    let power = 10f64.powf((span / 10.0).log10().floor());
-    let step = [1.0, 2.0, 5.0].map(|n| n * power).into_iter().find(|step| span / step <= 10.0).unwrap_or(10.0 * power).max(least);
-    let decimals = (-step.log10().floor()).max(0.0) as usize;
-    let (first, last) = ((start / step).ceil() as i64, (end / step).floor() as i64);
-    (first..=last).map(|i| i as f64 * step).map(|at| (at, format!("{at:.decimals$}"))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(start: f64, end: f64, least: f64) -> Vec<String> {
-        ticks_of(start, end, least).into_iter().map(|(_, name)| name).collect()
-    }
-
     fn drawn(train: &[(usize, f64)], heldout: &[(usize, f64)]) -> Option<String> {
         svg("a & b", &Curve { train, heldout, ..Curve::default() })
-    }
-
-    #[test]
-    fn ticks_are_round_numbers() {
-        assert_eq!(names(0.0, 4.05, 0.0), ["0.0", "0.5", "1.0", "1.5", "2.0", "2.5", "3.0", "3.5", "4.0"]);
-        assert_eq!(names(1.913, 2.041, 0.0), ["1.92", "1.94", "1.96", "1.98", "2.00", "2.02", "2.04"]);
-        assert_eq!(names(0.0, 375.0, 1.0), ["0", "50", "100", "150", "200", "250", "300", "350"]);
-        assert_eq!(names(0.0, 3.0, 1.0), ["0", "1", "2", "3"]);
-        assert_eq!(names(0.0, 0.0021, 0.0).last().unwrap(), "0.0020");
-        for end in (1..2000).map(|i| f64::from(i) * 0.037) {
-            assert!((3..=11).contains(&ticks_of(0.0, end, 0.0).len()), "{end}");
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! SVG as text: safe text, and the frame round a drawing, inside a page or as a file of its own.
+//! SVG as text: safe text, lines and ticks, and the frame round a drawing, inside a page or as a file of its own.
 //!
 //! Refuses to know what is drawn; a drawing is the elements that its caller writes.
 
@@ -36,9 +36,52 @@ pub fn file(width: f64, height: f64, label: &str, inner: &str) -> String {
     )
 }
 
+/// How a series is drawn, and what the legend calls it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pen {
+    pub name: &'static str,
+    /// A variable of the drawing's style, without the dashes before it.
+    pub color: &'static str,
+    pub width: f64,
+    /// As `stroke-dasharray`; empty: none.
+    pub dashes: &'static str,
+}
+
+impl Pen {
+    /// The attributes of a line.
+    pub fn stroke(&self) -> String {
+        let Pen { color, width, dashes, .. } = self;
+        let dashes = if dashes.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dashes}\"") };
+        format!("stroke=\"var(--{color})\" stroke-width=\"{width}\"{dashes}")
+    }
+}
+
+/// Round numbers from `start` to `end`, at most eleven and no closer than `least`, each with its name.
+pub fn ticks_of(start: f64, end: f64, least: f64) -> Vec<(f64, String)> {
+    let span = end - start;
+    let power = 10f64.powf((span / 10.0).log10().floor());
+    let step = [1.0, 2.0, 5.0].map(|n| n * power).into_iter().find(|step| span / step <= 10.0).unwrap_or(10.0 * power).max(least);
+    let decimals = (-step.log10().floor()).max(0.0) as usize;
+    let (first, last) = ((start / step).ceil() as i64, (end / step).floor() as i64);
+    (first..=last).map(|i| i as f64 * step).map(|at| (at, format!("{at:.decimals$}"))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_are_round_numbers() {
+        let names = |start, end, least| ticks_of(start, end, least).into_iter().map(|(_, name)| name).collect::<Vec<_>>();
+        assert_eq!(names(0.0, 4.05, 0.0), ["0.0", "0.5", "1.0", "1.5", "2.0", "2.5", "3.0", "3.5", "4.0"]);
+        assert_eq!(names(1.913, 2.041, 0.0), ["1.92", "1.94", "1.96", "1.98", "2.00", "2.02", "2.04"]);
+        assert_eq!(names(0.0, 375.0, 1.0), ["0", "50", "100", "150", "200", "250", "300", "350"]);
+        assert_eq!(names(0.0, 3.0, 1.0), ["0", "1", "2", "3"]);
+        assert_eq!(names(0.0, 0.0021, 0.0).last().unwrap(), "0.0020");
+        for end in (1..2000).map(|i| f64::from(i) * 0.037) {
+            assert!((3..=11).contains(&ticks_of(0.0, end, 0.0).len()), "{end}");
+        }
+    }
 
     #[test]
     fn texts_cannot_become_marks() {

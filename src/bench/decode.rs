@@ -35,28 +35,21 @@ pub struct DecodeReport {
 /// As [`Scheduler::turn`].
 pub fn decode(model: &Model, adapts: &[&dyn Adapt], rows: usize, tokens: usize) -> Result<DecodeReport> {
     let prompt: Vec<u32> = (0..PROMPT as u64).map(|i| (random::indexed(1, i) % model.config.vocab as u64) as u32).collect();
-    let limits = Limits { max_new_tokens: WARM_UP + tokens, stop: Vec::new() };
+    let limits = Limits { min_new_tokens: 0, max_new_tokens: WARM_UP + tokens, stop: Vec::new() };
     let bare: [&dyn Adapt; 1] = [&()];
     let acting = if adapts.is_empty() { &bare } else { adapts };
     let prepared = acting.iter().map(|adapt| model.prepare(*adapt).map(Arc::new)).collect::<Result<Vec<_>>>()?;
     let longest = PROMPT + WARM_UP + tokens;
     let mut scheduler = Scheduler::new(model, rows, Scheduler::tokens_for(model, rows, longest));
     for row in 0..rows {
-        scheduler.submit(Request {
-            id: row as u64,
-            adapter: prepared[row % prepared.len()].clone(),
-            prompt: prompt.clone(),
-            sampling: Sampling::GREEDY,
-            stream: row as u64,
-            limits: limits.clone(),
-            logps: false,
-        })?;
+        let adapter = prepared[row % prepared.len()].clone();
+        scheduler.submit(Request::new(row as u64, adapter, prompt.clone(), Sampling::GREEDY, limits.clone()))?;
     }
     let (mut turns, mut began, mut ended) = (0, Instant::now(), Instant::now());
     while !scheduler.is_idle() {
         // Only turns that bring every row a token are counted.
         let found = scheduler.turn()?;
-        found.iter().filter(|turn| turn.ended).for_each(|turn| drop(scheduler.finish(turn.request)));
+        found.iter().filter(|turn| turn.ended.is_some()).for_each(|turn| drop(scheduler.finish(turn.request)));
         if found.len() == rows {
             turns += 1;
             model.device.synchronize()?;

@@ -1,10 +1,11 @@
-//! How fast this machine trains and decodes: tokens a second, memory, and the share of the machine's own limit.
+//! How fast this machine trains and decodes: tokens a second, memory, and the share of the machine's own limit; and how fast a
+//! server answers.
 //!
 //! Weights and code are real; rows are a recipe's, or made up. Refuses to know: recipes as files, printing.
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `gemm`, `memory` | products against the machine's limits; what the process occupies |
+//! | 0 | `gemm`, `memory`, `serve` | products against the machine's limits; what the process occupies; a server under load |
 //! | 1 | `train`, `decode` | steps of training, timed; decoding |
 //! | 2 | `made_up` | rows that are made up, and an adapter that stands in for a recipe's |
 
@@ -12,6 +13,7 @@ mod decode;
 pub mod gemm;
 mod made_up;
 mod memory;
+pub mod serve;
 mod train;
 
 pub use decode::{DecodeReport, decode};

@@ -4,11 +4,11 @@ use std::io::Write;
 
 use super::generation_args::show;
 use crate::error::{Result, nearest};
-use crate::job::{Chat, Control, JobEvent, Speaker};
+use crate::job::{Chat, Control, JobEvent};
 
 /// What can be typed instead of a message.
 const COMMANDS: [(&str, &str); 6] = [
-    ("/adapter", "list the adapters; with a NAME, let that one answer from here on"),
+    ("/adapter", "list the adapters and assistants; with a NAME, let that one answer from here on"),
     ("/base", "let the base alone answer"),
     ("/system", "set the system message to what follows; alone, take it away"),
     ("/reset", "forget the conversation; adapter and system message stay"),
@@ -18,8 +18,8 @@ const COMMANDS: [(&str, &str); 6] = [
 
 /// Every name, the one that answers marked.
 pub(super) fn list(talk: &Chat) -> String {
-    let mark = |s: &Speaker| format!("{} {}", if s.name == talk.speaker().name { "*" } else { " " }, s.name);
-    talk.speakers().iter().map(mark).collect::<Vec<_>>().join("\n")
+    let mark = |name: &str| format!("{} {name}", if name == talk.name() { "*" } else { " " });
+    talk.names().into_iter().map(mark).collect::<Vec<_>>().join("\n")
 }
 
 /// Handles a line; false ends the conversation. Text goes to `out`; `goes_on` is asked after every token.
@@ -79,10 +79,10 @@ fn reply(talk: &mut Chat, command: &str, argument: &str) -> String {
 
 fn switch(talk: &mut Chat, name: &str) -> String {
     if talk.switch(name) {
-        return format!("{name} answers from here on");
+        let greeting = talk.greeting().map(|greeting| format!("\n{greeting}")).unwrap_or_default();
+        return format!("{name} answers from here on{greeting}");
     }
-    let names: Vec<&str> = talk.speakers().iter().map(|s| s.name.as_str()).collect();
-    format!("there is no adapter `{name}`; there is: {}", names.join(", "))
+    format!("there is no adapter `{name}`; there is: {}", talk.names().join(", "))
 }
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
     use crate::data::Renderer;
     use crate::generate::{Sampling, tiny_model};
-    use crate::job::OpenedBase;
+    use crate::job::{Assistants, OpenedBase, Speaker};
     use crate::model::resolve::{How, Resolved};
     use crate::recipe::Template;
     use crate::tokenizer::byte_level as text;
@@ -118,18 +118,43 @@ mod tests {
         lines.iter().map(written).collect()
     }
 
-    fn talk(opened: &OpenedBase) -> Chat<'_> {
-        Chat::new(opened, speakers(opened), 200, Sampling::GREEDY, 8).unwrap()
+    fn talk() -> Chat {
+        with(Assistants::default())
+    }
+
+    fn with(assistants: Assistants) -> Chat {
+        let opened = opened();
+        let speakers = speakers(&opened);
+        Chat::new(opened, speakers, assistants, 200, Sampling::GREEDY, 8).unwrap()
+    }
+
+    #[test]
+    fn assistants_answer_with_prompts_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        let text = "[[assistant]]\nname = \"bot\"\nadapter = \"y\"\nsystem = \"Be {{ how }}.\"\ngreeting = \"Yes?\"\nmax_tokens = 5\nvariables = { how = \"brief\" }\n";
+        std::fs::write(&file, text).unwrap();
+        let mut bot = with(Assistants::load(&file).unwrap());
+        let answers = said(&mut bot, &["/adapter", "/adapter bot", "hello"]);
+        assert_eq!(answers[..2], ["  base\n* x\n  y\n  bot\n", "bot answers from here on\nYes?\n"]);
+        let mut other = talk();
+        assert!(other.switch("y"));
+        let longer = said(&mut other, &["/system Be brief.", "hello"]).pop().unwrap();
+        assert!(longer.starts_with(answers[2].trim_end()) && longer.len() > answers[2].len(), "{longer:?} {answers:?}");
+        std::fs::write(&file, text.replace("\"y\"", "\"z\"")).unwrap();
+        let opened = opened();
+        let speakers = speakers(&opened);
+        let refused = Chat::new(opened, speakers, Assistants::load(&file).unwrap(), 200, Sampling::GREEDY, 8).err().unwrap();
+        assert!(refused.to_string().contains("assistant `bot`: its adapter `z` is not here"), "{refused}");
     }
 
     #[test]
     fn the_answer_comes_from_who_was_switched_to() {
-        let opened = opened();
-        let answer = |switch: &str| said(&mut talk(&opened), &[switch, "hello"]).pop().unwrap();
+        let answer = |switch: &str| said(&mut talk(), &[switch, "hello"]).pop().unwrap();
         let [base, x, y] = [answer("/base"), answer("/adapter x"), answer("/adapter y")];
         assert!(base != x && x != y && base != y, "{base:?} {x:?} {y:?}");
-        let mut talk = talk(&opened);
-        assert_eq!(talk.speaker().name, "x");
+        let mut talk = talk();
+        assert_eq!(talk.name(), "x");
         for (switch, expected) in [("/adapter y", &y), ("/base", &base), ("/adapter x", &x), ("/adapter base", &base)] {
             assert_eq!(&said(&mut talk, &["/reset", switch, "hello"])[2], expected, "{switch}");
         }
@@ -137,12 +162,11 @@ mod tests {
 
     #[test]
     fn a_switch_keeps_the_conversation_and_computes_it_anew() {
-        let opened = opened();
-        let mut one = talk(&opened);
+        let mut one = talk();
         let first = said(&mut one, &["hello", "/adapter y", "and now?"]);
         assert_eq!(one.messages.len(), 4);
         // The same messages told to y from the start of a session.
-        let mut other = talk(&opened);
+        let mut other = talk();
         assert!(other.switch("y"));
         other.messages = one.messages[..2].to_vec();
         assert_eq!(said(&mut other, &["and now?"])[0], first[2]);
@@ -150,8 +174,7 @@ mod tests {
 
     #[test]
     fn commands_say_what_they_did_and_what_there_is() {
-        let opened = opened();
-        let mut talk = talk(&opened);
+        let mut talk = talk();
         let replies = said(&mut talk, &["/adapter", "/adapter z", "/adaptor x", "/system Be brief.", "/help", "/zzz"]);
         assert_eq!(replies[0], "  base\n* x\n  y\n");
         assert_eq!(replies[1], "there is no adapter `z`; there is: base, x, y\n");
@@ -171,8 +194,7 @@ mod tests {
 
     #[test]
     fn a_stopped_answer_is_kept_and_one_that_does_not_fit_is_forgotten() {
-        let opened = opened();
-        let mut talk = talk(&opened);
+        let mut talk = talk();
         let whole = said(&mut talk, &["hello", "/reset"]).remove(0);
         let mut out = Vec::new();
         line(&mut talk, "hello", &mut out, &|| false).unwrap();

@@ -38,6 +38,14 @@ pub(super) struct BaseArgs {
 }
 
 impl BaseArgs {
+    /// Opens it; what is not said is taken from the recipe beside an adapter.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub(super) fn open(&self, recipe: Option<&Recipe>) -> Result<OpenedBase> {
+        base::open(&self.base(recipe)?, false)
+    }
+
     /// The base to open; what is not said is taken from the recipe beside the adapter.
     ///
     /// # Errors
@@ -87,6 +95,7 @@ impl AnswerArgs {
             top_p: self.top_p,
             repetition_penalty: self.repetition_penalty,
             seed: self.seed,
+            ..Sampling::GREEDY
         };
         sampling.check()?;
         Ok(sampling)

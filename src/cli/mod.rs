@@ -9,8 +9,8 @@
 //! | 1 | `event_printer` | the events of a job, drawn |
 //! | 2 | `base` | an open model |
 //! | 3 | `generation_args`, `proposal` | which base and adapters talk; a recipe for rows that have none |
-//! | 4 | `chat_commands` | what `chat` does with a line |
-//! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe`, `train` | a verb each; none uses another |
+//! | 4 | `chat_commands`, `serve_args` | what `chat` does with a line; what `serve` is asked for |
+//! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe`, `serve`, `train` | a verb each; none uses another |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
 
@@ -38,6 +38,8 @@ mod proposal;
 pub mod recipe;
 mod recipe_lines;
 mod run_clock;
+pub mod serve;
+mod serve_args;
 mod event_printer;
 mod stop;
 mod generation_args;
@@ -82,6 +84,8 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// Talk to a base and to adapters on it, switching between them
     Chat(chat::ChatArgs),
+    /// Serve a base and many adapters over HTTP
+    Serve(serve::ServeArgs),
     /// List adapters, or look into one
     Adapter(adapter::AdapterArgs),
     /// Look at training data as the model will see it
@@ -92,7 +96,7 @@ enum Verb {
     Compare(compare::CompareArgs),
     /// Check golden cases computed by PyTorch and PEFT
     Conform(conform::ConformArgs),
-    /// How fast this machine trains, and its limit
+    /// How fast this machine trains, and its limit; how fast a server answers
     Bench(bench::BenchArgs),
     /// What this machine has, and whether the base model is at hand
     Doctor(doctor::DoctorArgs),
@@ -124,8 +128,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<Outcome> {
-    // A conversation writes no files, and Ctrl-C means something else there.
-    if !matches!(cli.verb, Verb::Chat(_)) {
+    // Ctrl-C means something else in a conversation, and to a server.
+    if !matches!(cli.verb, Verb::Chat(_) | Verb::Serve(_)) {
         stop::listen();
     }
     device::choose(match &cli.verb {
@@ -143,6 +147,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Merge(args) => merge::run(args).map(|()| Outcome::Done),
         Verb::Generate(args) => generate::run(args).map(|()| Outcome::Done),
         Verb::Chat(args) => chat::run(args).map(|()| Outcome::Done),
+        Verb::Serve(args) => serve::run(args).map(|()| Outcome::Done),
         Verb::Adapter(args) => adapter::run(args).map(|()| Outcome::Done),
         Verb::Data(args) => {
             data::run(args, |recipe| text::tokenizer(&base::find(&recipe.base, true)?.path)).map(|()| Outcome::Done)

@@ -66,10 +66,10 @@ fn greedy(model: &Model, expected: &Expected) -> Result<ToleranceCheck> {
     let (mut got, mut next, mut phase) = (prompt.clone(), prompt, Phase::Blocked);
     while got.len() < want.len() {
         let logits = if model.in_kernels() {
-            let chunk = Chunk { table: &mut table, ids: &next, adapter: &adapter, logits: true };
+            let chunk = Chunk { table: &mut table, ids: &next, adapter: &adapter, logits: 1 };
             model.extend(&mut scratch, &mut kv, phase, &mut [chunk])?
         } else {
-            model.extend_in_tensors(&mut [OwnChunk { cache: &mut cache, ids: &next, adapter: &adapter, logits: true }])?
+            model.extend_in_tensors(&mut [OwnChunk { cache: &mut cache, ids: &next, adapter: &adapter, logits: 1 }])?
         };
         let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i as u32);
         got.push(best);

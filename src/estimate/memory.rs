@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::DeviceMemory;
 use crate::machine;
-use crate::model::{Adapt, MachineKind, Site, SiteKind, Term};
+use crate::model::{Adapt, BatchTokens, MachineKind, Site, SiteKind, Term};
 use crate::train::TrainSetup;
 use crate::{recipe, train};
 
@@ -66,7 +66,8 @@ impl MemoryEstimate {
         // What is saved is copied, and written into one buffer.
         let saved = 2 * (3 * params + best);
         if run.model.machine() == MachineKind::Tensors {
-            let device = DeviceMemory::of(run, (rows.longest, rows.batch, rows.trained), best, answers(run, eval));
+            let device =
+                DeviceMemory::of(run, (rows.micro_batch.longest, rows.micro_batch.batch, rows.trained), best, answers(run, eval));
             return MemoryEstimate {
                 weights: weights(run),
                 program,
@@ -107,9 +108,7 @@ pub fn program(run: &TrainSetup) -> u64 {
 
 /// Sizes of the rows.
 struct RowSizes {
-    /// Most tokens of a micro-batch.
-    batch: usize,
-    longest: usize,
+    micro_batch: BatchTokens,
     /// Share of tokens that carry loss.
     trained: f64,
     /// Longest held-out row.
@@ -121,9 +120,9 @@ impl RowSizes {
         let most = run.settings.max_length;
         let tokens: usize = (0..run.examples.len()).map(|i| run.examples.length(i)).sum();
         let trained: usize = run.examples.iter().map(|e| e.targets()).sum();
-        let (batch, longest) = train::largest_batch(run);
+        let micro_batch = train::largest_batch(run);
         let heldout = train::longest(run.heldout, most);
-        RowSizes { batch, longest, trained: trained as f64 / tokens.max(1) as f64, heldout }
+        RowSizes { micro_batch, trained: trained as f64 / tokens.max(1) as f64, heldout }
     }
 }
 
@@ -136,7 +135,7 @@ struct StepMemory {
 
 fn step(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
     let recompute = train::recompute(run.settings.recomputation);
-    let m = run.model.pass_memory(rows.longest, rows.batch, rows.trained, run.adapter, recompute);
+    let m = run.model.pass_memory(rows.micro_batch, rows.trained, run.adapter, recompute);
     StepMemory { adapter: values(run), activations: m.activations, workspace: m.logits + m.workspace, recomputed: m.recomputed }
 }
 

@@ -134,7 +134,7 @@ fn generated(
     progress: &mut dyn FnMut(&str, usize, usize) -> Result<()>,
 ) -> Result<Vec<String>> {
     let prompts: Vec<Vec<u32>> = asked.iter().map(|i| rows.prompts.get(*i).ids).collect();
-    let limits = Limits { max_new_tokens: rows.settings.max_new_tokens, stop: rows.stop.to_vec() };
+    let limits = Limits { min_new_tokens: 0, max_new_tokens: rows.settings.max_new_tokens, stop: rows.stop.to_vec() };
     let (size, all) = (rows.settings.batch_size, prompts.len());
     let ids =
         generate::batch(model, adapt, &prompts, &Sampling::GREEDY, &limits, size, &mut |done| progress("answers", done, all))?;

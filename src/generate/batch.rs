@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::scheduler::{Request, Scheduler};
+use super::request::{Ended, Request};
+use super::scheduler::Scheduler;
 use super::{Limits, Sampling};
 use crate::error::{Error, Result};
 use crate::model::{Adapt, Model};
@@ -55,21 +56,16 @@ pub fn batch_until(
     order.sort_by_key(|i| (std::cmp::Reverse(prompts[*i].len()), *i));
     for i in order {
         let (id, adapter, prompt) = (i as u64, adapter.clone(), prompts[i].clone());
-        scheduler.submit(Request {
-            id,
-            adapter,
-            prompt,
-            sampling: *sampling,
-            stream: id,
-            limits: limits.clone(),
-            logps: false,
-        })?;
+        scheduler.submit(Request::new(id, adapter, prompt, sampling.clone(), limits.clone()))?;
     }
     let mut complete = 0;
     while !scheduler.is_idle() {
         for turn in scheduler.turn()? {
             let prompt = turn.request as usize;
-            if turn.ended || (turn.token.is_some() && ended(prompt, scheduler.answer(turn.request))?) {
+            if let Some(Ended::Failed(error)) = turn.ended {
+                return Err(error);
+            }
+            if turn.ended.is_some() || (turn.token.is_some() && ended(prompt, scheduler.answer(turn.request))?) {
                 answers[prompt] = scheduler.finish(turn.request);
                 complete += 1;
             }
@@ -104,9 +100,9 @@ mod tests {
         (0..19).map(|i| tiny_model::prompt(i, 1 + (i as usize * 7) % 23)).collect()
     }
 
-    fn run(adapt: &dyn Adapt, sampling: Sampling, limits: &Limits, rows: usize) -> Vec<Vec<u32>> {
+    fn run(adapt: &dyn Adapt, sampling: &Sampling, limits: &Limits, rows: usize) -> Vec<Vec<u32>> {
         let mut told = Vec::new();
-        let answers = batch(&tiny_model::model(1), adapt, &prompts(), &sampling, limits, rows, &mut |n| {
+        let answers = batch(&tiny_model::model(1), adapt, &prompts(), sampling, limits, rows, &mut |n| {
             told.push(n);
             Ok(())
         })
@@ -118,18 +114,18 @@ mod tests {
     #[test]
     fn answers_do_not_depend_on_the_batch() {
         // Many stops, so that rows end at different times and the batch is moved together.
-        let limits = Limits { max_new_tokens: 40, stop: (0..6).collect() };
+        let limits = Limits { min_new_tokens: 0, max_new_tokens: 40, stop: (0..6).collect() };
         let adapter = tiny_model::adapter(&tiny_model::model(1), 3);
         let sampled = Sampling { temperature: 1.0, top_k: Some(20), seed: 9, ..Sampling::GREEDY };
         let penalised = Sampling { repetition_penalty: 1.3, ..Sampling::GREEDY };
         for sampling in [Sampling::GREEDY, sampled, penalised] {
             let adapts: [&dyn Adapt; 2] = [&(), &adapter];
             for adapt in adapts {
-                let alone = run(adapt, sampling, &limits, 1);
+                let alone = run(adapt, &sampling, &limits, 1);
                 let lengths: std::collections::HashSet<usize> = alone.iter().map(Vec::len).collect();
                 assert!(lengths.len() > 2, "{lengths:?}");
                 for rows in [2, 8, 64] {
-                    assert_eq!(run(adapt, sampling, &limits, rows), alone, "{rows} rows, {sampling:?}");
+                    assert_eq!(run(adapt, &sampling, &limits, rows), alone, "{rows} rows, {sampling:?}");
                 }
             }
         }
@@ -138,8 +134,8 @@ mod tests {
     #[test]
     fn a_batch_says_what_a_conversation_says() {
         let model = tiny_model::model(1);
-        let limits = Limits { max_new_tokens: 20, stop: vec![3, 4] };
-        let answers = run(&(), Sampling::GREEDY, &limits, 8);
+        let limits = Limits { min_new_tokens: 0, max_new_tokens: 20, stop: vec![3, 4] };
+        let answers = run(&(), &Sampling::GREEDY, &limits, 8);
         for (prompt, answer) in prompts().iter().zip(&answers) {
             let mut session = CachedConversation::new(&model, 256);
             assert_eq!(
@@ -153,8 +149,8 @@ mod tests {
 
     #[test]
     fn an_answer_ends_where_it_is_told_to() {
-        let (model, limits) = (tiny_model::model(1), Limits { max_new_tokens: 20, stop: Vec::new() });
-        let whole = run(&(), Sampling::GREEDY, &limits, 8);
+        let (model, limits) = (tiny_model::model(1), Limits { min_new_tokens: 0, max_new_tokens: 20, stop: Vec::new() });
+        let whole = run(&(), &Sampling::GREEDY, &limits, 8);
         let mut ended = |prompt: usize, answer: &[u32]| Ok(answer.len() > prompt);
         let ids = prompts();
         let cut = batch_until(&model, &(), &ids, &Sampling::GREEDY, &limits, 8, &mut ended, &mut |_| Ok(())).unwrap();
@@ -169,7 +165,7 @@ mod tests {
     fn the_models_last_position_ends_an_answer() {
         let model = tiny_model::model(1);
         let prompts = [tiny_model::prompt(1, 250), tiny_model::prompt(2, 256), tiny_model::prompt(3, 100)];
-        let limits = Limits { max_new_tokens: 30, stop: Vec::new() };
+        let limits = Limits { min_new_tokens: 0, max_new_tokens: 30, stop: Vec::new() };
         let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, 3, &mut |_| Ok(())).unwrap();
         assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [7, 1, 30]);
     }
@@ -177,12 +173,12 @@ mod tests {
     #[test]
     fn impossible_prompts_are_refused_before_any_work() {
         let model = tiny_model::model(1);
-        let limits = Limits { max_new_tokens: 3, stop: Vec::new() };
+        let limits = Limits { min_new_tokens: 0, max_new_tokens: 3, stop: Vec::new() };
         for bad in [Vec::new(), tiny_model::prompt(1, 257)] {
             let outcome = batch(&model, &(), &[vec![1], bad], &Sampling::GREEDY, &limits, 3, &mut |_| Ok(()));
             assert!(outcome.unwrap_err().to_string().starts_with("prompt 2"));
         }
-        let none = Limits { max_new_tokens: 0, ..limits };
+        let none = Limits { min_new_tokens: 0, max_new_tokens: 0, ..limits };
         assert_eq!(batch(&model, &(), &[vec![1]], &Sampling::GREEDY, &none, 3, &mut |_| Ok(())).unwrap(), [Vec::<u32>::new()]);
         assert!(batch(&model, &(), &[], &Sampling::GREEDY, &none, 3, &mut |_| Ok(())).unwrap().is_empty());
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::scheduler::{Request, Scheduler};
+use super::request::{Ended, Request, Turn};
+use super::scheduler::Scheduler;
 use super::{Limits, Sampling};
 use crate::error::Result;
 use crate::model::{Model, PreparedAdapter};
@@ -43,17 +44,10 @@ impl<'a> CachedConversation<'a> {
     ) -> Result<Vec<u32>> {
         let (adapter, prompt, limits) = (adapter.clone(), ids.to_vec(), limits.clone());
         let nothing = limits.max_new_tokens == 0;
-        self.scheduler.submit(Request { id: 0, adapter, prompt, sampling: *sampling, stream: 0, limits, logps: false })?;
+        self.scheduler.submit(Request::new(0, adapter, prompt, sampling.clone(), limits))?;
         while !nothing && !self.scheduler.is_idle() {
-            let turns = match self.scheduler.turn() {
-                Ok(turns) => turns,
-                Err(error) => {
-                    self.scheduler.finish(0);
-                    return Err(error);
-                }
-            };
-            let on = turns.iter().all(|turn| turn.token.is_none_or(&mut *on_token));
-            if !on {
+            let outcome = self.scheduler.turn().and_then(|turns| goes_on(turns, on_token));
+            if !outcome.inspect_err(|_| drop(self.scheduler.finish(0)))? {
                 break;
             }
         }
@@ -61,12 +55,24 @@ impl<'a> CachedConversation<'a> {
     }
 }
 
+/// Tells the tokens of a turn; whether the answer goes on.
+fn goes_on(turns: Vec<Turn>, on_token: &mut dyn FnMut(u32) -> bool) -> Result<bool> {
+    let mut on = true;
+    for turn in turns {
+        if let Some(Ended::Failed(error)) = turn.ended {
+            return Err(error);
+        }
+        on &= turn.token.is_none_or(&mut *on_token);
+    }
+    Ok(on)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tiny_model;
     use super::*;
 
-    const LIMITS: Limits = Limits { max_new_tokens: 12, stop: Vec::new() };
+    const LIMITS: Limits = Limits { min_new_tokens: 0, max_new_tokens: 12, stop: Vec::new() };
 
     fn answer(session: &mut CachedConversation, adapter: &Arc<PreparedAdapter>, ids: &[u32]) -> Vec<u32> {
         session.generate(adapter, ids, &Sampling::GREEDY, &LIMITS, &mut |_| true).unwrap()

@@ -5,28 +5,41 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `sampling`, `stream` | the next token from its logits; text as its tokens come |
-//! | 1 | `scheduler` | the loop: texts join, get a token a turn, and leave |
-//! | 2 | `batch`, `cached_conversation` | many prompts; one conversation |
+//! | 0 | `sampling`, `stream`, `stop`, `constraint` | the next token from its logits; text as its tokens come; strings that end it; what it must be |
+//! | 1 | `request` | what is asked of the loop, and what a turn brings |
+//! | 2 | `text` | one text that is worked on |
+//! | 3 | `scheduler` | the loop: texts join, get a token a turn, and leave |
+//! | 4 | `batch`, `cached_conversation`, `engine` | many prompts; one conversation; requests from other threads, as they come |
 
-mod sampling;
 mod batch;
 mod cached_conversation;
+mod constraint;
+mod engine;
+mod request;
+mod sampling;
 mod scheduler;
+mod stop;
 mod stream;
+mod text;
 #[cfg(test)]
 pub(crate) mod tiny_model;
 
 pub use batch::{batch, batch_until};
 pub use cached_conversation::CachedConversation;
-pub use sampling::Sampling;
-pub use scheduler::{Request, Scheduler, Turn};
-pub use stream::TextStream;
+pub use constraint::{Constraint, Grammar, Grammars};
+pub use engine::{Answering, Engine, EngineSettings, EngineStats, Event, Refused};
+pub use request::{Ended, Request, TokenLogp, Turn, WantedLogps};
+pub use sampling::{Sampling, logp_of, top_logps};
+pub use scheduler::Scheduler;
+pub use stop::{Released, StopFilter, StopStrings};
+pub use stream::{TextStream, token_bytes};
 
 /// When an answer ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub max_new_tokens: usize,
+    /// Before so many tokens, none of `stop` is chosen.
+    pub min_new_tokens: usize,
     /// Ids that end an answer; they are not part of it.
     pub stop: Vec<u32>,
 }

@@ -5,86 +5,20 @@
 //! bit: not of its company, nor of how its prompt was cut, nor of what was kept of earlier ones.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{Limits, Sampling};
+use super::request::{Ended, Request, Turn};
+use super::text::{Held, Text, most_tokens};
 use crate::error::{Error, Result};
 use crate::kernels::attention::cached::BLOCK_TOKENS;
 use crate::machine;
-use crate::model::{BlockTable, Chunk, KvCache, Model, OwnChunk, PagedKv, Phase, PreparedAdapter, Recompute, Workspace};
+use crate::model::{Chunk, Model, OwnChunk, PagedKv, Phase, PreparedAdapter, Recompute, Workspace};
 
 /// Tokens of prompts that are read in one turn at most: enough to pay for reading the weights.
 const PROMPT_TOKENS: usize = 512;
-
-/// A prompt and how it is to be answered.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// What the answer is asked for by; no two that are worked on have the same.
-    pub id: u64,
-    pub adapter: Arc<PreparedAdapter>,
-    pub prompt: Vec<u32>,
-    pub sampling: Sampling,
-    /// Names the stream of random numbers, beside the sampling's seed.
-    pub stream: u64,
-    pub limits: Limits,
-    /// Whether the tokens come with their log-probabilities.
-    pub logps: bool,
-}
-
-/// What a turn brought to a request.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Turn {
-    pub request: u64,
-    /// The token that was added; none where a stop token ended the answer.
-    pub token: Option<u32>,
-    /// Its log-probability in nats, by the model's own logits, where it was asked for.
-    pub logp: Option<f32>,
-    /// The answer is complete; [`Scheduler::finish`] hands it out.
-    pub ended: bool,
-}
-
-/// A text that is worked on.
-#[derive(Debug)]
-struct Text {
-    request: Request,
-    /// Prompt and answer so far.
-    ids: Vec<u32>,
-    held: Held,
-    ended: bool,
-}
-
-/// Where a text's keys and values are.
-#[derive(Debug)]
-enum Held {
-    Paged(BlockTable),
-    /// On a device that has no kernels over blocks.
-    Own(KvCache),
-}
-
-impl Text {
-    fn answer(&self) -> &[u32] {
-        &self.ids[self.request.prompt.len()..]
-    }
-
-    /// Tokens whose keys and values are held.
-    fn held(&self) -> usize {
-        match &self.held {
-            Held::Paged(table) => table.len(),
-            Held::Own(cache) => cache.len(),
-        }
-    }
-
-    /// Tokens that it may come to hold.
-    fn most(&self, model: &Model) -> usize {
-        most_tokens(&self.request, model)
-    }
-}
-
-/// The last token of an answer is never read.
-fn most_tokens(request: &Request, model: &Model) -> usize {
-    let wanted = request.prompt.len().saturating_add(request.limits.max_new_tokens).saturating_sub(1);
-    wanted.min(model.config.max_positions)
-}
+/// The same of a prompt whose every token is scored: each makes the logits of the whole vocabulary.
+const SCORED_TOKENS: usize = 64;
 
 /// Texts under one model, their keys and values, and those that wait.
 #[derive(Debug)]
@@ -114,8 +48,14 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Reads at most `tokens` of prompts in one turn: fewer let texts that are being answered wait less, and cost more.
-    pub fn with_prompt_tokens(self, tokens: usize) -> Scheduler<'a> {
-        Scheduler { prompt_tokens: tokens.max(1), ..self }
+    pub fn with_prompt_tokens(mut self, tokens: usize) -> Scheduler<'a> {
+        self.set_prompt_tokens(tokens);
+        self
+    }
+
+    /// As [`Scheduler::with_prompt_tokens`], from the next turn on.
+    pub fn set_prompt_tokens(&mut self, tokens: usize) {
+        self.prompt_tokens = tokens.max(1);
     }
 
     /// Tokens for `rows` texts of at most `longest`, as far as half of the memory that is free now goes.
@@ -126,26 +66,50 @@ impl<'a> Scheduler<'a> {
         blocks.min(longest.saturating_mul(rows.max(1))) * BLOCK_TOKENS
     }
 
-    /// Puts a request behind those that wait.
+    /// Tokens that a text has at most.
+    pub fn longest(&self) -> usize {
+        self.model.config.max_positions.min(self.tokens)
+    }
+
+    /// Puts a request behind those that wait: who comes first joins first, and nobody is overtaken.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the prompt is empty or longer than the model or the room takes, or sampling is impossible.
+    /// [`Error::Usage`] where the prompt is empty, longer than the model or the room takes, or not of its vocabulary, or sampling is
+    /// impossible.
     pub fn submit(&mut self, request: Request) -> Result<()> {
-        request.sampling.check()?;
-        let (n, most) = (request.prompt.len(), self.model.config.max_positions.min(self.tokens));
-        match n {
-            0 => return Err(Error::usage("prompt", "it has no tokens, so nothing can follow", "give it some text")),
-            n if n > most => {
-                return Err(Error::usage(
-                    "prompt",
-                    format!("it has {n} tokens, there is room for {most}"),
-                    "shorten the text, begin a new conversation, or allow a longer context if the model takes one",
-                ));
-            }
-            _ => {}
-        }
+        request.check(self.model, self.longest())?;
         self.waiting.push_back(request);
         Ok(())
+    }
+
+    /// Texts that are worked on, and that wait.
+    pub fn load(&self) -> (usize, usize) {
+        (self.running.len(), self.waiting.len())
+    }
+
+    /// Tokens of keys and values that texts hold now, and could hold at most, in whole blocks.
+    pub fn room(&self) -> (usize, usize) {
+        self.kv.room()
+    }
+
+    /// Tokens of the prompt of a text that were there already when it joined; none before.
+    pub fn reused(&self, request: u64) -> Option<usize> {
+        self.running.iter().chain(&self.complete).find(|text| text.request.id == request).map(|text| text.reused)
+    }
+
+    /// Tokens of prompts of texts that are worked on, which are not read yet.
+    pub fn unread(&self) -> usize {
+        self.running.iter().map(Text::unread).sum()
+    }
+
+    /// The requests that are worked on.
+    pub fn running(&self) -> Vec<u64> {
+        self.running.iter().map(|text| text.request.id).collect()
+    }
+
+    /// Takes all that wait out, the longest waiting first.
+    pub fn take_waiting(&mut self) -> Vec<Request> {
+        self.waiting.drain(..).collect()
     }
 
     /// Whether nothing is worked on and nothing waits.
@@ -180,29 +144,30 @@ impl<'a> Scheduler<'a> {
         })
     }
 
-    /// One turn: texts join, a piece of the prompts is read, and every text past its prompt gets a token.
+    /// One turn: texts join, a piece of the prompts is read, and every text past its prompt gets a token. What is wrong with one
+    /// text ends that one ([`Ended::Failed`]).
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when the model's output is not a number, and whatever is wrong with a prompt's tokens.
+    /// When a pass fails, which is no text's own fault.
     pub fn turn(&mut self) -> Result<Vec<Turn>> {
-        self.join()?;
         let mut turns = Vec::new();
+        self.join()?;
         // Decoding first, so that a text does not get two tokens in the turn in which its prompt ends.
-        let decoding: Vec<usize> = self.places(|text| text.held() + 1 == text.ids.len() && !text.answer().is_empty());
-        let logits = self.run(Phase::Decode, &decoding.iter().map(|at| (*at, 1)).collect::<Vec<_>>())?;
-        self.choose(&decoding, logits, &mut turns)?;
+        let decoding = (0..self.running.len()).filter(|at| self.running[*at].decodes()).map(|at| (at, 1));
+        let decoding = self.side_by_side(decoding.collect());
+        let logits = self.run(Phase::Decode, &decoding)?;
+        self.hand_out(&decoding, logits, &mut turns);
         let pieces = self.pieces();
         let logits = self.run(Phase::Blocked, &pieces)?;
-        let whole: Vec<usize> = pieces
-            .iter()
-            .map(|(at, _)| *at)
-            .filter(|at| self.running[*at].held() == self.running[*at].request.prompt.len())
-            .collect();
-        for at in &whole {
-            let Text { request, held: Held::Paged(table), .. } = &mut self.running[*at] else { continue };
-            self.kv.publish(&request.adapter.content()?, &request.prompt, table);
+        for (at, _) in &pieces {
+            let text = &mut self.running[*at];
+            let whole = text.unread() == 0;
+            let Text { request, held: Held::Paged(table), .. } = text else { continue };
+            if whole {
+                self.kv.publish(&request.shared_under()?, &request.prompt, table);
+            }
         }
-        self.choose(&whole, logits, &mut turns)?;
+        self.hand_out(&pieces, logits, &mut turns);
         for at in (0..self.running.len()).rev() {
             if self.running[at].ended {
                 self.leave(at);
@@ -211,25 +176,28 @@ impl<'a> Scheduler<'a> {
         Ok(turns)
     }
 
-    /// Texts, those of one adapter side by side.
-    fn places(&self, which: impl Fn(&Text) -> bool) -> Vec<usize> {
-        let mut places: Vec<usize> = (0..self.running.len()).filter(|at| which(&self.running[*at])).collect();
-        places.sort_by_key(|at| Arc::as_ptr(&self.running[*at].request.adapter));
-        places
+    /// Pieces of texts (place, tokens), those of one adapter beside each other.
+    fn side_by_side(&self, mut pieces: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+        pieces.sort_by_key(|(at, _)| Arc::as_ptr(&self.running[*at].request.adapter));
+        pieces
     }
 
-    /// The next tokens of prompts that are not read yet, by text.
+    /// The next tokens of prompts that are not read yet, by text: an equal share each, at least a block, and what is left to those
+    /// who came first.
     fn pieces(&self) -> Vec<(usize, usize)> {
-        let (mut left, mut pieces) = (self.prompt_tokens, Vec::new());
-        for at in self.places(|text| text.held() < text.request.prompt.len()) {
-            let text = &self.running[at];
-            let tokens = left.min(text.request.prompt.len() - text.held());
-            if tokens > 0 {
-                pieces.push((at, tokens));
-                left -= tokens;
+        let most = |text: &Text| text.request.logps.prompt.map_or(usize::MAX, |_| SCORED_TOKENS);
+        let unread = self.running.iter().map(|text| text.unread().min(most(text))).enumerate();
+        let unread: Vec<(usize, usize)> = unread.filter(|(_, tokens)| *tokens > 0).collect();
+        let share = (self.prompt_tokens / unread.len().max(1)).max(BLOCK_TOKENS);
+        let (mut left, mut given) = (self.prompt_tokens, vec![0; self.running.len()]);
+        for most in [share, usize::MAX] {
+            for (at, tokens) in &unread {
+                let more = (tokens - given[*at]).min(most).min(left);
+                given[*at] += more;
+                left -= more;
             }
         }
-        pieces
+        self.side_by_side(given.into_iter().enumerate().filter(|(_, tokens)| *tokens > 0).collect())
     }
 
     /// Lets texts join for whom there is a row and, up to their longest answer, room.
@@ -244,11 +212,13 @@ impl<'a> Scheduler<'a> {
             }
             let Some(request) = self.waiting.pop_front() else { break };
             let held = if self.model.in_kernels() {
-                Held::Paged(self.kv.begin(&request.adapter.content()?, &request.prompt))
+                // Every token of a prompt that is scored goes through.
+                let known: &[u32] = if request.logps.prompt.is_some() { &[] } else { &request.prompt };
+                Held::Paged(self.kv.begin(&request.shared_under()?, known))
             } else {
                 Held::Own(self.model.own_cache(most_tokens(&request, self.model))?)
             };
-            self.running.push(Text { ids: request.prompt.clone(), request, held, ended: false });
+            self.running.push(Text::new(request, held));
         }
         Ok(())
     }
@@ -262,7 +232,7 @@ impl<'a> Scheduler<'a> {
         self.complete.push(text);
     }
 
-    /// Runs the next tokens of some texts; the logits of those whose last token was among them, one after another.
+    /// Runs the next tokens of some texts; the logits that these want ([`Text::logits`]), one after another.
     fn run(&mut self, phase: Phase, pieces: &[(usize, usize)]) -> Result<Vec<f32>> {
         if pieces.is_empty() {
             return Ok(Vec::new());
@@ -275,9 +245,9 @@ impl<'a> Scheduler<'a> {
         }
         let mut chunks: Vec<Chunk> = (chosen.iter_mut())
             .filter_map(|(text, tokens)| {
+                let logits = text.logits(*tokens);
                 let Text { request, ids, held: Held::Paged(table), .. } = &mut **text else { return None };
                 let new = table.len()..table.len() + *tokens;
-                let logits = new.end == ids.len();
                 Some(Chunk { table, ids: &ids[new], adapter: &request.adapter, logits })
             })
             .collect();
@@ -285,40 +255,48 @@ impl<'a> Scheduler<'a> {
         self.model.extend(scratch, &mut self.kv, phase, &mut chunks)
     }
 
-    /// Chooses a token for each of the texts `at`, whose logits are one after another.
-    fn choose(&mut self, at: &[usize], mut logits: Vec<f32>, turns: &mut Vec<Turn>) -> Result<()> {
-        for (at, logits) in at.iter().zip(logits.chunks_exact_mut(self.model.config.vocab)) {
+    /// Hands the logits of `pieces`, which were just run, to their texts: scores of the prompt, and the next token where the text
+    /// is read to its end.
+    fn hand_out(&mut self, pieces: &[(usize, usize)], mut logits: Vec<f32>, turns: &mut Vec<Turn>) {
+        let (vocab, room) = (self.model.config.vocab, self.longest());
+        let mut left = logits.as_mut_slice();
+        for (at, tokens) in pieces {
             let text = &mut self.running[*at];
-            let request = &text.request;
-            let normaliser = request.logps.then(|| logsumexp(logits));
-            let own = request.logps.then(|| logits.to_vec());
-            let id = request.sampling.choose(logits, &text.ids, request.stream)?;
-            let logp = own.zip(normaliser).map(|(own, all)| (f64::from(own[id as usize]) - all) as f32);
-            let stop = request.limits.stop.contains(&id);
-            if !stop {
-                text.ids.push(id);
+            let (own, others) = std::mem::take(&mut left).split_at_mut(text.wanted(*tokens) * vocab);
+            left = others;
+            let mut turn = Turn::new(text.request.id);
+            // What one text's settings bring about is that text's alone.
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                if text.answer().is_empty() {
+                    turn.prompt = text.prompt_scores(own, vocab);
+                }
+                if let Some(last) = own.len().checked_sub(vocab).filter(|_| text.held() == text.ids.len()) {
+                    text.choose(&mut own[last..], room, &mut turn);
+                }
+            }));
+            if outcome.is_err() {
+                text.ended = true;
+                turn.ended = Some(Ended::Failed(panicked()));
             }
-            let most = self.model.config.max_positions.min(self.tokens);
-            text.ended = stop || text.answer().len() >= text.request.limits.max_new_tokens || text.ids.len() > most;
-            turns.push(Turn { request: text.request.id, token: (!stop).then_some(id), logp, ended: text.ended });
+            if turn.token.is_some() || turn.ended.is_some() || !turn.prompt.is_empty() {
+                turns.push(turn);
+            }
         }
-        Ok(())
     }
 }
 
-/// `ln Σ exp` of the logits.
-fn logsumexp(logits: &[f32]) -> f64 {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    max + logits.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln()
+/// What a text is told whose next token could not be chosen because of a fault here.
+fn panicked() -> Error {
+    Error::from(candle_core::Error::msg("the choice of the next token panicked: a fault in lorakit, please report it"))
 }
 
 /// On a device that has no kernels over blocks.
 fn run_apart(model: &Model, texts: &mut [(&mut Text, usize)]) -> Result<Vec<f32>> {
     let mut chunks: Vec<OwnChunk> = (texts.iter_mut())
         .filter_map(|(text, tokens)| {
+            let logits = text.logits(*tokens);
             let Text { request, ids, held: Held::Own(cache), .. } = &mut **text else { return None };
             let new = cache.len()..cache.len() + *tokens;
-            let logits = new.end == ids.len();
             Some(OwnChunk { cache, ids: &ids[new], adapter: &request.adapter, logits })
         })
         .collect();

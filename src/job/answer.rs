@@ -48,7 +48,7 @@ pub fn answer(
         Question::Continue(_) => (prompt.as_slice(), opened.tokenizer.eos_ids().to_vec()),
         Question::Chat { .. } => (&[][..], speaker.renderer.stop_ids()),
     };
-    let limits = Limits { max_new_tokens, stop };
+    let limits = Limits { min_new_tokens: 0, max_new_tokens, stop };
     let room = prompt.len().saturating_add(max_new_tokens).min(opened.model.config.max_positions);
     let mut spoken = Spoken::new(TextStream::new(opened.tokenizer.clone(), before));
     let mut session = CachedConversation::new(&opened.model, room);

@@ -99,7 +99,7 @@ pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<Merge
     let asked = questions(job.adapter, &opened, &spoken, listener)?;
     let mut lost =
         MergeLoss { largest_logit_difference, argmax_agreement, answers: asked.len(), same_answers: 0, differing: Vec::new() };
-    let limits = Limits { max_new_tokens: ANSWER, stop: spoken.stop_ids() };
+    let limits = Limits { min_new_tokens: 0, max_new_tokens: ANSWER, stop: spoken.stop_ids() };
     let mut answers = |who: &str, model: &Model, adapt: &dyn Adapt| {
         let all = asked.len();
         let mut told = |done| tell(listener, JobEvent::Evaluating { who, what: "answers", done, all });

@@ -7,13 +7,14 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `events` | what a job tells, and whom |
+//! | 0 | `events`, `assistants` | what a job tells, and whom; adapters with prompts and sampling of their own, from files |
 //! | 1 | `open`, `rows`, `record`, `resume`, `feasible`, `template` | an open base; a recipe's rows; what a run writes; where a run stands; whether rows and base do for what a recipe asks; the template an adapter is spoken to in |
 //! | 2 | `evaluate`, `merge`, `speaker` | base beside adapter; one model of both; who is ready to talk |
 //! | 3 | `prepare`, `answer` | everything before the first step; one answer |
 //! | 4 | `train`, `estimate`, `conversation`, `propose` | the main job; what it will take; many answers; a recipe for rows that have none |
 
 mod answer;
+mod assistants;
 mod conversation;
 mod estimate;
 mod evaluate;
@@ -31,6 +32,7 @@ mod template;
 mod train;
 
 pub use self::answer::{Answer, Question, answer};
+pub use self::assistants::{Assistant, Assistants, today};
 pub use self::conversation::Chat;
 pub use self::estimate::{Forecast, estimate};
 pub use self::evaluate::{Contestant, Evaluated, Evaluation, SideBySide, before_and_after, evaluate};

@@ -13,7 +13,7 @@ use crate::files;
 use crate::train::State;
 
 /// The last file of a run that is written.
-pub(super) const TRACE: &str = "trace.json";
+pub(super) use crate::adapter::inspect::TRACE;
 
 /// The trace of the run in `out`, if it is complete and was made from these inputs; `None` when there is something to do.
 ///

@@ -44,8 +44,8 @@ pub use cache::KvCache;
 pub use config::Config;
 pub use paged::{BlockTable, PagedKv};
 pub use pass::{
-    Chunk, DevicePassMemory, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients, PassMemory, PreparedAdapter,
-    Recompute, SiteGradient, Times, Workspace,
+    BatchTokens, Chunk, DevicePassMemory, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients, PassMemory,
+    PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
 };
 pub use score::{LossSum, Marked};
 pub use site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
@@ -151,14 +151,21 @@ impl Model {
         OutputNorms::new(&linear.matrix, linear.side)
     }
 
-    fn check(&self, ids: &[u32], positions: &[u32]) -> Result<()> {
-        if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocab) {
-            return Err(Error::usage(
+    /// # Errors
+    /// [`Error::Usage`] naming an id outside the vocabulary.
+    pub fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|id| **id as usize >= self.config.vocab) {
+            None => Ok(()),
+            Some(id) => Err(Error::usage(
                 format!("token id {id}"),
                 format!("the model's vocabulary has {} entries", self.config.vocab),
                 "use the tokenizer that belongs to this model",
-            ));
+            )),
         }
+    }
+
+    fn check(&self, ids: &[u32], positions: &[u32]) -> Result<()> {
+        self.check_ids(ids)?;
         match positions.iter().max() {
             Some(p) if *p as usize >= self.config.max_positions => Err(Error::usage(
                 format!("position {p}"),

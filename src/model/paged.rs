@@ -110,6 +110,11 @@ impl PagedKv {
         self.most - self.places.iter().filter(|place| place.texts > 0).count()
     }
 
+    /// Tokens that texts hold, and could hold at most, in whole blocks.
+    pub fn room(&self) -> (usize, usize) {
+        ((self.most - self.available()) * BLOCK_TOKENS, self.most * BLOCK_TOKENS)
+    }
+
     /// Tokens of `ids`, whole blocks, that were computed before under `acting`; at least the last token never counts.
     pub fn reusable(&self, acting: &ContentHash, ids: &[u32]) -> usize {
         self.chain(acting, ids).len() * BLOCK_TOKENS

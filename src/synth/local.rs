@@ -42,7 +42,7 @@ impl Local<'_> {
             PromptStyle::Chat => self.renderer.stop_ids(),
             PromptStyle::Completion => self.renderer.tokenizer().eos_ids().to_vec(),
         };
-        Limits { max_new_tokens: choice.max_new_tokens, stop }
+        Limits { min_new_tokens: 0, max_new_tokens: choice.max_new_tokens, stop }
     }
 
     fn check(&self, prompts: &[Vec<u32>]) -> Result<()> {
@@ -75,10 +75,10 @@ impl Generator for Local<'_> {
         self.check(&prompts)?;
         let sampling = Sampling {
             temperature: choice.temperature,
-            top_k: None,
             top_p: (choice.top_p < 1.0).then_some(choice.top_p),
             repetition_penalty: choice.repetition_penalty,
             seed: first.seed,
+            ..Sampling::GREEDY
         };
         let mut stopped = |prompt: usize, answer: &[u32]| {
             let tail = tokenizer.decode(&answer[answer.len().saturating_sub(TAIL)..], true)?;

@@ -28,7 +28,7 @@ pub use state::{Exact, State, TrainProgress, Within};
 use crate::adapter::Adapter;
 use crate::data::{ExampleRef, Examples};
 use crate::error::{Error, Result};
-use crate::model::{Adapt, Marked, Model, Recompute, Workspace};
+use crate::model::{Adapt, BatchTokens, Marked, Model, Recompute, Workspace};
 use crate::recipe;
 use mixture::Mixture;
 use optimizer::Optimizer;
@@ -352,11 +352,12 @@ impl Loop<'_> {
     }
 }
 
-/// Most tokens of a micro-batch, and of an example in it.
-pub fn largest_batch(job: &TrainSetup) -> (usize, usize) {
+/// Most tokens of a micro-batch, and how long the examples in it are.
+pub fn largest_batch(job: &TrainSetup) -> BatchTokens {
     let most = job.settings.max_length;
     let longest = longest(job.examples, most);
-    (job.settings.batch_size * if job.settings.packing { most } else { longest }, longest)
+    let shortest = (0..job.examples.len()).map(|i| job.examples.length(i)).min().unwrap_or(0);
+    BatchTokens { batch: job.settings.batch_size * if job.settings.packing { most } else { longest }, shortest, longest }
 }
 
 /// Tokens of the longest of `rows`, which are cut at `most`.
@@ -366,8 +367,7 @@ pub fn longest(rows: &Examples, most: usize) -> usize {
 
 /// Memory for the micro-batches of a run.
 fn scratch(job: &TrainSetup) -> Workspace {
-    let (batch, longest) = largest_batch(job);
-    Workspace::sized(recompute(job.settings.recomputation), batch, longest)
+    Workspace::sized(recompute(job.settings.recomputation), largest_batch(job))
 }
 
 /// What a recipe's word for it means on this machine, now.

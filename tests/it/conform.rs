@@ -36,7 +36,7 @@ fn every_case_passes_in_f32_in_kernels_and_in_tensor_operations() {
 /// In f32 the same answers; in bf16, keys and values are kept in it and answers come.
 #[test]
 fn tensor_operations_answer_as_kernels_do() {
-    let limits = Limits { max_new_tokens: 12, stop: Vec::new() };
+    let limits = Limits { min_new_tokens: 0, max_new_tokens: 12, stop: Vec::new() };
     let prompts = [vec![5, 6, 7], (1..40).collect(), vec![9]];
     for name in ["llama", "qwen2", "gpt2", "gemma2"] {
         let open = |compute| Model::open(&golden().join("models").join(name), compute, &Device::Cpu).unwrap();

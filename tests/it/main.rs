@@ -33,6 +33,8 @@ mod real_tokenizers;
 mod resume;
 mod same_bits;
 mod second_opinion;
+#[cfg(unix)]
+mod serve;
 mod shapes;
 mod shared;
 mod smollm2_text;
@@ -41,6 +43,7 @@ mod synthesize;
 mod talk;
 mod templates;
 mod tidy;
+mod tiny_folder;
 mod tiny_models;
 mod told;
 mod training;

@@ -16,7 +16,7 @@ fn stories260k_continues_as_its_reference_does() {
     let expected = ids(&reference["ids"]);
     for path in [root.clone(), root.join("stories260K-f32.gguf")] {
         let model = Model::open(&path, Compute::F32, &Device::Cpu).unwrap();
-        let limits = Limits { max_new_tokens: expected.len() - 1, stop: Vec::new() };
+        let limits = Limits { min_new_tokens: 0, max_new_tokens: expected.len() - 1, stop: Vec::new() };
         let tokenizer = text::tokenizer(&path).unwrap();
         let mut stream = TextStream::new(tokenizer.clone(), &[]);
         let mut said = String::new();
@@ -31,7 +31,7 @@ fn stories260k_continues_as_its_reference_does() {
         assert_eq!(said.trim_start(), reference["text"].as_str().unwrap());
         // Eight beginnings of the same story, in one batch.
         let beginnings: Vec<Vec<u32>> = (1..9).map(|n| expected[..n * 9].to_vec()).collect();
-        let limits = Limits { max_new_tokens: 100, stop: Vec::new() };
+        let limits = Limits { min_new_tokens: 0, max_new_tokens: 100, stop: Vec::new() };
         let answers = batch(&model, &(), &beginnings, &Sampling::GREEDY, &limits, 8, &mut |_| Ok(())).unwrap();
         for (beginning, answer) in beginnings.iter().zip(answers) {
             assert_eq!(answer, expected[beginning.len()..beginning.len() + 100]);
@@ -46,7 +46,7 @@ fn smollm2_continues_as_transformers_does() {
     let golden = json(&golden);
     let cases: Vec<(Vec<u32>, Vec<u32>)> =
         golden["prompts"].as_array().unwrap().iter().map(|p| (ids(&p["ids"]), ids(&p["greedy_ids"]))).collect();
-    let limits = Limits { max_new_tokens: cases[0].1.len(), stop: Vec::new() };
+    let limits = Limits { min_new_tokens: 0, max_new_tokens: cases[0].1.len(), stop: Vec::new() };
     let prompts: Vec<Vec<u32>> = cases.iter().map(|(prompt, _)| prompt.clone()).collect();
     for rows in [1, 8] {
         let answers = batch(&model, &(), &prompts, &Sampling::GREEDY, &limits, rows, &mut |_| Ok(())).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use lorakit::adapter::Adapter;
 use lorakit::device::Compute;
-use lorakit::generate::{Limits, Request, Sampling, Scheduler};
+use lorakit::generate::{Limits, Request, Sampling, Scheduler, WantedLogps};
 use lorakit::model::{Model, PreparedAdapter};
 use lorakit::{random, recipe};
 
@@ -41,18 +41,19 @@ fn prompts(model: &Model, n: usize) -> Vec<Vec<u32>> {
 }
 
 fn answers(scheduler: &mut Scheduler, prompts: &[Vec<u32>], adapters: &[Arc<PreparedAdapter>], which: &[usize]) -> Answers {
-    let limits = Limits { max_new_tokens: 6, stop: vec![0] };
+    let limits = Limits { min_new_tokens: 0, max_new_tokens: 6, stop: vec![0] };
     for i in which {
         let sampling = Sampling { temperature: if i % 2 == 0 { 0.0 } else { 0.9 }, seed: 5, ..Sampling::GREEDY };
         let (id, adapter, prompt) = (*i as u64, adapters[i % adapters.len()].clone(), prompts[*i].clone());
-        scheduler.submit(Request { id, adapter, prompt, sampling, stream: id, limits: limits.clone(), logps: true }).unwrap();
+        let logps = WantedLogps { answer: Some(0), prompt: None };
+        scheduler.submit(Request { logps, ..Request::new(id, adapter, prompt, sampling, limits.clone()) }).unwrap();
     }
     let mut all = Answers::new();
     while !scheduler.is_idle() {
         for turn in scheduler.turn().unwrap() {
             let answer = all.entry(turn.request).or_default();
-            answer.push((turn.token.unwrap_or(u32::MAX), turn.logp.unwrap().to_bits()));
-            if turn.ended {
+            answer.push((turn.token.unwrap_or(u32::MAX), turn.logp.unwrap().logp.to_bits()));
+            if turn.ended.is_some() {
                 scheduler.finish(turn.request);
             }
         }

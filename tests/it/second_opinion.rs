@@ -105,7 +105,7 @@ fn in_serving(model: &Model, other: &mut Other) -> [f32; 2] {
         let mut chunks: Vec<Chunk> = tables
             .iter_mut()
             .zip(&texts)
-            .map(|(table, text)| Chunk { ids: &text[table.len()..end(text)], table, adapter: &prepared, logits: true })
+            .map(|(table, text)| Chunk { ids: &text[table.len()..end(text)], table, adapter: &prepared, logits: 1 })
             .collect();
         let logits = model.extend(&mut room, &mut kv, phase, &mut chunks).unwrap();
         assert_eq!(logits.len(), texts.len() * model.config.vocab);

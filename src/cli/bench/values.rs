@@ -1,9 +1,10 @@
-//! Values of the arguments: a precision, targets.
+//! Values of the arguments: a precision, targets, an endpoint.
 
 use std::convert::Infallible;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::bench::serve::Api;
 use crate::device::Compute;
 use crate::recipe::TargetModules;
 
@@ -22,4 +23,9 @@ pub(super) fn targets(text: &str) -> Result<TargetModules, Infallible> {
         "all-linear" => TargetModules::AllLinear,
         _ => TargetModules::Names(text.split(',').map(|t| t.trim().to_string()).collect()),
     })
+}
+
+/// An endpoint by its name.
+pub(super) fn api() -> impl TypedValueParser<Value = Api> {
+    PossibleValuesParser::new(["completions", "chat"]).map(|name| if name == "chat" { Api::Chat } else { Api::Completions })
 }

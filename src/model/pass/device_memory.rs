@@ -46,7 +46,8 @@ impl Model {
         adapt: &dyn Adapt,
         recompute: Recompute,
     ) -> DevicePassMemory {
-        let (c, size, tokens) = (&self.config, self.dtype.size_in_bytes(), batch.min(texts::most(longest, texts::DEVICE_TOKENS)));
+        let (c, size, tokens) =
+            (&self.config, self.dtype.size_in_bytes(), batch.min(texts::most(0, longest, texts::DEVICE_TOKENS)));
         let lowest = self.lowest(|site| adapt.term(site).is_some());
         let recomputed = self.tensors_run_again(recompute);
         let normalisers = |blocks: usize| (blocks * tokens * c.heads * F32) as u64;

@@ -26,13 +26,13 @@ pub struct Chunk<'a> {
     /// At least one.
     pub ids: &'a [u32],
     pub adapter: &'a PreparedAdapter,
-    /// Whether the logits after its last token are wanted.
-    pub logits: bool,
+    /// After how many of its last tokens the logits are wanted.
+    pub logits: usize,
 }
 
 impl Model {
-    /// Runs the new tokens of all `chunks` and keeps their keys and values. Returns the logits after the last token of every chunk
-    /// that wants them, `(vocabulary)` each, one after another. Chunks of one adapter should stand side by side. On the CPU only.
+    /// Runs the new tokens of all `chunks` and keeps their keys and values. Returns the logits that the chunks
+    /// want, `(vocabulary)` each, one after another. Chunks of one adapter should stand side by side. On the CPU only.
     ///
     /// # Errors
     /// On an id outside the vocabulary or a position outside the model's range; when `kv` has no room.
@@ -43,7 +43,7 @@ impl Model {
         let ids: Vec<u32> = chunks.iter().flat_map(|c| c.ids).copied().collect();
         let positions: Vec<u32> =
             chunks.iter().flat_map(|c| c.table.len()..c.table.len() + c.ids.len()).map(|position| position as u32).collect();
-        let wanted: Vec<usize> = chunks.iter().zip(&rows).filter(|(c, _)| c.logits).map(|(_, rows)| rows.end - 1).collect();
+        let wanted: Vec<usize> = chunks.iter().zip(&rows).flat_map(|(c, rows)| rows.end - c.logits..rows.end).collect();
         // On a thread of the pool, as in training.
         let logits = rayon::scope(|_| {
             let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
@@ -94,7 +94,8 @@ pub struct OwnChunk<'a> {
     pub cache: &'a mut KvCache,
     pub ids: &'a [u32],
     pub adapter: &'a PreparedAdapter,
-    pub logits: bool,
+    /// After how many of its last tokens the logits are wanted.
+    pub logits: usize,
 }
 
 impl Model {
@@ -109,7 +110,7 @@ impl Model {
             ids.extend_from_slice(c.ids);
             positions.extend((c.cache.len()..c.cache.len() + c.ids.len()).map(|position| position as u32));
         }
-        let wanted: Vec<usize> = chunks.iter().zip(&rows).filter(|(c, _)| c.logits).map(|(_, rows)| rows.end - 1).collect();
+        let wanted: Vec<usize> = chunks.iter().zip(&rows).flat_map(|(c, rows)| rows.end - c.logits..rows.end).collect();
         let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
         let phase = Phase::Blocked;
         let given = Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared };

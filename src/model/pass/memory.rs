@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::super::Model;
 use super::block;
-use super::workspace::{self, Recompute};
+use super::workspace::{self, BatchTokens, Recompute};
 use crate::kernels::engine::Engine;
 use crate::model::Adapt;
 
@@ -24,10 +24,10 @@ pub struct PassMemory {
 }
 
 impl Model {
-    /// The memory of [`Model::gradients`] for `batch` tokens in rows of at most `longest` (a share of `trained` of
-    /// them targets), the adapter `adapt`, and `recompute`.
-    pub fn pass_memory(&self, longest: usize, batch: usize, trained: f64, adapt: &dyn Adapt, recompute: Recompute) -> PassMemory {
-        let tokens = workspace::group_tokens(batch, longest);
+    /// The memory of [`Model::gradients`] for micro-batches of such sizes (a share of `trained` of their tokens targets), the adapter
+    /// `adapt`, and `recompute`.
+    pub fn pass_memory(&self, of: BatchTokens, trained: f64, adapt: &dyn Adapt, recompute: Recompute) -> PassMemory {
+        let tokens = workspace::group_tokens(of);
         let lowest = self.lowest(|site| adapt.term(site).is_some());
         let (size, row, most_logits) = match self.multiplies_in_bf16() {
             _ if adapt.term(self.head.site).is_some() => (self.activation_size(), size_of::<f32>(), f32::LOGIT_ROWS),

@@ -57,7 +57,7 @@ use sums::Sums;
 use tensors::Tensors;
 use texts::PackedTexts;
 use workspace::Pooled;
-pub use workspace::{Recompute, Workspace};
+pub use workspace::{BatchTokens, Recompute, Workspace};
 
 impl Model {
     /// Whether activations are bf16: every matrix is multiplied so, no width is odd, no block caps its scores or has a window, and

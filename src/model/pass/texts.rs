@@ -89,9 +89,9 @@ pub(super) fn groups(rows: &[&[u32]], most: usize) -> Vec<Vec<usize>> {
     groups.into_iter().map(|(_, group)| group).collect()
 }
 
-/// The most tokens that a group of about `tokens` has, of examples of at most `longest`.
-pub(super) fn most(longest: usize, tokens: usize) -> usize {
-    longest.max(full(tokens))
+/// The most tokens that a group of about `tokens` has, of examples from `shortest` to `longest`: only short ones are taken in beyond.
+pub(super) fn most(shortest: usize, longest: usize, tokens: usize) -> usize {
+    longest.max(if shortest <= full(tokens) - tokens { full(tokens) } else { tokens })
 }
 
 #[cfg(test)]
@@ -109,7 +109,8 @@ mod tests {
         assert_eq!(all, [0, 1, 2, 3, 4, 5, 6, 8, 9]);
         let tokens: Vec<usize> = got.iter().map(|g| g.iter().map(|i| lens[*i]).sum()).collect();
         assert_eq!(tokens, [700, 635, 512, 512]);
-        assert!(tokens.iter().all(|t| *t <= most(700, TOKENS)));
+        assert!(tokens.iter().all(|t| *t <= most(3, 700, TOKENS)));
+        assert_eq!([most(129, 300, 512), most(128, 300, 512), most(600, 700, 512)], [512, 640, 700]);
     }
 
     #[test]

@@ -45,9 +45,19 @@ pub(super) fn rounded(tokens: usize) -> usize {
     tokens.next_multiple_of(ROUND)
 }
 
-/// Tokens of the largest group that micro-batches of `batch` tokens in rows of at most `longest` fall into.
-pub(super) fn group_tokens(batch: usize, longest: usize) -> usize {
-    rounded(batch).min(rounded(texts::most(longest, texts::TOKENS)))
+/// What micro-batches are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchTokens {
+    /// Of a micro-batch, at most.
+    pub batch: usize,
+    /// Of an example, at least and at most.
+    pub shortest: usize,
+    pub longest: usize,
+}
+
+/// Tokens of the largest group that micro-batches fall into.
+pub(super) fn group_tokens(of: BatchTokens) -> usize {
+    rounded(of.batch).min(rounded(texts::most(of.shortest, of.longest, texts::TOKENS)))
 }
 
 impl Workspace {
@@ -55,10 +65,10 @@ impl Workspace {
         Workspace { recompute, full: BufferPool::default(), half: BufferPool::default(), tokens: 0, least: 0 }
     }
 
-    /// For micro-batches of at most `batch` tokens, in rows of at most `longest`: buffers are made once. What is let go when a
+    /// For micro-batches of such sizes: buffers are made once. What is let go when a
     /// larger group comes stays with the allocator as holes, up to as much again.
-    pub fn sized(recompute: Recompute, batch: usize, longest: usize) -> Workspace {
-        let tokens = group_tokens(batch, longest);
+    pub fn sized(recompute: Recompute, of: BatchTokens) -> Workspace {
+        let tokens = group_tokens(of);
         Workspace { tokens, least: tokens, ..Workspace::new(recompute) }
     }
 

@@ -15,6 +15,7 @@ use super::template::{
     ByTools, Chat, ChatMessage, Clock, Fixed, Jinja, RenderedTurn, Rendering, Style, from_json, join, spelled,
 };
 use crate::data::read::row::{Conversation, Message, Row, RowKind};
+use crate::data::read::shape;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::{SpecialTokensInData, Template, TemplateKind};
@@ -190,6 +191,38 @@ impl Renderer {
         }
     }
 
+    /// Tokens of a conversation whose next answer may call `tools`, as a row with these tools is rendered for training; with
+    /// no tools, as one without: where the template does not read tools, they stand in the system message. Tools and the calls in messages have the forms that rows may have: the OpenAI API's,
+    /// arguments as JSON in a string or as an object, functions bare or not.
+    ///
+    /// # Errors
+    /// [`Error::Usage`]: a tool or a call is malformed, or the template mentions tools and does not write them. [`Error::Template`]: it
+    /// refuses the conversation.
+    pub fn chat_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[crate::json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>> {
+        let asked = shape::conversation(messages, tools)?;
+        let chat = self.spoken(&asked)?;
+        let given = Tools { any: asked.tools.is_some(), given: chat.tools.as_ref() };
+        let rendering = self.conversation(&self.with_system(&chat.messages), given, add_generation_prompt)?;
+        if given.any && matches!(self.rules, Rules::Jinja(_)) {
+            let without =
+                self.conversation(&self.with_system(&asked.messages), Tools { any: true, given: None }, add_generation_prompt);
+            if without.is_ok_and(|without| without.text == rendering.text) {
+                return Err(unwritten());
+            }
+        }
+        Ok(self.tokens(&rendering)?.ids)
+    }
+
+    /// Whether the template is given the tools of a conversation; else they are written into its system message.
+    pub fn reads_tools(&self) -> bool {
+        matches!(&self.rules, Rules::Jinja(voices) if voices.choose(true).is_ok_and(|voice| voice.reads.tools()))
+    }
+
     pub(crate) fn encoded(&self, row: &Row) -> Result<Encoded> {
         self.tokens(&self.rendering(row)?)
     }
@@ -344,4 +377,13 @@ fn turn(role: &str, place: std::ops::Range<usize>) -> RenderedTurn {
 
 fn chat(messages: &[Message], tools: Option<&crate::json::Value>) -> Chat {
     Chat { messages: messages.iter().map(ChatMessage::of).collect(), tools: tools.map(from_json) }
+}
+
+/// Of a template that mentions tools and does not write them.
+fn unwritten() -> Error {
+    Error::usage(
+        "tools",
+        "the chat template does not write them, so the model would not know of them",
+        "take a model whose chat template reads `tools`, or describe them in the system message",
+    )
 }

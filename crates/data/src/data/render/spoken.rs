@@ -18,6 +18,11 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
+    /// Whether it is given tools.
+    pub(crate) fn tools(self) -> bool {
+        self.tools
+    }
+
     /// As the template's source mentions them.
     pub(crate) fn of(source: &str) -> Reads {
         Reads { calls: source.contains("tool_calls"), tools: source.contains("tools") }

@@ -158,3 +158,63 @@ fn a_template_as_it_is_kept_renders_the_same_tokens() {
         }
     }
 }
+
+/// In the manner of Qwen2.5: tools in the system message, calls as JSON, arguments an object.
+const QWEN: &str = "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}Calls as <tool_call>\n{\"name\": name, \"arguments\": object}\n</tool_call><|im_end|>\n{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>\n{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// A question, a call with `arguments`, its result.
+fn calling(arguments: serde_json::Value) -> Vec<Message> {
+    let mut call = Message::new("assistant", "");
+    let function = serde_json::json!([{"id": "c1", "type": "function", "function": {"name": "rain", "arguments": arguments}}]);
+    call.fields.insert("tool_calls".into(), function.into());
+    let mut result = Message::new("tool", "3 mm");
+    result.fields.insert("tool_call_id".into(), "c1".into());
+    vec![Message::new("user", "q"), call, result]
+}
+
+#[test]
+fn a_served_conversation_with_tools_is_what_training_renders() {
+    let tool = serde_json::json!({"type": "function", "function": {"name": "rain", "parameters": {"type": "object"}}});
+    let tools = [crate::json::Value::from(&tool)];
+    for source in [QWEN, TOOL_USE] {
+        let renderer = renderer(named(&[("default", source)]));
+        let mut messages = calling(serde_json::json!({"at": "Ulm"}));
+        let object = renderer.chat_with_tools(&messages, &tools, true).unwrap();
+        messages.push(Message::new("assistant", "a"));
+        let row = Row::new(0, 1, RowKind::Chat(Conversation { messages, tools: Some(serde_json::json!([tool]).into()) }));
+        assert_eq!(renderer.prompt(&row).unwrap().unwrap().ids, object);
+        // The API's arguments are JSON in a string, and a tool may be its function alone.
+        let text = calling(serde_json::json!("{\"at\": \"Ulm\"}"));
+        let bare = [crate::json::Value::from(&tool["function"])];
+        assert_eq!(renderer.chat_with_tools(&text, &bare, true).unwrap(), object);
+        let decoded = renderer.tokenizer().decode(&object, false).unwrap();
+        assert!(source == TOOL_USE || decoded.contains("{\"name\": \"rain\", \"arguments\": {\"at\": \"Ulm\"}}"), "{decoded}");
+        let plain = [Message::new("user", "q")];
+        assert_eq!(renderer.chat_with_tools(&plain, &[], true).unwrap(), renderer.chat(&plain, true).unwrap());
+    }
+}
+
+#[test]
+fn tools_that_a_template_does_not_read_stand_in_the_system_message_as_in_training() {
+    let tools = [crate::json::Value::from(serde_json::json!({"name": "rain"}))];
+    let asked = [Message::new("user", "q")];
+    let unread = format!("{{# no tools #}}{CHATML}");
+    let fixed = Template { kind: TemplateKind::Instruction, ..Template::default() };
+    for renderer in [renderer(chatml()), Renderer::new(chatml(), &fixed).unwrap()] {
+        let served = renderer.chat_with_tools(&asked, &tools, true).unwrap();
+        let messages = vec![asked[0].clone(), Message::new("assistant", "a")];
+        let given = serde_json::json!([{"type": "function", "function": {"name": "rain"}}]);
+        let row = Row::new(0, 1, RowKind::Chat(Conversation { messages, tools: Some(given.into()) }));
+        assert_eq!(renderer.prompt(&row).unwrap().unwrap().ids, served);
+        assert!(renderer.tokenizer().decode(&served, false).unwrap().contains("rain") && !renderer.reads_tools());
+        assert_eq!(renderer.chat_with_tools(&asked, &[], true).unwrap(), renderer.chat(&asked, true).unwrap());
+    }
+    let mentioned = renderer(named(&[("default", &unread)]));
+    let error = mentioned.chat_with_tools(&asked, &tools, true).unwrap_err().to_string();
+    assert!(error.contains("does not write them"), "{error}");
+    let qwen = renderer(named(&[("default", QWEN)]));
+    let error =
+        |messages: &[Message], tools: &[crate::json::Value]| qwen.chat_with_tools(messages, tools, true).unwrap_err().to_string();
+    assert!(error(&calling(serde_json::json!("{")), &tools).contains("message 2: call 1: `arguments` of `rain` is not JSON"));
+    assert!(error(&asked, &[serde_json::json!({}).into()]).contains("tool 1 has no `name`"));
+}

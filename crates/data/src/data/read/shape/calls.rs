@@ -5,6 +5,8 @@ use crate::json;
 use crate::json::{Map, Value};
 
 use super::kind;
+use crate::data::read::row::{Conversation, Message};
+use crate::error::{Error, Result as Outcome};
 
 type Wrong = (String, &'static str);
 
@@ -95,4 +97,17 @@ pub(super) fn tools(value: &Value) -> Result<Option<Value>, Wrong> {
         }
     };
     list.iter().enumerate().map(tool).collect::<Result<_, _>>().map(Some)
+}
+
+/// A conversation that no row holds, with the tools that it may call, in the form that rows get.
+///
+/// # Errors
+/// [`Error::Usage`]: a call or a tool has none of the known forms.
+pub(crate) fn conversation(messages: &[Message], tools: &[Value]) -> Outcome<Conversation> {
+    let mut messages = messages.to_vec();
+    for (i, message) in messages.iter_mut().enumerate() {
+        read(&mut message.fields).map_err(|(why, help)| Error::usage(format!("message {}", i + 1), why, help))?;
+    }
+    let tools = self::tools(&Value::Array(tools.to_vec())).map_err(|(why, help)| Error::usage("tools", why, help))?;
+    Ok(Conversation { messages, tools })
 }

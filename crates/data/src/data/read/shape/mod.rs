@@ -34,6 +34,7 @@ use std::sync::Arc;
 
 use crate::json::Value;
 
+pub(crate) use self::calls::conversation;
 pub(crate) use self::facts::Facts;
 use self::flan::Task;
 use self::ignored::Ignored;

@@ -1,0 +1,122 @@
+//! What all requests share.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use rand::Rng;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::cache::{AdapterLimits, Cache};
+use super::metrics::Metrics;
+use super::mixes::Mixes;
+use super::registry::Registry;
+use super::settings::ServeSettings;
+use crate::data::Tokenizer;
+use crate::error::Result;
+use crate::generate::{Engine, Grammars};
+use crate::job::{Assistants, OpenedBase};
+
+/// Tensors of an adapter at most.
+const MAX_TENSORS: usize = 100_000;
+
+/// A server's state.
+pub(super) struct App {
+    pub(super) settings: ServeSettings,
+    pub(super) engine: Engine,
+    pub(super) registry: Registry,
+    pub(super) assistants: ArcSwap<Assistants>,
+    pub(super) mixes: Mixes,
+    /// Adapters that act on the base where a request gives none.
+    pub(super) scales: ArcSwap<Vec<(String, f64)>>,
+    /// Acts on adapters that go on or wait.
+    pub(super) acts: AtomicUsize,
+    pub(super) tokenizer: Tokenizer,
+    /// Names base and version in answers.
+    pub(super) fingerprint: String,
+    /// Seconds since 1970.
+    pub(super) started: u64,
+    pub(super) metrics: Metrics,
+    /// The OpenAPI document, once the routes are there.
+    pub(super) document: OnceLock<Value>,
+    /// True once answers shall end at once.
+    pub(super) closing: watch::Sender<bool>,
+    /// Requests of each assistant that has a limit.
+    pub(super) by_assistant: Mutex<std::collections::HashMap<String, Arc<AtomicUsize>>>,
+    grammars: OnceLock<std::result::Result<Arc<Grammars>, String>>,
+}
+
+impl App {
+    /// Loads adapters and assistants and starts the model's thread.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the settings, the folder of adapters or the assistants.
+    pub(super) fn start(opened: OpenedBase, settings: ServeSettings) -> Result<App> {
+        settings.check()?;
+        let OpenedBase { model, tokenizer, .. } = opened;
+        let model = Arc::new(model);
+        let limits = AdapterLimits {
+            file_bytes: settings.max_adapter_bytes,
+            rank: settings.max_rank,
+            tensors: MAX_TENSORS,
+            budget: settings.adapter_budget,
+        };
+        let cache = Cache::new(model.clone(), tokenizer.clone(), limits);
+        let registry = Registry::open(settings.adapters.as_deref(), cache)?;
+        registry.cache.base()?;
+        let assistants = settings.assistants.as_deref().map(Assistants::load).transpose()?.unwrap_or_default();
+        let engine = Engine::start(model, settings.engine)?;
+        let (closing, _) = watch::channel(false);
+        let fingerprint = format!("lorakit-{}-{}", env!("CARGO_PKG_VERSION"), settings.base_name);
+        Ok(App {
+            engine,
+            registry,
+            assistants: ArcSwap::from_pointee(assistants),
+            mixes: Mixes::default(),
+            scales: ArcSwap::default(),
+            acts: AtomicUsize::new(0),
+            tokenizer,
+            fingerprint,
+            started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            metrics: Metrics::default(),
+            document: OnceLock::new(),
+            closing,
+            by_assistant: Mutex::default(),
+            grammars: OnceLock::new(),
+            settings,
+        })
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(self.started, |d| d.as_secs())
+    }
+
+    /// A name for an answer that no other has.
+    pub(super) fn new_id(&self, kind: &str) -> String {
+        format!("{kind}-{:032x}", rand::rng().random::<u128>())
+    }
+
+    /// Ids of a text that a model goes on with: behind its BOS, if it has one and the text does not begin with it.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot encode it.
+    pub(super) fn with_bos(&self, text: &str, bos: bool) -> Result<Vec<u32>> {
+        let bos = self.tokenizer.bos_id().filter(|_| bos && self.tokenizer.special().add_bos);
+        let ids = self.tokenizer.encode(text)?;
+        Ok(bos.into_iter().filter(|bos| ids.first() != Some(bos)).chain(ids.iter().copied()).collect())
+    }
+
+    /// Constraints over the base's tokens, made when first asked for.
+    ///
+    /// # Errors
+    /// When the tokenizer's tokens cannot be read.
+    pub(super) fn grammars(&self) -> Result<Arc<Grammars>> {
+        let made = self.grammars.get_or_init(|| {
+            Grammars::new(&self.tokenizer, self.engine.model().config.vocab).map(Arc::new).map_err(|e| e.to_string())
+        });
+        made.clone().map_err(|why| crate::error::Error::usage("response_format", why, "ask without a constraint"))
+    }
+}
