@@ -4,7 +4,7 @@
 //! as long as a turn may take, by the rate that was measured. A turn that panics costs the texts that were in it, and nobody else.
 //! Refuses to know: HTTP, text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -196,6 +196,11 @@ impl Engine {
         Ok(answering)
     }
 
+    /// Whether a request now would be refused because so many wait.
+    pub fn is_full(&self) -> bool {
+        self.taken() >= self.settings.rows + self.settings.queue
+    }
+
     /// Requests that were taken and have not ended.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::SeqCst)
@@ -330,14 +335,17 @@ impl<'a> Loop<'a> {
     fn failed(&mut self, why: &str) {
         self.stats.failed_turns.fetch_add(1, Ordering::Relaxed);
         let mut old = std::mem::replace(&mut self.scheduler, Loop::scheduler(self.model, self.settings));
-        for id in old.running() {
+        let waiting = old.take_waiting();
+        let wait: HashSet<u64> = waiting.iter().map(|request| request.id).collect();
+        let lost: Vec<u64> = self.listeners.keys().copied().filter(|id| !wait.contains(id)).collect();
+        for id in lost {
             if let Some(listener) = self.listeners.remove(&id) {
                 let error = Error::from(candle_core::Error::msg(why));
                 let _ = listener.events.send(Event::Ended(Ended::Failed(error)));
                 self.taken.fetch_sub(1, Ordering::SeqCst);
             }
         }
-        for request in old.take_waiting() {
+        for request in waiting {
             let id = request.id;
             if self.scheduler.submit(request).is_err() {
                 self.forget(id);

@@ -102,11 +102,6 @@ impl<'a> Scheduler<'a> {
         self.running.iter().map(Text::unread).sum()
     }
 
-    /// The requests that are worked on.
-    pub fn running(&self) -> Vec<u64> {
-        self.running.iter().map(|text| text.request.id).collect()
-    }
-
     /// Takes all that wait out, the longest waiting first.
     pub fn take_waiting(&mut self) -> Vec<Request> {
         self.waiting.drain(..).collect()

@@ -21,7 +21,7 @@ use toml::Spanned;
 
 use crate::adapter::inspect::check_name;
 use crate::error::{Error, Result};
-use crate::generate::Sampling;
+use crate::generate::{Sampling, StopStrings};
 
 /// Most assistants of a server.
 const MOST: usize = 1024;
@@ -164,6 +164,7 @@ impl Assistant {
         if self.max_tokens == Some(0) || self.max_requests == Some(0) || self.top_k == Some(0) {
             return Err("max_tokens, max_requests and top_k must be at least 1".into());
         }
+        StopStrings::new(self.stop.clone()).map_err(|e| e.to_string())?;
         self.system("2026-01-01").map(|_| ()).map_err(|e| e.to_string())
     }
 

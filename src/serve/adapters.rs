@@ -68,18 +68,23 @@ impl From<Refusal> for ApiError {
     }
 }
 
+/// One of the acts that may go on or wait at once; it counts until its work has ended, whoever still waits for it.
+struct Acting(Arc<App>);
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        self.0.acts.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Runs an act off the runtime, few at once.
 async fn act(app: &Arc<App>, work: impl FnOnce(&App) -> Result<Act, Refusal> + Send + 'static) -> Result<Act, ApiError> {
     let taken = app.acts.fetch_add(1, Ordering::SeqCst);
-    let shared = app.clone();
-    let outcome = if taken < MOST_ACTS {
-        tokio::task::spawn_blocking(move || work(&shared)).await
-    } else {
-        app.acts.fetch_sub(1, Ordering::SeqCst);
+    let acting = Acting(app.clone());
+    if taken >= MOST_ACTS {
         return Err(ApiError::busy("lora_load_busy", "other adapters are being loaded; try again in a moment"));
-    };
-    app.acts.fetch_sub(1, Ordering::SeqCst);
-    match outcome {
+    }
+    match tokio::task::spawn_blocking(move || work(&acting.0)).await {
         Ok(outcome) => outcome.map_err(ApiError::from),
         Err(_) => Err(ApiError::fault("the adapter's loading panicked: a fault in lorakit, please report it")),
     }
@@ -201,12 +206,14 @@ pub(super) fn list(app: &App) -> Value {
     })
 }
 
-/// `GET /lora-adapters`: llama.cpp's list, with the scales at which each acts on the base where a request gives none.
+/// `GET /lora-adapters`: llama.cpp's list. An id is a name's for good; with the scales at which each acts on the base where a request gives none.
 pub(super) fn list_by_index(app: &App) -> Value {
     let scales = app.scales.load();
     let scale = |name: &str| scales.iter().find(|(known, _)| known == name).map_or(0.0, |(_, scale)| *scale);
     let published = app.registry.published();
-    published.keys().enumerate().map(|(id, name)| json!({"id": id, "path": name, "scale": scale(name)})).collect()
+    let mut listed: Vec<_> = published.values().collect();
+    listed.sort_by_key(|generation| generation.index);
+    listed.into_iter().map(|g| json!({"id": g.index, "path": g.name, "scale": scale(&g.name)})).collect()
 }
 
 /// `POST /lora-adapters`: the scales of requests from now on that ask the base and give none; until the server ends.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::app::App;
 use super::error::ApiError;
 use super::params::Params;
-use super::registry::Lease;
+use super::registry::Held;
 use super::target::Target;
 use crate::generate::{Answering, Constraint, Ended, Event, Refused, Request, StopFilter, TextStream, TokenLogp, WantedLogps};
 
@@ -67,7 +67,7 @@ pub(super) struct Choice {
     tells_end: bool,
     ending: Option<AnswerToken>,
     /// The generation that it began with stays as long as it goes on.
-    _leases: Vec<Lease>,
+    _leases: Vec<Held>,
     pub(super) prompt_tokens: usize,
     pub(super) reused: usize,
     pub(super) answer_tokens: usize,
@@ -82,6 +82,12 @@ pub(super) struct Choice {
 /// # Errors
 /// 400 for a prompt that does not fit, 429 where too many wait, 503 while the server ends.
 pub(super) fn start(app: &Arc<App>, plans: Vec<Plan>) -> Result<Vec<Choice>, ApiError> {
+    let asked: usize = plans.iter().map(|plan| plan.params.n).sum();
+    let most = app.settings.engine.rows + app.settings.engine.queue;
+    if asked > most {
+        let message = format!("{asked} answers in one request are more than the {most} that this server takes at once");
+        return Err(ApiError::field("n", message));
+    }
     let longest = app.engine.longest();
     let (mut requests, mut texts) = (Vec::new(), Vec::new());
     for plan in plans {
@@ -108,13 +114,8 @@ pub(super) fn start(app: &Arc<App>, plans: Vec<Plan>) -> Result<Vec<Choice>, Api
             let text = TextStream::new(app.tokenizer.clone(), before).with_control(plan.control);
             let filter = StopFilter::new(plan.params.stop.clone(), plan.params.include_stop);
             requests.push(request);
-            texts.push((text, filter, plan.continues, plan.target.leases.clone(), n));
+            texts.push((text, filter, plan.continues, plan.target.leases.iter().cloned().map(Held::new).collect::<Vec<_>>(), n));
         }
-    }
-    let (asked, most) = (requests.len(), app.settings.engine.rows + app.settings.engine.queue);
-    if asked > most {
-        let message = format!("{asked} answers in one request are more than the {most} that this server takes at once");
-        return Err(ApiError::field("n", message));
     }
     let answering = app.engine.submit(requests).map_err(|refused| match refused {
         Refused::Full(waiting) => {

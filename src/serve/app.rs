@@ -16,7 +16,7 @@ use super::registry::Registry;
 use super::settings::ServeSettings;
 use crate::data::Tokenizer;
 use crate::error::Result;
-use crate::generate::{Engine, Grammars};
+use crate::generate::{Engine, Grammars, token_bytes};
 use crate::job::{Assistants, OpenedBase};
 
 /// Tensors of an adapter at most.
@@ -34,6 +34,8 @@ pub(super) struct App {
     /// Acts on adapters that go on or wait.
     pub(super) acts: AtomicUsize,
     pub(super) tokenizer: Tokenizer,
+    /// Bytes of the longest text that may fit: more is refused before it is tokenised.
+    pub(super) longest_text: usize,
     /// Names base and version in answers.
     pub(super) fingerprint: String,
     /// Seconds since 1970.
@@ -64,20 +66,24 @@ impl App {
             budget: settings.adapter_budget,
         };
         let cache = Cache::new(model.clone(), tokenizer.clone(), limits);
-        let registry = Registry::open(settings.adapters.as_deref(), cache)?;
-        registry.cache.base()?;
         let assistants = settings.assistants.as_deref().map(Assistants::load).transpose()?.unwrap_or_default();
+        let reserved = assistants.iter().map(|a| a.name.clone()).chain(["base".into(), settings.base_name.clone()]).collect();
+        let registry = Registry::open(settings.adapters.as_deref(), cache, reserved)?;
+        registry.cache.base()?;
         let engine = Engine::start(model, settings.engine)?;
+        let longest_token = (0..tokenizer.vocab_size() as u32).map(|id| token_bytes(&tokenizer, id).len()).max().unwrap_or(1);
+        let longest_text = engine.longest().saturating_mul(longest_token);
         let (closing, _) = watch::channel(false);
         let fingerprint = format!("lorakit-{}-{}", env!("CARGO_PKG_VERSION"), settings.base_name);
         Ok(App {
             engine,
             registry,
             assistants: ArcSwap::from_pointee(assistants),
-            mixes: Mixes::default(),
+            mixes: Mixes::new(settings.adapter_budget / 4),
             scales: ArcSwap::default(),
             acts: AtomicUsize::new(0),
             tokenizer,
+            longest_text,
             fingerprint,
             started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             metrics: Metrics::default(),

@@ -60,13 +60,21 @@ pub(super) struct Guard {
     keys: Vec<Key>,
     admin_keys: Vec<Key>,
     hosts: Vec<String>,
+    /// Of pages that may ask, the server's own among them, and of those to which an answer may be shown beside it.
     origins: Vec<String>,
+    named: Vec<String>,
 }
 
 impl Guard {
-    /// `hosts` in lower case, with ports where they have one.
-    pub(super) fn new(keys: Vec<Key>, admin_keys: Vec<Key>, hosts: Vec<String>, origins: Vec<String>) -> Guard {
-        Guard { keys, admin_keys, hosts, origins }
+    /// All in lower case, with ports where they have one; `named` are the origins that are not the server's own.
+    pub(super) fn new(
+        keys: Vec<Key>,
+        admin_keys: Vec<Key>,
+        hosts: Vec<String>,
+        origins: Vec<String>,
+        named: Vec<String>,
+    ) -> Guard {
+        Guard { keys, admin_keys, hosts, origins, named }
     }
 
     /// Lets a request pass, or says why not.
@@ -112,8 +120,7 @@ impl Guard {
     fn origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
-        let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        if self.origins.contains(&origin) || own.is_some_and(|own| self.hosts.iter().any(|host| host == own)) {
+        if self.origins.contains(&origin) {
             return Ok(());
         }
         let message = "pages of this origin may not ask here; name further ones with --origin";
@@ -123,7 +130,7 @@ impl Guard {
     /// The origin that may read an answer, where the request came from one that was named.
     pub(super) fn named_origin(&self, headers: &HeaderMap) -> Option<String> {
         let origin = headers.get(header::ORIGIN)?.to_str().ok()?.to_ascii_lowercase();
-        self.origins.contains(&origin).then_some(origin)
+        self.named.contains(&origin).then_some(origin)
     }
 }
 
@@ -165,7 +172,13 @@ mod tests {
     fn guard(keys: &[&str], admin: &[&str]) -> Guard {
         let key = |s: &&str| Key { owner: format!("owner of {s}"), secret: (*s).into() };
         let hosts = vec!["localhost:8000".to_string(), "127.0.0.1:8000".into()];
-        Guard::new(keys.iter().map(key).collect(), admin.iter().map(key).collect(), hosts, vec!["https://app.example".into()])
+        Guard::new(
+            keys.iter().map(key).collect(),
+            admin.iter().map(key).collect(),
+            hosts,
+            ["http://localhost:8000", "http://127.0.0.1:8000", "https://app.example"].map(String::from).into(),
+            vec!["https://app.example".into()],
+        )
     }
 
     #[test]

@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::adapter::Adapter;
+use crate::adapter::inspect::RECIPE;
 use crate::adapter::peft;
+use crate::artifact::chat_template;
 use crate::data::{Renderer, Tokenizer};
 use crate::error::{Error, Result};
 use crate::job;
 use crate::model::{Model, PreparedAdapter};
+use crate::recipe::TemplateKind;
 
 /// An adapter that is ready to run.
 pub(super) struct Loaded {
@@ -183,8 +186,16 @@ impl Cache {
             return Err(too_large(dir, "its rank", rank, self.limits.rank));
         }
         let recipe = job::saved_recipe(dir)?;
+        let named = recipe.as_ref().is_some_and(|recipe| matches!(recipe.template.kind, TemplateKind::File(_)));
+        if named && chat_template::kept(dir)?.is_empty() {
+            let why = "it names a chat template in a file elsewhere, which a server does not read";
+            let help = format!("keep the template beside the adapter, as {}", chat_template::FILE);
+            return Err(Error::adapter(dir, RECIPE, why, help));
+        }
         let renderer = job::as_trained(dir, recipe.as_ref(), &self.tokenizer)?;
         let prepared = Arc::new(self.model.prepare(&adapter)?);
+        // Asked for by the model's thread at the first request.
+        prepared.content()?;
         // As tensors, and as the kernels take them.
         let bytes = 2 * 4 * adapter.param_count() as u64;
         Ok(Loaded { prepared, renderer, rank, bytes, notes: adapter.notes.clone() })

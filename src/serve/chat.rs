@@ -63,7 +63,7 @@ pub(super) async fn handle(app: Arc<App>, asker: Asker, body: Bytes) -> Result<R
 }
 
 async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Chat, ApiError> {
-    let given = messages::read(fields.list("messages"))?;
+    let given = messages::read(fields.list("messages"), app.longest_text)?;
     let target = Target::of(app, fields).await?;
     let assistant = target.assistant.as_deref();
     let system = assistant.map(|a| a.system(&today())).transpose()?.flatten();
@@ -76,7 +76,7 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Chat,
         (Some(_), Some(_)) => return Err(ApiError::field("max_tokens", "give max_tokens or max_completion_tokens, not both")),
         (one, other) => one.or(other),
     };
-    let params = params::params(app, fields, assistant, longest, &ends)?;
+    let params = params::params(app, fields, assistant, (longest, app.settings.default_max_tokens), &ends)?;
     let constraint = constraint(app, fields, &tools).await?;
     let logprobs = fields.bool("logprobs").unwrap_or(false);
     if fields.count("top_logprobs").is_some() && !logprobs {
@@ -124,6 +124,10 @@ async fn complete(app: &Arc<App>, mut chat: Chat) -> Result<Value, ApiError> {
         let mut message = json!({"role": "assistant", "content": piece.text, "refusal": null});
         let calls = chat.tools.parse(&piece.text);
         if let Some(parsed) = &calls {
+            // Nothing that looks like a call and is none is lost: it is content, and why is said.
+            if let Some(remark) = &parsed.remark {
+                message["tool_call_remark"] = json!(remark);
+            }
             message["content"] = json!(parsed.content);
             message["tool_calls"] = parsed.calls.iter().map(|call| tools::call(app, call)).collect();
         }

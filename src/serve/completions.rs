@@ -13,6 +13,7 @@ use super::auth::Asker;
 use super::error::ApiError;
 use super::fields::{Field, Fields, Kind, field, required};
 use super::logprobs::CompletionLogprobs;
+use super::messages;
 use super::params::{self, MAX_TOKENS, Params};
 use super::sse::{Events, Gone, stream};
 use super::target::{self, Target};
@@ -20,6 +21,8 @@ use super::together::Together;
 use super::usage::{include_usage, usage};
 use crate::generate::{TokenLogp, WantedLogps};
 
+/// Longest answer where a request does not say, as in OpenAI's API.
+const DEFAULT_TOKENS: usize = 16;
 /// Prompts of a request at most.
 const MOST: usize = 256;
 
@@ -74,22 +77,23 @@ pub(super) async fn handle(app: Arc<App>, asker: Asker, body: Bytes) -> Result<R
 async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Completion, ApiError> {
     let target = Target::of(app, fields).await?;
     let echo = fields.bool("echo").unwrap_or(false);
-    let longest = fields.count("max_tokens").unwrap_or(16);
-    if longest == 0 && !echo {
+    let longest = fields.count("max_tokens");
+    if longest == Some(0) && !echo {
         return Err(ApiError::field("max_tokens", "`max_tokens: 0` brings something only with `echo: true`"));
     }
     let ends = app.tokenizer.eos_ids().to_vec();
-    let mut params = params::params(app, fields, target.assistant.as_deref(), Some(longest), &ends)?;
+    let mut params = params::params(app, fields, target.assistant.as_deref(), (longest, DEFAULT_TOKENS), &ends)?;
     if fields.count("best_of").is_some_and(|best| best != params.n) {
         return Err(ApiError::unsupported("best_of", "only the same as `n`"));
     }
     let constraint = params::constraint(app, fields).await?;
     let bos = fields.bool("add_special_tokens").unwrap_or(true);
-    let prompts = prompts(app, fields, bos)?;
+    let (shared, own) = (app.clone(), fields.clone());
+    let prompts = target::off_the_runtime(move || prompts(&shared, &own, bos, echo)).await?;
     let top = fields.count("logprobs");
     let logps = WantedLogps { answer: top, prompt: top.filter(|_| echo) };
     let salt = asker.salt(fields.text("cache_salt"));
-    if longest == 0 {
+    if longest == Some(0) {
         params.limits.min_new_tokens = 0;
     }
     let plan = |(prompt, _): &Prompt| Plan {
@@ -106,21 +110,23 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Compl
         Some("messages") => e.at("prompt"),
         _ => e,
     })?;
-    let told = |(ids, text): Prompt| match echo {
-        true => text.map_or_else(|| app.tokenizer.decode(&ids, true), Ok).map(|text| (ids, Some(text))),
-        false => Ok((ids, None)),
-    };
-    let prompts = prompts.into_iter().map(told).collect::<crate::error::Result<_>>()?;
     let (id, include_usage) = (app.new_id("cmpl"), include_usage(fields)?);
     Ok(Completion { target, params, choices, prompts, logprobs: top.is_some(), id, include_usage })
 }
 
-/// Each prompt's ids, and its text where it came as one.
-fn prompts(app: &App, fields: &Fields, bos: bool) -> Result<Vec<Prompt>, ApiError> {
-    let text =
-        |text: &str| app.with_bos(text, bos).map(|ids| (ids, Some(text.to_string()))).map_err(|e| ApiError::from(e).at("prompt"));
+/// Each prompt's ids, and its text where it is given back.
+fn prompts(app: &App, fields: &Fields, bos: bool, echo: bool) -> Result<Vec<Prompt>, ApiError> {
+    let text = |text: &str| {
+        messages::fits(text.len(), app.longest_text).map_err(|e| e.at("prompt"))?;
+        let ids = app.with_bos(text, bos).map_err(|e| ApiError::from(e).at("prompt"))?;
+        Ok((ids, echo.then(|| text.to_string())))
+    };
     let bad = || ApiError::field("prompt", "`prompt` must be a text, or a list of texts, of token ids, or of lists of token ids");
-    let ids = |list: &[Value]| params::ids(app, list, "prompt").map(|ids| (ids, None));
+    let ids = |list: &[Value]| {
+        let ids = params::ids(app, list, "prompt")?;
+        let text = echo.then(|| app.tokenizer.decode(&ids, true)).transpose()?;
+        Ok((ids, text))
+    };
     let all: Vec<_> = match fields.value("prompt") {
         Some(Value::String(one)) => vec![text(one)?],
         Some(Value::Array(list)) if list.iter().all(Value::is_number) && !list.is_empty() => vec![ids(list)?],

@@ -14,14 +14,19 @@ use super::app::App;
 use super::auth::Guard;
 use super::events::{ServeEvent, Tell};
 use super::settings::ServeSettings;
+use super::stalling::Stalling;
 use super::{openapi, router, watch as watching};
 use crate::error::{Error, Result};
 use crate::job::OpenedBase;
 
+/// Threads for what takes its time beside the model: texts into tokens, adapters, constraints.
+const BLOCKING: usize = 8;
 /// Connections at once.
 const CONNECTIONS: usize = 2048;
 /// How long the head of a request may take, and how long a connection may do nothing.
 const HEAD_TIME: Duration = Duration::from_secs(8);
+/// How long a peer may take nothing of what is sent to it.
+const WRITE_TIME: Duration = Duration::from_secs(20);
 /// Largest head in bytes, and most of its lines.
 const HEAD_BYTES: usize = 32 << 10;
 const HEAD_LINES: usize = 64;
@@ -33,7 +38,12 @@ const LAST: Duration = Duration::from_millis(500);
 /// # Errors
 /// Whatever is wrong with the settings, and when the address cannot be listened at.
 pub fn serve(opened: OpenedBase, settings: ServeSettings, tell: Tell) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("http").build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .thread_name("http")
+        .build();
     let runtime = runtime.map_err(|e| Error::usage("the server's threads", e.to_string(), "free some memory or processes"))?;
     let outcome = runtime.block_on(run(opened, settings, tell));
     // Work that nobody waits for any more is not waited for.
@@ -54,7 +64,9 @@ async fn run(opened: OpenedBase, settings: ServeSettings, tell: Tell) -> Result<
     }
     let settings = &app.settings;
     let hosts = settings.allowed_hosts(address.port());
-    let guard = Guard::new(settings.keys.clone(), settings.admin_keys.clone(), hosts, settings.origins.clone());
+    let origins = settings.allowed_origins(address.port());
+    let named = settings.origins.clone();
+    let guard = Guard::new(settings.keys.clone(), settings.admin_keys.clone(), hosts, origins, named);
     app.document.get_or_init(openapi::document);
     let router = router::router(&app, guard);
     let assistants = settings.assistants.as_deref();
@@ -101,7 +113,8 @@ async fn connection(stream: TcpStream, router: Router, mut ends: watch::Receiver
     let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES).max_headers(HEAD_LINES);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let stream = TokioIo::new(Stalling::new(stream, WRITE_TIME));
+    let connection = builder.serve_connection(stream, TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {
         // How a peer goes away is its own affair.

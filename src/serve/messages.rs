@@ -16,15 +16,29 @@ const ROLES: [(&str, &str); 5] =
 /// Keys of a message that templates read beside role and content.
 const KEYS: [&str; 4] = ["name", "tool_calls", "tool_call_id", "reasoning_content"];
 
-/// The messages of a request.
+/// The messages of a request, together of at most `longest` bytes.
 ///
 /// # Errors
 /// 400 for none, and naming the one that cannot be used.
-pub(super) fn read(list: &[Value]) -> Result<Vec<Message>, ApiError> {
+pub(super) fn read(list: &[Value], longest: usize) -> Result<Vec<Message>, ApiError> {
     if list.is_empty() {
         return Err(ApiError::field("messages", "`messages` is empty: there is nothing to answer"));
     }
-    list.iter().enumerate().map(|(at, value)| message(value, at)).collect()
+    let messages: Vec<Message> = list.iter().enumerate().map(|(at, value)| message(value, at)).collect::<Result<_, _>>()?;
+    fits(messages.iter().map(|m| m.content.len()).sum(), longest)?;
+    Ok(messages)
+}
+
+/// Refuses a text that cannot fit however it is tokenised, before it is: that takes its time.
+///
+/// # Errors
+/// 400.
+pub(super) fn fits(bytes: usize, longest: usize) -> Result<(), ApiError> {
+    if bytes <= longest {
+        return Ok(());
+    }
+    let message = format!("{bytes} bytes of text are more than the {longest} that could fit; nothing is cut here: shorten it");
+    Err(ApiError { code: "context_length_exceeded", ..ApiError::field("messages", message) })
 }
 
 fn message(value: &Value, at: usize) -> Result<Message, ApiError> {

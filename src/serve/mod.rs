@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `settings`, `events`, `error`, `tool_calls`, `metrics` | what a server is started with, and tells; refusals in OpenAI's form; calls of tools in an answer; what is counted |
+//! | 0 | `settings`, `events`, `error`, `tool_calls`, `metrics`, `stalling` | what a server is started with, and tells; refusals in OpenAI's form; calls of tools in an answer; what is counted; connections whose peer must take what is sent |
 //! | 1 | `fields`, `beneath`, `auth`, `page` | bodies by tables; files below one folder; who may ask; the built-in page |
 //! | 2 | `cache`, `messages`, `versions` | adapters in memory; conversations as clients send them; versions that names have had |
 //! | 3 | `registry` | adapters by name, and their generations |
@@ -48,6 +48,7 @@ mod routes;
 mod scrape;
 mod settings;
 mod sse;
+mod stalling;
 mod target;
 mod texts;
 mod together;

@@ -58,7 +58,7 @@ pub(super) struct Params {
     pub(super) include_stop: bool,
 }
 
-/// The fields of a request, over the settings of the assistant. `longest` is what the request says of the answer's length.
+/// The fields of a request, over the settings of the assistant. `longest` is what the request says of the answer's length, before a default.
 ///
 /// # Errors
 /// 400, naming the field.
@@ -66,7 +66,7 @@ pub(super) fn params(
     app: &App,
     fields: &Fields,
     assistant: Option<&Assistant>,
-    longest: Option<usize>,
+    (longest, default): (Option<usize>, usize),
     ends: &[u32],
 ) -> Result<Params, ApiError> {
     let sampling = sampling(app, fields, assistant)?;
@@ -83,7 +83,7 @@ pub(super) fn params(
     }
     let mut ends = if fields.bool("ignore_eos") == Some(true) { Vec::new() } else { ends.to_vec() };
     ends.extend(ids(app, fields.list("stop_token_ids"), "stop_token_ids")?);
-    let max_new_tokens = longest.or(most).unwrap_or(app.settings.default_max_tokens);
+    let max_new_tokens = longest.or(most).unwrap_or(default);
     let limits = Limits { max_new_tokens, min_new_tokens: fields.count("min_tokens").unwrap_or(0), stop: ends };
     Ok(Params {
         sampling,

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 
 use super::beneath::{AdapterFiles, Root};
 use super::cache::{Cache, Loaded, lock};
-use super::versions::{self, State, Version};
+use super::versions::{self, Record, State, Version};
 use crate::adapter::inspect::{TRACE, check_name};
 use crate::adapter::peft::WEIGHTS;
 use crate::error::{Error, Result};
@@ -29,6 +29,8 @@ const KEPT: usize = 16;
 pub(super) struct Generation {
     pub(super) name: String,
     pub(super) version: Version,
+    /// The name's, for good.
+    pub(super) index: u64,
     /// Choices that run with it.
     requests: AtomicUsize,
 }
@@ -39,32 +41,30 @@ impl Generation {
     }
 }
 
-/// The right to run with a generation; held once for every choice.
-#[derive(Debug)]
+/// What a request runs with: it stays as long as this does.
+#[derive(Debug, Clone)]
 pub(super) struct Lease {
     /// None for the base.
     pub(super) generation: Option<Arc<Generation>>,
     pub(super) loaded: Arc<Loaded>,
 }
 
-impl Lease {
-    pub(super) fn new(generation: Option<Arc<Generation>>, loaded: Arc<Loaded>) -> Lease {
-        if let Some(generation) = &generation {
+/// A lease of a choice, which counts among the requests of its generation.
+#[derive(Debug)]
+pub(super) struct Held(Lease);
+
+impl Held {
+    pub(super) fn new(lease: Lease) -> Held {
+        if let Some(generation) = &lease.generation {
             generation.requests.fetch_add(1, Ordering::Relaxed);
         }
-        Lease { generation, loaded }
+        Held(lease)
     }
 }
 
-impl Clone for Lease {
-    fn clone(&self) -> Lease {
-        Lease::new(self.generation.clone(), self.loaded.clone())
-    }
-}
-
-impl Drop for Lease {
+impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(generation) = &self.generation {
+        if let Some(generation) = &self.0.generation {
             generation.requests.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -85,6 +85,8 @@ pub(super) struct Registry {
     /// A lock a name.
     acts: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     retired: Mutex<Vec<Weak<Generation>>>,
+    /// Names that no adapter can have: they are the base's, or an assistant's at the start.
+    reserved: Vec<String>,
     /// Hashes that are being taken in: their folders stay although no name has them yet.
     taking: Mutex<Vec<String>>,
     /// What could not be loaded at the start: name, and why.
@@ -135,6 +137,8 @@ pub(super) struct LoadAct<'a> {
     pub(super) only_complete: bool,
     /// Nothing is done where the name stood for the same files before.
     pub(super) only_new: bool,
+    /// The folder is the one of this name below the folder of adapters.
+    pub(super) own: bool,
 }
 
 impl Registry {
@@ -142,7 +146,7 @@ impl Registry {
     ///
     /// # Errors
     /// When the folder, or the server's own in it, cannot be read and written.
-    pub(super) fn open(root: Option<&Path>, cache: Cache) -> Result<Registry> {
+    pub(super) fn open(root: Option<&Path>, cache: Cache, reserved: Vec<String>) -> Result<Registry> {
         let mut registry = Registry {
             cache,
             root: root.map(Root::open).transpose()?,
@@ -152,6 +156,7 @@ impl Registry {
             acts: Mutex::default(),
             retired: Mutex::default(),
             taking: Mutex::default(),
+            reserved,
             broken: Vec::new(),
         };
         if registry.root.is_some() {
@@ -200,10 +205,10 @@ impl Registry {
                 }
             };
             // What is there already, or was taken back at run time, stays so.
-            if record.is_some_and(|r| r.versions.iter().any(|v| v.hash == files.hash)) {
+            if record.is_some_and(|r| r.seen.as_ref() == Some(&files.hash)) {
                 continue;
             }
-            let act = LoadAct { name: &name, folder: &name, replace: true, ..LoadAct::default() };
+            let act = LoadAct { name: &name, folder: &name, replace: true, own: true, ..LoadAct::default() };
             if let Err(error) = self.take(&act, &files) {
                 self.broken.push((name, error.to_string()));
             }
@@ -242,7 +247,7 @@ impl Registry {
 
     /// A lease on a generation, if its adapter is in memory.
     pub(super) fn lease_if_there(&self, generation: &Arc<Generation>) -> Option<Lease> {
-        Some(Lease::new(Some(generation.clone()), self.cache.there(&generation.version.hash)?))
+        Some(Lease { generation: Some(generation.clone()), loaded: self.cache.there(&generation.version.hash)? })
     }
 
     /// A lease on a generation; reads its adapter where it is not in memory, which takes its time.
@@ -250,7 +255,7 @@ impl Registry {
     /// # Errors
     /// When its files cannot be read.
     pub(super) fn lease(&self, generation: &Arc<Generation>) -> Result<Lease> {
-        Ok(Lease::new(Some(generation.clone()), self.get(&generation.version.hash)?))
+        Ok(Lease { generation: Some(generation.clone()), loaded: self.get(&generation.version.hash)? })
     }
 
     fn get(&self, hash: &str) -> Result<Arc<Loaded>> {
@@ -263,7 +268,8 @@ impl Registry {
     /// [`Refusal`]; nothing has changed then.
     pub(super) fn load(&self, act: &LoadAct) -> std::result::Result<Act, Refusal> {
         let root = self.root.as_ref().ok_or(Refusal::Off)?;
-        self.load_from(root, act)?.ok_or_else(|| Refusal::There(act.name.into()))
+        self.load_from(root, &LoadAct { own: act.name == act.folder, ..act.clone() })?
+            .ok_or_else(|| Refusal::There(act.name.into()))
     }
 
     /// As [`Registry::load`], from a folder below another root; nothing where there was nothing to do.
@@ -281,6 +287,11 @@ impl Registry {
         let files = root.read(act.folder, self.cache.limits.file_bytes)?;
         if act.only_complete {
             complete(&files, act.folder)?;
+        }
+        // The same files once more are no new version.
+        if let Some(generation) = self.current(act.name).filter(|g| g.version.hash == files.hash && !act.only_new) {
+            let loaded = self.get(&files.hash)?;
+            return Ok(Some(Act { generation, loaded }));
         }
         if act.only_new && self.versions(act.name).iter().any(|v| v.hash == files.hash) {
             return Ok(None);
@@ -315,6 +326,10 @@ impl Registry {
     }
 
     fn take_in(&self, act: &LoadAct, files: &AdapterFiles) -> Result<Act> {
+        if self.reserved.iter().any(|name| name == act.name) {
+            let why = format!("`{}` is the name of the base or of an assistant", act.name);
+            return Err(Error::usage("the adapter's name", why, "give its folder another name"));
+        }
         let dir = self.stored(&files.hash)?;
         let known = dir.is_dir();
         if !known {
@@ -332,7 +347,12 @@ impl Registry {
         };
         let version = {
             let mut state = lock(&self.state);
-            let record = state.adapters.entry(act.name.into()).or_default();
+            let next = state.adapters.values().map(|record| record.index + 1).max().unwrap_or(0);
+            let fresh = Record { index: next, ..Record::default() };
+            let record = state.adapters.entry(act.name.into()).or_insert(fresh);
+            if act.own {
+                record.seen = Some(files.hash.clone());
+            }
             let version = record.versions.iter().map(|v| v.version).max().unwrap_or(0) + 1;
             let version = Version { hash: files.hash.clone(), version, published: versions::now() };
             record.folder = act.folder.into();
@@ -394,9 +414,12 @@ impl Registry {
     }
 
     fn publish(&self, name: &str, version: Version) -> Arc<Generation> {
-        let generation = Arc::new(Generation { name: name.into(), version, requests: AtomicUsize::new(0) });
+        let index = lock(&self.state).adapters.get(name).map_or(0, |record| record.index);
+        let generation = Arc::new(Generation { name: name.into(), version, index, requests: AtomicUsize::new(0) });
         let before = self.exchange(|published| published.insert(name.into(), generation.clone()));
-        lock(&self.retired).extend(before.iter().map(Arc::downgrade));
+        let mut retired = lock(&self.retired);
+        retired.retain(|weak| weak.strong_count() > 0);
+        retired.extend(before.iter().map(Arc::downgrade));
         generation
     }
 

@@ -55,8 +55,11 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Asked
         return Err(ApiError::unsupported("n", "a response has one answer"));
     }
     let mut given = match fields.value("input") {
-        Some(Value::String(text)) => vec![crate::data::Message::new("user", text)],
-        Some(Value::Array(list)) => messages::read(&items(list)?).map_err(|e| e.at("input"))?,
+        Some(Value::String(text)) => {
+            messages::fits(text.len(), app.longest_text).map_err(|e| e.at("input"))?;
+            vec![crate::data::Message::new("user", text)]
+        }
+        Some(Value::Array(list)) => messages::read(&items(list)?, app.longest_text).map_err(|e| e.at("input"))?,
         _ => return Err(ApiError::field("input", "`input` must be a text or a list of messages")),
     };
     if let Some(instructions) = fields.text("instructions") {
@@ -69,7 +72,8 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Asked
     let renderer = target.loaded.renderer.clone();
     let ends = renderer.stop_ids();
     let prompt = off_the_runtime(move || renderer.chat(&given, true)).await?;
-    let params = params::params(app, fields, assistant, fields.count("max_output_tokens"), &ends)?;
+    let longest = (fields.count("max_output_tokens"), app.settings.default_max_tokens);
+    let params = params::params(app, fields, assistant, longest, &ends)?;
     let constraint = params::constraint(app, fields).await?;
     let salt = asker.salt(fields.text("cache_salt"));
     let logps = WantedLogps::default();

@@ -101,14 +101,31 @@ impl ServeSettings {
 
     /// Hosts that requests may name: how this address is spelled, and those that were given.
     pub(super) fn allowed_hosts(&self, port: u16) -> Vec<String> {
-        let mut names: Vec<String> = match self.listen.ip() {
+        let mut names: Vec<String> = self.own_names().into_iter().flat_map(|name| [format!("{name}:{port}"), name]).collect();
+        names.extend(self.hosts.iter().map(|host| host.to_ascii_lowercase()));
+        names
+    }
+
+    /// Origins of pages that may ask: the server's own page at this port and under the names that were given, and those that were given. A
+    /// page of another port of this machine is another's.
+    pub(super) fn allowed_origins(&self, port: u16) -> Vec<String> {
+        let own = |name: &String| match port {
+            80 => format!("http://{name}"),
+            _ => format!("http://{name}:{port}"),
+        };
+        let mut origins: Vec<String> = self.own_names().iter().map(own).collect();
+        let given = self.hosts.iter().map(|host| host.to_ascii_lowercase());
+        origins.extend(given.flat_map(|host| [format!("http://{host}"), format!("https://{host}")]));
+        origins.extend(self.origins.iter().cloned());
+        origins
+    }
+
+    fn own_names(&self) -> Vec<String> {
+        match self.listen.ip() {
             ip if ip.is_loopback() => vec!["localhost".into(), "127.0.0.1".into(), "[::1]".into()],
             IpAddr::V4(ip) if !ip.is_unspecified() => vec![ip.to_string()],
             IpAddr::V6(ip) if !ip.is_unspecified() => vec![format!("[{ip}]")],
             _ => vec!["localhost".into(), "127.0.0.1".into(), "[::1]".into()],
-        };
-        names = names.into_iter().flat_map(|name| [format!("{name}:{port}"), name]).collect();
-        names.extend(self.hosts.iter().map(|host| host.to_ascii_lowercase()));
-        names
+        }
     }
 }

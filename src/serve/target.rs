@@ -10,7 +10,7 @@ use super::cache::{Loaded, lock};
 use super::error::ApiError;
 use super::fields::{Field, Fields, Kind, field, required};
 use super::registry::{Generation, Lease};
-use crate::error::nearest;
+use crate::error::{Error, nearest};
 use crate::job::Assistant;
 use crate::model::PreparedAdapter;
 
@@ -42,7 +42,7 @@ pub(super) struct Target {
     pub(super) acting: Arc<PreparedAdapter>,
     /// In whose template conversations are rendered.
     pub(super) loaded: Arc<Loaded>,
-    /// Held as long as the answer goes on: one is cloned for each choice.
+    /// Each choice holds them as long as it goes on.
     pub(super) leases: Vec<Lease>,
     /// What `adapter_generation` says.
     pub(super) generation: Option<String>,
@@ -112,6 +112,9 @@ impl Target {
             if *scale == 1.0 { id.to_string() } else { format!("{id}*{scale}") }
         };
         self.generation = Some(parts.iter().map(said).collect::<Vec<_>>().join("+")).filter(|said| !said.is_empty());
+        if app.engine.is_full() {
+            return Err(ApiError::busy("queue_full", "too many requests wait already; try again in a moment"));
+        }
         self.version = match parts.as_slice() {
             [(_, lease, scale)] if *scale == 1.0 => lease.generation.as_ref().map(|g| g.version.version),
             _ => None,
@@ -119,7 +122,7 @@ impl Target {
         let shared = app.clone();
         let (acting, leases) = off_the_runtime(move || {
             let acting = shared.mixes.get(&parts, shared.engine.model())?;
-            Ok((acting, parts.into_iter().map(|(_, lease, _)| lease).collect::<Vec<_>>()))
+            Ok::<_, Error>((acting, parts.into_iter().map(|(_, lease, _)| lease).collect::<Vec<_>>()))
         })
         .await
         .map_err(|e| e.at("lora"))?;
@@ -137,11 +140,11 @@ impl Target {
 }
 
 /// Runs what takes its time on a thread that may wait.
-pub(super) async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> crate::error::Result<T> + Send + 'static,
+pub(super) async fn off_the_runtime<T: Send + 'static, E: Into<ApiError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, ApiError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome.map_err(ApiError::from),
+        Ok(outcome) => outcome.map_err(E::into),
         Err(_) => Err(ApiError::fault("the work panicked: a fault in lorakit, please report it")),
     }
 }
@@ -190,7 +193,7 @@ fn chosen(app: &App, value: &Value) -> Result<Option<Arc<Generation>>, ApiError>
 }
 
 async fn lease(app: &Arc<App>, generation: Option<Arc<Generation>>) -> Result<Lease, ApiError> {
-    let Some(generation) = generation else { return Ok(Lease::new(None, app.registry.cache.base()?)) };
+    let Some(generation) = generation else { return Ok(Lease { generation: None, loaded: app.registry.cache.base()? }) };
     if let Some(lease) = app.registry.lease_if_there(&generation) {
         return Ok(lease);
     }
@@ -243,7 +246,7 @@ pub(super) fn scales(app: &App, list: &[Value], param: &str) -> Result<Vec<(Stri
         let name = match object.get("id") {
             Some(Value::String(name)) => Some(name.clone()),
             Some(Value::Number(n)) => {
-                n.as_u64().and_then(|n| usize::try_from(n).ok()).and_then(|n| published.keys().nth(n)).cloned()
+                n.as_u64().and_then(|n| published.values().find(|g| g.index == n)).map(|generation| generation.name.clone())
             }
             _ => None,
         };

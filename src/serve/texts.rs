@@ -14,6 +14,7 @@ use super::fields::{Field, Fields, Kind, field, required};
 use super::messages;
 use super::params;
 use super::target::{self, Target, off_the_runtime};
+use crate::error::Error;
 use crate::job::today;
 
 /// Longest text in bytes.
@@ -53,13 +54,14 @@ pub(super) async fn tokenize(app: Arc<App>, _: Asker, body: Bytes) -> Result<Res
     let bos = fields.bool("add_special").or(fields.bool("add_special_tokens")).unwrap_or(false);
     let pieces = fields.bool("with_pieces").unwrap_or(false);
     let shared = app.clone();
-    let ids = off_the_runtime(move || shared.with_bos(&text, bos)).await?;
-    let listed: Vec<Value> = match pieces {
-        true => ids.iter().map(|id| json!({"id": id, "piece": piece(&app, *id)})).collect(),
-        false => ids.iter().map(|id| json!(id)).collect(),
-    };
+    let listed = off_the_runtime(move || {
+        let ids = shared.with_bos(&text, bos)?;
+        let one = |id: &u32| if pieces { json!({"id": id, "piece": piece(&shared, *id)}) } else { json!(id) };
+        Ok::<Vec<Value>, Error>(ids.iter().map(one).collect())
+    })
+    .await?;
     let most = app.engine.longest();
-    Ok(axum::Json(json!({"tokens": listed, "count": ids.len(), "max_model_len": most})).into_response())
+    Ok(axum::Json(json!({"tokens": listed, "count": listed.len(), "max_model_len": most})).into_response())
 }
 
 /// `GET /tokenizer_info` (vLLM's): the tokens that begin and end texts, by which lm-eval knows that it need not bring a tokenizer.
@@ -86,7 +88,8 @@ fn piece(app: &App, id: u32) -> Value {
 pub(super) async fn detokenize(app: Arc<App>, _: Asker, body: Bytes) -> Result<Response<Body>, ApiError> {
     let fields = Fields::read(&body, &[&DETOKENIZE])?;
     let ids = params::ids(&app, fields.list("tokens"), "tokens")?;
-    let text = app.tokenizer.decode(&ids, false)?;
+    let shared = app.clone();
+    let text = off_the_runtime(move || shared.tokenizer.decode(&ids, false)).await?;
     Ok(axum::Json(json!({"content": text, "prompt": text})).into_response())
 }
 
@@ -94,7 +97,7 @@ pub(super) async fn detokenize(app: Arc<App>, _: Asker, body: Bytes) -> Result<R
 /// As the API says.
 pub(super) async fn apply_template(app: Arc<App>, _: Asker, body: Bytes) -> Result<Response<Body>, ApiError> {
     let fields = Fields::read(&body, &TEMPLATE_TABLES)?;
-    let given = messages::read(fields.list("messages"))?;
+    let given = messages::read(fields.list("messages"), app.longest_text)?;
     let target = Target::of(&app, &fields).await?;
     let assistant = target.assistant.as_deref();
     let system = assistant.map(|a| a.system(&today())).transpose()?.flatten();

@@ -36,6 +36,10 @@ impl Version {
 pub(super) struct Record {
     /// The folder that it was read from.
     pub(super) folder: String,
+    /// What `GET /lora-adapters` calls it by, for good.
+    pub(super) index: u64,
+    /// Hash of the folder of this name, when it was last read.
+    pub(super) seen: Option<String>,
     /// The version that answers; none where the name was unloaded.
     pub(super) current: Option<u64>,
     /// Oldest first.

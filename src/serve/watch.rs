@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
@@ -13,11 +13,14 @@ use super::beneath::Root;
 use super::events::{ServeEvent, Tell};
 use super::registry::{LoadAct, Refusal};
 use crate::adapter::inspect::TRACE;
+use crate::adapter::peft::WEIGHTS;
 use crate::error::{Error, Result};
 use crate::job::Assistants;
 
 /// How long nothing may change before what changed is looked at.
 const QUIET: Duration = Duration::from_millis(200);
+/// How long it is waited for.
+const AT_MOST: Duration = Duration::from_secs(1);
 /// How often it is looked at without a word from the system, as some file systems say none.
 const AT_LEAST: Duration = Duration::from_secs(5);
 
@@ -32,9 +35,12 @@ fn watch(app: &Arc<App>, path: PathBuf, mut look: impl FnMut(&App) + Send + 'sta
         Error::usage(format!("watch {}", path.display()), e.to_string(), "check that it exists and may be read")
     };
     let (to, changes) = channel();
-    let told = move |_| {
-        // Where the thread is gone, the server ends.
-        let _ = to.send(());
+    let told = move |event: notify::Result<notify::Event>| {
+        // That something was read is no change: we read ourselves.
+        if event.map_or(true, |event| !event.kind.is_access()) {
+            // Where the thread is gone, the server ends.
+            let _ = to.send(());
+        }
     };
     let mut watcher = notify::recommended_watcher(told).map_err(fail)?;
     watcher.watch(&path, RecursiveMode::Recursive).map_err(fail)?;
@@ -58,7 +64,9 @@ fn wait(changes: &Receiver<()>) -> std::result::Result<(), RecvTimeoutError> {
         Err(RecvTimeoutError::Timeout) => return Ok(()),
         outcome => outcome?,
     }
-    while changes.recv_timeout(QUIET).is_ok() {}
+    // Somebody may write without an end.
+    let began = Instant::now();
+    while began.elapsed() < AT_MOST && changes.recv_timeout(QUIET).is_ok() {}
     Ok(())
 }
 
@@ -66,6 +74,9 @@ fn wait(changes: &Receiver<()>) -> std::result::Result<(), RecvTimeoutError> {
 pub(super) fn reload_assistants(app: &App, tell: &Tell) {
     let Some(path) = &app.settings.assistants else { return };
     match Assistants::load(path) {
+        Ok(assistants) if assistants.iter().any(|a| app.registry.current(&a.name).is_some()) => {
+            tell(ServeEvent::NotReloaded("an assistant has the name of an adapter".into()));
+        }
         Ok(assistants) => {
             let n = assistants.iter().count();
             app.assistants.store(Arc::new(assistants));
@@ -113,18 +124,25 @@ fn stamps(path: &Path) -> Vec<(PathBuf, Option<(SystemTime, u64)>)> {
 /// When the folder cannot be watched.
 pub(super) fn runs(app: &Arc<App>, dir: &Path, tell: Tell) -> Result<Watching> {
     let root = Root::open(dir)?;
-    let mut seen: HashMap<String, Option<(SystemTime, u64)>> = HashMap::new();
+    let mut seen: HashMap<String, [Option<(SystemTime, u64)>; 2]> = HashMap::new();
     let dir = dir.to_path_buf();
     let mut look = move |app: &App| {
         for name in root.names().unwrap_or_default() {
-            let meta = std::fs::metadata(dir.join(&name).join(TRACE)).ok();
-            let stamp = meta.and_then(|meta| Some((meta.modified().ok()?, meta.len())));
-            if stamp.is_none() || seen.get(&name) == Some(&stamp) {
+            let stamp = [TRACE, WEIGHTS].map(|file| {
+                let meta = std::fs::metadata(dir.join(&name).join(file)).ok();
+                meta.and_then(|meta| Some((meta.modified().ok()?, meta.len())))
+            });
+            if stamp[0].is_none() || seen.get(&name) == Some(&stamp) {
+                continue;
+            }
+            if app.assistants.load().get(&name).is_some() {
+                tell(ServeEvent::NotPublished(name.clone(), "an assistant has this name".into()));
+                seen.insert(name, stamp);
                 continue;
             }
             match publish(app, &root, &name) {
-                // Its tensors and its trace do not belong together yet: it is looked at again.
-                Err(Refusal::Bad(error)) if error.to_string().contains(TRACE) => continue,
+                // Its tensors and its trace do not belong together yet: it is looked at again when one of them changes.
+                Err(Refusal::Bad(error)) if error.to_string().contains(TRACE) => {}
                 Err(refusal) => tell(ServeEvent::NotPublished(name.clone(), super::error::ApiError::from(refusal).message)),
                 Ok(None) => {}
                 Ok(Some((id, version))) => tell(ServeEvent::Published { name: name.clone(), id, version }),
@@ -142,7 +160,8 @@ fn dir_of(app: &App) -> Result<PathBuf> {
 
 /// Publishes a complete run, where it is not what its name stands for already.
 fn publish(app: &App, root: &Root, name: &str) -> std::result::Result<Option<(String, u64)>, Refusal> {
-    let act = LoadAct { name, folder: name, replace: true, expected: None, only_complete: true, only_new: true };
+    let act =
+        LoadAct { name, folder: name, replace: true, expected: None, only_complete: true, only_new: true, ..LoadAct::default() };
     let done = app.registry.load_from(root, &act)?;
     Ok(done.map(|done| (done.generation.version.id().to_string(), done.generation.version.version)))
 }

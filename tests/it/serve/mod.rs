@@ -8,6 +8,7 @@ mod client;
 mod details;
 mod ending;
 mod harness;
+mod identity;
 mod lifecycle;
 mod limits;
 mod oracle;
