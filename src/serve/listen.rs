@@ -14,6 +14,7 @@ use super::app::App;
 use super::auth::Guard;
 use super::events::{ServeEvent, Tell};
 use super::settings::ServeSettings;
+use super::signals::{Signal, Signals};
 use super::stalling::Stalling;
 use super::{openapi, router, watch as watching};
 use crate::error::{Error, Result};
@@ -139,36 +140,5 @@ async fn drain(app: &App, ending: &watch::Sender<bool>, connections: &Semaphore,
         tell(ServeEvent::Cut(app.engine.taken()));
         app.closing.send_replace(true);
         let _ = tokio::time::timeout(LAST, idle).await;
-    }
-}
-
-enum Signal {
-    Reload,
-    End,
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|e| Error::usage("signals", e.to_string(), "report this as a bug"));
-        Ok(Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.terminate.recv() => Signal::End,
-            _ = self.interrupt.recv() => Signal::End,
-            _ = self.hangup.recv() => Signal::Reload,
-        }
     }
 }

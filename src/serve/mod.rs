@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `settings`, `events`, `error`, `tool_calls`, `metrics`, `stalling` | what a server is started with, and tells; refusals in OpenAI's form; calls of tools in an answer; what is counted; connections whose peer must take what is sent |
+//! | 0 | `settings`, `events`, `error`, `tool_calls`, `metrics`, `stalling`, `signals` | what a server is started with, and tells; refusals in OpenAI's form; calls of tools in an answer; what is counted; connections whose peer must take what is sent; signals of the system |
 //! | 1 | `fields`, `beneath`, `auth`, `page` | bodies by tables; files below one folder; who may ask; the built-in page |
 //! | 2 | `cache`, `messages`, `versions` | adapters in memory; conversations as clients send them; versions that names have had |
 //! | 3 | `registry` | adapters by name, and their generations |
@@ -47,6 +47,7 @@ mod router;
 mod routes;
 mod scrape;
 mod settings;
+mod signals;
 mod sse;
 mod stalling;
 mod target;

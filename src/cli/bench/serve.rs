@@ -14,7 +14,6 @@ use crate::files;
 
 /// Requests of a load point, where nothing else ends it.
 const REQUESTS: usize = 100;
-
 #[derive(Debug, Args)]
 pub(super) struct BenchServeArgs {
     /// Where the server is: http://HOST:PORT
@@ -93,8 +92,9 @@ pub(super) fn run(args: &BenchServeArgs) -> Result<()> {
     let report = serve::run(&load, &stop::asked, &mut |p| measuring.show(p))?;
     drop(measuring);
     print(&if args.json { format!("{}\n", json!(report)) } else { lines(&report) })?;
-    if let (Some(path), Some(svg)) = (&args.plot, serve::svg(&args.models.join(", "), &report.points)) {
-        files::write_atomic(path, svg.as_bytes())?;
+    if let Some(path) = &args.plot {
+        let none = || Error::usage("--plot", "no request was answered: there is nothing to draw", "see the errors above");
+        files::write_atomic(path, serve::svg(&args.models.join(", "), &report.points).ok_or_else(none)?.as_bytes())?;
     }
     if report.stopped { Err(stop::stopped("the figures are of what had ended by then".into())) } else { Ok(()) }
 }
