@@ -37,7 +37,7 @@ def reached_the_model(served):
     """Most answers are refusals; enough are none, and no turn of the model failed."""
     total = lambda name: sum(float(l.rsplit(" ", 1)[1]) for l in served.ask("/metrics")[1].splitlines() if l.startswith(name))
     answered, failed = total("vllm:e2e_request_latency_seconds_count"), total("lorakit:turns_failed_total")
-    assert answered >= CASES / 20, f"only {answered} answers came from the model"
+    assert answered >= CASES / 40, f"only {answered} answers came from the model"
     assert failed == 0, f"{failed} turns of the model failed"
     return f"{answered:.0f} answers came from the model"
 
