@@ -1,11 +1,11 @@
 //! `lorakit serve`: one base and many adapters, over HTTP.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 pub use super::serve_args::ServeArgs;
 use crate::adapter::inspect;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::job;
 use crate::recipe::Recipe;
 use crate::serve::{self, ServeEvent};
@@ -24,11 +24,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
 /// The first recipe that is saved beside an adapter of the folder: it names the base where nothing else does.
 fn first_recipe(root: Option<&Path>) -> Result<Option<Recipe>> {
     let Some(root) = root else { return Ok(None) };
-    let read = std::fs::read_dir(root).map_err(Error::io("read", root))?;
-    let mut dirs: Vec<PathBuf> =
-        read.filter_map(|entry| Some(entry.ok()?.path())).filter(|dir| dir.join(inspect::RECIPE).is_file()).collect();
-    dirs.sort();
-    dirs.first().map_or(Ok(None), |dir| job::saved_recipe(dir))
+    inspect::find(root)?.iter().find_map(|dir| job::saved_recipe(dir).transpose()).transpose()
 }
 
 fn tell(event: ServeEvent) {

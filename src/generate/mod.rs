@@ -5,11 +5,12 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `sampling`, `stream`, `stop`, `constraint` | the next token from its logits; text as its tokens come; strings that end it; what it must be |
-//! | 1 | `request` | what is asked of the loop, and what a turn brings |
-//! | 2 | `text` | one text that is worked on |
-//! | 3 | `scheduler` | the loop: texts join, get a token a turn, and leave |
-//! | 4 | `batch`, `cached_conversation`, `engine` | many prompts; one conversation; requests from other threads, as they come |
+//! | 0 | `sampling`, `stop`, `token_bytes` | the next token from its logits; strings that end a text; bytes of tokens |
+//! | 1 | `stream`, `constraint` | text as its tokens come; what an answer must be |
+//! | 2 | `request` | what is asked of the loop, and what a turn brings |
+//! | 3 | `text` | one text that is worked on |
+//! | 4 | `scheduler` | the loop: texts join, get a token a turn, and leave |
+//! | 5 | `batch`, `cached_conversation`, `engine` | many prompts; one conversation; requests from other threads, as they come |
 
 mod batch;
 mod cached_conversation;
@@ -21,6 +22,7 @@ mod scheduler;
 mod stop;
 mod stream;
 mod text;
+mod token_bytes;
 #[cfg(test)]
 pub(crate) mod tiny_model;
 
@@ -32,7 +34,8 @@ pub use request::{Ended, Request, TokenLogp, Turn, WantedLogps};
 pub use sampling::{Sampling, logp_of, top_logps};
 pub use scheduler::Scheduler;
 pub use stop::{Released, StopFilter, StopStrings};
-pub use stream::{TextStream, token_bytes};
+pub use stream::TextStream;
+pub use token_bytes::token_bytes;
 
 /// When an answer ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -293,16 +293,29 @@ fn logsumexp(logits: &[f32]) -> f64 {
     max + logits.iter().map(|x| (f64::from(*x) - max).exp()).sum::<f64>().ln()
 }
 
+/// [`logp_of`] of a token and [`top_logps`] together, with one sum over the vocabulary.
+pub(super) fn scored(logits: &[f32], id: u32, n: usize) -> (f32, Vec<(u32, f32)>) {
+    let all = logsumexp(logits);
+    (logp(logits, id, all), top(logits, n, all))
+}
+
+fn logp(logits: &[f32], id: u32, all: f64) -> f32 {
+    logits.get(id as usize).map_or(f32::NEG_INFINITY, |x| (f64::from(*x) - all) as f32)
+}
+
+fn top(logits: &[f32], n: usize, all: f64) -> Vec<(u32, f32)> {
+    likeliest(logits, n).into_iter().map(|(id, x)| (id, (f64::from(x) - all) as f32)).collect()
+}
+
 /// The log-probability of token `id` in nats, by these logits alone; minus infinity beyond the vocabulary.
 pub fn logp_of(logits: &[f32], id: u32) -> f32 {
-    logits.get(id as usize).map_or(f32::NEG_INFINITY, |x| (f64::from(*x) - logsumexp(logits)) as f32)
+    logp(logits, id, logsumexp(logits))
 }
 
 /// The `n` most likely tokens with their log-probabilities in nats, by these logits alone: the most likely first, of equally
 /// likely ones the lower id. Fewer where fewer logits are finite.
 pub fn top_logps(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
-    let all = logsumexp(logits);
-    likeliest(logits, n).into_iter().map(|(id, x)| (id, (f64::from(x) - all) as f32)).collect()
+    top(logits, n, logsumexp(logits))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::constraint::Constraint;
 use super::request::{Ended, Request, TokenLogp, Turn};
-use super::sampling::{Sampler, logp_of, top_logps};
+use super::sampling::{self, Sampler};
 use crate::error::Result;
 use crate::model::{BlockTable, KvCache, Model};
 
@@ -132,7 +132,8 @@ impl Text {
 }
 
 fn scored(logits: &[f32], id: u32, n: usize) -> TokenLogp {
-    TokenLogp { logp: logp_of(logits, id), top: top_logps(logits, n) }
+    let (logp, top) = sampling::scored(logits, id, n);
+    TokenLogp { logp, top }
 }
 
 /// The last token of an answer is never read.

@@ -72,12 +72,7 @@ pub fn answer(
 impl Question<'_> {
     fn ids(&self, speaker: &Speaker, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
         match self {
-            Question::Continue(text) => {
-                let bos = tokenizer.bos_id().filter(|_| tokenizer.special().add_bos);
-                let text = tokenizer.encode(text)?;
-                // A prompt that writes its own BOS does not get a second one.
-                Ok(bos.into_iter().filter(|bos| text.first() != Some(bos)).chain(text.iter().copied()).collect())
-            }
+            Question::Continue(text) => tokenizer.encode_prompt(text),
             Question::Chat { system, message } => {
                 let mut messages: Vec<Message> = system.iter().map(|s| Message::new("system", *s)).collect();
                 messages.push(Message::new("user", *message));

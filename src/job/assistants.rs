@@ -203,10 +203,14 @@ impl Assistant {
     }
 }
 
+/// Seconds since 1970.
+pub fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
 /// The day, `YYYY-MM-DD`, in UTC.
 pub fn today() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let now = jiff::Timestamp::from_second(i64::try_from(now).unwrap_or(0)).unwrap_or_default();
+    let now = jiff::Timestamp::from_second(i64::try_from(unix_time()).unwrap_or(0)).unwrap_or_default();
     now.strftime("%Y-%m-%d").to_string()
 }
 

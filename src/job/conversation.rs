@@ -129,7 +129,7 @@ impl Chat {
         let sampling = assistant.map_or_else(|| self.sampling.clone(), |a| a.sampling(&self.sampling));
         let stop = StopStrings::new(assistant.map(|a| a.stop.clone()).unwrap_or_default())?;
         let request = Request::new(0, self.adapters[self.current].clone(), ids, sampling, limits);
-        let mut answering = self.engine.submit(vec![Request { stream: 0, ..request }]).map_err(refused)?;
+        let mut answering = self.engine.submit(vec![request]).map_err(refused)?;
         let mut stream = TextStream::new(self.tokenizer.clone(), &[]);
         let (mut filter, mut said) = (StopFilter::new(stop, false), String::new());
         while let Some(event) = answering.first_mut().and_then(Answering::next_blocking) {

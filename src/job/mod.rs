@@ -32,7 +32,7 @@ mod template;
 mod train;
 
 pub use self::answer::{Answer, Question, answer};
-pub use self::assistants::{Assistant, Assistants, today};
+pub use self::assistants::{Assistant, Assistants, today, unix_time};
 pub use self::conversation::Chat;
 pub use self::estimate::{Forecast, estimate};
 pub use self::evaluate::{Contestant, Evaluated, Evaluation, SideBySide, before_and_after, evaluate};

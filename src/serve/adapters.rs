@@ -12,7 +12,7 @@ use super::app::App;
 use super::error::ApiError;
 use super::fields::{Field, Fields, Kind, field, required};
 use super::registry::{Act, LoadAct, Refusal};
-use super::target::{self, MOST_PARTS};
+use super::target::{self, MOST_PARTS, off_the_runtime};
 
 /// Acts on adapters that may wait for one another.
 const MOST_ACTS: usize = 16;
@@ -84,10 +84,7 @@ async fn act(app: &Arc<App>, work: impl FnOnce(&App) -> Result<Act, Refusal> + S
     if taken >= MOST_ACTS {
         return Err(ApiError::busy("lora_load_busy", "other adapters are being loaded; try again in a moment"));
     }
-    match tokio::task::spawn_blocking(move || work(&acting.0)).await {
-        Ok(outcome) => outcome.map_err(ApiError::from),
-        Err(_) => Err(ApiError::fault("the adapter's loading panicked: a fault in lorakit, please report it")),
-    }
+    off_the_runtime(move || work(&acting.0)).await
 }
 
 fn told(text: String, act: &Act) -> Response<Body> {
@@ -136,10 +133,8 @@ pub(super) async fn load(app: Arc<App>, body: Bytes) -> Result<Response<Body>, A
 pub(super) async fn unload(app: Arc<App>, body: Bytes) -> Result<Response<Body>, ApiError> {
     let fields = Fields::read(&body, &[&UNLOAD])?;
     let name = fields.text("lora_name").unwrap_or_default().to_string();
-    let shared = app.clone();
-    let own = name.clone();
-    let outcome = tokio::task::spawn_blocking(move || shared.registry.unload(&own)).await;
-    outcome.map_err(|_| ApiError::fault("the adapter's unloading panicked: a fault in lorakit, please report it"))??;
+    let (shared, own) = (app.clone(), name.clone());
+    off_the_runtime(move || shared.registry.unload(&own)).await?;
     app.metrics.swapped();
     Ok(format!("Success: LoRA adapter '{name}' removed successfully.").into_response())
 }

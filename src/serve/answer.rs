@@ -14,6 +14,8 @@ use crate::generate::{Answering, Constraint, Ended, Event, Refused, Request, Sto
 pub(super) struct Plan<'a> {
     pub(super) target: &'a Target,
     pub(super) prompt: Vec<u32>,
+    /// The field that the prompt came in.
+    pub(super) param: &'static str,
     pub(super) params: &'a Params,
     pub(super) logps: WantedLogps,
     pub(super) constraint: Option<Constraint>,
@@ -95,11 +97,10 @@ pub(super) fn start(app: &Arc<App>, plans: Vec<Plan>) -> Result<Vec<Choice>, Api
         let n = plan.prompt.len();
         let answers = limits.max_new_tokens > 0;
         if n + usize::from(answers) > longest {
-            let code = "context_length_exceeded";
             let message = format!(
                 "the prompt has {n} tokens and an answer at least one, there is room for {longest}; nothing is cut here: shorten it"
             );
-            return Err(ApiError { code, ..ApiError::field("messages", message) });
+            return Err(ApiError::too_long(plan.param, message));
         }
         limits.max_new_tokens = limits.max_new_tokens.min(longest - n);
         for at in 0..plan.params.n {

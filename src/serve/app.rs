@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use rand::Rng;
@@ -17,7 +16,7 @@ use super::settings::ServeSettings;
 use crate::data::Tokenizer;
 use crate::error::Result;
 use crate::generate::{Engine, Grammars, token_bytes};
-use crate::job::{Assistants, OpenedBase};
+use crate::job::{Assistants, OpenedBase, unix_time};
 
 /// Tensors of an adapter at most.
 const MAX_TENSORS: usize = 100_000;
@@ -85,7 +84,7 @@ impl App {
             tokenizer,
             longest_text,
             fingerprint,
-            started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            started: unix_time(),
             metrics: Metrics::default(),
             document: OnceLock::new(),
             closing,
@@ -95,24 +94,17 @@ impl App {
         })
     }
 
-    /// Seconds since 1970.
-    pub(super) fn now(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(self.started, |d| d.as_secs())
-    }
-
     /// A name for an answer that no other has.
     pub(super) fn new_id(&self, kind: &str) -> String {
         format!("{kind}-{:032x}", rand::rng().random::<u128>())
     }
 
-    /// Ids of a text that a model goes on with: behind its BOS, if it has one and the text does not begin with it.
+    /// Ids of a text, special tokens in it read as such; with `bos` as a prompt begins.
     ///
     /// # Errors
     /// When the tokenizer cannot encode it.
     pub(super) fn with_bos(&self, text: &str, bos: bool) -> Result<Vec<u32>> {
-        let bos = self.tokenizer.bos_id().filter(|_| bos && self.tokenizer.special().add_bos);
-        let ids = self.tokenizer.encode(text)?;
-        Ok(bos.into_iter().filter(|bos| ids.first() != Some(bos)).chain(ids.iter().copied()).collect())
+        if bos { self.tokenizer.encode_prompt(text) } else { self.tokenizer.encode(text) }
     }
 
     /// Constraints over the base's tokens, made when first asked for.

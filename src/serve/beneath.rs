@@ -142,7 +142,7 @@ impl AdapterFiles {
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         }
-        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = files::hex(&hash.finalize());
         AdapterFiles { files, hash }
     }
 

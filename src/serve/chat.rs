@@ -21,7 +21,7 @@ use super::together::Together;
 use super::tools::{self, Tools};
 use super::usage::{include_usage, usage};
 use crate::generate::{Constraint, WantedLogps};
-use crate::job::today;
+use crate::job::unix_time;
 
 /// Fields of a chat beside those of [`target::FIELDS`], [`params::FIELDS`] and [`tools::FIELDS`].
 pub(super) const FIELDS: [Field; 9] = [
@@ -66,8 +66,7 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Chat,
     let given = messages::read(fields.list("messages"), app.longest_text)?;
     let target = Target::of(app, fields).await?;
     let assistant = target.assistant.as_deref();
-    let system = assistant.map(|a| a.system(&today())).transpose()?.flatten();
-    let given = messages::with_system(given, system, assistant.is_some_and(|a| a.system_locked))?;
+    let given = target.conversation(given)?;
     let tools = Tools::of(fields, &target.loaded.renderer)?;
     let renderer = target.loaded.renderer.clone();
     let (listed, ends) = (tools.listed.clone(), renderer.stop_ids());
@@ -84,7 +83,17 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Chat,
     }
     let logps = WantedLogps { answer: logprobs.then(|| fields.count("top_logprobs").unwrap_or(0)), prompt: None };
     let salt = asker.salt(fields.text("cache_salt"));
-    let plan = Plan { target: &target, prompt, params: &params, logps, constraint, salt, continues: false, control: tools.any() };
+    let plan = Plan {
+        target: &target,
+        prompt,
+        param: "messages",
+        params: &params,
+        logps,
+        constraint,
+        salt,
+        continues: false,
+        control: tools.any(),
+    };
     let choices = start(app, vec![plan])?;
     Ok(Chat { target, params, tools, choices, logprobs, id: app.new_id("chatcmpl"), include_usage: include_usage(fields)? })
 }
@@ -101,7 +110,7 @@ async fn constraint(app: &Arc<App>, fields: &Fields, tools: &Tools) -> Result<Op
 impl Chat {
     fn object(&self, app: &App, kind: &str) -> Value {
         let mut object =
-            json!({"id": self.id, "object": kind, "created": app.now(), "system_fingerprint": app.fingerprint, "choices": []});
+            json!({"id": self.id, "object": kind, "created": unix_time(), "system_fingerprint": app.fingerprint, "choices": []});
         self.target.stamp(&mut object);
         object
     }

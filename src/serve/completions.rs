@@ -20,6 +20,7 @@ use super::target::{self, Target};
 use super::together::Together;
 use super::usage::{include_usage, usage};
 use crate::generate::{TokenLogp, WantedLogps};
+use crate::job::unix_time;
 
 /// Longest answer where a request does not say, as in OpenAI's API.
 const DEFAULT_TOKENS: usize = 16;
@@ -82,7 +83,7 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Compl
         return Err(ApiError::field("max_tokens", "`max_tokens: 0` brings something only with `echo: true`"));
     }
     let ends = app.tokenizer.eos_ids().to_vec();
-    let mut params = params::params(app, fields, target.assistant.as_deref(), (longest, DEFAULT_TOKENS), &ends)?;
+    let params = params::params(app, fields, target.assistant.as_deref(), (longest, DEFAULT_TOKENS), &ends)?;
     if fields.count("best_of").is_some_and(|best| best != params.n) {
         return Err(ApiError::unsupported("best_of", "only the same as `n`"));
     }
@@ -93,12 +94,10 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Compl
     let top = fields.count("logprobs");
     let logps = WantedLogps { answer: top, prompt: top.filter(|_| echo) };
     let salt = asker.salt(fields.text("cache_salt"));
-    if longest == Some(0) {
-        params.limits.min_new_tokens = 0;
-    }
     let plan = |(prompt, _): &Prompt| Plan {
         target: &target,
         prompt: prompt.clone(),
+        param: "prompt",
         params: &params,
         logps,
         constraint: constraint.clone(),
@@ -106,10 +105,7 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Compl
         continues: true,
         control: false,
     };
-    let choices = start(app, prompts.iter().map(plan).collect()).map_err(|e| match e.param.as_deref() {
-        Some("messages") => e.at("prompt"),
-        _ => e,
-    })?;
+    let choices = start(app, prompts.iter().map(plan).collect())?;
     let (id, include_usage) = (app.new_id("cmpl"), include_usage(fields)?);
     Ok(Completion { target, params, choices, prompts, logprobs: top.is_some(), id, include_usage })
 }
@@ -117,7 +113,7 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Compl
 /// Each prompt's ids, and its text where it is given back.
 fn prompts(app: &App, fields: &Fields, bos: bool, echo: bool) -> Result<Vec<Prompt>, ApiError> {
     let text = |text: &str| {
-        messages::fits(text.len(), app.longest_text).map_err(|e| e.at("prompt"))?;
+        messages::fits(text.len(), app.longest_text, "prompt")?;
         let ids = app.with_bos(text, bos).map_err(|e| ApiError::from(e).at("prompt"))?;
         Ok((ids, echo.then(|| text.to_string())))
     };
@@ -151,7 +147,7 @@ fn prompts(app: &App, fields: &Fields, bos: bool, echo: bool) -> Result<Vec<Prom
 
 impl Completion {
     fn object(&self, app: &App) -> Value {
-        let mut object = json!({"id": self.id, "object": "text_completion", "created": app.now(), "system_fingerprint": app.fingerprint, "choices": []});
+        let mut object = json!({"id": self.id, "object": "text_completion", "created": unix_time(), "system_fingerprint": app.fingerprint, "choices": []});
         self.target.stamp(&mut object);
         object
     }

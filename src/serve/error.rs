@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 
+/// OpenAI's code for a prompt that does not fit.
+const TOO_LONG: &str = "context_length_exceeded";
+
 /// A refusal: its status, a code that programs read, the field it is about, and what to do.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
@@ -27,6 +30,11 @@ impl ApiError {
     pub(super) fn field(param: impl Into<String>, message: impl Into<String>) -> ApiError {
         let (param, message) = (param.into(), message.into());
         ApiError { param: Some(param), ..ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message) }
+    }
+
+    /// A prompt that does not fit.
+    pub(super) fn too_long(param: impl Into<String>, message: impl Into<String>) -> ApiError {
+        ApiError { code: TOO_LONG, ..ApiError::field(param, message) }
     }
 
     /// A field that nobody here carries out.
@@ -83,11 +91,7 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> ApiError {
         match error {
             Error::Usage { what, why, help } => {
-                let code = if what == "prompt" && why.contains("there is room for") {
-                    "context_length_exceeded"
-                } else {
-                    "invalid_value"
-                };
+                let code = if what == "prompt" && why.contains("there is room for") { TOO_LONG } else { "invalid_value" };
                 ApiError::new(StatusCode::BAD_REQUEST, code, format!("{what}: {why}; {help}"))
             }
             Error::Template { line, why, help, .. } => {

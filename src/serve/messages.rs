@@ -25,7 +25,7 @@ pub(super) fn read(list: &[Value], longest: usize) -> Result<Vec<Message>, ApiEr
         return Err(ApiError::field("messages", "`messages` is empty: there is nothing to answer"));
     }
     let messages: Vec<Message> = list.iter().enumerate().map(|(at, value)| message(value, at)).collect::<Result<_, _>>()?;
-    fits(messages.iter().map(|m| m.content.len()).sum(), longest)?;
+    fits(messages.iter().map(|m| m.content.len()).sum(), longest, "messages")?;
     Ok(messages)
 }
 
@@ -33,12 +33,12 @@ pub(super) fn read(list: &[Value], longest: usize) -> Result<Vec<Message>, ApiEr
 ///
 /// # Errors
 /// 400.
-pub(super) fn fits(bytes: usize, longest: usize) -> Result<(), ApiError> {
+pub(super) fn fits(bytes: usize, longest: usize, param: &str) -> Result<(), ApiError> {
     if bytes <= longest {
         return Ok(());
     }
     let message = format!("{bytes} bytes of text are more than the {longest} that could fit; nothing is cut here: shorten it");
-    Err(ApiError { code: "context_length_exceeded", ..ApiError::field("messages", message) })
+    Err(ApiError::too_long(param, message))
 }
 
 fn message(value: &Value, at: usize) -> Result<Message, ApiError> {

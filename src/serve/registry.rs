@@ -13,11 +13,12 @@ use arc_swap::ArcSwap;
 
 use super::beneath::{AdapterFiles, Root};
 use super::cache::{Cache, Loaded, lock};
-use super::versions::{self, Record, State, Version};
+use super::versions::{Record, State, Version};
 use crate::adapter::inspect::{TRACE, check_name};
 use crate::adapter::peft::WEIGHTS;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::job::unix_time;
 
 /// The server's own folder below the folder of adapters.
 const OWN: &str = ".lorakit";
@@ -354,7 +355,7 @@ impl Registry {
                 record.seen = Some(files.hash.clone());
             }
             let version = record.versions.iter().map(|v| v.version).max().unwrap_or(0) + 1;
-            let version = Version { hash: files.hash.clone(), version, published: versions::now() };
+            let version = Version { hash: files.hash.clone(), version, published: unix_time() };
             record.folder = act.folder.into();
             record.current = Some(version.version);
             record.versions.push(version.clone());

@@ -17,7 +17,7 @@ use super::params::{self, MAX_TOKENS};
 use super::sse::{Events, Gone, stream};
 use super::target::{self, Target, off_the_runtime};
 use crate::generate::WantedLogps;
-use crate::job::today;
+use crate::job::unix_time;
 
 pub(super) const FIELDS: [Field; 6] = [
     required("input", Kind::Prompt, "A text, or a list of messages."),
@@ -44,10 +44,10 @@ pub(super) async fn handle(app: Arc<App>, asker: Asker, body: Bytes) -> Result<R
     let streams = fields.bool("stream").unwrap_or(false);
     let mut asked = prepare(&app, &asker, &fields).await?;
     if streams {
-        return Ok(stream(move |events| stream_out(app, asked, events)));
+        return Ok(stream(move |events| stream_out(asked, events)));
     }
     let piece = super::answer::whole(&mut asked.choice).await?;
-    Ok(axum::Json(asked.object(&app, "", Some((&piece.text, piece.finish)))).into_response())
+    Ok(axum::Json(asked.object("", Some((&piece.text, piece.finish)))).into_response())
 }
 
 async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Asked, ApiError> {
@@ -56,7 +56,7 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Asked
     }
     let mut given = match fields.value("input") {
         Some(Value::String(text)) => {
-            messages::fits(text.len(), app.longest_text).map_err(|e| e.at("input"))?;
+            messages::fits(text.len(), app.longest_text, "input")?;
             vec![crate::data::Message::new("user", text)]
         }
         Some(Value::Array(list)) => messages::read(&items(list)?, app.longest_text).map_err(|e| e.at("input"))?,
@@ -67,8 +67,7 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Asked
     }
     let target = Target::of(app, fields).await?;
     let assistant = target.assistant.as_deref();
-    let system = assistant.map(|a| a.system(&today())).transpose()?.flatten();
-    let given = messages::with_system(given, system, assistant.is_some_and(|a| a.system_locked))?;
+    let given = target.conversation(given)?;
     let renderer = target.loaded.renderer.clone();
     let ends = renderer.stop_ids();
     let prompt = off_the_runtime(move || renderer.chat(&given, true)).await?;
@@ -77,9 +76,18 @@ async fn prepare(app: &Arc<App>, asker: &Asker, fields: &Fields) -> Result<Asked
     let constraint = params::constraint(app, fields).await?;
     let salt = asker.salt(fields.text("cache_salt"));
     let logps = WantedLogps::default();
-    let plan = Plan { target: &target, prompt, params: &params, logps, constraint, salt, continues: false, control: false };
-    let choice =
-        start(app, vec![plan]).map_err(|e| if e.param.as_deref() == Some("messages") { e.at("input") } else { e })?.pop();
+    let plan = Plan {
+        target: &target,
+        prompt,
+        param: "input",
+        params: &params,
+        logps,
+        constraint,
+        salt,
+        continues: false,
+        control: false,
+    };
+    let choice = start(app, vec![plan])?.pop();
     let choice = choice.ok_or_else(|| ApiError::fault("no choice was begun"))?;
     Ok(Asked { target, choice, id: app.new_id("resp"), message: app.new_id("msg") })
 }
@@ -111,7 +119,7 @@ impl Asked {
     }
 
     /// The response: with what was answered, or in progress.
-    fn object(&self, app: &App, status: &str, answer: Option<(&str, Option<Finish>)>) -> Value {
+    fn object(&self, status: &str, answer: Option<(&str, Option<Finish>)>) -> Value {
         let cut = answer.is_some_and(|(_, finish)| finish == Some(Finish::Length));
         let status = match answer {
             Some(_) if cut => "incomplete",
@@ -123,7 +131,7 @@ impl Asked {
         let mut object = json!({
             "id": self.id,
             "object": "response",
-            "created_at": app.now(),
+            "created_at": unix_time(),
             "status": status,
             "error": null,
             "incomplete_details": if cut { json!({"reason": "max_output_tokens"}) } else { Value::Null },
@@ -167,8 +175,8 @@ impl Asked {
         json!({"item_id": self.message, "output_index": 0, "content_index": 0, name: value})
     }
 
-    async fn begin(&self, app: &App, events: &mut Numbered) -> Result<(), Gone> {
-        let begun = self.object(app, "in_progress", None);
+    async fn begin(&self, events: &mut Numbered) -> Result<(), Gone> {
+        let begun = self.object("in_progress", None);
         let mut item = self.item("", "in_progress");
         item["content"] = json!([]);
         events.send("response.created", json!({"response": begun})).await?;
@@ -177,8 +185,8 @@ impl Asked {
         events.send("response.content_part.added", self.about("part", part(""))).await
     }
 
-    async fn end(&self, app: &App, text: &str, finish: Option<Finish>, events: &mut Numbered) -> Result<(), Gone> {
-        let whole = self.object(app, "", Some((text, finish)));
+    async fn end(&self, text: &str, finish: Option<Finish>, events: &mut Numbered) -> Result<(), Gone> {
+        let whole = self.object("", Some((text, finish)));
         let status = whole["status"].as_str().unwrap_or("completed").to_string();
         let mut done = self.about("text", json!(text));
         done["logprobs"] = json!([]);
@@ -188,9 +196,9 @@ impl Asked {
         events.send(&format!("response.{status}"), json!({"response": whole})).await
     }
 
-    async fn failed(&self, app: &App, error: &ApiError, events: &mut Numbered) -> Result<(), Gone> {
+    async fn failed(&self, error: &ApiError, events: &mut Numbered) -> Result<(), Gone> {
         let body = error.body();
-        let mut failed = self.object(app, "failed", None);
+        let mut failed = self.object("failed", None);
         failed["error"] = json!({"code": body["error"]["code"], "message": body["error"]["message"]});
         events.send("response.failed", json!({"response": failed})).await
     }
@@ -200,15 +208,15 @@ fn part(text: &str) -> Value {
     json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
 }
 
-async fn stream_out(app: Arc<App>, mut asked: Asked, events: Events) -> Result<Result<(), ApiError>, Gone> {
+async fn stream_out(mut asked: Asked, events: Events) -> Result<Result<(), ApiError>, Gone> {
     let mut events = Numbered { events, next: 0 };
-    asked.begin(&app, &mut events).await?;
+    asked.begin(&mut events).await?;
     let (mut text, mut finish) = (String::new(), None);
     loop {
         let piece = match asked.choice.next().await {
             Ok(None) => break,
             Ok(Some(piece)) => piece,
-            Err(error) => return asked.failed(&app, &error, &mut events).await.map(Ok),
+            Err(error) => return asked.failed(&error, &mut events).await.map(Ok),
         };
         finish = piece.finish.or(finish);
         if !piece.text.is_empty() {
@@ -218,5 +226,5 @@ async fn stream_out(app: Arc<App>, mut asked: Asked, events: Events) -> Result<R
             events.send("response.output_text.delta", delta).await?;
         }
     }
-    asked.end(&app, &text, finish, &mut events).await.map(Ok)
+    asked.end(&text, finish, &mut events).await.map(Ok)
 }

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::app::App;
+use crate::job::unix_time;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Model {
@@ -92,7 +93,7 @@ fn adapters(app: &App, registry: &mut Registry) {
     let running: Vec<&str> = published.iter().filter(|(_, g)| g.requests() > 0).map(|(name, _)| name.as_str()).collect();
     let lora = Family::<LoraLabels, Gauge>::default();
     let labels = LoraLabels { max_lora: app.settings.engine.rows as u64, running_lora_adapters: running.join(",") };
-    lora.get_or_create(&labels).set(i64::try_from(app.now()).unwrap_or(0));
+    lora.get_or_create(&labels).set(i64::try_from(unix_time()).unwrap_or(0));
     registry.register("vllm:lora_requests_info", "Adapters that requests run with", lora);
     let (bytes, loaded) = app.registry.cache.occupied();
     let cache = &app.registry.cache;

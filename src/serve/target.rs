@@ -9,9 +9,11 @@ use super::app::App;
 use super::cache::{Loaded, lock};
 use super::error::ApiError;
 use super::fields::{Field, Fields, Kind, field, required};
+use super::messages;
 use super::registry::{Generation, Lease};
+use crate::data::Message;
 use crate::error::{Error, nearest};
-use crate::job::Assistant;
+use crate::job::{Assistant, today};
 use crate::model::PreparedAdapter;
 
 /// Fields that say who answers.
@@ -129,6 +131,16 @@ impl Target {
         self.acting = acting;
         self.leases.extend(leases);
         Ok(())
+    }
+
+    /// A conversation as who answers gets it: behind an assistant's own prompt, where it brings none.
+    ///
+    /// # Errors
+    /// 400 where the assistant takes no other.
+    pub(super) fn conversation(&self, given: Vec<Message>) -> Result<Vec<Message>, ApiError> {
+        let assistant = self.assistant.as_deref();
+        let system = assistant.map(|a| a.system(&today())).transpose()?.flatten();
+        messages::with_system(given, system, assistant.is_some_and(|a| a.system_locked))
     }
 
     /// What an answer says of who gave it.

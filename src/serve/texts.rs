@@ -15,7 +15,6 @@ use super::messages;
 use super::params;
 use super::target::{self, Target, off_the_runtime};
 use crate::error::Error;
-use crate::job::today;
 
 /// Longest text in bytes.
 const LONGEST: usize = 4 << 20;
@@ -99,9 +98,7 @@ pub(super) async fn apply_template(app: Arc<App>, _: Asker, body: Bytes) -> Resu
     let fields = Fields::read(&body, &TEMPLATE_TABLES)?;
     let given = messages::read(fields.list("messages"), app.longest_text)?;
     let target = Target::of(&app, &fields).await?;
-    let assistant = target.assistant.as_deref();
-    let system = assistant.map(|a| a.system(&today())).transpose()?.flatten();
-    let given = messages::with_system(given, system, assistant.is_some_and(|a| a.system_locked))?;
+    let given = target.conversation(given)?;
     let (renderer, begins) = (target.loaded.renderer.clone(), fields.bool("add_generation_prompt").unwrap_or(true));
     let prompt = off_the_runtime(move || renderer.chat_text(&given, begins)).await?;
     Ok(axum::Json(json!({"prompt": prompt})).into_response())

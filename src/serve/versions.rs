@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -81,9 +80,4 @@ impl State {
             serde_json::to_vec_pretty(self).map_err(|e| Error::usage("state.json", e.to_string(), "report this as a bug"))?;
         files::write_atomic(path, &text)
     }
-}
-
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -1,10 +1,9 @@
 //! The bytes of every token, and the tokenizer as `llguidance` asks for it.
 
-use std::collections::HashMap;
-
 use tokenizers::AddedToken;
 use toktrie::{TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
+use super::super::token_bytes::{SPACE, byte_token, bytes_of};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -93,7 +92,7 @@ pub(super) fn special(tokenizer: &Tokenizer, text: &str) -> Option<String> {
 /// The bytes of the ids below `width`; special tokens begin with the marker of the trie.
 fn words(tokenizer: &Tokenizer, width: usize) -> Result<Vec<Vec<u8>>> {
     let inner = tokenizer.inner();
-    let (writing, bytes_of, added) = (writing(inner)?, byte_level_bytes(), inner.get_added_tokens_decoder());
+    let (writing, added) = (writing(inner)?, inner.get_added_tokens_decoder());
     let word = |id: u32| {
         let text = inner.id_to_token(id)?;
         let word = if tokenizer.is_control(id) || tokenizer.eos_ids().contains(&id) {
@@ -102,12 +101,10 @@ fn words(tokenizer: &Tokenizer, width: usize) -> Result<Vec<Vec<u8>>> {
             text.into_bytes()
         } else {
             match writing {
-                Writing::ByteLevel => {
-                    text.chars().map(|c| bytes_of.get(&c).copied()).collect::<Option<_>>().unwrap_or(text.into_bytes())
-                }
+                Writing::ByteLevel => bytes_of(&text),
                 Writing::SentencePiece => match byte_token(&text) {
                     Some(byte) => vec![byte],
-                    None => text.replace('▁', " ").into_bytes(),
+                    None => text.replace(SPACE, " ").into_bytes(),
                 },
             }
         };
@@ -121,30 +118,11 @@ fn writing(inner: &tokenizers::Tokenizer) -> Result<Writing> {
     let parts = serde_json::json!([inner.get_decoder(), inner.get_pre_tokenizer()]).to_string();
     if parts.contains("\"ByteLevel\"") {
         Ok(Writing::ByteLevel)
-    } else if parts.contains("\"ByteFallback\"") || parts.contains("\"Metaspace\"") || parts.contains('▁') {
+    } else if parts.contains("\"ByteFallback\"") || parts.contains("\"Metaspace\"") || parts.contains(SPACE) {
         Ok(Writing::SentencePiece)
     } else {
         Err(unusable("its tokens are written neither in GPT-2's alphabet of bytes nor as SentencePiece writes them"))
     }
-}
-
-/// The byte that `<0xAB>` stands for.
-fn byte_token(text: &str) -> Option<u8> {
-    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
-}
-
-/// GPT-2's alphabet: printable bytes stand for themselves, the others for U+0100 onwards.
-fn byte_level_bytes() -> HashMap<char, u8> {
-    let mut next = 0x100;
-    let character = |byte: u8| {
-        if matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF) {
-            return Some((char::from(byte), byte));
-        }
-        next += 1;
-        char::from_u32(next - 1).map(|c| (c, byte))
-    };
-    (0..=u8::MAX).filter_map(character).collect()
 }
 
 fn unusable(why: impl Into<String>) -> Error {

@@ -68,7 +68,7 @@ fn listed(archive: &mut zip::ZipArchive<File>, member: &str) -> Attempt<(String,
 /// URL-safe base64 → lower-case hex, for 32 bytes. The padding may be missing, as `RECORD` has it.
 fn hex_of_base64(text: &str) -> Option<String> {
     let bytes = BASE64.decode(text.trim_end_matches('=')).ok().filter(|bytes| bytes.len() == 32)?;
-    Some(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    Some(crate::files::hex(&bytes))
 }
 
 /// A copy that hashes as it goes.
@@ -100,7 +100,7 @@ impl HashingCopy<'_> {
                 (self.say)(Note::Progress { done, total: Some(self.size), what: self.what.to_string() });
             }
         }
-        let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let found = crate::files::hex(&hash.finalize());
         if done != self.size || found != self.hash {
             return Err(io::Error::other(format!(
                 "`{}` does not have the hash that its wheel lists ({found}, {} expected)",

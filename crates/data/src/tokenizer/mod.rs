@@ -128,6 +128,16 @@ impl Tokenizer {
         Ok(self.tokens(text)?.ids)
     }
 
+    /// Tokens of a text that a model goes on with: as [`Tokenizer::encode`], behind the BOS where the model's texts begin with one. A
+    /// text that writes its own does not get a second one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the tokenizer refuses the text.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let (bos, ids) = (self.bos_id().filter(|_| self.special().add_bos), self.encode(text)?);
+        Ok(bos.into_iter().filter(|bos| ids.first() != Some(bos)).chain(ids.iter().copied()).collect())
+    }
+
     /// Tokens of a person's text: special tokens in it stay text; no BOS is added.
     ///
     /// # Errors
