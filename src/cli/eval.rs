@@ -12,7 +12,7 @@ use crate::adapter::inspect::RECIPE;
 use crate::error::{Error, Result};
 use crate::job::{self, Contestant, Evaluated, Evaluation};
 
-/// Held-out loss, perplexity, exact match and ROUGE-L of the base and of an adapter, by task and with intervals
+/// Held-out loss, perplexity, exact match, ROUGE-L and multiple choice of the base and of an adapter, by task and with intervals
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// Whose rows and base; the recipe beside the (first) adapter when absent

@@ -24,10 +24,19 @@ pub enum Metric {
     Loss,
     ExactMatch,
     RougeL,
+    /// Share of multiple-choice questions whose right choice is the likeliest, as lm-eval's `acc`.
+    Acc,
+    /// The same by log-probability per character of a choice, as lm-eval's `acc_norm`.
+    AccNorm,
+    /// The same by log-probability per byte, as lm-eval's `acc_bytes`.
+    AccBytes,
 }
 
 impl Metric {
-    pub const ALL: [Metric; 3] = [Metric::Loss, Metric::ExactMatch, Metric::RougeL];
+    pub const ALL: [Metric; 6] =
+        [Metric::Loss, Metric::ExactMatch, Metric::RougeL, Metric::Acc, Metric::AccNorm, Metric::AccBytes];
+    /// Those of multiple-choice questions.
+    pub const CHOICE: [Metric; 3] = [Metric::Acc, Metric::AccNorm, Metric::AccBytes];
 
     /// The name, for people.
     pub fn name(self) -> &'static str {
@@ -35,6 +44,9 @@ impl Metric {
             Metric::Loss => "loss, nats per token",
             Metric::ExactMatch => "exact match",
             Metric::RougeL => "ROUGE-L",
+            Metric::Acc => "acc",
+            Metric::AccNorm => "acc_norm",
+            Metric::AccBytes => "acc_bytes",
         }
     }
 
@@ -51,6 +63,9 @@ impl Metric {
             Metric::Loss => (row.nats, row.tokens as f64),
             Metric::ExactMatch => one(row.exact_match),
             Metric::RougeL => one(row.rouge_l),
+            Metric::Acc => one(row.acc),
+            Metric::AccNorm => one(row.acc_norm),
+            Metric::AccBytes => one(row.acc_bytes),
         }
     }
 }

@@ -1,13 +1,20 @@
-//! Base against adapter on held-out rows: loss, perplexity, and generated answers against the references.
+//! Base against adapter on held-out rows: loss, perplexity, generated answers against the references, and multiple choice.
 //!
-//! [`measure`] judges one of the two, [`compare()`] sets both side by side: over all rows, as a mean over tasks and task by
+//! [`measure`] and [`measure_choices`] judge one of the two, [`compare()`] sets both side by side: over all rows, as a mean over tasks and task by
 //! task, with intervals of the difference. Refuses to know where rows come from and how a verdict is shown.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 1 | `compare`, `normalisation` | two measures side by side; when two answers are the same |
+//! | 2 | `choices` | the likeliest choice of a question |
 
+mod choices;
 mod compare;
 mod normalisation;
 #[cfg(test)]
 mod tests;
 
+pub use self::choices::measure_choices;
 pub use self::compare::{ClusterResult, Compared, Comparison, Label, Metric, Over, RESAMPLES, TaskResult, compare};
 pub use self::normalisation::normalised;
 use crate::data::{ExampleRef, Examples, Prompt, Prompts, Tokenizer};
@@ -61,6 +68,22 @@ pub struct RowScore {
     /// 1 where the answer is right, else 0.
     pub exact_match: Option<f64>,
     pub rouge_l: Option<f64>,
+    /// Of a multiple-choice question: 1 where the right choice is the likeliest, else 0.
+    pub acc: Option<f64>,
+    /// The same by log-probability per character.
+    pub acc_norm: Option<f64>,
+    /// The same by log-probability per byte of UTF-8.
+    pub acc_bytes: Option<f64>,
+}
+
+impl Measure {
+    /// The means of `each`.
+    fn of(each: Vec<RowScore>, answers: Vec<(usize, String)>) -> Measure {
+        let mean = |metric: Metric| metric.over(each.iter());
+        let loss = mean(Metric::Loss).unwrap_or(f64::NAN);
+        let (exact_match, rouge_l) = (mean(Metric::ExactMatch), mean(Metric::RougeL));
+        Measure { loss, perplexity: loss.exp(), exact_match, rouge_l, rows: each.len(), each, answers }
+    }
 }
 
 impl EvalRows<'_> {
@@ -119,10 +142,7 @@ pub fn measure(
         }
         answers = asked.into_iter().zip(texts).collect();
     }
-    let mean = |metric: Metric| metric.over(each.iter());
-    let loss = mean(Metric::Loss).unwrap_or(f64::NAN);
-    let (exact_match, rouge_l) = (mean(Metric::ExactMatch), mean(Metric::RougeL));
-    Ok(Measure { loss, perplexity: loss.exp(), exact_match, rouge_l, rows: all, each, answers })
+    Ok(Measure::of(each, answers))
 }
 
 /// Greedy answers to the prompts.

@@ -1,9 +1,13 @@
 //! What is judged, and what the intervals say.
 
+use super::choices::judged;
 use super::*;
+use crate::data::{Choice, Question};
+use crate::model::LossSum;
 
 fn score(right: bool) -> RowScore {
-    RowScore { nats: if right { 1.0 } else { 3.0 }, tokens: 2, exact_match: Some(f64::from(u8::from(right))), rouge_l: None }
+    let nats = if right { 1.0 } else { 3.0 };
+    RowScore { nats, tokens: 2, exact_match: Some(f64::from(u8::from(right))), ..RowScore::default() }
 }
 
 fn label(task: &str, cluster: &str) -> Label {
@@ -93,4 +97,30 @@ fn answers_are_normalised_as_super_natural_instructions_does() {
     for (text, want) in table {
         assert_eq!(normalised(text), want);
     }
+}
+
+/// What is said of a question with these choices and their log-probabilities: `acc`, `acc_norm`, `acc_bytes`.
+fn chosen(choices: &[(&str, f64)], answer: usize) -> [Option<f64>; 3] {
+    let choice =
+        |(text, _): &(&str, f64)| Choice { ids: vec![1, 2], prompt: 1, characters: text.chars().count(), bytes: text.len() };
+    let question = Question { choices: choices.iter().map(choice).collect(), answer, path: "quiz.jsonl".into(), line: 1 };
+    let scores: Vec<LossSum> = choices.iter().map(|(_, logp)| LossSum { sum: -logp, tokens: 1 }).collect();
+    let score = judged(&question, &scores);
+    assert_eq!((score.nats, score.tokens), (-choices[answer].1, 1));
+    [score.acc, score.acc_norm, score.acc_bytes]
+}
+
+#[test]
+fn of_equally_likely_choices_the_first_is_taken() {
+    assert_eq!(chosen(&[("aa", -3.0), ("bb", -2.0), ("cc", -2.0)], 1), [Some(1.0); 3]);
+    assert_eq!(chosen(&[("aa", -3.0), ("bb", -2.0), ("cc", -2.0)], 2), [Some(0.0); 3]);
+}
+
+#[test]
+fn length_counts_in_characters_for_one_and_in_bytes_for_the_other() {
+    // By the sum "no" wins; a character costs -2, -1 and -1.2; a byte -2, -1 and -0.6.
+    let choices = [("no", -4.0), ("a longer one", -12.0), ("äöüäö", -6.0)];
+    assert_eq!(chosen(&choices, 0), [Some(1.0), Some(0.0), Some(0.0)]);
+    assert_eq!(chosen(&choices, 1), [Some(0.0), Some(1.0), Some(0.0)]);
+    assert_eq!(chosen(&choices, 2), [Some(0.0), Some(0.0), Some(1.0)]);
 }

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::events::{JobEvent, Listener, tell};
-use crate::data::{ExampleRef, Loaded};
-use crate::error::Result;
+use crate::data::{ExampleRef, Loaded, Question};
+use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::recipe::{EvalSet, Recipe, Warmup};
 use crate::train::mixture::Mixture;
@@ -14,6 +14,9 @@ use crate::train::schedule;
 
 /// A set to judge by: its name (none for the recipe's held-out rows) and its rows.
 pub type NamedSet = (EvalSet, Loaded);
+
+/// Multiple-choice questions to judge by, under a name.
+pub type NamedQuestions = (String, Vec<Question>);
 
 /// A file as the terminal names it.
 pub(super) fn in_full(path: &Path) -> String {
@@ -40,6 +43,27 @@ pub(super) fn rows_fit(recipe: &Recipe, model: &Model, loaded: &Loaded, sets: &[
     );
     let help = format!("write `max_length = {most}`; `data.over_long` says what becomes of longer rows");
     Err(recipe.complain("train.max_length", why, help))
+}
+
+/// That the base takes every choice of every question.
+///
+/// # Errors
+/// [`Error::Data`] with the first question that is too long for it, or has a token that it does not know.
+pub(super) fn questions_fit(model: &Model, questions: &[Question]) -> Result<()> {
+    let (most, vocab) = (model.config.max_positions, model.config.vocab);
+    for question in questions {
+        let wrong = |why: String, help: &str| Err(Error::data(&question.path, Some(question.line), why, help));
+        let longest = question.choices.iter().map(|choice| choice.ids.len()).max().unwrap_or(0);
+        if longest > most {
+            let why = format!("the question and a choice have {longest} tokens, but the base takes at most {most}");
+            return wrong(why, "shorten it, or leave it out");
+        }
+        if let Some(id) = question.choices.iter().flat_map(|choice| &choice.ids).find(|id| **id as usize >= vocab) {
+            let why = format!("{id} is a token of the tokenizer, but the model's vocabulary has {vocab} entries");
+            return wrong(why, "put the tokenizer that belongs to this model beside it");
+        }
+    }
+    Ok(())
 }
 
 /// That some step has a learning rate, and that what depends on held-out rows has some.

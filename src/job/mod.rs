@@ -37,7 +37,7 @@ pub use self::conversation::Chat;
 pub use self::estimate::{Forecast, estimate};
 pub use self::evaluate::{Contestant, Evaluated, Evaluation, SideBySide, before_and_after, evaluate};
 pub use self::events::{JobEvent, Listener, Sought};
-pub use self::feasible::NamedSet;
+pub use self::feasible::{NamedQuestions, NamedSet};
 pub use self::merge::{DifferingAnswer, MergeJob, MergeLoss, merge};
 pub use self::open::{OpenedBase, adapter, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};

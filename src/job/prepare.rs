@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::evaluate;
 use super::events::Listener;
-use super::feasible::{self, NamedSet};
+use super::feasible::{self, NamedQuestions, NamedSet};
 use super::open::{self, OpenedBase};
 use super::rows::PlannedRows;
 use crate::adapter::Adapter;
@@ -26,6 +26,8 @@ pub struct Prepared {
     pub judged: Examples,
     /// The recipe's further sets to judge by.
     pub sets: Vec<NamedSet>,
+    /// The recipe's multiple-choice questions.
+    pub questions: Vec<NamedQuestions>,
     pub adapter: Adapter,
     /// Seconds by part.
     pub parts: Vec<(&'static str, f64)>,
@@ -62,6 +64,7 @@ pub fn prepare(recipe: &Recipe, began: Instant, listener: &mut Listener<'_>) -> 
     let PlannedRows { loaded, mixture } = super::rows(recipe, &renderer, listener)?;
     opened.covers(&loaded)?;
     let sets = evaluate::sets(recipe, &opened, &renderer)?;
+    let questions = evaluate::questions(recipe, &opened, &renderer)?;
     feasible::rows_fit(recipe, &opened.model, &loaded, &sets)?;
     feasible::run_learns(recipe, &loaded, &mixture, listener)?;
     feasible::rows_told(&loaded, &sets, listener)?;
@@ -70,7 +73,7 @@ pub fn prepare(recipe: &Recipe, began: Instant, listener: &mut Listener<'_>) -> 
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)
         .map_err(|e| in_recipe(e, &recipe.path))?;
     lap("adapter");
-    Ok(Prepared { opened, renderer, loaded, mixture, judged, sets, adapter, parts })
+    Ok(Prepared { opened, renderer, loaded, mixture, judged, sets, questions, adapter, parts })
 }
 
 /// A complaint about targets names the recipe they stand in.

@@ -91,7 +91,7 @@ impl TrainJob<'_> {
         let prepared = prepare::prepare(self.recipe, self.began, listener)?;
         let started = Instant::now();
         let run = TrainRun { job: self, prepared: &prepared, inputs: OnceCell::new() };
-        let Prepared { opened, renderer, loaded, mixture, sets, adapter, .. } = &prepared;
+        let Prepared { opened, renderer, loaded, mixture, sets, questions, adapter, .. } = &prepared;
         let base = opened.resolved.path.clone();
         if let Some(trace) = run.already_complete()? {
             tell(listener, JobEvent::Complete(self.out))?;
@@ -104,7 +104,7 @@ impl TrainJob<'_> {
         tell(listener, JobEvent::Trained { step: record.step, seconds: started.elapsed().as_secs_f64() })?;
         let (frozen, recipe) = (adapter.frozen(), self.recipe);
         let judged = Judged { name: "adapter", model: &opened.model, adapt: &frozen };
-        let rows = Rows { recipe, opened, renderer, loaded, sets };
+        let rows = Rows { recipe, opened, renderer, loaded, sets, questions };
         let evaluation = rows.measure(&[judged], listener).map(|mut all| all.swap_remove(0));
         let evaluation = evaluation.or_else(|error| run.lost(error, listener))?;
         let samples = evaluation.samples(self.recipe.eval.samples, opened, loaded)?;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lorakit::data::{self, Renderer};
-use lorakit::eval::{EvalRows, measure};
+use lorakit::data::{self, Message, Renderer};
+use lorakit::eval::{EvalRows, Metric, measure, measure_choices};
 use lorakit::model::{Marked, text};
 use lorakit::recipe::Recipe;
 use serde_json::{Value, json};
@@ -134,6 +134,95 @@ fn losses_by_row_add_up_and_a_limit_takes_rows_of_every_file() {
     let names: Vec<_> = tasks.iter().map(|p| p.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     assert_eq!(names, ["task1_a", "task1_a", "task3_c"]);
     assert_eq!(rows(Some(3)).labels().len(), 3);
+}
+
+/// Question, choices and answer of twelve rows; in every other the answer is written as text.
+fn quiz() -> Vec<(String, [String; 3], usize)> {
+    let row = |i: usize| {
+        (format!("what of {i}?"), [format!("{}", i * 37), "ünklar".to_string(), "one of the longer ones".to_string()], i % 3)
+    };
+    (0..12).map(row).collect()
+}
+
+fn quiz_file(dir: &Path) -> PathBuf {
+    let row = |(i, (question, choices, answer)): (usize, (String, [String; 3], usize))| {
+        let answer = if i % 2 == 0 { json!(answer) } else { json!(choices[answer]) };
+        format!("{}\n", json!({"question": question, "choices": choices, "answer": answer}))
+    };
+    let path = dir.join("quiz.jsonl");
+    std::fs::write(&path, quiz().into_iter().enumerate().map(row).collect::<String>()).unwrap();
+    path
+}
+
+#[test]
+fn choices_are_judged_by_the_log_probabilities_of_their_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = quiz_file(dir.path()).display().to_string();
+    let set = format!(
+        "eval.choices=[{{name='raw', rows='{path}', prompt=\"Question: {{question}}\\nAnswer:\"}}, {{name='chat', rows='{path}', chat=true}}]"
+    );
+    let recipe = Recipe::load(&recipe_file(), std::slice::from_ref(&set)).unwrap();
+    let tokenizer = text::tokenizer(&tiny_models::dir("llama")).unwrap();
+    let renderer = Renderer::new(tokenizer.clone(), &recipe.template).unwrap();
+    let model = tiny_models::open("llama");
+    let says = says(dir.path(), &["eval", &recipe_file().display().to_string(), "--set", &set, "--json"]);
+    let said: Value = serde_json::from_str(&says).unwrap();
+    for (at, set) in recipe.eval.choices.iter().enumerate() {
+        let questions = data::load_questions(set, &renderer).unwrap();
+        let measured = measure_choices(&model, &(), &questions, 4, &mut |_, _, _| Ok(())).unwrap();
+        let mut right = [0.0; 3];
+        for ((question, choices, answer), score) in quiz().into_iter().zip(&measured.each) {
+            let before = match set.chat {
+                true => renderer.chat_text(&[Message::new("user", &question)], true).unwrap(),
+                false => format!("Question: {question}\nAnswer:"),
+            };
+            let delimiter = if set.chat { "" } else { " " };
+            let sums = choices.clone().map(|choice| {
+                let ids = tokenizer.encode_prompt(&format!("{before}{delimiter}{choice}")).unwrap();
+                let from = tokenizer.encode_prompt(before.trim_end()).unwrap().len();
+                let logps = model.target_logps(&(), &[&ids], &|_, i| i >= from).unwrap();
+                logps[0].iter().map(|logp| f64::from(*logp)).sum::<f64>()
+            });
+            assert!((sums[answer] + score.nats).abs() < 1e-4, "{sums:?} {score:?}");
+            let lengths: [fn(&String) -> usize; 3] = [|_| 1, |choice| choice.chars().count(), String::len];
+            for ((length, found), right) in lengths.iter().zip([score.acc, score.acc_norm, score.acc_bytes]).zip(&mut right) {
+                let per = |i: usize| sums[i] / length(&choices[i]) as f64;
+                let want = f64::from(u8::from((0..3).all(|i| per(i) <= per(answer))));
+                assert_eq!(found, Some(want), "{question}: {sums:?}");
+                *right += want / 12.0;
+            }
+        }
+        assert!(right.iter().any(|share| (0.01..0.99).contains(share)), "nothing can be told of {right:?}");
+        let base = &said["sets"][at]["base"];
+        for (metric, want) in ["acc", "acc_norm", "acc_bytes"].into_iter().zip(right) {
+            assert!((base[metric].as_f64().unwrap() - want).abs() < 1e-12, "{metric} {want}: {base}");
+        }
+        assert_eq!((&said["sets"][at]["name"], &said["sets"][at]["rows"]), (&json!(set.name), &json!(12)));
+        assert_eq!(Metric::Acc.over(&measured.each), base["acc"].as_f64());
+    }
+}
+
+#[test]
+fn questions_are_compared_and_refused_with_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipe, path) = (recipe_file().display().to_string(), quiz_file(dir.path()));
+    let set = format!("eval.choices=[{{name='quiz', rows='{}', limit=9}}]", path.display());
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&says(dir.path(), args)).unwrap() };
+    let trained = json(&["train", &recipe, "--out", "a", "--json", "--set", "train.steps=3", "--set", &set]);
+    // The questions are in the recipe that is kept beside the adapter.
+    let again = json(&["eval", "--adapter", "a", "--json"]);
+    assert_eq!(again["sets"], trained["sets"]);
+    let set = &again["sets"][0];
+    let compared = names(&set["compared"], "metric");
+    assert_eq!((compared, &set["rows"]), (vec!["loss", "acc", "acc_norm", "acc_bytes"], &json!(9)));
+    let table = says(dir.path(), &["eval", "--adapter", "a"]);
+    assert!(table.contains("quiz: 9 rows") && table.contains("acc_norm") && table.contains("acc_bytes"), "{table}");
+    assert!(std::fs::read_to_string(dir.path().join("a/README.md")).unwrap().contains("quiz (9 rows), acc_norm: "));
+    std::fs::write(&path, "{\"question\": \"q\", \"choices\": [\"a\", \"b\"], \"answer\": 2}\n").unwrap();
+    let done =
+        Command::new(env!("CARGO_BIN_EXE_lorakit")).current_dir(dir.path()).args(["eval", "--adapter", "a"]).output().unwrap();
+    let error = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.code() == Some(2) && error.contains("quiz.jsonl:1: `answer` is 2"), "{error}");
 }
 
 /// What a run of the program says, in a folder with adapters `a` and `b` of the tiny recipe.

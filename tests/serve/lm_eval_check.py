@@ -1,4 +1,5 @@
-"""lm-eval's `local-completions` against `lorakit serve` on the real model: its scores are those of /v1/completions, and PyTorch's.
+"""lm-eval's `local-completions` against `lorakit serve` on the real model: its scores are those of /v1/completions, and PyTorch's;
+its accuracies are those of `lorakit eval`.
 
 LORAKIT: the binary. LORAKIT_REAL_MODEL: SmolLM2-135M-Instruct as GGUF. For the comparison with PyTorch, which is left out without
 them: LORAKIT_TORCH, a Python with torch, transformers and peft, and LORAKIT_REAL_HF, the same model as a Hugging Face directory.
@@ -17,11 +18,21 @@ HERE = Path(__file__).resolve().parent
 # Nothing is looked up on a hub.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1")
 
-from serving import Checks, serving  # noqa: E402
+from serving import LORAKIT, Checks, serving  # noqa: E402
 
 ADAPTER = "ticket-triage"
 # lm-eval against the same server: only how its sums are rounded. PyTorch: the server's products in the model's own number formats.
 SAME, TORCH = 1e-3, float(os.environ.get("LORAKIT_TORCH_TOLERANCE", "0.5"))
+METRICS = ("acc", "acc_norm", "acc_bytes")
+RECIPE = """[base]
+model = {model}
+[data]
+train = "unused.jsonl"
+[[eval.choices]]
+name = "quiz"
+rows = {rows}
+prompt = "Question: {{question}}\\nAnswer:"
+"""
 
 
 def lm_eval(served, model, cache):
@@ -42,7 +53,7 @@ def lm_eval(served, model, cache):
     samples = sorted(done["samples"]["served_quiz"], key=lambda sample: sample["doc_id"])
     scores = [[float(choice[0]) for choice in sample["filtered_resps"]] for sample in samples]
     results = done["results"]["served_quiz"]
-    return scores, {name: results[f"{name},none"] for name in ("acc", "acc_norm")}
+    return scores, {name: results[f"{name},none"] for name in METRICS}
 
 
 def questions():
@@ -76,6 +87,18 @@ def torch_scores(rows, adapter):
     return json.loads(done.stdout)
 
 
+def own_eval(folder, adapter):
+    """The accuracies of `lorakit eval` on the same rows."""
+    Path(folder, "unused.jsonl").write_text('{"text": "A recipe names rows to train on."}\n')
+    recipe = Path(folder, "quiz.toml")
+    model, rows = (json.dumps(str(path)) for path in (os.environ["LORAKIT_REAL_MODEL"], HERE / "quiz.jsonl"))
+    recipe.write_text(RECIPE.format(model=model, rows=rows))
+    done = subprocess.run([LORAKIT, "eval", recipe, *(["--adapter", adapter] if adapter else []), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    judged = json.loads(done.stdout)["sets"][0]["adapter" if adapter else "base"]
+    return {name: judged[name] for name in METRICS}
+
+
 def accuracy(scores):
     right = [row.index(max(row)) == answer for row, (_, _, answer) in zip(scores, questions(), strict=True)]
     return sum(right) / len(right)
@@ -91,9 +114,12 @@ def check(served, model, adapter, folder, rows):
     off = largest(scores, own)
     assert off <= SAME, f"lm-eval and /v1/completions differ by {off}"
     assert found["acc"] == accuracy(own), (found, accuracy(own))
+    ours = own_eval(folder, adapter)
+    assert all(abs(found[name] - ours[name]) <= 1e-6 for name in METRICS), (found, ours)
     # A broken prompt score brings lm-eval to chance, a quarter.
     assert found["acc"] >= 0.35, found
-    said = f"acc {found['acc']:.3f}, acc_norm {found['acc_norm']:.3f}, from /v1/completions by at most {off:.1e}"
+    numbers = ", ".join(f"{name} {found[name]:.3f}" for name in METRICS)
+    said = f"{numbers} as `lorakit eval` has them; from /v1/completions by at most {off:.1e}"
     if "LORAKIT_TORCH" not in os.environ:
         return said
     theirs = torch_scores(rows, adapter)

@@ -1,4 +1,5 @@
-//! Base beside adapter on the held-out rows and on each named set: measured, as text, and as JSON. After training, or alone.
+//! Base beside adapter on the held-out rows, on each named set and on multiple-choice questions: measured, as text, and as JSON. After
+//! training, or alone.
 
 mod table;
 
@@ -7,16 +8,16 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::events::{JobEvent, Listener, tell};
-use super::feasible::{NamedSet, rows_fit, rows_told};
+use super::feasible::{NamedQuestions, NamedSet, questions_fit, rows_fit, rows_told};
 use super::open::{self, OpenedBase};
 use crate::adapter::Adapter;
 use crate::artifact::{card, chat_template};
 use crate::data::{self, Loaded, Renderer};
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::eval::{self, Comparison, EvalRows, Measure, Metric};
+use crate::eval::{self, Comparison, EvalRows, Label, Measure, Metric};
 use crate::model::{Adapt, Model};
-use crate::recipe::{EvalSet, Recipe};
+use crate::recipe::{ChoiceSet, EvalSet, Recipe};
 
 pub use self::table::before_and_after;
 
@@ -46,6 +47,19 @@ pub(super) fn sets(recipe: &Recipe, opened: &OpenedBase, renderer: &Renderer) ->
         Ok((set.clone(), loaded))
     };
     recipe.eval.sets.iter().map(load).collect()
+}
+
+/// The questions of the recipe's `eval.choices`.
+///
+/// # Errors
+/// Whatever is wrong with their files, or when the model does not take one.
+pub(super) fn questions(recipe: &Recipe, opened: &OpenedBase, renderer: &Renderer) -> Result<Vec<NamedQuestions>> {
+    let load = |set: &ChoiceSet| {
+        let questions = data::load_questions(set, renderer)?;
+        questions_fit(&opened.model, &questions)?;
+        Ok((set.name.clone(), questions))
+    };
+    recipe.eval.choices.iter().map(load).collect()
 }
 
 /// Who is judged beside the base.
@@ -87,7 +101,7 @@ impl Evaluated {
     }
 }
 
-/// Measures the base of `recipe` once, and each contestant, on the recipe's held-out rows and on its sets.
+/// Measures the base of `recipe` once, and each contestant, on the recipe's held-out rows, its sets and its questions.
 ///
 /// # Errors
 /// Whatever is wrong with the base, a contestant or the data; when the listener ends the job.
@@ -97,18 +111,19 @@ pub fn evaluate(recipe: &Recipe, contestants: &[Contestant], listener: &mut List
     let judged = contestants.iter().map(|c| judged(c, &opened, &renderer, listener)).collect::<Result<Vec<_>>>()?;
     let loaded = super::rows(recipe, &renderer, listener)?.loaded;
     opened.covers(&loaded)?;
-    let sets = sets(recipe, &opened, &renderer)?;
-    if loaded.heldout.is_empty() && sets.is_empty() {
+    let (sets, questions) = (sets(recipe, &opened, &renderer)?, questions(recipe, &opened, &renderer)?);
+    if loaded.heldout.is_empty() && sets.is_empty() && questions.is_empty() {
         let why = "sets no row aside, and no other set is named: there is nothing to judge by";
-        return Err(recipe.complain("data.heldout_fraction", why, "name held-out rows with `data.heldout`, or `[[eval.sets]]`"));
+        let help = "name held-out rows with `data.heldout`, or `[[eval.sets]]`, or `[[eval.choices]]`";
+        return Err(recipe.complain("data.heldout_fraction", why, help));
     }
     rows_fit(recipe, &opened.model, &loaded, &sets)?;
     rows_told(&loaded, &sets, listener)?;
     let alone = |c: &Contestant| if contestants.len() > 1 { c.path().display().to_string() } else { "adapter".into() };
     let names: Vec<String> = contestants.iter().map(alone).collect();
     let all: Vec<Judged<'_>> = names.iter().zip(&judged).map(|(name, read)| read.judged(name, &opened)).collect();
-    let evaluations =
-        Rows { recipe, opened: &opened, renderer: &renderer, loaded: &loaded, sets: &sets }.measure(&all, listener)?;
+    let rows = Rows { recipe, opened: &opened, renderer: &renderer, loaded: &loaded, sets: &sets, questions: &questions };
+    let evaluations = rows.measure(&all, listener)?;
     let told = judged.iter().map(|read| read.told().to_vec()).collect();
     Ok(Evaluated { told, evaluations, opened, loaded })
 }
@@ -182,27 +197,42 @@ pub(super) struct Rows<'a> {
     pub(super) renderer: &'a Renderer,
     pub(super) loaded: &'a Loaded,
     pub(super) sets: &'a [NamedSet],
+    pub(super) questions: &'a [NamedQuestions],
 }
 
+/// What hears how far a measure is.
+type Progress<'a> = dyn FnMut(&str, usize, usize) -> Result<()> + 'a;
+/// Measures one.
+type MeasureOne<'a> = dyn Fn(Judged<'_>, &mut Progress<'_>) -> Result<Measure> + 'a;
+
 impl Rows<'_> {
-    /// Measures the base once, and each of `all`, on the held-out rows and on the sets; without any, the base beside itself.
+    /// Measures the base once, and each of `all`, on the held-out rows, the sets and the questions; without any, the base beside itself.
     ///
     /// # Errors
     /// As the model's forward pass, and when the listener ends the job.
     pub(super) fn measure(&self, all: &[Judged<'_>], listener: &mut Listener<'_>) -> Result<Vec<Evaluation>> {
-        let heldout = self.side_by_side(None, self.loaded, self.recipe.eval.limit, all, listener)?;
+        let heldout = self.on_rows(None, self.loaded, self.recipe.eval.limit, all, listener)?;
         let mut evaluations: Vec<Evaluation> =
             heldout.into_iter().map(|heldout| Evaluation { heldout, sets: Vec::new() }).collect();
-        for (set, loaded) in self.sets {
-            let judged = self.side_by_side(Some(&set.name), loaded, set.limit, all, listener)?;
+        let mut put = |name: &str, judged: Vec<SideBySide>| {
             for (evaluation, judged) in evaluations.iter_mut().zip(judged) {
-                evaluation.sets.push((set.name.clone(), judged));
+                evaluation.sets.push((name.to_string(), judged));
             }
+        };
+        for (set, loaded) in self.sets {
+            put(&set.name, self.on_rows(Some(&set.name), loaded, set.limit, all, listener)?);
+        }
+        for (name, questions) in self.questions {
+            let size = self.recipe.eval.batch_size;
+            let measure =
+                |j: Judged<'_>, progress: &mut Progress<'_>| eval::measure_choices(j.model, j.adapt, questions, size, progress);
+            let labels = vec![Label::default(); questions.len()];
+            put(name, self.side_by_side(Some(name), &labels, &measure, all, listener)?);
         }
         Ok(evaluations)
     }
 
-    fn side_by_side(
+    fn on_rows(
         &self,
         set: Option<&str>,
         loaded: &Loaded,
@@ -219,24 +249,40 @@ impl Rows<'_> {
             settings: &self.recipe.eval,
             limit,
         };
-        let who = |name: &str| set.map_or_else(|| name.to_string(), |set| format!("{set}, {name}"));
-        let base = one(&who("base"), Judged { name: "base", model: &self.opened.model, adapt: &() }, &rows, listener)?;
+        let measure = |j: Judged<'_>, progress: &mut Progress<'_>| eval::measure(j.model, j.adapt, &rows, progress);
+        let mut found = self.side_by_side(set, &rows.labels(), &measure, all, listener)?;
         let dropped = if set.is_none() { 0 } else { loaded.report.dropped.len() };
+        found.iter_mut().for_each(|one| one.dropped = dropped);
+        Ok(found)
+    }
+
+    /// The base and each of `all` as `measure` finds them; `labels` are those of what it judges by.
+    fn side_by_side(
+        &self,
+        set: Option<&str>,
+        labels: &[Label],
+        measure: &MeasureOne<'_>,
+        all: &[Judged<'_>],
+        listener: &mut Listener<'_>,
+    ) -> Result<Vec<SideBySide>> {
+        let who = |name: &str| set.map_or_else(|| name.to_string(), |set| format!("{set}, {name}"));
+        let base = Judged { name: "base", model: &self.opened.model, adapt: &() };
+        let base = one(&who(base.name), base, measure, listener)?;
         let beside = |adapter: Measure| {
-            let comparison = eval::compare(&rows.labels(), &base.each, &adapter.each, self.recipe.train.seed);
-            SideBySide { base: base.clone(), adapter, comparison, dropped }
+            let comparison = eval::compare(labels, &base.each, &adapter.each, self.recipe.train.seed);
+            SideBySide { base: base.clone(), adapter, comparison, dropped: 0 }
         };
         if all.is_empty() {
             return Ok(vec![beside(base.clone())]);
         }
-        all.iter().map(|judged| Ok(beside(one(&who(judged.name), *judged, &rows, listener)?))).collect()
+        all.iter().map(|judged| Ok(beside(one(&who(judged.name), *judged, measure, listener)?))).collect()
     }
 }
 
 /// One measure, told of as `who`.
-fn one(who: &str, judged: Judged<'_>, rows: &EvalRows, listener: &mut Listener<'_>) -> Result<Measure> {
+fn one(who: &str, judged: Judged<'_>, measure: &MeasureOne<'_>, listener: &mut Listener<'_>) -> Result<Measure> {
     let mut progress = |what: &str, done, all| tell(listener, JobEvent::Evaluating { who, what, done, all });
-    let measure = eval::measure(judged.model, judged.adapt, rows, &mut progress)?;
+    let measure = measure(judged, &mut progress)?;
     // All the answers are there: a stop is heard with the next of them.
     listener(JobEvent::EvaluationDone { who })?;
     Ok(measure)
@@ -256,7 +302,7 @@ impl Evaluation {
     }
 
     /// `{"base": {...}, "adapter": {...}, "rows": n, "compared": [...], "tasks": [...], "clusters": [...], "sets": [...]}`,
-    /// for programs; a set has its `name` and the same keys.
+    /// for programs; a set has its `name` and the same keys, one of questions `acc`, `acc_norm` and `acc_bytes` as well.
     pub fn json(&self) -> Value {
         let set = |(name, judged): &(String, SideBySide)| {
             let mut json = judged.json();
@@ -301,8 +347,14 @@ impl Evaluation {
 
 impl SideBySide {
     fn json(&self) -> Value {
-        let one =
-            |m: &Measure| json!({"loss": m.loss, "perplexity": m.perplexity, "exact_match": m.exact_match, "rouge_l": m.rouge_l});
+        let one = |m: &Measure| {
+            let mut line =
+                json!({"loss": m.loss, "perplexity": m.perplexity, "exact_match": m.exact_match, "rouge_l": m.rouge_l});
+            for (metric, found) in Metric::CHOICE.into_iter().filter_map(|metric| Some((metric, metric.over(&m.each)?))) {
+                line[key(metric)] = json!(found);
+            }
+            line
+        };
         let values = |values: &[(Metric, f64, f64)]| {
             let side = |pick: fn(&(Metric, f64, f64)) -> f64| {
                 values.iter().map(|v| (key(v.0), json!(pick(v)))).collect::<serde_json::Map<_, _>>()

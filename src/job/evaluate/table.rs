@@ -38,9 +38,7 @@ pub(super) fn of(name: Option<&str>, side_by_side: &SideBySide) -> String {
 pub(super) fn alone(name: Option<&str>, measure: &Measure) -> String {
     let title = name.map_or_else(|| format!("{} held-out rows", measure.rows), |name| format!("{name}: {} rows", measure.rows));
     let mut out = row(&title, "base", "", "");
-    let values =
-        [(Metric::Loss, Some(measure.loss)), (Metric::ExactMatch, measure.exact_match), (Metric::RougeL, measure.rouge_l)];
-    for (metric, found) in values.into_iter().filter_map(|(metric, found)| Some((metric, found?))) {
+    for (metric, found) in Metric::ALL.into_iter().filter_map(|metric| Some((metric, metric.over(&measure.each)?))) {
         out += &row(metric.name(), &value(metric, found), "", "");
         if metric == Metric::Loss {
             out += &row("perplexity", &perplexity(measure), "", "");
@@ -90,7 +88,7 @@ fn perplexity(m: &Measure) -> String {
 fn value(metric: Metric, value: f64) -> String {
     match metric {
         Metric::Loss => format!("{value:.4}"),
-        Metric::ExactMatch => format!("{:.1} %", value * 100.0),
+        Metric::ExactMatch | Metric::Acc | Metric::AccNorm | Metric::AccBytes => format!("{:.1} %", value * 100.0),
         Metric::RougeL => format!("{:.1}", value * 100.0),
     }
 }

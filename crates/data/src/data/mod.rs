@@ -13,16 +13,18 @@
 //! | 1 | [`read`] | files → rows |
 //! | 2 | [`render`] | rows → tokens and mask |
 //! | 3 | [`set`] | all rows of a recipe as tokens, in memory and on disk |
-//! | 4 | [`preview`] | the first rows, for a person to look at |
+//! | 4 | [`preview`], [`questions`] | the first rows, for a person to look at; multiple-choice questions |
 
 pub(crate) mod read;
 pub(crate) mod render;
 pub(crate) mod set;
 mod preview;
+mod questions;
 #[cfg(test)]
 mod tests;
 
 pub use preview::{Piece, PreviewRow, preview, preview_examples};
+pub use questions::{Choice, Question, load_questions};
 pub use read::Split;
 pub use read::reason::Reason;
 pub use read::row::{Conversation, Loss, Message, Preference, Row, RowKind};

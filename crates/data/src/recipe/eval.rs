@@ -1,5 +1,7 @@
 //! `[eval]`: how base and adapter are compared. Refuses to know: what is measured, and on what.
 
+use std::path::PathBuf;
+
 use super::Source;
 
 /// `[eval]`.
@@ -19,6 +21,8 @@ pub struct Eval {
     pub samples: usize,
     /// Further sets that base and adapter are judged on.
     pub sets: Vec<EvalSet>,
+    /// Multiple-choice questions that base and adapter are judged on.
+    pub choices: Vec<ChoiceSet>,
 }
 
 /// `[[eval.sets]]`: rows under a name.
@@ -28,6 +32,26 @@ pub struct EvalSet {
     pub rows: Vec<Source>,
     /// Judge at most this many of them.
     pub limit: Option<usize>,
+}
+
+/// `[[eval.choices]]`: multiple-choice questions under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChoiceSet {
+    pub name: String,
+    pub paths: Vec<PathBuf>,
+    /// Judge at most this many of them.
+    pub limit: Option<usize>,
+    /// What is asked: [`ChoiceSet::QUESTION`] in it stands for a row's question.
+    pub prompt: String,
+    /// Ask in the template, not as plain text.
+    pub chat: bool,
+    /// What stands between prompt and choice.
+    pub delimiter: String,
+}
+
+impl ChoiceSet {
+    /// Stands for the question in [`ChoiceSet::prompt`].
+    pub const QUESTION: &str = "{question}";
 }
 
 impl Eval {

@@ -40,7 +40,7 @@ use serde_json::Value;
 pub use self::data::{
     Clean, Data, Keep, Malformed, Mixture, MixtureUnit, OverLong, Pairs, Replay, Shape, Source, Strategy, Take, Templates,
 };
-pub use self::eval::{Eval, EvalSet};
+pub use self::eval::{ChoiceSet, Eval, EvalSet};
 pub use self::list::{Listed, list};
 use self::locate::{KeyPlaces, Written};
 pub use self::schema::{KeyDoc, keys, schema};

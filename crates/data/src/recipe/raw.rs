@@ -365,6 +365,11 @@ pub(super) struct RawEval {
     /// shape `text` there is a perplexity and nothing else; of long rows becomes what `data.over_long` says.
     #[schemars(length(min = 1), extend("examples" = [[{"name": "general", "rows": "data/general.jsonl"}]]))]
     pub(super) sets: Option<Vec<RawEvalSet>>,
+    /// Multiple-choice questions that base and adapter are judged on: an `[[eval.choices]]` each. `acc`, `acc_norm` and
+    /// `acc_bytes` as lm-eval has them: how often the right choice is the likeliest behind its question, by the sum of its
+    /// tokens' log-probabilities, by that sum per character, and per byte.
+    #[schemars(length(min = 1), extend("examples" = [[{"name": "quiz", "rows": "data/quiz.jsonl"}]]))]
+    pub(super) choices: Option<Vec<RawChoices>>,
 }
 
 /// Rows to judge by, under a name.
@@ -380,6 +385,31 @@ pub(super) struct RawEvalSet {
     /// Judge at most this many of them, spread evenly over all.
     #[schemars(range(min = 1), example = 100)]
     pub(super) limit: Option<usize>,
+}
+
+/// Multiple-choice questions under a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawChoices {
+    /// What they are called in tables and in JSON; no set has the same name.
+    #[schemars(length(min = 1), example = &"quiz")]
+    pub(super) name: String,
+    /// Their files: paths, folders or patterns. A row has `question`, `choices` (a list of texts) and `answer` (the place of
+    /// the right one, from 0, or its text).
+    #[schemars(example = &"data/quiz.jsonl")]
+    pub(super) rows: RawNames,
+    /// Judge at most this many of them, spread evenly over all.
+    #[schemars(range(min = 1), example = 100)]
+    pub(super) limit: Option<usize>,
+    /// What is asked; `{question}` stands for the row's.
+    #[schemars(length(min = 1), example = &"Question: {question}\nAnswer:", extend("default" = "{question}"))]
+    pub(super) prompt: Option<String>,
+    /// Ask in the recipe's template, as a user, instead of as plain text.
+    #[schemars(example = true, extend("default" = false))]
+    pub(super) chat: Option<bool>,
+    /// What stands between prompt and choice; a space when absent, in a chat nothing.
+    #[schemars(example = &" ")]
+    pub(super) delimiter: Option<String>,
 }
 
 /// What the run leaves behind.

@@ -9,13 +9,13 @@ use serde_json::Value;
 use super::locate::{KeyPlaces, Written};
 use super::paths::folder_of;
 use super::raw::{
-    RawBase, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate, RawTrain,
-    RawWarmup,
+    RawBase, RawChoices, RawData, RawEval, RawEvalSet, RawNames, RawOutput, RawRecipe, RawSource, RawSources, RawTemplate,
+    RawTrain, RawWarmup,
 };
 use super::validation_context::{Files, ValidationContext};
 use super::{
-    Base, Data, Eval, EvalSet, Keep, Output, Recipe, Replay, Source, Strategy, Template, TemplateKind, Train, Warmup, mixture,
-    schema_check, sources, targeting,
+    Base, ChoiceSet, Data, Eval, EvalSet, Keep, Output, Recipe, Replay, Source, Strategy, Template, TemplateKind, Train, Warmup,
+    mixture, schema_check, sources, targeting,
 };
 use crate::error::{Error, Result, nearest};
 
@@ -362,6 +362,10 @@ impl ValidationContext<'_> {
         for (index, set) in raw.sets.unwrap_or_default().into_iter().enumerate() {
             sets.push(self.eval_set(&format!("eval.sets[{index}]"), set, &sets)?);
         }
+        let mut choices = Vec::new();
+        for (index, set) in raw.choices.unwrap_or_default().into_iter().enumerate() {
+            choices.push(self.choice_set(&format!("eval.choices[{index}]"), set, &sets, &choices)?);
+        }
         Ok(Eval {
             exact_match: raw.exact_match.unwrap_or(false),
             normalize: raw.normalize.unwrap_or(false),
@@ -371,15 +375,43 @@ impl ValidationContext<'_> {
             limit: raw.limit,
             samples: raw.samples.unwrap_or(2),
             sets,
+            choices,
         })
     }
 
     fn eval_set(&self, key: &str, raw: RawEvalSet, before: &[EvalSet]) -> Result<EvalSet> {
-        if before.iter().any(|set| set.name == raw.name) {
-            let why = format!("\"{}\" is the name of another set", raw.name);
-            return Err(self.written.complain(&format!("{key}.name"), why, "give each set a name of its own"));
-        }
+        self.new_name(key, &raw.name, before.iter().map(|set| &set.name))?;
         Ok(EvalSet { name: raw.name, rows: self.sources(&format!("{key}.rows"), raw.rows, false)?, limit: raw.limit })
+    }
+
+    fn choice_set(&self, key: &str, raw: RawChoices, sets: &[EvalSet], before: &[ChoiceSet]) -> Result<ChoiceSet> {
+        self.new_name(key, &raw.name, sets.iter().map(|set| &set.name).chain(before.iter().map(|set| &set.name)))?;
+        let rows = format!("{key}.rows");
+        let paths = match raw.rows {
+            RawNames::Text(path) => self.files(&rows, &path)?,
+            RawNames::List(paths) => {
+                let each = |(index, path): (usize, &String)| self.files(&format!("{rows}[{index}]"), path);
+                paths.iter().enumerate().map(each).collect::<Result<Vec<_>>>()?.concat()
+            }
+        };
+        let (chat, prompt) = (raw.chat.unwrap_or(false), raw.prompt.unwrap_or_else(|| ChoiceSet::QUESTION.to_string()));
+        if !prompt.contains(ChoiceSet::QUESTION) {
+            let why = format!("does not say where the question stands: `{}` is missing", ChoiceSet::QUESTION);
+            let help = "e.g. `prompt = \"Question: {question}\\nAnswer:\"`";
+            return Err(self.written.complain(&format!("{key}.prompt"), why, help));
+        }
+        let delimiter = raw.delimiter.unwrap_or_else(|| if chat { String::new() } else { " ".to_string() });
+        Ok(ChoiceSet { name: raw.name, paths, limit: raw.limit, prompt, chat, delimiter })
+    }
+
+    fn new_name<'n>(&self, key: &str, name: &str, mut before: impl Iterator<Item = &'n String>) -> Result<()> {
+        match before.any(|other| other == name) {
+            true => {
+                let why = format!("\"{name}\" is the name of another set");
+                Err(self.written.complain(&format!("{key}.name"), why, "give each set a name of its own"))
+            }
+            false => Ok(()),
+        }
     }
 
     fn output(&self, raw: RawOutput) -> Output {

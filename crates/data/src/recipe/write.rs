@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::locate::join;
 use super::raw::{
-    OrderedTable, RawAdapter, RawBase, RawData, RawEval, RawEvalSet, RawMixture, RawNames, RawOutput, RawRecipe, RawReplay,
-    RawSource, RawSourceTable, RawSources, RawTemplate, RawTrain, RawWarmup,
+    OrderedTable, RawAdapter, RawBase, RawChoices, RawData, RawEval, RawEvalSet, RawMixture, RawNames, RawOutput, RawRecipe,
+    RawReplay, RawSource, RawSourceTable, RawSources, RawTemplate, RawTrain, RawWarmup,
 };
 use super::{Recipe, Source, Strategy, TargetModules, TemplateKind, Warmup};
 
@@ -105,6 +105,14 @@ fn raw(recipe: &Recipe, spell: Spell<'_>) -> RawRecipe {
 
 fn eval(eval: &super::Eval, spell: Spell<'_>) -> RawEval {
     let set = |set: &super::EvalSet| RawEvalSet { name: set.name.clone(), rows: sources(&set.rows, spell), limit: set.limit };
+    let choices = |set: &super::ChoiceSet| RawChoices {
+        name: set.name.clone(),
+        rows: RawNames::List(set.paths.iter().map(|path| super::origin(path).unwrap_or_else(|| spell(path))).collect()),
+        limit: set.limit,
+        prompt: Some(set.prompt.clone()),
+        chat: Some(set.chat),
+        delimiter: Some(set.delimiter.clone()),
+    };
     RawEval {
         exact_match: Some(eval.exact_match),
         normalize: Some(eval.normalize),
@@ -114,6 +122,7 @@ fn eval(eval: &super::Eval, spell: Spell<'_>) -> RawEval {
         limit: eval.limit,
         samples: Some(eval.samples),
         sets: (!eval.sets.is_empty()).then(|| eval.sets.iter().map(set).collect()),
+        choices: (!eval.choices.is_empty()).then(|| eval.choices.iter().map(choices).collect()),
     }
 }
 

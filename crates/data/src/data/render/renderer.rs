@@ -178,6 +178,29 @@ impl Renderer {
         Ok(self.tokens(&self.conversation(&self.with_system(messages), Tools::default(), add_generation_prompt)?)?.ids)
     }
 
+    /// Tokens of a prompt with each of `texts` behind it, and how many of them are the prompt's: those of its text alone, but
+    /// for white space at its end, which belongs to what follows (as lm-eval's `_encode_pair` parts them). In a chat the
+    /// prompt is a user's message in the template. Special tokens written in prompt and texts stay text.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the prompt.
+    pub(crate) fn followed(&self, prompt: &str, chat: bool, texts: &[String]) -> Result<(usize, Vec<Vec<u32>>)> {
+        let rendering = match chat {
+            true => self.conversation(&self.with_system(&[Message::new("user", prompt)]), Tools::default(), true)?,
+            false => Rendering { text: prompt.into(), turns: vec![turn("user", 0..prompt.len())], ..Rendering::default() },
+        };
+        let start = rendering.text.len();
+        let with = |text: &String| {
+            let mut whole = rendering.clone();
+            whole.text += text;
+            whole.turns.push(turn("assistant", start..whole.text.len()));
+            Ok(self.tokens(&whole)?.ids)
+        };
+        let all = texts.iter().map(with).collect::<Result<Vec<_>>>()?;
+        let alone = Rendering { text: rendering.text.trim_end().to_string(), ..rendering };
+        Ok((self.tokens(&alone)?.ids.len(), all))
+    }
+
     /// The text of a conversation.
     ///
     /// # Errors

@@ -56,6 +56,15 @@ fn every_key_is_read() {
     let set = &recipe.eval.sets[0];
     assert_eq!((set.name.as_str(), set.rows[0].path.clone(), set.limit), ("more", root.join("more.jsonl"), Some(5)));
     assert_eq!((set.rows[1].path.clone(), set.rows[1].limit), (root.join("heldout.jsonl"), Some(3)));
+    let quiz = ChoiceSet {
+        name: "quiz".into(),
+        paths: vec![root.join("more.jsonl"), root.join("heldout.jsonl")],
+        limit: Some(7),
+        prompt: "Q: {question}\nA:".into(),
+        chat: true,
+        delimiter: " ".into(),
+    };
+    assert_eq!(recipe.eval.choices, [quiz]);
     assert!(recipe.eval.normalize && recipe.eval.rouge_l);
     assert_eq!(recipe.output.dir, Path::new("out/x"));
 }
@@ -184,6 +193,21 @@ fn further_sets_have_names_of_their_own() {
     assert!(error.contains("r.toml:9: `eval.sets[1].name`: \"a\" is the name of another set"), "{error}");
     assert!(message(&sets.replace("more.jsonl", "none.jsonl"), &[]).contains("r.toml:7: `eval.sets[0].rows`: there is no file"));
     assert!(message(&format!("{HEAD}[[eval.sets]]\nname = 'a'\n"), &[]).contains("`eval.sets[0].rows`"));
+}
+
+#[test]
+fn questions_have_a_name_of_their_own_and_a_place_in_their_prompt() {
+    let quiz = |keys: &str| format!("{HEAD}[[eval.choices]]\nname = 'a'\nrows = 'more.jsonl'\n{keys}\n");
+    let recipe = parse_in(folder().path(), &quiz(""), &[]).unwrap();
+    let set = &recipe.eval.choices[0];
+    assert_eq!((set.prompt.as_str(), set.delimiter.as_str(), set.chat, set.limit), ("{question}", " ", false, None));
+    assert_eq!(parse_in(folder().path(), &quiz("chat = true"), &[]).unwrap().eval.choices[0].delimiter, "");
+    let error = message(&quiz("prompt = 'Answer:'"), &[]);
+    assert!(error.contains("r.toml:8: `eval.choices[0].prompt`: does not say where the question stands"), "{error}");
+    let error = message(&quiz("[[eval.sets]]\nname = 'a'\nrows = 'more.jsonl'"), &[]);
+    assert!(error.contains("`eval.choices[0].name`: \"a\" is the name of another set"), "{error}");
+    let error = message(&quiz("").replace("more.jsonl", "none.jsonl"), &[]);
+    assert!(error.contains("r.toml:7: `eval.choices[0].rows`: there is no file"), "{error}");
 }
 
 #[test]

@@ -94,6 +94,7 @@ batch_size = 3
 limit = 20
 samples = 0
 sets = [{ name = "more", rows = ["more.jsonl", { path = "heldout.jsonl", limit = 3 }], limit = 5 }]
+choices = [{ name = "quiz", rows = ["more.jsonl", "heldout.jsonl"], limit = 7, prompt = "Q: {question}\nA:", chat = true, delimiter = " " }]
 
 [output]
 dir = "out/x"
