@@ -8,7 +8,7 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `lanes`, `expand`, `unpack` | rows of f32; GGUF blocks as whole numbers in bf16, in i16 |
-//! | 1 | `pair`, `bf16`, `int16` | the low-rank delta; rows of bf16, of whole numbers |
+//! | 1 | `pair`, `bf16`, `int16`, `vnni` | the low-rank delta; rows of bf16, of whole numbers, of these in bytes |
 
 mod lanes;
 mod pair;
@@ -20,6 +20,8 @@ mod expand;
 mod int16;
 #[cfg(target_arch = "x86_64")]
 mod unpack;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 #[cfg(test)]
 mod tests;
 
@@ -35,15 +37,16 @@ use super::weight::{RowOrder, Weight, WeightType};
 /// Rows of x that go through `W` together at most; where they are whole numbers, all of them do.
 const MOST: usize = 16;
 /// Bytes of `W` that one task reads at most, about.
-const TASK: usize = 48 * 1024;
+const TASK: usize = 64 * 1024;
 /// Bytes between what is read and what is fetched ahead, at least.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 16 * 1024;
 /// Rows of `W` of a task are a multiple of this (but for the last).
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 16;
 
 /// `y (m, n) (+)= x (m, k) · Wᵀ` for any number of rows; `rounded` lets x be rounded to what this processor multiplies faster
-/// than f32: to bf16 beside bf16 and blocks (AVX-512 BF16), to 2⁻¹⁶ of the largest of 32 beside blocks (AVX2).
+/// than f32: to 2⁻¹⁶ of the largest of 32 beside blocks (AVX2; with AVX-512 VNNI those that `vnni` takes), to bf16 beside others and
+/// bf16 (AVX-512 BF16).
 pub(super) fn product(x: &[f32], m: usize, w: &Weight, rounded: bool, y: &mut [f32], add: bool) {
     assert!(x.len() == m * w.cols && y.len() == m * w.rows, "a few rows: shapes disagree");
     if x.is_empty() || y.is_empty() {
@@ -54,6 +57,10 @@ pub(super) fn product(x: &[f32], m: usize, w: &Weight, rounded: bool, y: &mut [f
     #[cfg(target_arch = "x86_64")]
     if rounded && int16::takes(w.dtype) {
         return int16::product(x, &SkinnyOutput { out: SharedOutput(y.as_mut_ptr()), m, w, add });
+    }
+    #[cfg(target_arch = "x86_64")]
+    if rounded && vnni::takes(w.dtype) {
+        return vnni::product(x, &SkinnyOutput { out: SharedOutput(y.as_mut_ptr()), m, w, add });
     }
     for (x, y) in x.chunks(MOST * w.cols).zip(y.chunks_mut(MOST * w.rows)) {
         let to = SkinnyOutput { out: SharedOutput(y.as_mut_ptr()), m: y.len() / w.rows, w, add };
@@ -100,12 +107,12 @@ impl SkinnyOutput<'_> {
         }
     }
 
-    /// What the rows `file_rows` give with each row of x, eight to an array; each row of the file is put once.
+    /// What the rows `file_rows` give with each row of x from `first` on, eight to an array; each row of the file is put once.
     #[cfg(target_arch = "x86_64")]
-    fn put_lanes<const N: usize>(&self, file_rows: std::ops::Range<usize>, sums: &[[[f32; 8]; N]]) {
+    fn put_lanes<const N: usize>(&self, file_rows: std::ops::Range<usize>, first: usize, sums: &[[[f32; 8]; N]]) {
         let mut to = [0; 16];
         to.iter_mut().zip(file_rows.clone()).for_each(|(to, row)| *to = self.our_row(row));
-        for (i, sums) in sums.iter().enumerate().take(self.m) {
+        for (i, sums) in (first..self.m).zip(sums) {
             for (j, sum) in to[..file_rows.len()].iter().zip(sums.as_flattened()) {
                 // SAFETY: as for `put`.
                 unsafe {

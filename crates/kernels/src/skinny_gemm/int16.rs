@@ -86,7 +86,7 @@ fn each<F: IntFormat>(x: &[f32], to: &SkinnyOutput) {
                         sums => strips::<F, STRIPS>([pointers(0), pointers(1)], stride, &lines, sums),
                     }
                 }
-                to.put_lanes(row..rows.end.min(row + each), sums);
+                to.put_lanes(row..rows.end.min(row + each), 0, sums);
             }
         },
     );
