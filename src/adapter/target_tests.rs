@@ -134,7 +134,7 @@ fn what_adapts_nothing_is_refused() {
 
 #[test]
 fn recipes_know_every_familys_embedding() {
-    for family in crate::model::family::FAMILIES {
+    for family in crate::model::families::FAMILIES {
         let name = family.embedding.rsplit('.').next().unwrap();
         assert!(crate::recipe::EMBEDDINGS.contains(&name), "{name}");
     }

@@ -128,8 +128,8 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
         .filter(|(name, _)| !(tied && *name == head))
         .map(|(name, stored)| MergedTensor {
             shape: stored.shape.clone(),
+            name: stored.written.clone(),
             source: site(&name).map_or(TensorSource::Base(stored), TensorSource::Site),
-            name,
         })
         .collect();
     let head_site = model.sites().iter().position(|s| s.kind == SiteKind::Head).map(Site);

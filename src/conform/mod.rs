@@ -64,7 +64,6 @@ fn collect(dir: &Path, cases: &mut Vec<PathBuf>) -> Result<()> {
         && (dir.join("config.json").is_file() || dir.join("adapter_config.json").is_file());
     if is_case {
         cases.push(dir.to_path_buf());
-        return Ok(());
     }
     let entries = std::fs::read_dir(dir).map_err(Error::io("read", dir))?;
     let mut below: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_dir()).collect();

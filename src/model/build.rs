@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::config::Config;
-use super::family::{AttentionNames, HEAD, MlpNames, NormKind};
-use super::layers::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
+use super::family::{AttentionNames, HEAD, HeadNorms, MlpNames, NormKind, NormedTogether};
+use super::layers::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear, Turn};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
 use super::weights::ModelFiles;
@@ -40,17 +40,18 @@ impl Builder<'_> {
             None => None,
         };
         let blocks = (0..c.layers).map(|i| self.block(i)).collect::<Result<Vec<_>>>()?;
-        let final_norm = self.norm(family.final_norm)?;
+        let final_norm = self.scaled_norm(family.final_norm, c.logit_scale)?;
         self.check_tie(&embedding)?;
         let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
         let head = FrozenLinear::new(head_weight, None, false, self.compute);
         let matrix = if c.tied { head.matrix.clone() } else { Frozen::new(embedding, self.compute) };
         let head_site = self.site(HEAD.to_string(), None, SiteKind::Head, c.width, c.vocab, false);
-        let rope = c.inv_freq.as_ref().map(|freq| {
-            let positions = (ROPE_ANGLES / freq.len().max(1)).clamp(1, ROPE_POSITIONS);
-            RopeTable::new(freq.clone(), 1.0, c.max_positions.min(positions))
+        let ropes = c.rotations.iter().map(|rotary| {
+            let positions = (ROPE_ANGLES / rotary.inverse_frequencies.len().max(1)).clamp(1, ROPE_POSITIONS);
+            RopeTable::new(rotary.clone(), c.max_positions.min(positions))
         });
-        self.files.finish()?;
+        let ropes = ropes.collect();
+        self.files.finish(c.tied)?;
         Ok(Model {
             config: c.clone(),
             device: self.device.clone(),
@@ -61,8 +62,8 @@ impl Builder<'_> {
                 kv_heads: c.kv_heads,
                 head_dim: c.head_dim,
                 activation: c.activation,
-                rope,
-                embedding_scale: family.scaled_embedding.then(|| (c.width as f64).sqrt() as f32),
+                ropes,
+                embedding_scale: (c.embedding_scale != 1.0).then_some(c.embedding_scale as f32),
                 final_cap: c.final_cap,
             },
             final_norm,
@@ -122,17 +123,63 @@ impl Builder<'_> {
         Ok(Tensor::from_vec(values, len, self.device)?)
     }
 
-    fn norm(&mut self, path: &str) -> Result<Norm> {
-        let (width, eps) = (self.config.width, self.config.norm_eps);
-        let mut weight = self.vector(&format!("{path}.weight"), width)?;
-        if self.config.family.norm == NormKind::RmsLessOne {
-            weight = (weight + 1.0)?;
-        }
-        let bias = match self.config.family.norm {
-            NormKind::Rms | NormKind::RmsLessOne => None,
+    /// The norm at `path`, or what stands in its place.
+    fn norm_or_none(&mut self, prefix: &str, name: Option<&str>) -> Result<Norm> {
+        name.map_or(Ok(Norm::Scale(1.0)), |name| self.scaled_norm(&format!("{prefix}.{name}"), 1.0))
+    }
+
+    /// A norm over the width whose result is multiplied with `by`.
+    fn scaled_norm(&mut self, path: &str, by: f64) -> Result<Norm> {
+        let width = self.config.width;
+        let mut weight = self.norm_weight(&format!("{path}.weight"), width)?;
+        let mut bias = match self.config.family.norm {
             NormKind::Layer => Some(self.vector(&format!("{path}.bias"), width)?),
+            _ => None,
         };
-        Norm::new(weight, bias, eps)
+        if by != 1.0 {
+            weight = (weight * by)?;
+            bias = bias.map(|bias| bias * by).transpose()?;
+        }
+        self.made(weight, bias)
+    }
+
+    /// Weights of a norm as they are multiplied with.
+    fn norm_weight(&mut self, name: &str, len: usize) -> Result<Tensor> {
+        let weight = self.vector(name, len)?;
+        Ok(if self.config.family.norm == NormKind::RmsLessOne { (weight + 1.0)? } else { weight })
+    }
+
+    /// A norm of the family's kind: a layer norm without a bias has one of zeros.
+    fn made(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Norm> {
+        let bias = match self.config.family.norm {
+            NormKind::LayerUnbiased | NormKind::Layer if bias.is_none() => Some(weight.zeros_like()?),
+            _ => bias,
+        };
+        Norm::new(weight, bias, self.config.norm_eps)
+    }
+
+    /// The norms of queries and keys.
+    fn head_norms(&mut self, prefix: &str) -> Result<[Option<Norm>; 3]> {
+        let c = self.config;
+        let Some(HeadNorms { q, k, over, .. }) = c.family.head_norms.as_ref().filter(|_| c.head_norms) else {
+            return Ok([None, None, None]);
+        };
+        let mut norms = [None, None, None];
+        for (norm, (name, heads)) in norms.iter_mut().zip([(q, c.heads), (k, c.kv_heads)]) {
+            let path = format!("{prefix}.{name}");
+            let whole = format!("{path}.weight");
+            let weight = match over {
+                NormedTogether::Head => self.norm_weight(&whole, c.head_dim)?,
+                NormedTogether::Width => self.norm_weight(&whole, heads * c.head_dim)?,
+                NormedTogether::EachHead => self.norm_weight(&whole, heads * c.head_dim)?.reshape((heads, c.head_dim))?,
+                NormedTogether::EachHeadApart => {
+                    let each = (0..heads).map(|head| self.norm_weight(&format!("{path}.norms.{head}.weight"), c.head_dim));
+                    Tensor::stack(&each.collect::<Result<Vec<_>>>()?, 0)?
+                }
+            };
+            *norm = Some(self.made(weight, None)?);
+        }
+        Ok(norms)
     }
 
     fn linear(
@@ -158,7 +205,7 @@ impl Builder<'_> {
         let family = c.family;
         let (d, qd, kd) = (c.width, c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let prefix = format!("{}.{i}", family.layers);
-        let attention_norm = self.norm(&format!("{prefix}.{}", family.attention_norm))?;
+        let attention_norm = self.norm_or_none(&prefix, family.attention_norm)?;
         let att = SiteKind::Attention;
         let (qkv, o) = match &family.attention {
             AttentionNames::Split { q, k, v, o } => {
@@ -167,14 +214,25 @@ impl Builder<'_> {
                 let v = self.linear(i, v, att, d, kd, c.qkv_bias)?;
                 (Qkv::Split { q, k, v }, o)
             }
-            AttentionNames::Fused { qkv, o } => (Qkv::Fused(self.linear(i, qkv, att, d, qd + 2 * kd, c.qkv_bias)?), o),
+            AttentionNames::Fused { qkv, o, by_head } => {
+                let qkv = self.linear(i, qkv, att, d, qd + 2 * kd, c.qkv_bias)?;
+                (Qkv::Fused { qkv, groups: if *by_head { c.heads } else { 1 } }, o)
+            }
         };
+        let turn = Turn { norms: self.head_norms(&prefix)?, rope: c.rotation_of[i] };
         let output = self.linear(i, o, att, qd, d, c.output_bias)?;
-        let mlp_norm = self.norm(&format!("{prefix}.{}", family.mlp_norm))?;
+        let mlp_norm = match c.parallel {
+            Some(true) => attention_norm.clone(),
+            _ => self.norm_or_none(&prefix, family.mlp_norm)?,
+        };
         let mlp = match &family.mlp {
             MlpNames::Gated { gate, up, down } => Mlp::Gated {
                 gate: self.linear(i, gate, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
                 up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
+            },
+            MlpNames::GatedFused { gate_up, down } => Mlp::GatedFused {
+                gate_up: self.linear(i, gate_up, SiteKind::Mlp, d, 2 * c.ffn, c.mlp_bias)?,
                 down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
             MlpNames::Plain { up, down } => Mlp::Plain {
@@ -182,11 +240,31 @@ impl Builder<'_> {
                 down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
             },
         };
-        let [post_attention_norm, post_mlp_norm] = match family.post_norms {
-            Some(names) => names.map(|name| self.norm(&format!("{prefix}.{name}")).map(Some)),
-            None => [Ok(None), Ok(None)],
-        };
-        let (post_attention_norm, post_mlp_norm) = (post_attention_norm?, post_mlp_norm?);
-        Ok(Block { attention_norm, qkv, scores: c.scores[i], output, post_attention_norm, mlp_norm, mlp, post_mlp_norm })
+        let [post_attention_norm, post_mlp_norm] = self.post_norms(&prefix)?;
+        Ok(Block {
+            attention_norm,
+            qkv,
+            turn,
+            scores: c.scores[i],
+            output,
+            post_attention_norm,
+            mlp_norm,
+            mlp,
+            post_mlp_norm,
+            parallel: c.parallel.is_some(),
+        })
+    }
+
+    /// Of what attention and the feed-forward give: norms, or a factor.
+    fn post_norms(&mut self, prefix: &str) -> Result<[Option<Norm>; 2]> {
+        let by = self.config.residual_scale;
+        match self.config.family.post_norms {
+            Some([attention, mlp]) => {
+                let mut norm = |name| self.scaled_norm(&format!("{prefix}.{name}"), by).map(Some);
+                Ok([norm(attention)?, norm(mlp)?])
+            }
+            None if by != 1.0 => Ok([(); 2].map(|()| Some(Norm::Scale(by as f32)))),
+            None => Ok([None, None]),
+        }
     }
 }

@@ -1,11 +1,26 @@
 use serde_json::json;
 
 use super::*;
-use crate::model::settings::{SETTINGS, Verdict};
+use crate::model::settings::{MEANINGLESS, NEUTRAL};
+
+/// What is beside `yarn` in a table, and the frequencies and the factor of cosines and sines that transformers makes of it.
+const YARN_CASES: [(&str, [f64; 4], f64); 3] = [
+    (r#"{"rope_type": "yarn"}"#, [1.0, 0.237_170_81, 0.05, 0.007_905_694], 1.138_629_436),
+    (
+        r#"{"rope_type": "yarn", "truncate": false, "beta_fast": 8.0, "beta_slow": 2.0, "attention_factor": 0.9}"#,
+        [1.0, 0.160_589_16, 0.025, 0.007_905_694],
+        0.9,
+    ),
+    (r#"{"rope_type": "yarn", "mscale": 0.7, "mscale_all_dim": 1.5}"#, [1.0, 0.237_170_81, 0.05, 0.007_905_694], 0.908_188_18),
+];
 
 fn base(family: &str) -> Value {
     match family {
         "gpt2" => json!({"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 64, "vocab_size": 32}),
+        "gpt_neox" => json!({
+            "model_type": family, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "vocab_size": 32,
+        }),
         _ => json!({
             "model_type": family, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
             "num_key_value_heads": 2, "vocab_size": 32,
@@ -59,62 +74,65 @@ fn missing_keys_are_what_the_classes_say() {
 }
 
 #[test]
-fn keys_of_other_families_are_not_read() {
-    let same = |family: &str, changes: Value| {
-        assert_eq!(numbers(with(family, changes.clone()).unwrap()), numbers(with(family, json!({})).unwrap()), "{changes}")
-    };
-    same(
-        "gpt2",
-        json!({"rms_norm_eps": 0.5, "head_dim": 8, "num_key_value_heads": 2, "intermediate_size": 7, "hidden_act": "silu"}),
-    );
-    same(
-        "llama",
-        json!({"layer_norm_epsilon": 0.5, "n_embd": 8, "n_inner": 9, "n_positions": 9, "activation_function": "gelu_new"}),
-    );
-    same("qwen2", json!({"attention_bias": true, "mlp_bias": true, "scale_attn_weights": false}));
+fn keys_that_the_row_does_not_read_are_refused_by_name() {
+    for (family, key, value) in [
+        ("gpt2", "rms_norm_eps", json!(0.5)),
+        ("gpt2", "intermediate_size", json!(7)),
+        ("llama", "layer_norm_epsilon", json!(0.5)),
+        ("llama", "n_inner", json!(9)),
+        ("qwen2", "scale_attn_weights", json!(false)),
+        ("qwen2", "some_new_key", json!({"a": 1})),
+    ] {
+        refused(family, json!({key: value}), &[key, "--ignore-config", "help: "]);
+        let config = {
+            let mut config = base(family);
+            config[key] = value;
+            config
+        };
+        let read = Config::from_json_ignoring(&config, Path::new("m"), &[key.to_string()]).unwrap();
+        assert_eq!(numbers(read), numbers(with(family, json!({})).unwrap()), "{key}");
+    }
+    for (family, changes) in [("qwen2", json!({"attention_bias": true})), ("llama", json!({"final_logit_softcapping": 30}))] {
+        refused(family, changes, &["would change what the model computes"]);
+    }
+    let table = json!({"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 2]});
+    refused("llama", json!({ "rope_parameters": table }), &["rope_parameters.mrope_section"]);
     // The common names are gpt2's own too, and win.
     let c = with("gpt2", json!({"num_attention_heads": 2, "max_position_embeddings": 16})).unwrap();
     assert_eq!((c.heads, c.max_positions, c.head_dim), (2, 16, 32));
 }
 
-/// Code and table: a key that is called honoured is read, one called meaningless is not, any other is refused.
+/// Code and lists, in every family: a key without meaning changes nothing, one with a neutral value neither, any other is refused.
 #[test]
-fn each_verdict_of_the_table_is_carried_out() {
-    for setting in SETTINGS {
-        for family in setting.families {
-            // The ids of special tokens are the tokenizer's, the length before scaling only `llama3`'s, the window qwen2's if it is on.
-            let mut changes = json!({setting.key: ["wrong"]});
-            match setting.key {
-                key if key.ends_with("_token_id") => continue,
-                "original_max_position_embeddings" => {
-                    changes["rope_scaling"] = json!({"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4})
-                }
-                "sliding_window" => changes["use_sliding_window"] = json!(*family == "qwen2"),
-                "model_type" => continue,
-                _ => {}
+fn each_verdict_is_carried_out() {
+    for family in FAMILIES {
+        let (of, plain) = (family.model_type, numbers(with(family.model_type, json!({})).unwrap()));
+        for key in MEANINGLESS.iter().map(|(key, _)| key).chain(family.meaningless) {
+            if *key != "model_type" {
+                assert_eq!(numbers(with(of, json!({*key: ["wrong"]})).unwrap()), plain, "{of} {key}");
             }
-            if setting.key == "sliding_window" && *family != "qwen2" {
-                changes = json!({"sliding_window": ["wrong"]});
+        }
+        for (key, values) in NEUTRAL {
+            if family.meaningless.contains(key) {
+                continue;
             }
-            match setting.verdict {
-                Verdict::Meaningless(_) => {
-                    assert_eq!(
-                        numbers(with(family, changes).unwrap()),
-                        numbers(with(family, json!({})).unwrap()),
-                        "{}",
-                        setting.key
-                    );
-                }
-                _ => refused(family, changes, &[setting.key, "help: "]),
-            }
-            if let Verdict::Only(values) = setting.verdict {
-                for value in values {
-                    let value: Value = serde_json::from_str(value).unwrap();
-                    with(family, json!({setting.key: value})).unwrap();
+            refused(of, json!({*key: ["wrong"]}), &[key, "help: "]);
+            for value in *values {
+                let value: Value = serde_json::from_str(value).unwrap();
+                // What a row reads, it may read otherwise.
+                if let Ok(config) = with(of, json!({*key: value})) {
+                    assert!(numbers(config) == plain || reads(family, key), "{of} {key} {value}");
+                } else {
+                    assert!(reads(family, key), "{of} {key} {value}");
                 }
             }
         }
     }
+}
+
+/// Whether the row of a family reads a key.
+fn reads(family: &Family, key: &str) -> bool {
+    !with(family.model_type, json!({key: {"no": "value"}})).unwrap_err().to_string().contains("would change what the model")
 }
 
 #[test]
@@ -133,27 +151,94 @@ fn activations_are_known_by_name_or_refused() {
     for (name, found) in [("gelu_fast", Activation::GeluTanh), ("gelu", Activation::Gelu), ("relu", Activation::Relu)] {
         assert_eq!(with("gpt2", json!({"activation_function": name})).unwrap().activation, found);
     }
-    refused("gpt2", json!({"activation_function": "silu"}), &["activation_function", "`silu`", "gelu_new"]);
-    refused("llama", json!({"hidden_act": "gelu"}), &["hidden_act", "`gelu`", "silu"]);
+    assert_eq!(with("llama", json!({"hidden_act": "gelu"})).unwrap().activation, Activation::Gelu);
+    assert_eq!(with("gemma", json!({"hidden_act": "gelu"})).unwrap().activation, Activation::GeluTanh);
+    refused("llama", json!({"hidden_act": "quick_gelu"}), &["hidden_act", "`quick_gelu`", "silu"]);
 }
 
 #[test]
-fn windows_are_refused_where_they_would_be_looked_through() {
-    let window = json!({"use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1, "max_position_embeddings": 64});
-    refused("qwen2", window.clone(), &["sliding_window", "last 8 of 64"]);
-    for harmless in [
-        json!({"max_window_layers": 3}),
-        json!({"sliding_window": 64}),
-        json!({"use_sliding_window": false}),
-        json!({"sliding_window": null}),
-    ] {
-        let mut changes = window.clone();
-        changes.as_object_mut().unwrap().extend(harmless.as_object().unwrap().clone());
-        with("qwen2", changes).unwrap();
-    }
-    refused("llama", json!({"sliding_window": 8}), &["sliding_window"]);
-    refused("qwen2", json!({"layer_types": ["full_attention", "sliding_attention", "full_attention"]}), &["layer_types"]);
+fn windows_are_where_the_classes_put_them() {
+    let windows = |family: &str, changes: Value| -> Vec<Option<usize>> {
+        with(family, changes).unwrap().scores.iter().map(|s| s.window).collect()
+    };
+    let from = json!({"use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1});
+    assert_eq!(windows("qwen2", from.clone()), [None, Some(8), Some(8)]);
+    let types = json!(["sliding_attention", "full_attention", "full_attention"]);
+    let mut listed = from;
+    listed["layer_types"] = types.clone();
+    assert_eq!(windows("qwen3", listed), [Some(8), None, None]);
+    assert_eq!(windows("qwen2", json!({"sliding_window": 8})), [None; 3]);
+    refused("qwen2", json!({ "layer_types": types }), &["sliding_window"]);
     refused("qwen2", json!({"layer_types": ["full_attention"]}), &["layer_types", "3 layers"]);
+    assert_eq!(windows("mistral", json!({})), [Some(4096); 3]);
+    assert_eq!(windows("mistral", json!({"sliding_window": null})), [None; 3]);
+    assert_eq!(windows("phi3", json!({})), [None; 3]);
+    assert_eq!(windows("gemma3_text", json!({"sliding_window": 8, "sliding_window_pattern": 2})), [Some(8), None, Some(8)]);
+    refused("gemma2", json!({"sliding_window_pattern": 2}), &["sliding_window_pattern"]);
+    refused("llama", json!({"sliding_window": 8}), &["sliding_window"]);
+    refused("llama", json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]}), &["window"]);
+}
+
+#[test]
+fn layers_turn_where_the_classes_turn_them() {
+    let of = |family: &str, changes: Value| with(family, changes).unwrap().rotation_of;
+    assert_eq!(of("llama", json!({})), [Some(0); 3]);
+    assert_eq!(of("gpt2", json!({})), [None; 3]);
+    assert_eq!(of("smollm3", json!({"no_rope_layer_interval": 2})), [Some(0), None, Some(0)]);
+    assert_eq!(of("smollm3", json!({"no_rope_layers": [0, 1, 1]})), [None, Some(0), Some(0)]);
+    assert_eq!(of("cohere2", json!({"sliding_window_pattern": 3})), [Some(0), Some(0), None]);
+    assert_eq!(of("gemma3_text", json!({"sliding_window_pattern": 3})), [Some(1), Some(1), Some(0)]);
+    refused("smollm3", json!({"no_rope_layers": [0, 1]}), &["no_rope_layers", "list of 3"]);
+}
+
+#[test]
+fn scales_are_the_familys() {
+    let c = with("granite", json!({"embedding_multiplier": 12, "residual_multiplier": 0.5, "logits_scaling": 8})).unwrap();
+    assert_eq!((c.embedding_scale, c.residual_scale, c.logit_scale, c.scores[0].scale), (12.0, 0.5, 0.125, 1.0));
+    assert_eq!(with("cohere", json!({})).unwrap().logit_scale, 0.0625);
+    assert_eq!(with("gemma", json!({})).unwrap().embedding_scale, 8.0);
+    refused("granite", json!({"logits_scaling": 0}), &["logits_scaling"]);
+}
+
+#[test]
+fn parts_of_heads_turn_where_a_family_has_them() {
+    let turning = |family: &str, changes: Value| 2 * with(family, changes).unwrap().rotations[0].inverse_frequencies.len();
+    assert_eq!(turning("glm4", json!({"head_dim": 16})), 8);
+    assert_eq!(turning("phi3", json!({"partial_rotary_factor": 0.75})), 12);
+    assert_eq!(turning("gpt_neox", json!({"rotary_pct": 0.5})), 8);
+    assert_eq!(turning("stablelm", json!({"rope_parameters": {"partial_rotary_factor": 0.5}})), 8);
+    refused("glm4", json!({"head_dim": 6}), &["partial_rotary_factor", "3 of 6"]);
+    refused("llama", json!({"partial_rotary_factor": 0.5}), &["partial_rotary_factor"]);
+    refused("cohere2", json!({"head_dim": 32}), &["head_dim", "16"]);
+}
+
+/// Numbers of transformers 5.24 (`ROPE_INIT_FUNCTIONS`): head of 8, theta 100, factor 4, 64 positions before scaling.
+#[test]
+fn yarn_and_longrope_are_those_of_transformers() {
+    let close = |got: &Rotary, want: [f64; 4], scaling: f64| {
+        let near = got.inverse_frequencies.iter().zip(want).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6 * b);
+        assert!(near && (f64::from(got.scaling) - scaling).abs() < 1e-6, "{got:?}");
+    };
+    let with_table = |family: &str, table: Value| {
+        with(family, json!({"head_dim": 8, "max_position_embeddings": 256, "rope_parameters": table})).unwrap()
+    };
+    let table = |more: Value| {
+        let mut table = json!({"rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 64});
+        table.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        table
+    };
+    YARN_CASES.iter().for_each(|(more, want, scaling)| {
+        let more: Value = serde_json::from_str(more).unwrap();
+        close(&with_table("llama", table(more)).rotations[0], *want, *scaling);
+    });
+    let long = json!({"rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0, 3.0], "long_factor": [2.0, 3.0, 4.0, 5.0]});
+    let c = with_table("llama", table(long.clone()));
+    close(&c.rotations[0], [1.0, 0.210_818_5, 0.05, 0.010_540_925], 1.154_700_5);
+    // The other factors begin beyond the length before scaling: no text may be longer.
+    assert_eq!(c.max_positions, 64);
+    let mut short = long;
+    short["short_factor"] = json!([1.0]);
+    refused("llama", json!({"head_dim": 8, "rope_parameters": short}), &["short_factor", "1 numbers for 4"]);
 }
 
 #[test]
@@ -174,7 +259,7 @@ fn gemma2_caps_scores_and_logits_and_looks_through_windows() {
         ("final_logit_softcapping", json!(-1)),
         ("layer_types", json!(["full_attention"])),
         ("layer_types", json!(["full_attention", "chunked_attention", "full_attention"])),
-        ("hidden_activation", json!("gelu")),
+        ("hidden_activation", json!("no_such")),
     ] {
         refused("gemma2", json!({key: value}), &[key, "help: "]);
     }
@@ -182,7 +267,7 @@ fn gemma2_caps_scores_and_logits_and_looks_through_windows() {
 
 #[test]
 fn both_spellings_of_rope_are_read_as_transformers_does() {
-    let freq = |changes: Value| with("llama", changes).unwrap().inv_freq.unwrap();
+    let freq = |changes: Value| with("llama", changes).unwrap().rotations.remove(0).inverse_frequencies;
     let plain = freq(json!({}));
     assert_eq!((plain[0], plain.len()), (1.0, 8));
     assert!((plain[1] - 10_000f32.powf(-0.125)).abs() < 1e-6);
@@ -203,7 +288,8 @@ fn both_spellings_of_rope_are_read_as_transformers_does() {
         &["rope_scaling", "rope_parameters"],
     );
     for (table, key) in [
-        (json!({"rope_type": "yarn", "factor": 2}), "rope_parameters.rope_type"),
+        (json!({"rope_type": "ntk", "factor": 2}), "rope_parameters.rope_type"),
+        (json!({"rope_type": "yarn", "factor": 0}), "rope_parameters.factor"),
         (json!({"rope_type": null}), "rope_parameters.rope_type"),
         (json!({"rope_type": "linear"}), "rope_parameters.factor"),
         (json!({"rope_type": "linear", "factor": 0}), "rope_parameters.factor"),
@@ -219,7 +305,7 @@ fn both_spellings_of_rope_are_read_as_transformers_does() {
 #[test]
 fn the_length_before_scaling_beside_the_table_wins() {
     let table = |old: u32| json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": old});
-    let freq = |changes: Value| with("llama", changes).unwrap().inv_freq.unwrap();
+    let freq = |changes: Value| with("llama", changes).unwrap().rotations.remove(0).inverse_frequencies;
     let beside = freq(json!({"rope_parameters": table(32), "original_max_position_embeddings": 512}));
     assert_eq!(beside, freq(json!({ "rope_parameters": table(512) })));
     assert_ne!(beside, freq(json!({ "rope_parameters": table(32) })));

@@ -1,31 +1,40 @@
-//! The families of models that the one pass knows: a row of names and choices each, not a copy of the code.
+//! What families of models differ in: a row of names and choices each, not a copy of the code. The rows are [`super::families`].
 
 /// A family's names (as in its Hugging Face directory) and structural choices.
 #[derive(Debug)]
 pub struct Family {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
+    /// Its class in transformers, as `architectures` in `config.json` has it.
+    pub class: &'static str,
     pub embedding: &'static str,
     /// Learned position embedding.
     pub positions: Option<&'static str>,
     /// Prefix of the blocks: `{layers}.{i}.{name}`.
     pub layers: &'static str,
-    pub attention_norm: &'static str,
+    /// Norm before attention; without one it reads the sum of the blocks before.
+    pub attention_norm: Option<&'static str>,
     pub attention: AttentionNames,
-    pub mlp_norm: &'static str,
+    pub head_norms: Option<HeadNorms>,
+    /// Norm before the feed-forward, as [`Family::attention_norm`].
+    pub mlp_norm: Option<&'static str>,
     /// Norms of what attention and the feed-forward give, before it is added.
     pub post_norms: Option<[&'static str; 2]>,
     pub mlp: MlpNames,
+    pub parallel: Parallel,
     pub final_norm: &'static str,
     pub norm: NormKind,
-    /// Embeddings are multiplied with the root of the width.
-    pub scaled_embedding: bool,
     /// Weights of the blocks' linear layers are `[inputs, outputs]`.
     pub conv1d: bool,
     pub qkv_bias: Bias,
     pub output_bias: Bias,
     pub mlp_bias: Bias,
+    pub scales: Scales,
+    pub rotation: Rotation,
+    pub windows: Windows,
     pub keys: ConfigKeys,
+    /// Keys that its class has and that nothing here depends on, beside those of every family.
+    pub meaningless: &'static [&'static str],
 }
 
 /// Names of a family's sizes in `config.json` and what a missing one means: the defaults of transformers' config class.
@@ -37,26 +46,17 @@ pub struct ConfigKeys {
     pub heads: Count,
     pub positions: Count,
     pub ffn: Count,
-    /// Heads that share keys and values, and their own size, are settings; `None`: as many as there are heads, always.
+    /// Heads that share keys and values are a setting; `None`: as many as there are heads, always.
     pub kv_heads: Option<Count>,
-    pub head_dim: Missing,
-    /// Caps and windows are settings, with these values where the file has none.
-    pub capped: Option<Capped>,
+    pub head_dim: HeadDim,
+    /// Soft caps of scores and logits, with what they are where the file says nothing.
+    pub caps: Option<[Option<f64>; 2]>,
     /// A name and a default.
     pub epsilon: (&'static str, f64),
     pub activation: (&'static str, &'static str),
+    /// `gelu` means its tanh form (transformers #35235).
+    pub gelu_is_tanh: bool,
     pub tied: bool,
-}
-
-/// How Gemma 2 makes scores and logits.
-#[derive(Debug)]
-pub struct Capped {
-    /// Its root is what scores are divided by.
-    pub query_scalar: f64,
-    pub score_cap: f64,
-    pub final_cap: f64,
-    /// Of every other block from the first where `layer_types` says nothing.
-    pub window: usize,
 }
 
 /// A size in `config.json`: its names, the one that wins first, and what it is where none is there.
@@ -73,11 +73,53 @@ pub enum Missing {
     IsOrDerived(usize),
 }
 
+/// Where the size of a head comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadDim {
+    /// `head_dim`.
+    Key(Missing),
+    /// The width divided among the heads; `head_dim` may say the same.
+    Derived,
+}
+
 /// Attention projections, separate or fused.
 #[derive(Debug)]
 pub enum AttentionNames {
-    Split { q: &'static str, k: &'static str, v: &'static str, o: &'static str },
-    Fused { qkv: &'static str, o: &'static str },
+    Split {
+        q: &'static str,
+        k: &'static str,
+        v: &'static str,
+        o: &'static str,
+    },
+    Fused {
+        qkv: &'static str,
+        o: &'static str,
+        /// Outputs are a query, a key and a value for each head in turn, not all queries first.
+        by_head: bool,
+    },
+}
+
+/// Norms of queries and keys.
+#[derive(Debug)]
+pub struct HeadNorms {
+    pub q: &'static str,
+    pub k: &'static str,
+    pub over: NormedTogether,
+    /// The key that has them, where that is a choice; off where it is missing.
+    pub key: Option<&'static str>,
+}
+
+/// What a norm of queries or keys is over, and where its weights are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormedTogether {
+    /// Each head, with the same weights.
+    Head,
+    /// Each head, with weights of its own: a matrix of one row a head.
+    EachHead,
+    /// The same, of one tensor a head: `{name}.norms.{head}`.
+    EachHeadApart,
+    /// All heads of a token.
+    Width,
 }
 
 /// Feed-forward projections.
@@ -85,8 +127,22 @@ pub enum AttentionNames {
 pub enum MlpNames {
     /// `down(activation(gate(x)) · up(x))`.
     Gated { gate: &'static str, up: &'static str, down: &'static str },
+    /// The same, gate and up the halves of one layer's outputs.
+    GatedFused { gate_up: &'static str, down: &'static str },
     /// `down(activation(up(x)))`.
     Plain { up: &'static str, down: &'static str },
+}
+
+/// Whether attention and the feed-forward read the same sum, side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parallel {
+    Never,
+    /// Both read one norm.
+    OneNorm,
+    /// A key and its default; both read one norm then.
+    OneNormIf(&'static str, bool),
+    /// A key and its default; each has its norm.
+    TwoNormsIf(&'static str, bool),
 }
 
 /// Which norm a family uses.
@@ -96,135 +152,110 @@ pub enum NormKind {
     /// Weights are stored less one.
     RmsLessOne,
     Layer,
+    /// A layer norm without bias.
+    LayerUnbiased,
 }
 
-/// Whether a linear layer has a bias: fixed by the family or by a key of `config.json`.
+/// Whether a linear layer has a bias: fixed by the family or by a key of `config.json` with its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bias {
     Always,
     Never,
-    Config(&'static str),
+    Config(&'static str, bool),
+}
+
+/// Factors of what passes through a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scales {
+    /// Of embeddings.
+    pub embedding: Factor,
+    /// Of what each attention and feed-forward gives, before it is added.
+    pub residual: Factor,
+    /// Of logits.
+    pub logits: Factor,
+    /// Of `q·k`.
+    pub scores: ScoreScale,
+}
+
+/// A factor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Factor {
+    One,
+    RootOfWidth,
+    /// A key and its default.
+    Times(&'static str, f64),
+    /// What it divides by: a key and its default.
+    Over(&'static str, f64),
+}
+
+/// What `q·k` is multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ScoreScale {
+    /// `1/√head_dim`.
+    HeadDim,
+    /// One over the root of a key, with its default.
+    OverRoot(&'static str, f64),
+    /// A key with its default.
+    Times(&'static str, f64),
+    /// As `HeadDim`, with the two flags of transformers' `GPT2Attention`.
+    Gpt2,
+}
+
+/// How a family's heads turn with their positions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rotation {
+    /// `rope_theta` and the part of a head that turns, where they are not in the table, in the older spelling.
+    pub theta_key: &'static str,
+    pub part_key: &'static str,
+    pub theta: f64,
+    /// The part of each head that turns where the file says nothing; `None`: whole heads, always.
+    pub part: Option<f64>,
+    /// Element `2i` turns with `2i + 1`.
+    pub interleaved: bool,
+    /// Of layers that look through a window, where they have a rotation of their own.
+    pub windowed: Option<WindowedRotation>,
+    /// Layers that do not turn.
+    pub unturned: Unturned,
+    /// Queries are scaled by their position (`llama_4_scaling_beta`).
+    pub query_scale: bool,
+    /// Any scaling is `longrope` (`su` and `yarn` in the older spelling), as in Phi 3; the length before scaling where the file says none.
+    pub longrope: Option<usize>,
+    /// The table where the file has none.
+    pub table: Option<&'static str>,
+}
+
+/// The rotation of layers that look through a window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WindowedRotation {
+    pub theta: f64,
+    /// Its name in the older spelling, if it had one.
+    pub theta_key: Option<&'static str>,
+}
+
+/// Layers whose heads do not turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unturned {
+    None,
+    /// `no_rope_layers` (0: does not turn), or each `no_rope_layer_interval`th.
+    Listed,
+    /// Those that look at everything.
+    Full,
+}
+
+/// Layers that see only the newest keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Windows {
+    Never,
+    /// All, by `sliding_window` with its default.
+    All(Option<usize>),
+    /// Where `use_sliding_window` says so, from `max_window_layers` on or by `layer_types`; defaults of `sliding_window` and
+    /// `max_window_layers`.
+    From(usize, usize),
+    /// All but each so-many-th, or by `layer_types`; default of `sliding_window`; the key that says another number, if there is one.
+    AllBut(usize, usize, Option<&'static str>),
+    /// Where `use_sliding_window` says so, those that do not turn, or by `layer_types`.
+    Unturned,
 }
 
 /// The output head's module path; one name in all families.
 pub const HEAD: &str = "lm_head";
-
-const SPLIT: AttentionNames =
-    AttentionNames::Split { q: "self_attn.q_proj", k: "self_attn.k_proj", v: "self_attn.v_proj", o: "self_attn.o_proj" };
-const GATED: MlpNames = MlpNames::Gated { gate: "mlp.gate_proj", up: "mlp.up_proj", down: "mlp.down_proj" };
-
-const LLAMA: Family = Family {
-    model_type: "llama",
-    embedding: "model.embed_tokens",
-    positions: None,
-    layers: "model.layers",
-    attention_norm: "input_layernorm",
-    attention: SPLIT,
-    mlp_norm: "post_attention_layernorm",
-    post_norms: None,
-    mlp: GATED,
-    final_norm: "model.norm",
-    norm: NormKind::Rms,
-    scaled_embedding: false,
-    conv1d: false,
-    qkv_bias: Bias::Config("attention_bias"),
-    output_bias: Bias::Config("attention_bias"),
-    mlp_bias: Bias::Config("mlp_bias"),
-    keys: LLAMA_KEYS,
-};
-
-const LLAMA_KEYS: ConfigKeys = ConfigKeys {
-    vocab: Count(&["vocab_size"], Missing::Is(32_000)),
-    width: Count(&["hidden_size"], Missing::Is(4096)),
-    layers: Count(&["num_hidden_layers"], Missing::Is(32)),
-    heads: Count(&["num_attention_heads"], Missing::Is(32)),
-    positions: Count(&["max_position_embeddings"], Missing::Is(2048)),
-    ffn: Count(&["intermediate_size"], Missing::Is(11_008)),
-    kv_heads: Some(Count(&["num_key_value_heads"], Missing::Derived)),
-    head_dim: Missing::Derived,
-    capped: None,
-    epsilon: ("rms_norm_eps", 1e-6),
-    activation: ("hidden_act", "silu"),
-    tied: false,
-};
-
-const QWEN2_KEYS: ConfigKeys = ConfigKeys {
-    vocab: Count(&["vocab_size"], Missing::Is(151_936)),
-    positions: Count(&["max_position_embeddings"], Missing::Is(32_768)),
-    ffn: Count(&["intermediate_size"], Missing::Is(22_016)),
-    kv_heads: Some(Count(&["num_key_value_heads"], Missing::IsOrDerived(32))),
-    ..LLAMA_KEYS
-};
-
-const GEMMA2_KEYS: ConfigKeys = ConfigKeys {
-    vocab: Count(&["vocab_size"], Missing::Is(256_000)),
-    width: Count(&["hidden_size"], Missing::Is(2304)),
-    layers: Count(&["num_hidden_layers"], Missing::Is(26)),
-    heads: Count(&["num_attention_heads"], Missing::Is(8)),
-    positions: Count(&["max_position_embeddings"], Missing::Is(8192)),
-    ffn: Count(&["intermediate_size"], Missing::Is(9216)),
-    kv_heads: Some(Count(&["num_key_value_heads"], Missing::Is(4))),
-    head_dim: Missing::Is(256),
-    capped: Some(Capped { query_scalar: 256.0, score_cap: 50.0, final_cap: 30.0, window: 4096 }),
-    activation: ("hidden_activation", "gelu_pytorch_tanh"),
-    tied: true,
-    ..LLAMA_KEYS
-};
-
-/// The class maps the common names onto its own (`attribute_map`), so they win where both are there.
-const GPT2_KEYS: ConfigKeys = ConfigKeys {
-    vocab: Count(&["vocab_size"], Missing::Is(50_257)),
-    width: Count(&["hidden_size", "n_embd"], Missing::Is(768)),
-    layers: Count(&["num_hidden_layers", "n_layer"], Missing::Is(12)),
-    heads: Count(&["num_attention_heads", "n_head"], Missing::Is(12)),
-    positions: Count(&["max_position_embeddings", "n_positions"], Missing::Is(1024)),
-    ffn: Count(&["n_inner"], Missing::Derived),
-    kv_heads: None,
-    head_dim: Missing::Derived,
-    capped: None,
-    epsilon: ("layer_norm_epsilon", 1e-5),
-    activation: ("activation_function", "gelu_new"),
-    tied: true,
-};
-
-/// Every family, in the order they are listed to a user.
-pub const FAMILIES: &[Family] = &[
-    LLAMA,
-    Family {
-        model_type: "qwen2",
-        qkv_bias: Bias::Always,
-        output_bias: Bias::Never,
-        mlp_bias: Bias::Never,
-        keys: QWEN2_KEYS,
-        ..LLAMA
-    },
-    Family {
-        model_type: "gemma2",
-        mlp_norm: "pre_feedforward_layernorm",
-        post_norms: Some(["post_attention_layernorm", "post_feedforward_layernorm"]),
-        norm: NormKind::RmsLessOne,
-        scaled_embedding: true,
-        mlp_bias: Bias::Never,
-        keys: GEMMA2_KEYS,
-        ..LLAMA
-    },
-    Family {
-        model_type: "gpt2",
-        embedding: "transformer.wte",
-        positions: Some("transformer.wpe"),
-        layers: "transformer.h",
-        attention_norm: "ln_1",
-        attention: AttentionNames::Fused { qkv: "attn.c_attn", o: "attn.c_proj" },
-        mlp_norm: "ln_2",
-        post_norms: None,
-        mlp: MlpNames::Plain { up: "mlp.c_fc", down: "mlp.c_proj" },
-        final_norm: "transformer.ln_f",
-        norm: NormKind::Layer,
-        scaled_embedding: false,
-        conv1d: true,
-        qkv_bias: Bias::Always,
-        output_bias: Bias::Always,
-        mlp_bias: Bias::Always,
-        keys: GPT2_KEYS,
-    },
-];

@@ -19,59 +19,96 @@ pub(super) struct SiteLinear {
     pub linear: FrozenLinear,
 }
 
-/// A frozen norm.
-#[derive(Debug)]
-pub(super) struct Norm {
-    weight: NormVector,
-    /// Of a layer norm; a root-mean-square norm has none.
-    bias: Option<NormVector>,
-    eps: f64,
+/// A frozen norm, or what a family has in its place.
+#[derive(Debug, Clone)]
+pub(super) enum Norm {
+    Weighted {
+        weight: NormVector,
+        /// Of a layer norm; a root-mean-square norm has none.
+        bias: Option<NormVector>,
+        /// Elements that are normed together.
+        width: usize,
+        eps: f64,
+    },
+    /// A factor; one is nothing at all.
+    Scale(f32),
 }
 
 /// Weights of a norm on the model's device, and as plain numbers.
-#[derive(Debug)]
-struct NormVector {
-    tensor: Tensor,
+#[derive(Debug, Clone)]
+pub(super) struct NormVector {
+    /// `(width)`, or `(rows, width)` where rows that follow one another have weights of their own.
+    pub tensor: Tensor,
     values: Vec<f32>,
 }
 
 impl NormVector {
     fn new(tensor: Tensor) -> Result<NormVector> {
-        Ok(NormVector { values: tensor.to_vec1()?, tensor })
+        Ok(NormVector { values: tensor.flatten_all()?.to_vec1()?, tensor })
     }
 }
 
 impl Norm {
-    /// A layer norm where there is a bias.
+    /// Over the last dimension of `weight`; a layer norm where there is a bias.
     pub(super) fn new(weight: Tensor, bias: Option<Tensor>, eps: f64) -> Result<Norm> {
-        Ok(Norm { weight: NormVector::new(weight)?, bias: bias.map(NormVector::new).transpose()?, eps })
-    }
-
-    /// Weight, bias where there is one, and epsilon, on the model's device.
-    pub(super) fn tensors(&self) -> (&Tensor, Option<&Tensor>, f64) {
-        (&self.weight.tensor, self.bias.as_ref().map(|b| &b.tensor), self.eps)
+        let width = weight.dim(candle_core::D::Minus1)?;
+        Ok(Norm::Weighted { weight: NormVector::new(weight)?, bias: bias.map(NormVector::new).transpose()?, width, eps })
     }
 
     /// On slices.
     pub(super) fn frozen(&self) -> FrozenNorm<'_> {
-        let (weight, eps) = (self.weight.values.as_slice(), self.eps as f32);
-        match &self.bias {
-            None => FrozenNorm::Rms { weight, eps },
-            Some(bias) => FrozenNorm::Layer { weight, bias: &bias.values, eps },
+        match self {
+            Norm::Scale(by) => FrozenNorm::Scale { by: *by },
+            Norm::Weighted { weight, bias, width, eps } => {
+                let (weight, width, eps) = (weight.values.as_slice(), *width, *eps as f32);
+                match bias {
+                    None => FrozenNorm::Rms { weight, width, eps },
+                    Some(bias) => FrozenNorm::Layer { weight, bias: &bias.values, width, eps },
+                }
+            }
         }
     }
 }
 
 #[derive(Debug)]
 pub(super) enum Qkv {
-    Split { q: SiteLinear, k: SiteLinear, v: SiteLinear },
-    Fused(SiteLinear),
+    Split {
+        q: SiteLinear,
+        k: SiteLinear,
+        v: SiteLinear,
+    },
+    /// Outputs are `groups` times a piece of the queries, of the keys and of the values.
+    Fused {
+        qkv: SiteLinear,
+        groups: usize,
+    },
 }
 
 #[derive(Debug)]
 pub(super) enum Mlp {
-    Gated { gate: SiteLinear, up: SiteLinear, down: SiteLinear },
-    Plain { up: SiteLinear, down: SiteLinear },
+    Gated {
+        gate: SiteLinear,
+        up: SiteLinear,
+        down: SiteLinear,
+    },
+    /// Gate and up are the halves of one layer's outputs.
+    GatedFused {
+        gate_up: SiteLinear,
+        down: SiteLinear,
+    },
+    Plain {
+        up: SiteLinear,
+        down: SiteLinear,
+    },
+}
+
+/// What happens to queries, keys and values between their projections and attention.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// Of queries, keys and values, before they are turned.
+    pub norms: [Option<Norm>; 3],
+    /// Which of the model's rotations; none without positions.
+    pub rope: Option<usize>,
 }
 
 /// One block.
@@ -79,6 +116,7 @@ pub(super) enum Mlp {
 pub(super) struct Block {
     pub attention_norm: Norm,
     pub qkv: Qkv,
+    pub turn: Turn,
     pub scores: Scores,
     pub output: SiteLinear,
     /// Of what attention gives, before it is added.
@@ -87,6 +125,8 @@ pub(super) struct Block {
     pub mlp: Mlp,
     /// Of what the feed-forward gives, before it is added.
     pub post_mlp_norm: Option<Norm>,
+    /// Attention and feed-forward read the same input.
+    pub parallel: bool,
 }
 
 /// Sizes and tables that all blocks share.
@@ -96,7 +136,8 @@ pub(super) struct SharedTables {
     pub kv_heads: usize,
     pub head_dim: usize,
     pub activation: Activation,
-    pub rope: Option<RopeTable>,
+    /// Of the kinds of layers there are.
+    pub ropes: Vec<RopeTable>,
     /// What embeddings are multiplied with.
     pub embedding_scale: Option<f32>,
     /// Soft cap of logits.
@@ -115,11 +156,12 @@ impl Block {
     pub(super) fn linears(&self) -> Vec<&SiteLinear> {
         let mut all = match &self.qkv {
             Qkv::Split { q, k, v } => vec![q, k, v],
-            Qkv::Fused(qkv) => vec![qkv],
+            Qkv::Fused { qkv, .. } => vec![qkv],
         };
         all.push(&self.output);
         match &self.mlp {
             Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
+            Mlp::GatedFused { gate_up, down } => all.extend([gate_up, down]),
             Mlp::Plain { up, down } => all.extend([up, down]),
         }
         all

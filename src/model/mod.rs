@@ -6,14 +6,15 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `site`, `batch`, `family`, `settings`, `linear`, `weights`, `resolve` | where adapters act; rows of ids; families' names; keys of `config.json`; a frozen layer; files of a base; where it is |
-//! | 1 | `config_reader`, `text`, `layers`, `targets` | a table of it, key by key; the tokenizer of a base; what a model is made of; which positions carry loss |
-//! | 2 | `rope_parameters` | rotary frequencies |
-//! | 3 | `config` | `config.json` |
-//! | 4 | `cache`, `paged` | keys and values of tokens seen: of one text, in blocks that texts share |
-//! | 5 | `build` | from files to model |
-//! | 6 | `pass` | the one pass: training, scoring, prompts, decoding |
-//! | 7 | `score` | losses of texts |
+//! | 0 | `site`, `batch`, `family`, `linear`, `weights`, `resolve` | where adapters act; rows of ids; what families differ in; a frozen layer; files of a base; where it is |
+//! | 1 | `families`, `config_reader`, `text`, `layers`, `targets` | a row each; a table of `config.json`, key by key; the tokenizer of a base; what a model is made of; which positions carry loss |
+//! | 2 | `settings` | keys that no row reads |
+//! | 3 | `config_layers`, `rope_parameters` | windows and rotations of each layer; rotary frequencies |
+//! | 4 | `config` | `config.json` |
+//! | 5 | `cache`, `paged` | keys and values of tokens seen: of one text, in blocks that texts share |
+//! | 6 | `build` | from files to model |
+//! | 7 | `pass` | the one pass: training, scoring, prompts, decoding |
+//! | 8 | `score` | losses of texts |
 
 pub mod batch;
 mod build;
@@ -24,9 +25,11 @@ pub mod config;
 mod layers;
 mod pass;
 pub mod family;
+pub mod families;
 pub mod linear;
 mod settings;
 mod config_reader;
+mod config_layers;
 mod rope_parameters;
 mod targets;
 mod score;
@@ -101,8 +104,16 @@ impl Model {
     /// # Errors
     /// [`Error::Model`] naming the file, key or tensor that is missing, malformed, left over or not supported.
     pub fn open(path: &Path, compute: Compute, device: &Device) -> Result<Model> {
+        Model::open_ignoring(path, compute, device, &[])
+    }
+
+    /// As [`Model::open`]; keys of `config.json` that are in `ignored` may be there without being known, at the user's risk.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_ignoring(path: &Path, compute: Compute, device: &Device, ignored: &[String]) -> Result<Model> {
         let files = ModelFiles::open(path)?;
-        let config = Config::from_json(&files.config, path)?;
+        let config = Config::from_json_ignoring(&files.config, path, ignored)?;
         build::Builder { files, config: &config, compute, device, sites: Vec::new() }.build()
     }
 

@@ -5,114 +5,320 @@
 use serde_json::Value;
 
 use super::config_reader::{ConfigReader, RESTORE};
+use super::family::{Family, Rotation, WindowedRotation};
+use super::settings;
 use crate::error::Result;
+use crate::kernels::rope::{QueryScale, Rotary};
 
-/// Inverse frequencies `theta^(-2i/d)` with `linear` or `llama3` scaling, one for each pair of a head's elements.
+/// The rotations of a model: one, or that of layers that see everything and that of layers with a window.
+pub(super) struct Rotations {
+    pub kinds: Vec<Rotary>,
+    /// Tokens that a text may have.
+    pub positions: usize,
+}
+
+/// Keys of a table that some kind of scaling has; transformers leaves those of another kind out of account.
+const KEYS: &[&str] = &[
+    "rope_type",
+    "type",
+    "rope_theta",
+    "factor",
+    "original_max_position_embeddings",
+    "max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "low_freq_factor",
+    "high_freq_factor",
+    "short_factor",
+    "long_factor",
+    "finetuned",
+];
+
+/// What a table is read with.
+struct Reading<'a> {
+    r: &'a ConfigReader<'a>,
+    family: &'static Family,
+    head_dim: usize,
+    positions: usize,
+    ignored: &'a [String],
+}
+
+/// The rotations of a family; none for learned positions.
 ///
 /// Where both spellings are there transformers takes `rope_scaling`, and drops even the `rope_theta` of the other: such a file is
 /// read if they say the same and refused if not.
 ///
 /// # Errors
 /// [`crate::Error::Model`] naming the key that is impossible or not supported.
-pub(super) fn inverse_frequencies(r: &ConfigReader, head_dim: usize, max_positions: usize) -> Result<Vec<f32>> {
-    let read = |table: Option<ConfigReader>| frequencies(r, table, head_dim, max_positions);
-    match (table(r, "rope_scaling", "rope_scaling.")?, table(r, "rope_parameters", "rope_parameters.")?) {
-        (Some(old), Some(new)) => {
-            let (old, new) = (read(Some(old))?, read(Some(new))?);
-            if old == new {
-                return Ok(old);
+pub(super) fn rotations(
+    r: &ConfigReader,
+    family: &'static Family,
+    head_dim: usize,
+    positions: usize,
+    ignored: &[String],
+) -> Result<Rotations> {
+    if family.positions.is_some() {
+        return Ok(Rotations { kinds: Vec::new(), positions });
+    }
+    let reading = Reading { r, family, head_dim, positions, ignored };
+    let (kinds, positions) = match family.rotation.windowed {
+        None => reading.one()?,
+        Some(windowed) => reading.two(windowed)?,
+    };
+    Ok(Rotations { kinds, positions })
+}
+
+impl Reading<'_> {
+    fn rotation(&self) -> &'static Rotation {
+        &self.family.rotation
+    }
+
+    /// One rotation for all layers.
+    fn one(&self) -> Result<(Vec<Rotary>, usize)> {
+        let theta = || Ok(self.beside(self.rotation().theta_key)?.unwrap_or(self.rotation().theta));
+        let read = |table: Option<&ConfigReader>| self.rotary(table, &theta);
+        let (old, new) = (self.r.table("rope_scaling")?, self.r.table("rope_parameters")?);
+        let (found, positions) = match (&old, &new) {
+            (Some(old), Some(new)) => {
+                let (old, new) = (read(Some(old))?, read(Some(new))?);
+                if old != new {
+                    return Err(self.r.fail(
+                        "rope_scaling",
+                        "it says other rotary frequencies than `rope_parameters`",
+                        "remove the one of the two that is not the model's (transformers 5 writes `rope_parameters` alone)",
+                    ));
+                }
+                old
             }
-            Err(r.fail(
+            (None, None) => match self.rotation().table {
+                None => read(None)?,
+                Some(text) => {
+                    let json: Value =
+                        serde_json::from_str(text).map_err(|e| self.r.fail("rope_parameters", e.to_string(), RESTORE))?;
+                    read(Some(&ConfigReader::new(&json, self.r.path, "rope_parameters.")))?
+                }
+            },
+            (old, new) => read(old.as_ref().or(new.as_ref()))?,
+        };
+        // Read by both spellings or by none of them.
+        self.r.get(self.rotation().theta_key);
+        Ok((vec![found], positions))
+    }
+
+    /// One for layers that see everything, one for those with a window (`Gemma3TextConfig.convert_rope_params_to_dict`).
+    fn two(&self, windowed: WindowedRotation) -> Result<(Vec<Rotary>, usize)> {
+        let table = self.r.table("rope_parameters")?;
+        let part = |key: &str| table.as_ref().map_or(Ok(None), |table| table.table(key));
+        let (full, sliding) = (part("full_attention")?, part("sliding_attention")?);
+        if let Some(table) = &table {
+            settings::refuse_unread(table, self.family, self.ignored)?;
+        }
+        let scaling = self.r.table("rope_scaling")?;
+        if scaling.is_some() && full.is_some() {
+            return Err(self.r.fail(
                 "rope_scaling",
-                "it says other rotary frequencies than `rope_parameters`",
+                "it is there beside `rope_parameters`, which says the same in the newer spelling",
                 "remove the one of the two that is not the model's (transformers 5 writes `rope_parameters` alone)",
-            ))
+            ));
         }
-        (old, new) => read(old.or(new)),
-    }
-}
-
-/// A table of the config; an empty one says nothing.
-fn table<'a>(r: &ConfigReader<'a>, key: &str, prefix: &'static str) -> Result<Option<ConfigReader<'a>>> {
-    match r.json.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(table)) if table.is_empty() => Ok(None),
-        Some(json @ Value::Object(_)) => Ok(Some(ConfigReader { json, path: r.path, prefix })),
-        Some(other) => Err(r.fail(key, format!("expected a table, found {other}"), RESTORE)),
-    }
-}
-
-fn frequencies(r: &ConfigReader, table: Option<ConfigReader>, head_dim: usize, max_positions: usize) -> Result<Vec<f32>> {
-    let none = Value::Null;
-    let s = table.unwrap_or(ConfigReader { json: &none, path: r.path, prefix: "" });
-    let holder = if s.json.get("rope_theta").is_some() { &s } else { r };
-    let theta = if holder.json.get("rope_theta").is_some() { holder.positive("rope_theta")? } else { 10_000.0 };
-    refuse_tables(&s)?;
-    let plain = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64));
-    match kind(&s)? {
-        "default" => Ok(plain.map(|f| f as f32).collect()),
-        "linear" => {
-            let factor = s.positive("factor")?;
-            Ok(plain.map(|f| (f / factor) as f32).collect())
+        let theta = || Ok(self.beside(self.rotation().theta_key)?.unwrap_or(self.rotation().theta));
+        let (first, positions) = self.rotary(full.as_ref().or(scaling.as_ref()), &theta)?;
+        self.r.get(self.rotation().theta_key);
+        let beside = if sliding.is_none() { self.beside(self.rotation().theta_key)? } else { None };
+        if let (None, Some(theta)) = (windowed.theta_key, beside.filter(|theta| *theta != windowed.theta)) {
+            let why =
+                format!("{theta} turns layers with a window in transformers 4, and {} does in transformers 5", windowed.theta);
+            return Err(self.r.fail(
+                self.rotation().theta_key,
+                why,
+                "say both in `rope_parameters` (`full_attention`, `sliding_attention`)",
+            ));
         }
-        "llama3" => llama3_frequencies(&s, plain, original(r, &s, max_positions)?),
-        other => {
-            Err(s.fail("rope_type", format!("`{other}` is not supported"), "use a model with default, linear or llama3 rope"))
+        let local = || Ok(windowed.theta_key.map_or(Ok(None), |key| self.beside(key))?.unwrap_or(windowed.theta));
+        let (second, shorter) = self.rotary(sliding.as_ref(), &local)?;
+        windowed.theta_key.and_then(|key| self.r.get(key));
+        Ok((vec![first, second], positions.min(shorter)))
+    }
+
+    /// A number above zero beside the table.
+    fn beside(&self, key: &str) -> Result<Option<f64>> {
+        if self.r.get(key).is_some() { self.r.positive(key).map(Some) } else { Ok(None) }
+    }
+
+    /// The rotation that a table says, and the tokens that a text may have with it.
+    fn rotary(&self, table: Option<&ConfigReader>, theta: &dyn Fn() -> Result<f64>) -> Result<(Rotary, usize)> {
+        let none = Value::Null;
+        let empty = ConfigReader::new(&none, self.r.path, "");
+        let s = table.unwrap_or(&empty);
+        let theta = if s.get("rope_theta").is_some() { s.positive("rope_theta")? } else { theta()? };
+        let dim = self.turning(s)?;
+        let plain: Vec<f64> = (0..dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim as f64)).collect();
+        let mut positions = self.positions;
+        let (frequencies, scaling) = match self.kind(s)? {
+            // `dynamic` differs only beyond the positions there are.
+            "default" | "dynamic" => (plain, 1.0),
+            "linear" => {
+                let factor = s.positive("factor")?;
+                (plain.iter().map(|f| f / factor).collect(), 1.0)
+            }
+            "llama3" => (llama3(s, &plain, self.original(s)?)?, 1.0),
+            "yarn" => self.yarn(s, &plain, theta)?,
+            "longrope" => {
+                let original = self.original(s)?;
+                positions = positions.min(original as usize);
+                self.longrope(s, &plain, original)?
+            }
+            other => {
+                let help = "use a model with default, linear, dynamic, llama3, yarn or longrope rope";
+                return Err(s.fail("rope_type", format!("`{other}` is not supported"), help));
+            }
+        };
+        KEYS.iter().for_each(|key| _ = s.get(key));
+        self.r.get("original_max_position_embeddings");
+        let rotary = Rotary {
+            inverse_frequencies: frequencies.into_iter().map(|f| f as f32).collect(),
+            scaling: scaling as f32,
+            interleaved: self.rotation().interleaved,
+            query_scale: self.query_scale(s)?,
+        };
+        settings::refuse_unread(s, self.family, self.ignored)?;
+        Ok((rotary, positions))
+    }
+
+    /// `rope_type`, else the older `type`.
+    fn kind<'a>(&self, s: &ConfigReader<'a>) -> Result<&'a str> {
+        let kind = match s.get("rope_type").or_else(|| s.get("type")) {
+            None => "default",
+            Some(Value::String(kind)) => kind,
+            Some(other) => return Err(s.fail("rope_type", format!("expected a name, found {other}"), RESTORE)),
+        };
+        match self.rotation().longrope {
+            None => Ok(kind),
+            Some(_) if ["su", "yarn", "longrope"].contains(&kind) => Ok("longrope"),
+            Some(_) if kind == "default" => Ok(kind),
+            Some(_) => Err(s.fail(
+                "rope_type",
+                format!("`{kind}` is not supported for {}", self.family.model_type),
+                "use a model with default or longrope rope",
+            )),
         }
     }
-}
 
-/// `rope_type`, else the older `type`.
-fn kind<'a>(s: &ConfigReader<'a>) -> Result<&'a str> {
-    match s.json.get("rope_type").or_else(|| s.json.get("type")) {
-        None => Ok("default"),
-        Some(Value::String(kind)) => Ok(kind),
-        Some(other) => Err(s.fail("rope_type", format!("expected a name, found {other}"), RESTORE)),
+    /// Elements of a head that turn.
+    fn turning(&self, s: &ConfigReader) -> Result<usize> {
+        let key = self.rotation().part_key;
+        let (holder, name) = match s.get("partial_rotary_factor").is_some() {
+            true => (s, "partial_rotary_factor"),
+            false => (self.r, key),
+        };
+        let part = if holder.get(name).is_some_and(|v| !v.is_null()) { Some(holder.positive(name)?) } else { None };
+        let part = match (part, self.rotation().part) {
+            (None, usual) => usual.unwrap_or(1.0),
+            (Some(part), None) if part != 1.0 => {
+                let why =
+                    format!("turning only a part of each head is not supported for {}, found {part}", self.family.model_type);
+                return Err(holder.fail(name, why, "use a model that turns whole heads"));
+            }
+            (Some(part), _) => part,
+        };
+        let dim = (self.head_dim as f64 * part) as usize;
+        match part <= 1.0 && dim >= 2 && dim.is_multiple_of(2) {
+            true => Ok(dim),
+            false => Err(holder.fail(name, format!("{dim} of {} elements of a head cannot turn", self.head_dim), RESTORE)),
+        }
     }
-}
 
-/// Settings for each kind of layer, and a part of the head that is not turned.
-fn refuse_tables(s: &ConfigReader) -> Result<()> {
-    let nested = s.json.as_object().into_iter().flatten().find(|(_, v)| v.is_object());
-    if let Some((key, _)) = nested {
-        return Err(s.fail(key, "rotary positions that differ by layer are not supported", "use a model with one kind of them"));
+    /// The length before scaling: the one beside the table wins, as in `standardize_rope_params`.
+    fn original(&self, s: &ConfigReader) -> Result<f64> {
+        let key = "original_max_position_embeddings";
+        match self.rotation().longrope {
+            _ if self.r.get(key).is_some() => self.r.positive(key),
+            Some(usual) => Ok(usual as f64),
+            None if s.get(key).is_some() => s.positive(key),
+            None => Ok(self.positions as f64),
+        }
     }
-    match s.json.get("partial_rotary_factor") {
-        None | Some(Value::Null) => Ok(()),
-        Some(part) if part.as_f64() == Some(1.0) => Ok(()),
-        Some(part) => Err(s.fail(
-            "partial_rotary_factor",
-            format!("turning only a part of each head is not supported, found {part}"),
-            "use a model that turns whole heads",
-        )),
-    }
-}
 
-/// The length before scaling: the one beside the table wins, as in `standardize_rope_params`.
-fn original(r: &ConfigReader, s: &ConfigReader, max_positions: usize) -> Result<f64> {
-    let key = "original_max_position_embeddings";
-    if r.json.get(key).is_some() {
-        return r.positive(key);
+    /// `_compute_yarn_parameters` (Peng et al. 2023, eq. 17 to 22): frequencies, and what cosines and sines are multiplied with.
+    fn yarn(&self, s: &ConfigReader, plain: &[f64], theta: f64) -> Result<(Vec<f64>, f64)> {
+        let original = self.original(s)?;
+        let factor = match s.get("factor").filter(|v| !v.is_null()) {
+            Some(_) => s.positive("factor")?,
+            None => self.positions as f64 / original,
+        };
+        let optional = |key: &str| if s.get(key).is_some_and(|v| !v.is_null()) { s.number(key) } else { Ok(None) };
+        let strength = |by: f64| if factor <= 1.0 { 1.0 } else { 0.1 * by * factor.ln() + 1.0 };
+        let set = |v: Option<f64>| v.filter(|v| *v != 0.0);
+        let (mscale, all) = (set(optional("mscale")?), set(optional("mscale_all_dim")?));
+        let attention = match (optional("attention_factor")?, mscale.zip(all)) {
+            (Some(attention), _) => attention,
+            (None, Some((mscale, all))) => strength(mscale) / strength(all),
+            (None, None) => strength(1.0),
+        };
+        let (fast, slow) = (set(optional("beta_fast")?).unwrap_or(32.0), set(optional("beta_slow")?).unwrap_or(1.0));
+        // Of tables for each kind of layer transformers reads this key beside them, where it never is.
+        let truncate = self.rotation().windowed.is_some() || s.flag("truncate", true)?;
+        let dim = 2.0 * plain.len() as f64;
+        let at = |turns: f64| dim * (original / (turns * 2.0 * std::f64::consts::PI)).ln() / (2.0 * theta.ln());
+        let (low, high) = (at(fast), at(slow));
+        let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+        let (low, high) = (low.max(0.0), high.min(dim - 1.0));
+        let high = if low == high { high + 0.001 } else { high };
+        let blend = |(i, f): (usize, &f64)| {
+            let ramp = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+            f / factor * ramp + f * (1.0 - ramp)
+        };
+        Ok((plain.iter().enumerate().map(blend).collect(), attention))
     }
-    if s.json.get(key).is_some() { s.positive(key) } else { Ok(max_positions as f64) }
+
+    /// `_compute_longrope_parameters` (Ding et al. 2024) up to the length before scaling, beyond which other factors begin.
+    fn longrope(&self, s: &ConfigReader, plain: &[f64], original: f64) -> Result<(Vec<f64>, f64)> {
+        let short = s.positives("short_factor")?;
+        let long = s.positives("long_factor")?;
+        for (key, list) in [("short_factor", &short), ("long_factor", &long)] {
+            if list.len() != plain.len() {
+                return Err(s.fail(key, format!("{} numbers for {} pairs of elements", list.len(), plain.len()), RESTORE));
+            }
+        }
+        let given = |key: &str| s.get(key).is_some_and(|v| !v.is_null());
+        let factor = if given("factor") { s.positive("factor")? } else { self.positions as f64 / original };
+        let attention = match given("attention_factor") {
+            true => s.positive("attention_factor")?,
+            false if factor <= 1.0 => 1.0,
+            false => (1.0 + factor.ln() / original.ln()).sqrt(),
+        };
+        Ok((plain.iter().zip(&short).map(|(f, by)| f / by).collect(), attention))
+    }
+
+    fn query_scale(&self, s: &ConfigReader) -> Result<Option<QueryScale>> {
+        if !self.rotation().query_scale {
+            return Ok(None);
+        }
+        let length = s.positive("original_max_position_embeddings")?;
+        Ok(Some(QueryScale { beta: s.positive("llama_4_scaling_beta")?, length: length as usize }))
+    }
 }
 
 /// `_compute_llama3_parameters`.
-fn llama3_frequencies(s: &ConfigReader, plain: impl Iterator<Item = f64>, old: f64) -> Result<Vec<f32>> {
+fn llama3(s: &ConfigReader, plain: &[f64], old: f64) -> Result<Vec<f64>> {
     let (factor, low, high) = (s.positive("factor")?, s.positive("low_freq_factor")?, s.positive("high_freq_factor")?);
     if high <= low {
         return Err(s.fail("high_freq_factor", format!("{high} is not above `low_freq_factor`, {low}"), RESTORE));
     }
-    let scale = |f: f64| {
+    let scale = |f: &f64| {
         let wavelength = 2.0 * std::f64::consts::PI / f;
         if wavelength > old / low {
             f / factor
         } else if wavelength < old / high {
-            f
+            *f
         } else {
             let smooth = (old / wavelength - low) / (high - low);
             (1.0 - smooth) * f / factor + smooth * f
         }
     };
-    Ok(plain.map(|f| scale(f) as f32).collect())
+    Ok(plain.iter().map(scale).collect())
 }

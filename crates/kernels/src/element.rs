@@ -61,12 +61,12 @@ pub fn add_to_rows<T: Element>(y: &mut [T], bias: &[f32]) {
     host::for_rows(y, bias.len(), |_, y| y.chunks_exact_mut(bias.len()).for_each(|y| add_run(lanes, bias, y)));
 }
 
-/// Each row of `x` in as many pieces as there are parts, each as wide as a row of its part.
-pub fn split_rows<T: Element>(x: &[T], rows: usize, parts: [&mut [T]; 3]) {
-    let mut at = 0;
-    let width = x.len() / rows.max(1);
+/// Rows of `x` are `groups` times a piece of each part, one after another; each part's pieces come together in its rows.
+pub fn split_rows<T: Element>(x: &[T], rows: usize, groups: usize, parts: &mut [&mut [T]]) {
+    let pieces = rows.max(1) * groups;
+    let (width, mut at) = (x.len() / pieces, 0);
     for part in parts {
-        let own = part.len() / rows.max(1);
+        let own = part.len() / pieces;
         part.par_chunks_exact_mut(own)
             .zip(x.par_chunks_exact(width))
             .for_each(|(to, from)| to.copy_from_slice(&from[at..at + own]));
@@ -75,13 +75,14 @@ pub fn split_rows<T: Element>(x: &[T], rows: usize, parts: [&mut [T]; 3]) {
 }
 
 /// [`split_rows`] undone.
-pub fn join_rows<T: Element>(parts: [&[T]; 3], rows: usize, x: &mut [T]) {
-    let width = x.len() / rows.max(1);
-    let widths = parts.map(|part| part.len() / rows.max(1));
-    x.par_chunks_exact_mut(width).enumerate().for_each(|(row, mut to)| {
-        for (part, own) in parts.iter().zip(widths) {
+pub fn join_rows<T: Element>(parts: &[&[T]], rows: usize, groups: usize, x: &mut [T]) {
+    let pieces = rows.max(1) * groups;
+    let width = x.len() / pieces;
+    x.par_chunks_exact_mut(width).enumerate().for_each(|(piece, mut to)| {
+        for part in parts {
+            let own = part.len() / pieces;
             let (here, rest) = to.split_at_mut(own);
-            here.copy_from_slice(&part[row * own..][..own]);
+            here.copy_from_slice(&part[piece * own..][..own]);
             to = rest;
         }
     });

@@ -1,7 +1,7 @@
-//! Rotary position embedding (Su et al. 2021, eq. 34) in the half-rotated layout of Hugging Face's llama.
+//! Rotary position embedding (Su et al. 2021, eq. 34).
 //!
-//! Element `i` of a head turns with element `i + r/2`, r = twice the number of frequencies; elements from `r` on pass
-//! through. Refuses to know: how a model family scales its frequencies; they come in as numbers.
+//! Element `i` of a head turns with element `i + r/2`, r = twice the number of frequencies, or neighbours turn together; elements
+//! from `r` on pass through. Refuses to know: how a model family scales its frequencies; they come in as numbers.
 //! Legend: `t` tokens, `h` heads, `dh` head size.
 
 use std::sync::{Arc, RwLock};
@@ -12,11 +12,36 @@ use super::element::{Element, convert_here, sum_here};
 use super::host;
 use super::simd::{Lanes, Simd, multiversion, runs};
 
+/// How heads turn with their positions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotary {
+    /// Radians a position, one for each pair of elements.
+    pub inverse_frequencies: Vec<f32>,
+    /// What cosines and sines are multiplied with: 1 unless the family says otherwise.
+    pub scaling: f32,
+    /// Element `2i` turns with `2i + 1` (GPT-J, GLM, Cohere), not with the one half a turn away (NeoX, llama).
+    pub interleaved: bool,
+    /// What queries are multiplied with by their position.
+    pub query_scale: Option<QueryScale>,
+}
+
+/// `1 + beta · ln(1 + ⌊position / length⌋)` (transformers' `get_llama_4_attn_scale`, Ministral 3).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueryScale {
+    pub beta: f64,
+    pub length: usize,
+}
+
+impl QueryScale {
+    fn at(self, position: u32) -> f32 {
+        (1.0 + self.beta * (1.0 + f64::from(position / self.length as u32)).ln()) as f32
+    }
+}
+
 /// Cosines and sines of every position up to the largest one asked for; grows by itself.
 #[derive(Debug)]
 pub struct RopeTable {
-    inverse_frequencies: Vec<f32>,
-    scaling: f32,
+    rotary: Rotary,
     angles: RwLock<Arc<Angles>>,
 }
 
@@ -29,24 +54,36 @@ struct Angles {
 }
 
 impl RopeTable {
-    /// A table of `inverse_frequencies` (radians a position, one a pair of elements); cosines and sines are multiplied
-    /// by `attention_scaling` (1 unless the family says otherwise). `positions` are computed at once, more on demand.
-    pub fn new(inverse_frequencies: Vec<f32>, attention_scaling: f32, positions: usize) -> RopeTable {
-        let angles = Angles::new(&inverse_frequencies, attention_scaling, positions);
-        RopeTable { inverse_frequencies, scaling: attention_scaling, angles: RwLock::new(Arc::new(angles)) }
+    /// A table of `rotary`; `positions` are computed at once, more on demand.
+    pub fn new(rotary: Rotary, positions: usize) -> RopeTable {
+        let angles = Angles::new(&rotary, positions);
+        RopeTable { rotary, angles: RwLock::new(Arc::new(angles)) }
+    }
+
+    pub fn rotary(&self) -> &Rotary {
+        &self.rotary
+    }
+
+    /// What the queries at `positions` are multiplied with, where that is not one.
+    pub fn query_scales(&self, positions: &[u32]) -> Option<Vec<f32>> {
+        self.rotary.query_scale.map(|scale| positions.iter().map(|p| scale.at(*p)).collect())
     }
 
     /// Elements of a head that turn.
     pub fn rotated(&self) -> usize {
-        2 * self.inverse_frequencies.len()
+        2 * self.half()
     }
 
     /// Cosines and sines of tokens at `positions`, (tokens, r/2) each.
     pub fn rows(&self, positions: &[u32]) -> [Vec<f32>; 2] {
         let angles = self.upto(positions.iter().max().map_or(0, |p| *p as usize + 1));
-        let half = self.inverse_frequencies.len();
+        let half = self.half();
         [&angles.cos, &angles.sin]
             .map(|table| positions.iter().flat_map(|p| &table[*p as usize * half..][..half]).copied().collect())
+    }
+
+    fn half(&self) -> usize {
+        self.rotary.inverse_frequencies.len()
     }
 
     fn upto(&self, positions: usize) -> Arc<Angles> {
@@ -55,7 +92,7 @@ impl RopeTable {
         if current.positions >= positions {
             return current;
         }
-        let grown = Arc::new(Angles::new(&self.inverse_frequencies, self.scaling, positions.next_power_of_two()));
+        let grown = Arc::new(Angles::new(&self.rotary, positions.next_power_of_two()));
         *self.angles.write().unwrap_or_else(|e| e.into_inner()) = grown.clone();
         grown
     }
@@ -63,9 +100,9 @@ impl RopeTable {
 
 impl Angles {
     /// The angle is a product of two f32, as transformers computes it; its cosine is taken in f64.
-    fn new(inverse_frequencies: &[f32], scaling: f32, positions: usize) -> Angles {
+    fn new(Rotary { inverse_frequencies, scaling, .. }: &Rotary, positions: usize) -> Angles {
         let angles = (0..positions).flat_map(|p| inverse_frequencies.iter().map(move |f| f64::from(p as f32 * f)));
-        let (cos, sin) = angles.map(|a| (a.cos() as f32 * scaling, a.sin() as f32 * scaling)).unzip();
+        let (cos, sin) = angles.map(|a| (a.cos() as f32 * *scaling, a.sin() as f32 * *scaling)).unzip();
         Angles { positions, cos, sin }
     }
 }
@@ -85,8 +122,7 @@ pub struct Rotation<'a> {
 /// query heads give to the keys and values they share).
 pub fn turn_parts<T: Element>(turn: &Rotation, parts: [&[f32]; 3], out: [&mut [T]; 3]) {
     let (lanes, tokens) = (Lanes::in_force(), turn.positions.len().max(1));
-    let angles = turn.table.map(|t| t.upto(turn.positions.iter().max().map_or(0, |p| *p as usize + 1)));
-    let half = turn.table.map_or(0, |t| t.inverse_frequencies.len());
+    let angles = turn.table.map(|t| (t, t.upto(turn.positions.iter().max().map_or(0, |p| *p as usize + 1))));
     let widths = [0, 1, 2].map(|i| (parts[i].len() / tokens, out[i].len() / tokens));
     let rows = host::rows_per_task(widths[0].0);
     let [q, k, v] = out;
@@ -94,22 +130,46 @@ pub fn turn_parts<T: Element>(turn: &Rotation, parts: [&[f32]; 3], out: [&mut [T
     let tasks = tasks.zip(v.par_chunks_mut(rows * widths[2].1)).enumerate();
     tasks.for_each(|(task, ((q, k), v))| {
         let mut summed = vec![0f32; widths[1].1.max(widths[2].1)];
+        let mut own = vec![0f32; widths[0].1];
         for (which, out) in [q, k, v].into_iter().enumerate() {
             let (from, to) = widths[which];
             for (i, out) in out.chunks_exact_mut(to).enumerate() {
                 let token = task * rows + i;
-                let x = shared(lanes, &parts[which][token * from..][..from], turn.head_dim, to, &mut summed);
+                let mut x = shared(lanes, &parts[which][token * from..][..from], turn.head_dim, to, &mut summed);
                 match &angles {
-                    Some(angles) if which < 2 => {
-                        let at = turn.positions[token] as usize * half;
+                    Some((table, angles)) if which < 2 => {
+                        let position = turn.positions[token];
+                        if let Some(scale) = table.rotary.query_scale.filter(|_| which == 0) {
+                            let by = scale.at(position);
+                            own.iter_mut().zip(x).for_each(|(own, x)| *own = by * x);
+                            x = &own;
+                        }
+                        let (at, half) = (position as usize * table.half(), table.half());
                         let (cos, sin) = (&angles.cos[at..][..half], &angles.sin[at..][..half]);
-                        turn_token(lanes, x, cos, sin, turn.head_dim, turn.inverse, out);
+                        match table.rotary.interleaved {
+                            false => turn_token(lanes, x, cos, sin, turn.head_dim, turn.inverse, out),
+                            true => turn_neighbours(lanes, x, (cos, sin), turn.head_dim, turn.inverse, out),
+                        }
                     }
                     _ => convert_here(lanes, x, out),
                 }
             }
         }
     });
+}
+
+/// As [`turn_token`], element `2i` with `2i + 1`.
+fn turn_neighbours<T: Element>(lanes: Lanes, x: &[f32], (cos, sin): (&[f32], &[f32]), dh: usize, inverse: bool, out: &mut [T]) {
+    let sign = if inverse { -1.0 } else { 1.0 };
+    let mut turned = x.to_vec();
+    for head in turned.chunks_exact_mut(dh) {
+        for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(cos.iter().zip(sin)) {
+            let (low, high, sin) = (pair[0], pair[1], sign * sin);
+            pair[0] = low * cos - high * sin;
+            pair[1] = high * cos + low * sin;
+        }
+    }
+    convert_here(lanes, &turned, out);
 }
 
 /// The row itself, or its heads summed in groups until it is `width` wide.
@@ -157,8 +217,12 @@ mod tests {
     use super::*;
     use crate::error::Result;
 
+    fn rotary(inverse_frequencies: Vec<f32>, scaling: f32) -> Rotary {
+        Rotary { inverse_frequencies, scaling, interleaved: false, query_scale: None }
+    }
+
     fn table(half: usize) -> RopeTable {
-        RopeTable::new((0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect(), 1.25, 3)
+        RopeTable::new(rotary((0..half).map(|i| 10_000f32.powf(-(i as f32) / half as f32)).collect(), 1.25), 3)
     }
 
     /// The same in differentiable tensor operations: `x` (t, h, dh).
@@ -217,7 +281,7 @@ mod tests {
     #[test]
     fn turns_by_the_angle_of_the_position() {
         // One pair (x, y) at position 2 with frequency 0.5 turns by 1 radian.
-        let turned = turned(&[3.0, 4.0], &RopeTable::new(vec![0.5], 1.0, 1), &[2], 2, false);
+        let turned = turned(&[3.0, 4.0], &RopeTable::new(rotary(vec![0.5], 1.0), 1), &[2], 2, false);
         let (sin, cos) = 1f32.sin_cos();
         assert!((turned[0] - (3.0 * cos - 4.0 * sin)).abs() < 1e-6 && (turned[1] - (4.0 * cos + 3.0 * sin)).abs() < 1e-6);
     }
@@ -237,5 +301,40 @@ mod tests {
         gradient_check::finite_differences(&[double(&numbers(3, &[3, 2, 6]))], |x| twin(&x[0], &table(3), &[0, 7, 2]));
         let (x, positions) = (numbers(4, &[130, 9, 64]), (0..130).collect::<Vec<u32>>());
         gradient_check::threads_agree(|| dispatched(&x, &table(32), &positions));
+    }
+
+    /// The same turn of the same numbers in another order, there and back.
+    #[test]
+    fn neighbours_turn_as_halves_do() {
+        let (x, positions, half, dh) = (numbers(5, &[7, 2, 10]), [0u32, 3, 1, 9, 4, 4, 2], 3, 10);
+        let x = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let halves = table(half);
+        let neighbours = RopeTable::new(Rotary { interleaved: true, ..halves.rotary().clone() }, 2);
+        let apart = |x: &[f32]| -> Vec<f32> { x.chunks(dh).flat_map(|h| [0, 2, 4, 1, 3, 5, 6, 7, 8, 9].map(|i| h[i])).collect() };
+        for inverse in [false, true] {
+            let got = apart(&turned(&x, &neighbours, &positions, dh, inverse));
+            let want = turned(&apart(&x), &halves, &positions, dh, inverse);
+            assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6), "{inverse}");
+        }
+    }
+
+    #[test]
+    fn queries_alone_are_scaled_by_their_position() {
+        let (x, plain) = ([1.0f32, -2.0, 0.5, 4.0, 3.0, 2.0], table(1));
+        let query_scale = Some(QueryScale { beta: 0.5, length: 3 });
+        let scaled = RopeTable::new(Rotary { query_scale, ..plain.rotary().clone() }, 2);
+        for inverse in [false, true] {
+            let of = |table| {
+                let [mut q, mut k, mut v] = [(); 3].map(|()| vec![0f32; 6]);
+                let turn = Rotation { table: Some(table), positions: &[0, 7], head_dim: 3, inverse };
+                turn_parts(&turn, [&x; 3], [&mut q, &mut k, &mut v]);
+                [q, k, v]
+            };
+            let ([q, k, v], [scaled_q, same_k, same_v]) = (of(&plain), of(&scaled));
+            assert!(k == same_k && v == same_v && q[..3] == scaled_q[..3]);
+            let by = 1.0 + 0.5 * 3f32.ln();
+            assert!(q[3..].iter().zip(&scaled_q[3..]).all(|(a, b)| (a * by - b).abs() < 1e-5), "{q:?} {scaled_q:?}");
+        }
+        assert_eq!(scaled.query_scales(&[2, 3]), Some(vec![1.0, (1.0 + 0.5 * 2f64.ln()) as f32]));
     }
 }

@@ -1,8 +1,8 @@
 //! A pass on the CPU, in f32 or in bf16: kernels over plain buffers, which are used again.
 
-use super::super::layers::{Norm, SiteLinear};
+use super::super::layers::{Norm, SiteLinear, Turn};
 use super::super::{Model, Targets};
-use super::machine::{Given, Machine, Sites, Unscaled};
+use super::machine::{Given, Machine, Sites, Turned, Unscaled};
 use super::prepared::PreparedAdapter;
 use super::sums::{SiteSums, Sums};
 use super::workspace::{Buffer, Pooled, Workspace};
@@ -15,7 +15,6 @@ use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
 use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Engine, Layer};
 use crate::kernels::host;
 use crate::kernels::linear::Side;
-use crate::kernels::rope::{Rotation, turn_parts};
 use crate::kernels::soft_cap::soft_cap;
 
 /// How queries find keys: from block, scores, turned queries and keys, and values, to the output.
@@ -117,16 +116,6 @@ impl<T: Pooled> Cpu<'_, T> {
             self.sums.sites[s.site.0].pair = pair;
         }
         inner.into_iter().flatten().for_each(|dz| self.scratch.give(dz));
-    }
-
-    fn turned(&mut self, given: &Given, parts: [Buffer<f32>; 3], inverse: bool) -> [Buffer<T>; 3] {
-        let (table, head_dim) = (given.shared.rope.as_ref(), given.shared.head_dim);
-        let mut out = given.shared.widths().map(|w| self.scratch.take::<T>(given.tokens(), w));
-        let [to_q, to_k, to_v] = &mut out;
-        let rotation = Rotation { table, positions: given.positions, head_dim, inverse };
-        turn_parts(&rotation, [&parts[0], &parts[1], &parts[2]], [to_q, to_k, to_v]);
-        parts.into_iter().for_each(|f| self.scratch.give(f));
-        out
     }
 
     /// The head with what the adapter does there; `rows` are those of its input for dropout.
@@ -338,27 +327,48 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         Ok(dx)
     }
 
-    fn split(&mut self, given: &Given, fused: Buffer<f32>) -> Result<[Buffer<f32>; 3]> {
+    fn split(&mut self, given: &Given, fused: Buffer<f32>, groups: usize) -> Result<[Buffer<f32>; 3]> {
         let mut parts = given.shared.widths().map(|w| self.scratch.take::<f32>(given.tokens(), w));
         let [q, k, v] = &mut parts;
-        split_rows(&fused, given.tokens(), [q, k, v]);
+        split_rows(&fused, given.tokens(), groups, &mut [q, k, v]);
         self.scratch.give(fused);
         Ok(parts)
     }
 
-    fn join(&mut self, given: &Given, parts: [Buffer<T>; 3]) -> Result<Buffer<T>> {
+    fn join(&mut self, given: &Given, parts: [Buffer<T>; 3], groups: usize) -> Result<Buffer<T>> {
         let mut fused = self.scratch.take::<T>(given.tokens(), given.shared.widths().iter().sum());
-        join_rows([&parts[0], &parts[1], &parts[2]], given.tokens(), &mut fused);
+        join_rows(&[&parts[0], &parts[1], &parts[2]], given.tokens(), groups, &mut fused);
         parts.into_iter().for_each(|p| self.scratch.give(p));
         Ok(fused)
     }
 
-    fn turn(&mut self, given: &Given, parts: [Buffer<f32>; 3]) -> Result<[Buffer<T>; 3]> {
-        Ok(self.turned(given, parts, false))
+    fn halve(&mut self, given: &Given, fused: Buffer<T>) -> Result<[Buffer<T>; 2]> {
+        let width = fused.len() / given.tokens() / 2;
+        let mut parts = [(); 2].map(|()| self.scratch.take::<T>(given.tokens(), width));
+        let [gate, up] = &mut parts;
+        split_rows(&fused, given.tokens(), 1, &mut [gate, up]);
+        self.scratch.give(fused);
+        Ok(parts)
     }
 
-    fn turn_back(&mut self, given: &Given, grads: [Buffer<f32>; 3]) -> Result<[Buffer<T>; 3]> {
-        Ok(self.turned(given, grads, true))
+    fn unite(&mut self, given: &Given, gate: &Buffer<T>, up: &Buffer<T>) -> Result<Buffer<T>> {
+        let mut fused = self.scratch.take::<T>(given.tokens(), 2 * gate.len() / given.tokens());
+        join_rows(&[gate, up], given.tokens(), 1, &mut fused);
+        Ok(fused)
+    }
+
+    fn turn(&mut self, given: &Given, turn: &Turn, parts: [Buffer<f32>; 3]) -> Result<Turned<Self>> {
+        Ok(self.normed_and_turned(given, turn, parts))
+    }
+
+    fn turn_back(
+        &mut self,
+        given: &Given,
+        turn: &Turn,
+        bare: &[Option<Buffer<T>>; 3],
+        grads: [Buffer<f32>; 3],
+    ) -> Result<[Buffer<T>; 3]> {
+        Ok(self.turned_and_normed_back(given, turn, bare, grads))
     }
 
     fn attend(&mut self, given: &Given, layer: usize, scores: Scores, qkv: &[Buffer<T>; 3]) -> Result<(Buffer<T>, Attended)> {

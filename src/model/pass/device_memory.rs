@@ -61,7 +61,7 @@ impl Model {
         let more = usize::from(self.shared.final_cap.is_some()) + usize::from(adapt.term(self.head.site).is_some());
         let [weights, expanded] = self.device_weights();
         let (masks, dropped) = self.mask_bytes(tokens, adapt);
-        let widest = self.blocks.iter().map(|b| block::kept_per_token(b, c.width, adapt)).max().unwrap_or(0);
+        let widest = self.blocks.iter().map(|b| block::kept_per_token(b, c.width, &self.shared, adapt)).max().unwrap_or(0);
         // Gradients of a block's parts in f32; residual stream, its gradient; chosen rows, there and back.
         let buffers = tokens * (widest + 8 * c.width) * F32 + 4 * targets * c.width * F32;
         DevicePassMemory {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::super::Targets;
-use super::super::layers::{Norm, SharedTables, SiteLinear};
+use super::super::layers::{Norm, SharedTables, SiteLinear, Turn};
 use super::super::site::Site;
 use super::prepared::PreparedAdapter;
 use crate::error::Result;
@@ -47,6 +47,9 @@ impl Given<'_> {
 
 /// Outputs of sites with magnitudes, before these and the bias (n, o).
 pub(super) type Unscaled<M> = Vec<(Site, <M as Machine>::Act)>;
+
+/// Queries, keys and values as attention reads them, and before their norms where these are.
+pub(super) type Turned<M> = ([<M as Machine>::Act; 3], [Option<<M as Machine>::Act>; 3]);
 
 /// A site with the gradient of its output (n, o).
 pub(super) type Sites<'a, M> = [(&'a SiteLinear, &'a <M as Machine>::Act)];
@@ -135,14 +138,25 @@ pub(super) trait Machine: Sized {
         unscaled: &Unscaled<Self>,
     ) -> Result<Self::Act>;
 
-    /// Queries, keys and values of a fused projection.
-    fn split(&mut self, given: &Given, fused: Self::Wide) -> Result<[Self::Wide; 3]>;
+    /// Queries, keys and values of a fused projection, whose outputs are `groups` times a piece of each.
+    fn split(&mut self, given: &Given, fused: Self::Wide, groups: usize) -> Result<[Self::Wide; 3]>;
     /// [`Machine::split`] undone.
-    fn join(&mut self, given: &Given, parts: [Self::Act; 3]) -> Result<Self::Act>;
-    /// Queries and keys turned by their positions; values as they are.
-    fn turn(&mut self, given: &Given, parts: [Self::Wide; 3]) -> Result<[Self::Act; 3]>;
+    fn join(&mut self, given: &Given, parts: [Self::Act; 3], groups: usize) -> Result<Self::Act>;
+    /// Gate and up of a fused projection, the one half and the other.
+    fn halve(&mut self, given: &Given, fused: Self::Act) -> Result<[Self::Act; 2]>;
+    /// [`Machine::halve`] undone.
+    fn unite(&mut self, given: &Given, gate: &Self::Act, up: &Self::Act) -> Result<Self::Act>;
+    /// Queries, keys and values normed where there are norms, and the first two turned by their positions; with what the norms
+    /// read, rounded for the way back.
+    fn turn(&mut self, given: &Given, turn: &Turn, parts: [Self::Wide; 3]) -> Result<Turned<Self>>;
     /// The way back of [`Machine::turn`].
-    fn turn_back(&mut self, given: &Given, grads: [Self::Wide; 3]) -> Result<[Self::Act; 3]>;
+    fn turn_back(
+        &mut self,
+        given: &Given,
+        turn: &Turn,
+        bare: &[Option<Self::Act>; 3],
+        grads: [Self::Wide; 3],
+    ) -> Result<[Self::Act; 3]>;
     /// Attention of block `layer`.
     fn attend(&mut self, given: &Given, layer: usize, scores: Scores, qkv: &[Self::Act; 3]) -> Result<(Self::Act, Self::Saved)>;
     /// Gradients of what attention read; `grad` is that of `out`.

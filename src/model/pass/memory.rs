@@ -45,7 +45,8 @@ impl Model {
         };
         let targets = (tokens as f64 * trained).ceil() as usize;
         let logits = targets.min(most_logits) * self.config.vocab * row;
-        let widest = self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width, adapt)).max().unwrap_or(0);
+        let widest =
+            self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width, &self.shared, adapt)).max().unwrap_or(0);
         // Gradients of a block's parts live while its activations do; residual stream, its gradient, chosen rows.
         let workspace = tokens * (widest * size + 8 * self.config.width * 4);
         PassMemory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed }
@@ -58,7 +59,7 @@ impl Model {
 
     /// Bytes that the blocks from `lowest` on keep.
     pub(super) fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize, adapt: &dyn Adapt) -> u64 {
-        let kept = self.blocks[lowest..].iter().map(|b| block::kept_per_token(b, self.config.width, adapt) * size);
+        let kept = self.blocks[lowest..].iter().map(|b| block::kept_per_token(b, self.config.width, &self.shared, adapt) * size);
         kept.map(|bytes| (bytes * tokens) as u64).sum()
     }
 

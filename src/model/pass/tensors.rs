@@ -6,10 +6,10 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
-use super::super::layers::{Norm, SiteLinear};
+use super::super::layers::{Norm, SiteLinear, Turn};
 use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
-use super::machine::{Given, Machine, Sites, Unscaled};
+use super::machine::{Given, Machine, Sites, Turned, Unscaled};
 use super::sums::{self, SiteGradient};
 use super::texts::PackedTexts;
 use crate::error::Result;
@@ -24,13 +24,22 @@ pub(super) struct Tensors<'a> {
     pub model: &'a Model,
     pub dtype: DType,
     ids: Tensor,
-    /// Cosines and sines of the tokens (n, r/2).
-    angles: Option<[Tensor; 2]>,
+    /// Of each of the model's rotations.
+    angles: Vec<Angles>,
     keys: Keys<'a>,
     /// By site, where one adapter acts.
     pub(super) masks: Masks,
     /// By site.
     pub(super) sums: Vec<Option<SiteGradient>>,
+}
+
+/// A rotation of the tokens.
+struct Angles {
+    /// Cosines and sines (n, r/2).
+    table: [Tensor; 2],
+    interleaved: bool,
+    /// What queries are multiplied with, (n, 1).
+    query_scales: Option<Tensor>,
 }
 
 /// Where a query finds its keys.
@@ -45,14 +54,15 @@ impl<'a> Tensors<'a> {
     pub(super) fn new(model: &'a Model, given: &Given, keys: Keys<'a>) -> Result<Tensors<'a>> {
         model.check(given.ids, given.positions)?;
         let (n, device) = (given.tokens(), &model.device);
-        let angles = match &model.shared.rope {
-            Some(table) => {
-                let [cos, sin] = table.rows(given.positions);
-                let half = table.rotated() / 2;
-                Some([Tensor::from_vec(cos, (n, half), device)?, Tensor::from_vec(sin, (n, half), device)?])
-            }
-            None => None,
-        };
+        let angles = model.shared.ropes.iter().map(|rope| {
+            let half = rope.rotated() / 2;
+            let [cos, sin] = rope.rows(given.positions);
+            let table = [Tensor::from_vec(cos, (n, half), device)?, Tensor::from_vec(sin, (n, half), device)?];
+            let scales = rope.query_scales(given.positions);
+            let query_scales = scales.map(|scales| Tensor::from_vec(scales, (n, 1), device)).transpose()?;
+            Ok(Angles { table, interleaved: rope.rotary().interleaved, query_scales })
+        });
+        let angles = angles.collect::<Result<_>>()?;
         let masks = match given.acting {
             [(_, adapter)] => adapter.masks.as_slice(),
             _ => &[],
@@ -88,14 +98,27 @@ impl<'a> Tensors<'a> {
     }
 
     /// Queries, keys and values (n, width), the first two turned.
-    fn turned(&self, parts: [Tensor; 3], inverse: bool) -> Result<[Tensor; 3]> {
+    fn turned(&self, turn: &Turn, parts: [Tensor; 3], inverse: bool, dtype: DType) -> Result<[Tensor; 3]> {
         let [q, k, v] = parts;
+        let Some(at) = turn.rope else { return Ok([q.to_dtype(dtype)?, k.to_dtype(dtype)?, v.to_dtype(dtype)?]) };
+        let Angles { table: [cos, sin], interleaved, query_scales } = &self.angles[at];
+        let way = rope::Turn { inverse, interleaved: *interleaved };
         let turn = |x: &Tensor| -> Result<Tensor> {
-            let Some([cos, sin]) = &self.angles else { return Ok(x.to_dtype(self.dtype)?) };
-            let turned = rope::rope(&self.heads(x)?, cos, sin, inverse)?;
-            Ok(turned.reshape(x.shape())?.to_dtype(self.dtype)?)
+            Ok(rope::rope(&self.heads(x)?, cos, sin, way)?.reshape(x.shape())?.to_dtype(dtype)?)
         };
-        Ok([turn(&q)?, turn(&k)?, v.to_dtype(self.dtype)?])
+        let q = match query_scales {
+            Some(scales) => q.to_dtype(DType::F32)?.broadcast_mul(scales)?,
+            None => q,
+        };
+        Ok([turn(&q)?, turn(&k)?, v.to_dtype(dtype)?])
+    }
+
+    /// `x` (n, width) in rows that `norm` is over.
+    fn rows_of(&self, norm: &Norm, x: &Tensor) -> Result<Tensor> {
+        match norm {
+            Norm::Weighted { width, .. } if *width < x.dim(1)? => self.heads(x),
+            _ => Ok(x.clone()),
+        }
     }
 
     /// The final norm of chosen rows (c, d).
@@ -106,18 +129,18 @@ impl<'a> Tensors<'a> {
     }
 
     fn normed(&self, norm: &Norm, x: &Tensor, out: DType) -> Result<Tensor> {
-        let (weight, bias, eps) = norm.tensors();
-        match bias {
-            None => norm::rms(x, weight, eps, out),
-            Some(bias) => norm::layer(x, weight, bias, eps, out),
+        match norm {
+            Norm::Scale(by) => Ok((x.to_dtype(DType::F32)? * f64::from(*by))?.to_dtype(out)?),
+            Norm::Weighted { weight, bias: None, eps, .. } => norm::rms(x, &weight.tensor, *eps, out),
+            Norm::Weighted { weight, bias: Some(bias), eps, .. } => norm::layer(x, &weight.tensor, &bias.tensor, *eps, out),
         }
     }
 
     pub(super) fn norm_gradient(&self, norm: &Norm, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let (weight, bias, eps) = norm.tensors();
-        match bias {
-            None => norm::rms_back(x, weight, eps, dy, DType::F32),
-            Some(_) => norm::layer_back(x, weight, eps, dy, DType::F32),
+        match norm {
+            Norm::Scale(by) => Ok((dy.to_dtype(DType::F32)? * f64::from(*by))?),
+            Norm::Weighted { weight, bias: None, eps, .. } => norm::rms_back(x, &weight.tensor, *eps, dy, DType::F32),
+            Norm::Weighted { weight, bias: Some(_), eps, .. } => norm::layer_back(x, &weight.tensor, *eps, dy, DType::F32),
         }
     }
 }
@@ -252,22 +275,55 @@ impl Machine for Tensors<'_> {
         Ok(self.project_back(given, sites, x, unscaled)?.to_dtype(self.dtype)?)
     }
 
-    fn split(&mut self, given: &Given, fused: Tensor) -> Result<[Tensor; 3]> {
-        let [q, k, v] = given.shared.widths();
-        let part = |from, len| -> Result<Tensor> { Ok(fused.narrow(1, from, len)?.contiguous()?) };
-        Ok([part(0, q)?, part(q, k)?, part(q + k, v)?])
+    fn split(&mut self, given: &Given, fused: Tensor, groups: usize) -> Result<[Tensor; 3]> {
+        let (n, widths) = (given.tokens(), given.shared.widths());
+        let [q, k, _] = widths.map(|width| width / groups);
+        let fused = fused.reshape((n, groups, fused.dim(1)? / groups))?;
+        let part =
+            |from, len: usize| -> Result<Tensor> { Ok(fused.narrow(2, from, len / groups)?.contiguous()?.reshape((n, len))?) };
+        Ok([part(0, widths[0])?, part(q, widths[1])?, part(q + k, widths[2])?])
     }
 
-    fn join(&mut self, _: &Given, parts: [Tensor; 3]) -> Result<Tensor> {
-        Ok(Tensor::cat(&parts, 1)?)
+    fn join(&mut self, given: &Given, parts: [Tensor; 3], groups: usize) -> Result<Tensor> {
+        let n = given.tokens();
+        let pieces = parts.iter().map(|part| part.reshape((n, groups, part.dim(1)? / groups)));
+        Ok(Tensor::cat(&pieces.collect::<candle_core::Result<Vec<_>>>()?, 2)?.reshape((n, ()))?)
     }
 
-    fn turn(&mut self, _: &Given, parts: [Tensor; 3]) -> Result<[Tensor; 3]> {
-        self.turned(parts, false)
+    fn halve(&mut self, _: &Given, fused: Tensor) -> Result<[Tensor; 2]> {
+        let width = fused.dim(1)? / 2;
+        Ok([fused.narrow(1, 0, width)?.contiguous()?, fused.narrow(1, width, width)?.contiguous()?])
     }
 
-    fn turn_back(&mut self, _: &Given, grads: [Tensor; 3]) -> Result<[Tensor; 3]> {
-        self.turned(grads, true)
+    fn unite(&mut self, _: &Given, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::cat(&[gate, up], 1)?)
+    }
+
+    fn turn(&mut self, _: &Given, turn: &Turn, parts: [Tensor; 3]) -> Result<Turned<Self>> {
+        let mut bare = [None, None, None];
+        let [mut q, mut k, mut v] = parts;
+        for ((part, norm), bare) in [&mut q, &mut k, &mut v].into_iter().zip(&turn.norms).zip(&mut bare) {
+            let Some(norm) = norm else { continue };
+            let normed = self.normed(norm, &self.rows_of(norm, part)?, DType::F32)?.reshape(part.shape())?;
+            *bare = Some(part.to_dtype(self.dtype)?);
+            *part = normed;
+        }
+        Ok((self.turned(turn, [q, k, v], false, self.dtype)?, bare))
+    }
+
+    fn turn_back(&mut self, _: &Given, turn: &Turn, bare: &[Option<Tensor>; 3], grads: [Tensor; 3]) -> Result<[Tensor; 3]> {
+        if turn.norms.iter().all(Option::is_none) {
+            return self.turned(turn, grads, true, self.dtype);
+        }
+        let mut back = self.turned(turn, grads, true, DType::F32)?;
+        for ((grad, norm), bare) in back.iter_mut().zip(&turn.norms).zip(bare) {
+            if let Some((norm, bare)) = norm.as_ref().zip(bare.as_ref()) {
+                let rows = |x: &Tensor| self.rows_of(norm, x);
+                *grad = self.norm_gradient(norm, &rows(bare)?, &rows(grad)?)?.reshape(bare.shape())?;
+            }
+            *grad = grad.to_dtype(self.dtype)?;
+        }
+        Ok(back)
     }
 
     fn attend(&mut self, _: &Given, layer: usize, scores: Scores, qkv: &[Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {

@@ -24,9 +24,9 @@ const MAX_SHARDS: usize = 10_000;
 /// [`Error::Model`] naming the file, key or tensor that is missing or wrong.
 pub(super) fn open(root: &Path) -> Result<(Value, BTreeMap<String, Stored>)> {
     let config = read_config(root)?;
-    let gpt2 = model_type(&config) == "gpt2";
-    let ignore = |name: &str| is_derived(name, gpt2);
-    let mut tensors = CollectedTensors { root, gpt2, by_name: BTreeMap::new() };
+    let names = Names(model_type(&config));
+    let ignore = |name: &str| names.is_derived(name);
+    let mut tensors = CollectedTensors { root, names, by_name: BTreeMap::new() };
     if exists(root, SINGLE) {
         tensors.add(safetensors::read(&inside(root, SINGLE)?, ignore)?)?;
     } else if exists(root, INDEX) {
@@ -37,27 +37,28 @@ pub(super) fn open(root: &Path) -> Result<(Value, BTreeMap<String, Stored>)> {
             check_shard(root, shard, &index, &found)?;
             tensors.add(found)?;
         }
-        check_complete(root, &index, &tensors.by_name, ignore, gpt2)?;
+        check_complete(root, &index, &tensors.by_name, ignore, names)?;
     } else {
         return Err(without_weights(root));
     }
     if tensors.by_name.is_empty() {
         return Err(Error::model(root, "weights", "there is not a single tensor", "fetch the model again"));
     }
-    Ok((config, tensors.by_name))
+    let by_name = tensors.by_name;
+    Ok((config, by_name))
 }
 
 /// Tensors collected over all files.
 struct CollectedTensors<'a> {
     root: &'a Path,
-    gpt2: bool,
+    names: Names<'a>,
     by_name: BTreeMap<String, Stored>,
 }
 
 impl CollectedTensors<'_> {
     fn add(&mut self, found: Vec<Stored>) -> Result<()> {
         for mut tensor in found {
-            tensor.name = full_name(&tensor.name, self.gpt2);
+            tensor.name = self.names.full(&tensor.name);
             if let Some(twin) = self.by_name.insert(tensor.name.clone(), tensor) {
                 let why = format!("it is there twice (once in {})", twin.file.display());
                 return Err(Error::model(self.root, format!("tensor `{}`", twin.name), why, "fetch the model again"));
@@ -67,15 +68,30 @@ impl CollectedTensors<'_> {
     }
 }
 
-/// gpt2 was published without the `transformer.` that the causal model puts before its names.
-fn full_name(name: &str, gpt2: bool) -> String {
-    let bare = gpt2 && !name.starts_with("transformer.") && !name.starts_with("lm_head.");
-    if bare { format!("transformer.{name}") } else { name.to_string() }
-}
+/// Names of tensors in files of a family, by its `model_type`.
+#[derive(Clone, Copy)]
+struct Names<'a>(&'a str);
 
-/// Tensors in old files that follow from the config: rotary frequencies, and gpt2's attention masks.
-fn is_derived(name: &str, gpt2: bool) -> bool {
-    name.ends_with(".rotary_emb.inv_freq") || (gpt2 && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")))
+impl Names<'_> {
+    /// The name that transformers' causal model has: gpt2 was published without its `transformer.`, and a gpt_neox model's head is
+    /// `embed_out` in files of any version.
+    fn full(self, name: &str) -> String {
+        match self.0 {
+            "gpt2" if !name.starts_with("transformer.") && !name.starts_with("lm_head.") => format!("transformer.{name}"),
+            "gpt_neox" => name.strip_prefix("embed_out.").map_or_else(|| name.to_string(), |rest| format!("lm_head.{rest}")),
+            _ => name.to_string(),
+        }
+    }
+
+    /// Tensors in old files that follow from the config: rotary frequencies, and attention masks of gpt2 and gpt_neox.
+    fn is_derived(self, name: &str) -> bool {
+        let masks: &[&str] = match self.0 {
+            "gpt2" => &[".attn.bias", ".attn.masked_bias"],
+            "gpt_neox" => &[".attention.bias", ".attention.masked_bias"],
+            _ => &[],
+        };
+        name.ends_with(".rotary_emb.inv_freq") || masks.iter().any(|mask| name.ends_with(mask))
+    }
 }
 
 fn read_config(root: &Path) -> Result<Value> {
@@ -228,9 +244,9 @@ fn check_complete(
     index: &BTreeMap<String, String>,
     found: &BTreeMap<String, Stored>,
     ignore: impl Fn(&str) -> bool,
-    gpt2: bool,
+    names: Names,
 ) -> Result<()> {
-    match index.iter().find(|(name, _)| !ignore(name) && !found.contains_key(&full_name(name, gpt2))) {
+    match index.iter().find(|(name, _)| !ignore(name) && !found.contains_key(&names.full(name))) {
         None => Ok(()),
         Some((name, file)) => {
             let why = format!("the index places it in {file}, but it is not there");

@@ -41,6 +41,7 @@ pub(super) fn open(path: &Path) -> Result<(Json, BTreeMap<String, Stored>)> {
         let Tensor { data, dtype, shape, .. } = tensor;
         let stored = Stored {
             name: name.clone(),
+            written: name.clone(),
             file: path.to_path_buf(),
             data: data.clone(),
             dtype: *dtype,

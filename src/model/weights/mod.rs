@@ -74,6 +74,8 @@ impl Format {
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub name: String,
+    /// What the file calls it: other programs know it so.
+    pub written: String,
     /// The file that holds it.
     pub file: PathBuf,
     pub data: Mapped,
@@ -116,12 +118,12 @@ impl ModelFiles {
         })
     }
 
-    /// Checks that every tensor was taken. A head that is tied to the embedding may be left.
+    /// Checks that every tensor was taken. A head that is `tied` to the embedding may be left.
     ///
     /// # Errors
     /// [`Error::Model`] naming the tensors that nobody took.
-    pub fn finish(mut self) -> Result<()> {
-        if self.tied() {
+    pub fn finish(mut self, tied: bool) -> Result<()> {
+        if tied {
             self.tensors.remove("lm_head.weight");
         }
         if self.tensors.is_empty() {
@@ -136,12 +138,6 @@ impl ModelFiles {
             format!("the model `{}` has no use for them: {names}", self.model_type()),
             "the config does not describe these weights: check config.json (num_hidden_layers or n_layer, heads, biases, model_type)",
         ))
-    }
-
-    /// Whether the output head is the embedding (`tie_word_embeddings`; gpt2 and gemma2 tie unless told otherwise).
-    pub fn tied(&self) -> bool {
-        let default = ["gpt2", "gemma2"].contains(&self.model_type());
-        self.config.get("tie_word_embeddings").and_then(serde_json::Value::as_bool).unwrap_or(default)
     }
 
     fn model_type(&self) -> &str {

@@ -5,6 +5,7 @@ use crate::activation::Activation;
 use crate::dropout::{DropoutMask, TokenMask};
 use crate::gradient_check::{double, numbers, run};
 use crate::tensors::dropout::Masks;
+use crate::tensors::rope::Turn;
 use crate::tensors::{columns, mlp, norm, pieces, rope};
 use crate::{glu, norm::portable};
 
@@ -50,10 +51,20 @@ fn rope_agrees_and_its_inverse_is_the_way_back() {
             let angles = (numbers(2, &[n, half]) * 30.0).unwrap();
             let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
             let want = run(&[exact], |x| Ok(turned(&x[0], &double(&cos), &double(&sin))?));
-            let y = rope::rope(&x, &cos, &sin, false).unwrap();
-            let dx = rope::rope(&behind(&[n, heads, e], dtype), &cos, &sin, true).unwrap();
+            let y = rope::rope(&x, &cos, &sin, Turn::default()).unwrap();
+            let dx = rope::rope(&behind(&[n, heads, e], dtype), &cos, &sin, Turn { inverse: true, interleaved: false }).unwrap();
             agrees(&[&y, &dx], &want, tolerance(dtype), &format!("{n} {heads} {e} {half} {dtype:?}"));
             assert!(y.dtype() == dtype && dx.dtype() == dtype);
+            // Neighbours: the same numbers in another order.
+            let order: Vec<u32> = (0..half as u32).flat_map(|k| [k, k + half as u32]).chain(2 * half as u32..e as u32).collect();
+            let order = Tensor::new(order, x.device()).unwrap();
+            let apart = |t: &Tensor| t.index_select(&order, 2).unwrap();
+            for inverse in [false, true] {
+                let halves = rope::rope(&x, &cos, &sin, Turn { inverse, interleaved: false }).unwrap();
+                let neighbours = rope::rope(&apart(&x), &cos, &sin, Turn { inverse, interleaved: true }).unwrap();
+                let flat = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                assert_eq!(flat(&apart(&halves)), flat(&neighbours));
+            }
         }
     }
 }

@@ -1,0 +1,24 @@
+//! The families: a row each, stated by how it differs from llama. Defaults are those of transformers' config classes (5.24,
+//! `models/*/configuration_*.py`), structure that of its models (`modeling_*.py`).
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `llama` | the row that the others differ from |
+//! | 1 | `rms`, `gemma`, `layer_norm` | the others |
+
+mod gemma;
+mod layer_norm;
+mod llama;
+mod rms;
+
+use super::family::Family;
+use gemma::{GEMMA, GEMMA2, GEMMA3};
+use layer_norm::{COHERE, COHERE2, GPT_NEOX, GPT2, STABLELM, STARCODER2};
+use llama::LLAMA;
+use rms::{GLM4, GRANITE, MINISTRAL3, MISTRAL, OLMO2, OLMO3, PHI3, QWEN2, QWEN3, SMOLLM3};
+
+/// Every family, in the order they are listed to a user.
+pub const FAMILIES: &[Family] = &[
+    LLAMA, QWEN2, QWEN3, MISTRAL, MINISTRAL3, GEMMA, GEMMA2, GEMMA3, PHI3, GRANITE, OLMO2, OLMO3, SMOLLM3, GLM4, STARCODER2,
+    STABLELM, COHERE, COHERE2, GPT_NEOX, GPT2,
+];
