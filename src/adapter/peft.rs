@@ -13,6 +13,7 @@ use super::{Adapter, Start, base_copies, keys, parse};
 use crate::error::{Error, Result, nearest};
 use crate::files;
 use crate::model::Model;
+use crate::model::weights::multimodal;
 
 /// Name of the tensors' file.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -44,7 +45,7 @@ impl Adapter {
         let (plan, idle) = Plan::of_file(&config, model.sites()).map_err(|e| in_file(e, dir))?;
         notes.extend(idle);
         let bytes = read_weights(dir)?;
-        let mut tensors = read_tensors(&bytes, dir, &model.device)?;
+        let mut tensors = in_names_of(model, read_tensors(&bytes, dir, &model.device)?);
         notes.extend(base_copies::take(&mut tensors, model, &plan.full, dir)?);
         let total = tensors.len();
         let mut expected: Vec<String> = Vec::new();
@@ -180,6 +181,16 @@ pub(super) fn read_weights(dir: &Path) -> Result<Vec<u8>> {
         return Err(Error::adapter(dir, WEIGHTS, format!("{} bytes is no adapter", meta.len()), "use a smaller file"));
     }
     std::fs::read(&path).map_err(Error::io("read", &path))
+}
+
+/// Keys as `model` has them: adapters of a text model are made over it alone or over a checkpoint that sees as well.
+fn in_names_of(model: &Model, tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let nested = model.sites().iter().any(|site| site.path.starts_with(multimodal::PREFIX));
+    let own = |key: String| match key.strip_prefix("base_model.model.") {
+        Some(name) => format!("base_model.model.{}", multimodal::respelled(name, nested)),
+        None => key,
+    };
+    tensors.into_iter().map(|(key, tensor)| (own(key), tensor)).collect()
 }
 
 /// Parses owned bytes after capping what the header may claim; tensors become f32.

@@ -80,7 +80,7 @@ pub fn write(merged: &Merged<'_>, out: &Path, progress: &mut dyn FnMut(usize, us
     files::write_dir_atomic(out, |dir| {
         let files = ModelFiles::open(base)?;
         let untied = model.config.tied && touches(model, adapter, SiteKind::Head) | touches(model, adapter, SiteKind::Embedding);
-        let config = config(&files.config, dtype, untied);
+        let config = config(&files, dtype, untied);
         let entries = entries(files, model, adapter, untied);
         files::write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
         weights(model, adapter, &entries, dtype, &dir.join("model.safetensors"), progress)?;
@@ -94,8 +94,8 @@ fn touches(model: &Model, adapter: &Adapter, kind: SiteKind) -> bool {
     model.sites().iter().enumerate().any(|(i, s)| s.kind == kind && adapter.term(Site(i)).is_some())
 }
 
-fn config(base: &Value, dtype: Dtype, untied: bool) -> Value {
-    let mut config = base.clone();
+fn config(base: &ModelFiles, dtype: Dtype, untied: bool) -> Value {
+    let mut config = base.whole.as_ref().unwrap_or(&base.config).clone();
     let name = dtype.names().1;
     for key in ["dtype", "torch_dtype"] {
         if config.get(key).is_some() {
@@ -110,11 +110,15 @@ fn config(base: &Value, dtype: Dtype, untied: bool) -> Value {
     }
     if untied {
         config["tie_word_embeddings"] = json!(false);
+        if base.whole.is_some() {
+            config["text_config"]["tie_word_embeddings"] = json!(false);
+        }
     }
     config
 }
 
-/// Every tensor to write, by name. A tied head that no longer equals the embedding becomes a tensor of its own.
+/// Every tensor to write, by name, those of parts that are not read among them. A tied head that no longer equals the embedding
+/// becomes a tensor of its own.
 fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) -> Vec<MergedTensor> {
     let site = |name: &str| {
         let path = name.strip_suffix(".weight")?;
@@ -132,6 +136,12 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
             source: site(&name).map_or(TensorSource::Base(stored), TensorSource::Site),
         })
         .collect();
+    let carried = files.carried.into_iter();
+    entries.extend(carried.map(|stored| MergedTensor {
+        shape: stored.shape.clone(),
+        name: stored.written.clone(),
+        source: TensorSource::Base(stored),
+    }));
     let head_site = model.sites().iter().position(|s| s.kind == SiteKind::Head).map(Site);
     if let (true, Some(site)) = (untied, head_site) {
         entries.push(MergedTensor {

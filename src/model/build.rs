@@ -7,7 +7,7 @@ use super::family::{AttentionNames, HEAD, HeadNorms, MlpNames, NormKind, NormedT
 use super::layers::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear, Turn};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
-use super::weights::ModelFiles;
+use super::weights::{ModelFiles, multimodal};
 use super::{Embedding, MachineKind, Model};
 use crate::device::Compute;
 use crate::error::{Error, Result};
@@ -33,14 +33,15 @@ impl Builder<'_> {
     pub(super) fn build(mut self) -> Result<Model> {
         let c = self.config;
         let family = c.family;
-        let embedding = self.matrix(&format!("{}.weight", family.embedding), c.vocab, c.width)?;
-        let embedding_site = self.site(family.embedding.to_string(), None, SiteKind::Embedding, c.vocab, c.width, false);
+        let embedding_path = self.path(family.embedding);
+        let embedding = self.matrix(&format!("{embedding_path}.weight"), c.vocab, c.width)?;
+        let embedding_site = self.site(embedding_path, None, SiteKind::Embedding, c.vocab, c.width, false);
         let positions = match family.positions {
             Some(name) => Some(Frozen::new(self.matrix(&format!("{name}.weight"), c.max_positions, c.width)?, self.compute)),
             None => None,
         };
         let blocks = (0..c.layers).map(|i| self.block(i)).collect::<Result<Vec<_>>>()?;
-        let final_norm = self.scaled_norm(family.final_norm, c.logit_scale)?;
+        let final_norm = self.scaled_norm(&self.path(family.final_norm), c.logit_scale)?;
         self.check_tie(&embedding)?;
         let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
         let head = FrozenLinear::new(head_weight, None, false, self.compute);
@@ -90,6 +91,14 @@ impl Builder<'_> {
             format!("it says that the head is the embedding, but tensor `{name}` is there and differs"),
             "set it to false if the head was trained, or take the tensor out of the files",
         ))
+    }
+
+    /// Where a part of the text model stands in the files.
+    fn path(&self, name: &str) -> String {
+        match name.strip_prefix("model.").filter(|_| self.files.whole.is_some()) {
+            Some(rest) => format!("{}{rest}", multimodal::PREFIX),
+            None => name.to_string(),
+        }
     }
 
     fn site(&mut self, path: String, layer: Option<usize>, kind: SiteKind, inputs: usize, outputs: usize, conv1d: bool) -> Site {
@@ -191,7 +200,7 @@ impl Builder<'_> {
         outputs: usize,
         bias: bool,
     ) -> Result<SiteLinear> {
-        let path = format!("{}.{layer}.{name}", self.config.family.layers);
+        let path = format!("{}.{layer}.{name}", self.path(self.config.family.layers));
         let conv1d = self.config.family.conv1d;
         let (rows, cols) = if conv1d { (inputs, outputs) } else { (outputs, inputs) };
         let weight = self.matrix(&format!("{path}.weight"), rows, cols)?;
@@ -204,7 +213,7 @@ impl Builder<'_> {
         let c = self.config;
         let family = c.family;
         let (d, qd, kd) = (c.width, c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let prefix = format!("{}.{i}", family.layers);
+        let prefix = format!("{}.{i}", self.path(family.layers));
         let attention_norm = self.norm_or_none(&prefix, family.attention_norm)?;
         let att = SiteKind::Attention;
         let (qkv, o) = match &family.attention {

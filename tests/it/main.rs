@@ -21,6 +21,7 @@ mod job;
 mod hub;
 mod kill;
 mod losses;
+mod multimodal;
 mod oracle;
 mod packing;
 mod prepared;

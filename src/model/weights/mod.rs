@@ -7,10 +7,11 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `safetensors`, `gguf`, `rope_scaling` | the two containers; llama.cpp's rope divisors |
-//! | 1 | `directory`, `gguf_settings`, `vocabulary` | a Hugging Face directory; GGUF's keys of a model; GGUF's pieces, checked |
+//! | 1 | `directory`, `multimodal`, `gguf_settings`, `vocabulary` | a Hugging Face directory; the text model of what sees as well; GGUF's keys of a model; GGUF's pieces, checked |
 //! | 2 | `gguf_model`, `gguf_text` | a GGUF model in Hugging Face's terms; GGUF's tokenizer |
 
 mod directory;
+pub mod multimodal;
 mod safetensors;
 mod gguf;
 mod gguf_settings;
@@ -39,8 +40,13 @@ use crate::kernels::weight::{RowOrder, Weight, WeightType, decode};
 pub struct ModelFiles {
     /// The directory or the `.gguf` file.
     pub path: PathBuf,
-    /// In the form of Hugging Face's `config.json`; for GGUF made from the metadata.
+    /// In the form of Hugging Face's `config.json`; for GGUF made from the metadata. Of a checkpoint that sees as well, its text
+    /// model's.
     pub config: serde_json::Value,
+    /// The whole of such a checkpoint's; its text model's names begin with [`multimodal::PREFIX`].
+    pub whole: Option<serde_json::Value>,
+    /// Tensors of parts that are not read, as they are.
+    pub carried: Vec<Stored>,
     /// By Hugging Face name, e.g. `model.layers.0.self_attn.q_proj.weight`.
     pub tensors: BTreeMap<String, Stored>,
     pub format: Format,
@@ -97,8 +103,9 @@ impl ModelFiles {
             Format::HfDirectory => directory::open(path)?,
             Format::Gguf => gguf_model::open(path)?,
         };
+        let multimodal::Split { config, whole, tensors, carried } = multimodal::split(config, tensors);
         let total = tensors.len();
-        Ok(Self { path: path.to_path_buf(), config, tensors, format, total })
+        Ok(Self { path: path.to_path_buf(), config, whole, tensors, carried, format, total })
     }
 
     /// Removes a tensor from the ones that are left and returns it.
