@@ -2,9 +2,9 @@
 
 use candle_core::{Device, Tensor};
 
-use super::config::Config;
-use super::family::{AttentionNames, HEAD, HeadNorms, MlpNames, NormKind, NormedTogether};
-use super::layers::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear, Turn};
+use super::config::{Config, ExpertSizes};
+use super::family::{AttentionNames, ExpertNames, HEAD, HeadNorms, MlpNames, NormKind, NormedTogether};
+use super::layers::{Block, Expert, Experts, Mlp, Norm, Qkv, SharedTables, SiteLinear, Turn};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
 use super::weights::{ModelFiles, multimodal};
@@ -234,21 +234,7 @@ impl Builder<'_> {
             Some(true) => attention_norm.clone(),
             _ => self.norm_or_none(&prefix, family.mlp_norm)?,
         };
-        let mlp = match &family.mlp {
-            MlpNames::Gated { gate, up, down } => Mlp::Gated {
-                gate: self.linear(i, gate, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
-                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
-            },
-            MlpNames::GatedFused { gate_up, down } => Mlp::GatedFused {
-                gate_up: self.linear(i, gate_up, SiteKind::Mlp, d, 2 * c.ffn, c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
-            },
-            MlpNames::Plain { up, down } => Mlp::Plain {
-                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
-            },
-        };
+        let mlp = self.mlp(i)?;
         let [post_attention_norm, post_mlp_norm] = self.post_norms(&prefix)?;
         Ok(Block {
             attention_norm,
@@ -262,6 +248,46 @@ impl Builder<'_> {
             post_mlp_norm,
             parallel: c.parallel.is_some(),
         })
+    }
+
+    fn mlp(&mut self, i: usize) -> Result<Mlp> {
+        let c = self.config;
+        let (family, d) = (c.family, c.width);
+        if let (Some(names), Some(sizes)) = (&family.experts, c.experts.as_ref().filter(|sizes| sizes.layers[i])) {
+            return self.experts(i, names, sizes).map(Mlp::Experts);
+        }
+        Ok(match &family.mlp {
+            MlpNames::Gated { gate, up, down } => Mlp::Gated {
+                gate: self.linear(i, gate, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
+            },
+            MlpNames::GatedFused { gate_up, down } => Mlp::GatedFused {
+                gate_up: self.linear(i, gate_up, SiteKind::Mlp, d, 2 * c.ffn, c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
+            },
+            MlpNames::Plain { up, down } => Mlp::Plain {
+                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
+                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
+            },
+        })
+    }
+
+    fn experts(&mut self, i: usize, names: &ExpertNames, sizes: &ExpertSizes) -> Result<Experts> {
+        let (c, kind) = (self.config, SiteKind::Mlp);
+        let (d, f) = (c.width, sizes.ffn);
+        let router = format!("{}.{i}.{}.weight", self.path(c.family.layers), names.router);
+        let router = FrozenLinear::new(self.matrix(&router, sizes.count, d)?, None, false, self.compute);
+        let each = (0..sizes.count).map(|number| {
+            let name = |part: &str| format!("{}.{number}.{part}", names.each);
+            Ok(Expert {
+                gate: self.linear(i, &name(names.gate), kind, d, f, c.mlp_bias)?,
+                up: self.linear(i, &name(names.up), kind, d, f, c.mlp_bias)?,
+                down: self.linear(i, &name(names.down), kind, f, d, c.mlp_bias)?,
+            })
+        });
+        let each = each.collect::<Result<_>>()?;
+        Ok(Experts { router, each, chosen: sizes.chosen, renormalised: sizes.renormalised })
     }
 
     /// Of what attention and the feed-forward give: norms, or a factor.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::config_layers::Layers;
 use super::config_reader::{ConfigReader, RESTORE};
 use super::families::FAMILIES;
-use super::family::{Bias, Count, Factor, Family, HeadDim, Parallel};
+use super::family::{Bias, Count, ExpertNames, Factor, Family, HeadDim, Parallel};
 use super::rope_parameters;
 use super::settings;
 use crate::error::{Error, Result, nearest};
@@ -37,6 +37,8 @@ pub struct Config {
     pub rotations: Vec<Rotary>,
     /// Which of them each block has; none does not turn.
     pub rotation_of: Vec<Option<usize>>,
+    /// Of layers with a choice of feed-forwards.
+    pub experts: Option<ExpertSizes>,
     /// Queries and keys have norms.
     pub head_norms: bool,
     /// Attention and feed-forward read the same sum; `Some(true)`: and the same norm.
@@ -55,6 +57,19 @@ pub struct Config {
     pub mlp_bias: bool,
     /// The JSON it was read from.
     pub json: Value,
+}
+
+/// A choice of feed-forwards.
+#[derive(Debug, Clone)]
+pub struct ExpertSizes {
+    pub count: usize,
+    /// That a token meets.
+    pub chosen: usize,
+    pub ffn: usize,
+    /// The weights of a token's experts sum to one.
+    pub renormalised: bool,
+    /// Whether each layer has them.
+    pub layers: Vec<bool>,
 }
 
 /// Names in transformers (`activations.py`) of what there are kernels for.
@@ -173,6 +188,22 @@ impl ConfigReader<'_> {
         }
     }
 
+    /// transformers' `Qwen3MoeDecoderLayer` says which layers have experts.
+    fn experts(&self, names: &ExpertNames, layers: usize, ffn: usize) -> Result<ExpertSizes> {
+        let (count, chosen) = (self.size(&names.count)?, self.size(&names.chosen)?);
+        if chosen > count {
+            return Err(self.fail(names.chosen.0[0], format!("{chosen} of {count} experts cannot be met"), RESTORE));
+        }
+        let renormalised = names.renormalised.map_or(Ok(true), |(key, usual)| self.flag(key, usual))?;
+        let own = names.ffn.as_ref().map(|key| self.size(key)).transpose()?;
+        let (every, without) = match names.sparse {
+            true => (self.count_or("decoder_sparse_step", 1)?, self.numbers_or_none("mlp_only_layers")?),
+            false => (1, Vec::new()),
+        };
+        let layers = (0..layers).map(|i| (i + 1).is_multiple_of(every) && !without.contains(&(i as f64))).collect();
+        Ok(ExpertSizes { count, chosen, ffn: own.unwrap_or(ffn), renormalised, layers })
+    }
+
     fn head_norms(&self, family: &Family) -> Result<bool> {
         match &family.head_norms {
             None => Ok(false),
@@ -209,6 +240,7 @@ impl Config {
         }
         let kinds = Layers::read(&r, family, layers)?;
         let rotations = rope_parameters::rotations(&r, family, head_dim, positions, ignored)?;
+        let ffn = r.count(&keys.ffn)?.unwrap_or(4 * width);
         let config = Config {
             family,
             vocab: r.size(&keys.vocab)?,
@@ -217,7 +249,8 @@ impl Config {
             heads,
             kv_heads: r.kv_heads(family, heads)?,
             head_dim,
-            ffn: r.count(&keys.ffn)?.unwrap_or(4 * width),
+            ffn,
+            experts: family.experts.as_ref().map(|names| r.experts(names, layers, ffn)).transpose()?,
             norm_eps,
             activation: r.activation(family)?,
             scores: kinds.scores(&r, family, head_dim)?,

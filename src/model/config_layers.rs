@@ -122,6 +122,10 @@ fn windows(r: &ConfigReader, family: &Family, layers: usize, turning: &[bool]) -
                 _ => Ok(vec![window; layers]),
             }
         }
+        Windows::AllIf(default) => {
+            let on = r.flag("use_sliding_window", false)?;
+            Ok(vec![size(Some(default))?.filter(|_| on); layers])
+        }
         Windows::From(default, from) => {
             let on = r.flag("use_sliding_window", false)?;
             let (window, from) = (size(Some(default))?.filter(|_| on), r.number_or("max_window_layers", from as f64)?);

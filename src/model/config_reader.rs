@@ -125,6 +125,13 @@ impl<'a> ConfigReader<'a> {
         numbers.ok_or_else(|| self.fail(key, "expected numbers above zero", RESTORE))
     }
 
+    /// A list of numbers; empty where there is none.
+    pub(super) fn numbers_or_none(&self, key: &str) -> Result<Vec<f64>> {
+        let Some(value) = self.get(key).filter(|v| !v.is_null()) else { return Ok(Vec::new()) };
+        let list: Option<Vec<f64>> = value.as_array().and_then(|list| list.iter().map(Value::as_f64).collect());
+        list.ok_or_else(|| self.fail(key, format!("expected a list of numbers, found {value}"), RESTORE))
+    }
+
     /// A truth value.
     pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool> {
         match self.get(name) {

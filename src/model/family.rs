@@ -21,6 +21,8 @@ pub struct Family {
     /// Norms of what attention and the feed-forward give, before it is added.
     pub post_norms: Option<[&'static str; 2]>,
     pub mlp: MlpNames,
+    /// Feed-forwards of which each token meets a few.
+    pub experts: Option<ExpertNames>,
     pub parallel: Parallel,
     pub final_norm: &'static str,
     pub norm: NormKind,
@@ -131,6 +133,26 @@ pub enum MlpNames {
     GatedFused { gate_up: &'static str, down: &'static str },
     /// `down(activation(up(x)))`.
     Plain { up: &'static str, down: &'static str },
+}
+
+/// A feed-forward of experts: names and keys.
+#[derive(Debug)]
+pub struct ExpertNames {
+    pub router: &'static str,
+    /// Each is `{each}.{number}` with these names, gated.
+    pub each: &'static str,
+    pub gate: &'static str,
+    pub up: &'static str,
+    pub down: &'static str,
+    pub count: Count,
+    /// That a token meets.
+    pub chosen: Count,
+    /// Width of one; that of the feed-forward where there is no such key.
+    pub ffn: Option<Count>,
+    /// A key that makes the weights of a token's experts sum to one, and its default; `None`: they do.
+    pub renormalised: Option<(&'static str, bool)>,
+    /// `decoder_sparse_step` and `mlp_only_layers` leave layers without experts.
+    pub sparse: bool,
 }
 
 /// Whether attention and the feed-forward read the same sum, side by side.
@@ -248,6 +270,8 @@ pub enum Windows {
     Never,
     /// All, by `sliding_window` with its default.
     All(Option<usize>),
+    /// All, where `use_sliding_window` says so; default of `sliding_window`.
+    AllIf(usize),
     /// Where `use_sliding_window` says so, from `max_window_layers` on or by `layer_types`; defaults of `sliding_window` and
     /// `max_window_layers`.
     From(usize, usize),

@@ -100,6 +100,27 @@ pub(super) enum Mlp {
         up: SiteLinear,
         down: SiteLinear,
     },
+    Experts(Experts),
+}
+
+/// Feed-forwards of which each token goes through a few.
+#[derive(Debug)]
+pub(super) struct Experts {
+    /// (E, d), never adapted.
+    pub router: FrozenLinear,
+    pub each: Vec<Expert>,
+    /// That a token meets.
+    pub chosen: usize,
+    /// The weights of a token's experts sum to one.
+    pub renormalised: bool,
+}
+
+/// A gated feed-forward.
+#[derive(Debug)]
+pub(super) struct Expert {
+    pub gate: SiteLinear,
+    pub up: SiteLinear,
+    pub down: SiteLinear,
 }
 
 /// What happens to queries, keys and values between their projections and attention.
@@ -163,6 +184,7 @@ impl Block {
             Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
             Mlp::GatedFused { gate_up, down } => all.extend([gate_up, down]),
             Mlp::Plain { up, down } => all.extend([up, down]),
+            Mlp::Experts(experts) => all.extend(experts.each.iter().flat_map(|e| [&e.gate, &e.up, &e.down])),
         }
         all
     }

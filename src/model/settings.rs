@@ -162,6 +162,7 @@ pub(super) const NEUTRAL: &[(&str, &[&str])] = &[
     ("num_experts", ZERO),
     ("num_local_experts", ZERO),
     ("n_routed_experts", ZERO),
+    ("router_jitter_noise", ZERO),
 ];
 
 /// Refuses the first key that the row has not read and that may change what the model computes; `ignored` are at the user's risk.

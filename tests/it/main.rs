@@ -12,6 +12,7 @@ mod conform;
 mod curate;
 mod dora;
 mod examples;
+mod experts;
 mod gradients;
 mod judging;
 mod injected;

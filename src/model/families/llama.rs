@@ -17,6 +17,7 @@ pub(super) const LLAMA: Family = Family {
     mlp_norm: Some("post_attention_layernorm"),
     post_norms: None,
     mlp: GATED,
+    experts: None,
     parallel: Parallel::Never,
     final_norm: "model.norm",
     norm: NormKind::Rms,

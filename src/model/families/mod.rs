@@ -5,13 +5,16 @@
 //! |---|---|---|
 //! | 0 | `llama` | the row that the others differ from |
 //! | 1 | `rms`, `gemma`, `layer_norm` | the others |
+//! | 2 | `experts` | those with a choice of feed-forwards |
 
+mod experts;
 mod gemma;
 mod layer_norm;
 mod llama;
 mod rms;
 
 use super::family::Family;
+use experts::{MIXTRAL, QWEN3_MOE};
 use gemma::{GEMMA, GEMMA2, GEMMA3};
 use layer_norm::{COHERE, COHERE2, GPT_NEOX, GPT2, STABLELM, STARCODER2};
 use llama::LLAMA;
@@ -19,6 +22,6 @@ use rms::{GLM4, GRANITE, MINISTRAL3, MISTRAL, OLMO2, OLMO3, PHI3, QWEN2, QWEN3, 
 
 /// Every family, in the order they are listed to a user.
 pub const FAMILIES: &[Family] = &[
-    LLAMA, QWEN2, QWEN3, MISTRAL, MINISTRAL3, GEMMA, GEMMA2, GEMMA3, PHI3, GRANITE, OLMO2, OLMO3, SMOLLM3, GLM4, STARCODER2,
-    STABLELM, COHERE, COHERE2, GPT_NEOX, GPT2,
+    LLAMA, QWEN2, QWEN3, QWEN3_MOE, MISTRAL, MINISTRAL3, MIXTRAL, GEMMA, GEMMA2, GEMMA3, PHI3, GRANITE, OLMO2, OLMO3, SMOLLM3,
+    GLM4, STARCODER2, STABLELM, COHERE, COHERE2, GPT_NEOX, GPT2,
 ];

@@ -2,6 +2,7 @@
 
 use super::super::layers::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
 use super::super::site::{Adapt, Term};
+use super::experts::ExpertActivations;
 use super::machine::{Given, Machine, Unscaled};
 use crate::error::Result;
 
@@ -18,28 +19,43 @@ pub(super) struct BlockActivations<M: Machine> {
     saved: M::Saved,
     /// What the feed-forward's norm read (n, d), where that is not the input.
     middle: Option<M::Act>,
-    /// (n, f) each; the gate where there is one.
-    gate: Option<M::Act>,
-    up: M::Act,
+    fed: FeedActivations<M>,
     /// What attention and the feed-forward gave (n, d), where a norm reads it.
     post: [Option<M::Act>; 2],
     unscaled: Unscaled<M>,
 }
 
+/// What a feed-forward keeps.
+enum FeedActivations<M: Machine> {
+    /// (n, f) each; the gate where there is one.
+    Dense {
+        gate: Option<M::Act>,
+        up: M::Act,
+    },
+    Experts(ExpertActivations<M>),
+}
+
 impl<M: Machine> BlockActivations<M> {
     /// The same for another machine over the same buffers.
     pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> BlockActivations<N> {
-        let BlockActivations { x, qkv, bare, attended, saved, middle, gate, up, post, unscaled } = self;
-        BlockActivations { x, qkv, bare, attended, saved, middle, gate, up, post, unscaled }
+        let BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, unscaled } = self;
+        let fed = match fed {
+            FeedActivations::Dense { gate, up } => FeedActivations::Dense { gate, up },
+            FeedActivations::Experts(kept) => FeedActivations::Experts(kept.on()),
+        };
+        BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, unscaled }
     }
 
     pub(super) fn free(self, m: &mut M) {
-        let BlockActivations { x, qkv, bare, attended, saved: _, middle, gate, up, post, unscaled } = self;
+        let BlockActivations { x, qkv, bare, attended, saved: _, middle, fed, post, unscaled } = self;
+        match fed {
+            FeedActivations::Dense { gate, up } => gate.into_iter().chain([up]).for_each(|act| m.free(act)),
+            FeedActivations::Experts(kept) => kept.free(m),
+        }
         let unscaled = unscaled.into_iter().map(|(_, z)| z);
-        [x, attended, up]
+        [x, attended]
             .into_iter()
             .chain(middle)
-            .chain(gate)
             .chain(qkv)
             .chain(bare.into_iter().chain(post).flatten())
             .chain(unscaled)
@@ -60,12 +76,15 @@ pub(super) fn kept_per_token(block: &Block, width: usize, shared: &SharedTables,
     let of = |sites: &[&SiteLinear]| sites.iter().map(|s| s.linear.outputs()).sum::<usize>();
     let scaled = |s: &&SiteLinear| matches!(adapt.term(s.site), Some(Term::LowRank(pair)) if pair.magnitude.is_some());
     let unscaled: Vec<&SiteLinear> = block.linears().into_iter().filter(scaled).collect();
-    let (inner, _) = block.feed_forward();
+    let fed = match &block.mlp {
+        Mlp::Experts(experts) => experts.chosen * experts.each.first().map_or(0, |expert| of(&expert.inner())),
+        mlp => of(&mlp.inner()),
+    };
     let post = [&block.post_attention_norm, &block.post_mlp_norm].into_iter().flatten().count();
     let inputs = if block.parallel { 1 } else { 2 };
     let turned = shared.widths();
     let bare: usize = turned.iter().zip(&block.turn.norms).filter(|(_, norm)| norm.is_some()).map(|(width, _)| width).sum();
-    of(&unscaled) + (inputs + post) * width + turned.iter().sum::<usize>() + bare + block.output.linear.inputs() + of(&inner)
+    of(&unscaled) + (inputs + post) * width + turned.iter().sum::<usize>() + bare + block.output.linear.inputs() + fed
 }
 
 /// Three of what a block has three of.
@@ -92,21 +111,32 @@ fn output_back<M: Machine>(m: &mut M, post: &Option<Norm>, kept: &Option<M::Act>
     post.as_ref().zip(kept.as_ref()).map(|(norm, kept)| m.norm_add_back(norm, kept, &way.dx)).transpose()
 }
 
+impl Mlp {
+    /// The layers that read the normed input: gate and up, both in one, or up alone. Experts have theirs.
+    fn inner(&self) -> Vec<&SiteLinear> {
+        match self {
+            Mlp::Gated { gate, up, .. } => vec![gate, up],
+            Mlp::GatedFused { gate_up, .. } => vec![gate_up],
+            Mlp::Plain { up, .. } => vec![up],
+            Mlp::Experts(_) => Vec::new(),
+        }
+    }
+
+    /// The layer after them.
+    fn down(&self) -> &SiteLinear {
+        match self {
+            Mlp::Gated { down, .. } | Mlp::GatedFused { down, .. } | Mlp::Plain { down, .. } => down,
+            Mlp::Experts(_) => unreachable!("experts have theirs"),
+        }
+    }
+}
+
 impl Block {
     /// The projections that read the block's normed input: q, k and v, or all of them in one.
     pub(super) fn queries_keys_values(&self) -> Vec<&SiteLinear> {
         match &self.qkv {
             Qkv::Split { q, k, v } => vec![q, k, v],
             Qkv::Fused { qkv, .. } => vec![qkv],
-        }
-    }
-
-    /// The layers that read the feed-forward's normed input (gate and up, both in one, or up alone), and the one after them.
-    pub(super) fn feed_forward(&self) -> (Vec<&SiteLinear>, &SiteLinear) {
-        match &self.mlp {
-            Mlp::Gated { gate, up, down } => (vec![gate, up], down),
-            Mlp::GatedFused { gate_up, down } => (vec![gate_up], down),
-            Mlp::Plain { up, down } => (vec![up], down),
         }
     }
 
@@ -134,13 +164,7 @@ impl Block {
             Some(early) => early,
             None => m.norm(&self.mlp_norm, x)?,
         };
-        let (inner, down) = self.feed_forward();
-        let made = m.project_rounded(given, &inner, &normed, &mut unscaled)?;
-        m.free(normed);
-        let (gate, up) = self.gate_and_up(m, given, made)?;
-        let act = m.gate(given, gate.as_ref(), &up)?;
-        let post_mlp = add_output(m, given, (down, &self.post_mlp_norm), &act, x, &mut unscaled)?;
-        m.free(act);
+        let (fed, post_mlp) = self.feed(m, given, normed, x, &mut unscaled)?;
         // What both norms read is kept once.
         let middle = match self.parallel {
             true => {
@@ -150,17 +174,37 @@ impl Block {
             false => Some(middle),
         };
         let post = [post_attention, post_mlp];
-        Ok(BlockActivations { x: kept_x, qkv, bare, attended, saved, middle, gate, up, post, unscaled })
+        Ok(BlockActivations { x: kept_x, qkv, bare, attended, saved, middle, fed, post, unscaled })
     }
 
-    /// Gate, where there is one, and up, of what [`Block::feed_forward`]'s first layers made.
-    fn gate_and_up<M: Machine>(&self, m: &mut M, given: &Given, mut made: Vec<M::Act>) -> Result<(Option<M::Act>, M::Act)> {
-        let up = made.pop().unwrap_or_else(|| unreachable!("every feed-forward has a layer"));
-        if let Mlp::GatedFused { .. } = self.mlp {
-            let [gate, up] = m.halve(given, up)?;
-            return Ok((Some(gate), up));
+    /// The feed-forward of `normed` (n, d), added to `x`; with what the norm behind it read.
+    fn feed<M: Machine>(
+        &self,
+        m: &mut M,
+        given: &Given,
+        normed: M::Act,
+        x: &mut M::Wide,
+        unscaled: &mut Unscaled<M>,
+    ) -> Result<(FeedActivations<M>, Option<M::Act>)> {
+        if let Mlp::Experts(experts) = &self.mlp {
+            let kept = experts.forward(m, given, &normed, x, unscaled)?;
+            m.free(normed);
+            return Ok((FeedActivations::Experts(kept), None));
         }
-        Ok((made.pop(), up))
+        let mut made = m.project_rounded(given, &self.mlp.inner(), &normed, unscaled)?;
+        m.free(normed);
+        let up = made.pop().unwrap_or_else(|| unreachable!("every feed-forward has a layer"));
+        let (gate, up) = match &self.mlp {
+            Mlp::GatedFused { .. } => {
+                let [gate, up] = m.halve(given, up)?;
+                (Some(gate), up)
+            }
+            _ => (made.pop(), up),
+        };
+        let act = m.gate(given, gate.as_ref(), &up)?;
+        let post = add_output(m, given, (self.mlp.down(), &self.post_mlp_norm), &act, x, unscaled)?;
+        m.free(act);
+        Ok((FeedActivations::Dense { gate, up }, post))
     }
 
     /// Turns `way.dx` from the gradient of the block's output into that of its input (unless nothing `below` wants it), and adds
@@ -195,31 +239,57 @@ impl Block {
         way: &mut WayBack<M>,
         kept: &mut BlockActivations<M>,
     ) -> Result<()> {
-        let (inner, down) = self.feed_forward();
+        let middle = kept.middle.as_ref().unwrap_or(&kept.x);
+        let d_normed = match &mut kept.fed {
+            FeedActivations::Experts(fed) => {
+                let Mlp::Experts(experts) = &self.mlp else { unreachable!("kept by experts") };
+                let normed = m.norm_again(&self.mlp_norm, middle)?;
+                let d_normed = experts.backward(m, given, (&way.rounded, &way.dx), fed, &normed, &kept.unscaled)?;
+                m.free(normed);
+                d_normed
+            }
+            FeedActivations::Dense { gate, up } => {
+                let dy = output_back(m, &self.post_mlp_norm, &kept.post[1], way)?;
+                let d_out = dy.as_ref().unwrap_or(&way.rounded);
+                let d_normed = self.dense_back(m, given, d_out, (gate, up), middle, &kept.unscaled)?;
+                dy.into_iter().for_each(|dy| m.free(dy));
+                d_normed
+            }
+        };
+        m.norm_back(&self.mlp_norm, middle, d_normed, &mut way.dx, &mut way.rounded)
+    }
+
+    /// A feed-forward of one: the gradient of what it read, given that of what it made; gate and up become their gradients.
+    fn dense_back<M: Machine>(
+        &self,
+        m: &mut M,
+        given: &Given,
+        d_out: &M::Act,
+        (gate, up): (&mut Option<M::Act>, &mut M::Act),
+        middle: &M::Act,
+        unscaled: &Unscaled<M>,
+    ) -> Result<M::Wide> {
+        let (inner, down) = (self.mlp.inner(), self.mlp.down());
         let act = match given.adapts(&[down]) {
-            true => Some(m.gate(given, kept.gate.as_ref(), &kept.up)?),
+            true => Some(m.gate(given, gate.as_ref(), up)?),
             false => None,
         };
-        let dy = output_back(m, &self.post_mlp_norm, &kept.post[1], way)?;
-        let site = (down, dy.as_ref().unwrap_or(&way.rounded));
-        let d_act = m.project_back_rounded(given, &[site], act.as_ref(), &kept.unscaled)?;
-        dy.into_iter().for_each(|dy| m.free(dy));
+        let d_act = m.project_back_rounded(given, &[(down, d_out)], act.as_ref(), unscaled)?;
         act.into_iter().for_each(|act| m.free(act));
-        m.gate_back(given, kept.gate.as_mut(), &mut kept.up, d_act)?;
-        let middle = kept.middle.as_ref().unwrap_or(&kept.x);
+        m.gate_back(given, gate.as_mut(), up, d_act)?;
         let normed = given.adapts(&inner).then(|| m.norm_again(&self.mlp_norm, middle)).transpose()?;
-        let fused = match (&self.mlp, &kept.gate) {
-            (Mlp::GatedFused { .. }, Some(gate)) => Some(m.unite(given, gate, &kept.up)?),
+        let fused = match (&self.mlp, &*gate) {
+            (Mlp::GatedFused { .. }, Some(gate)) => Some(m.unite(given, gate, up)?),
             _ => None,
         };
         let grads: Vec<&M::Act> = match &fused {
             Some(fused) => vec![fused],
-            None => kept.gate.iter().chain([&kept.up]).collect(),
+            None => gate.iter().chain([&*up]).collect(),
         };
         let sites: Vec<(&SiteLinear, &M::Act)> = inner.into_iter().zip(grads).collect();
-        let d_normed = m.project_back(given, &sites, normed.as_ref(), &kept.unscaled)?;
+        let d_normed = m.project_back(given, &sites, normed.as_ref(), unscaled)?;
         normed.into_iter().chain(fused).for_each(|act| m.free(act));
-        m.norm_back(&self.mlp_norm, middle, d_normed, &mut way.dx, &mut way.rounded)
+        Ok(d_normed)
     }
 
     /// Attention: the gradient (n, d) of what its projections read, where something `below` wants it.

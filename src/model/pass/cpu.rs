@@ -1,21 +1,18 @@
 //! A pass on the CPU, in f32 or in bf16: kernels over plain buffers, which are used again.
 
 use super::super::layers::{Norm, SiteLinear, Turn};
+use super::super::linear::FrozenLinear;
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Sites, Turned, Unscaled};
 use super::prepared::PreparedAdapter;
-use super::sums::{SiteSums, Sums};
+use super::sums::Sums;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
-use crate::kernels::adapted_head::{Finish, HeadGradients, adapted_linear_cross_entropy, head_logps};
 use crate::kernels::attention::{Scores, Varlen};
-use crate::kernels::cross_entropy::WeightedTargets;
 use crate::kernels::dropout::TokenMask;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
 use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Engine, Layer};
 use crate::kernels::host;
-use crate::kernels::linear::Side;
-use crate::kernels::soft_cap::soft_cap;
 
 /// How queries find keys: from block, scores, turned queries and keys, and values, to the output.
 pub(super) type Attend<'a, T> = &'a mut dyn FnMut(usize, Scores, [&[T]; 3], &mut [T]) -> Attended;
@@ -36,6 +33,14 @@ impl<T: Pooled> Cpu<'_, T> {
         Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: adapter.pairs[site.site.0].as_ref(), drop }
     }
 
+    /// A buffer (n, width) for the tokens of `given`.
+    pub(super) fn take<X: Pooled>(&mut self, given: &Given, width: usize) -> Buffer<X> {
+        match given.chosen {
+            None => self.scratch.take(given.tokens(), width),
+            Some(_) => self.scratch.take_part(given.tokens(), width),
+        }
+    }
+
     /// `x` through several sites, each to its own place, without biases.
     fn multiply(&mut self, given: &Given, sites: &[&SiteLinear], x: &[T], dests: Vec<Dest<T>>, unscaled: &mut Unscaled<Self>) {
         let [(_, adapter)] = given.acting else { return self.multiply_mixed(given, sites, x, dests) };
@@ -47,7 +52,7 @@ impl<T: Pooled> Cpu<'_, T> {
             match &adapter.columns[site.site.0] {
                 None => T::forward(given.phase, x, &[layer], vec![dest]),
                 Some(columns) => {
-                    let mut z = self.scratch.take::<T>(given.tokens(), site.linear.outputs());
+                    let mut z = self.take::<T>(given, site.linear.outputs());
                     T::forward(given.phase, x, &[layer], vec![Dest::Store(&mut z)]);
                     columns.apply(&z, dest);
                     unscaled.push((site.site, z));
@@ -72,7 +77,7 @@ impl<T: Pooled> Cpu<'_, T> {
                 match &adapter.columns[site.site.0] {
                     None => T::forward(given.phase, x, &[layer], vec![to]),
                     Some(columns) => {
-                        let mut z = self.scratch.take::<T>(rows.len(), outputs);
+                        let mut z = self.scratch.take_part::<T>(rows.len(), outputs);
                         T::forward(given.phase, x, &[layer], vec![Dest::Store(&mut z)]);
                         columns.apply(&z, to);
                         self.scratch.give(z);
@@ -101,7 +106,7 @@ impl<T: Pooled> Cpu<'_, T> {
                 if let Some(sum) = &mut self.sums.sites[s.site.0].magnitude {
                     columns.add_gradient(dy, z, sum);
                 }
-                let mut dz = self.scratch.take::<T>(given.tokens(), s.linear.outputs());
+                let mut dz = self.take::<T>(given, s.linear.outputs());
                 columns.apply(dy, Dest::Store(&mut dz));
                 dz
             }));
@@ -116,31 +121,6 @@ impl<T: Pooled> Cpu<'_, T> {
             self.sums.sites[s.site.0].pair = pair;
         }
         inner.into_iter().flatten().for_each(|dz| self.scratch.give(dz));
-    }
-
-    /// The head with what the adapter does there; `rows` are those of its input for dropout.
-    fn head_layer<'b>(&'b self, adapter: &'b PreparedAdapter, rows: &'b [u64]) -> Layer<'b> {
-        let site = self.model.head.site.0;
-        let (matrix, side) = match &adapter.full_head {
-            Some(full) => (&**full, Side::Transposed),
-            None => (&*self.model.head.linear.matrix, self.model.head.linear.side),
-        };
-        let drop = adapter.masks[site].map(|mask| TokenMask { mask, rows });
-        Layer { matrix, side, pair: adapter.pairs[site].as_ref(), drop }
-    }
-
-    fn finish<'b>(&self, adapter: &'b PreparedAdapter) -> Finish<'b> {
-        let cap = self.model.shared.final_cap.map(|cap| cap as f32);
-        Finish { columns: adapter.columns[self.model.head.site.0].as_ref(), cap }
-    }
-
-    /// Rows of `x` (.., d), normed in f32.
-    fn chosen(&self, x: &[f32], at: impl Iterator<Item = usize>) -> [Vec<f32>; 2] {
-        let d = self.model.config.width;
-        let chosen: Vec<f32> = at.flat_map(|at| &x[at * d..][..d]).copied().collect();
-        let mut normed = vec![0f32; chosen.len()];
-        self.model.final_norm.frozen().forward(&chosen, &mut normed);
-        [chosen, normed]
     }
 }
 
@@ -181,7 +161,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     fn embed(&mut self, given: &Given) -> Result<Buffer<f32>> {
         let (model, d) = (self.model, self.model.config.width);
         model.check(given.ids, given.positions)?;
-        let mut x = self.scratch.take::<f32>(given.tokens(), d);
+        let mut x = self.take::<f32>(given, d);
         for (rows, adapter) in given.acting {
             let each = given.ids[rows.clone()].iter().zip(x[rows.start * d..rows.end * d].chunks_exact_mut(d));
             match &adapter.full_embedding {
@@ -267,7 +247,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         x: &Buffer<T>,
         unscaled: &mut Unscaled<Self>,
     ) -> Result<Vec<Buffer<f32>>> {
-        let mut out: Vec<_> = sites.iter().map(|s| self.scratch.take::<f32>(given.tokens(), s.linear.outputs())).collect();
+        let mut out: Vec<_> = sites.iter().map(|s| self.take::<f32>(given, s.linear.outputs())).collect();
         self.multiply(given, sites, x, out.iter_mut().map(|y| Dest::Set(y)).collect(), unscaled);
         sites.iter().zip(&mut out).try_for_each(|(site, y)| biased(site, y))?;
         Ok(out)
@@ -280,7 +260,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         x: &Buffer<T>,
         unscaled: &mut Unscaled<Self>,
     ) -> Result<Vec<Buffer<T>>> {
-        let mut out: Vec<_> = sites.iter().map(|s| self.scratch.take::<T>(given.tokens(), s.linear.outputs())).collect();
+        let mut out: Vec<_> = sites.iter().map(|s| self.take::<T>(given, s.linear.outputs())).collect();
         self.multiply(given, sites, x, out.iter_mut().map(|y| Dest::Store(y)).collect(), unscaled);
         sites.iter().zip(&mut out).try_for_each(|(site, y)| biased(site, y))?;
         Ok(out)
@@ -310,7 +290,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         x: Option<&Buffer<T>>,
         unscaled: &Unscaled<Self>,
     ) -> Result<Buffer<f32>> {
-        let mut dx = self.scratch.take::<f32>(given.tokens(), sites[0].0.linear.inputs());
+        let mut dx = self.take::<f32>(given, sites[0].0.linear.inputs());
         self.back(given, sites, x, unscaled, Some(Dest::Set(&mut dx)));
         Ok(dx)
     }
@@ -322,13 +302,13 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         x: Option<&Buffer<T>>,
         unscaled: &Unscaled<Self>,
     ) -> Result<Buffer<T>> {
-        let mut dx = self.scratch.take::<T>(given.tokens(), sites[0].0.linear.inputs());
+        let mut dx = self.take::<T>(given, sites[0].0.linear.inputs());
         self.back(given, sites, x, unscaled, Some(Dest::Store(&mut dx)));
         Ok(dx)
     }
 
     fn split(&mut self, given: &Given, fused: Buffer<f32>, groups: usize) -> Result<[Buffer<f32>; 3]> {
-        let mut parts = given.shared.widths().map(|w| self.scratch.take::<f32>(given.tokens(), w));
+        let mut parts = given.shared.widths().map(|w| self.take::<f32>(given, w));
         let [q, k, v] = &mut parts;
         split_rows(&fused, given.tokens(), groups, &mut [q, k, v]);
         self.scratch.give(fused);
@@ -336,7 +316,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     }
 
     fn join(&mut self, given: &Given, parts: [Buffer<T>; 3], groups: usize) -> Result<Buffer<T>> {
-        let mut fused = self.scratch.take::<T>(given.tokens(), given.shared.widths().iter().sum());
+        let mut fused = self.take::<T>(given, given.shared.widths().iter().sum());
         join_rows(&[&parts[0], &parts[1], &parts[2]], given.tokens(), groups, &mut fused);
         parts.into_iter().for_each(|p| self.scratch.give(p));
         Ok(fused)
@@ -344,7 +324,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
 
     fn halve(&mut self, given: &Given, fused: Buffer<T>) -> Result<[Buffer<T>; 2]> {
         let width = fused.len() / given.tokens() / 2;
-        let mut parts = [(); 2].map(|()| self.scratch.take::<T>(given.tokens(), width));
+        let mut parts = [(); 2].map(|()| self.take::<T>(given, width));
         let [gate, up] = &mut parts;
         split_rows(&fused, given.tokens(), 1, &mut [gate, up]);
         self.scratch.give(fused);
@@ -352,7 +332,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     }
 
     fn unite(&mut self, given: &Given, gate: &Buffer<T>, up: &Buffer<T>) -> Result<Buffer<T>> {
-        let mut fused = self.scratch.take::<T>(given.tokens(), 2 * gate.len() / given.tokens());
+        let mut fused = self.take::<T>(given, 2 * gate.len() / given.tokens());
         join_rows(&[gate, up], given.tokens(), 1, &mut fused);
         Ok(fused)
     }
@@ -372,7 +352,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     }
 
     fn attend(&mut self, given: &Given, layer: usize, scores: Scores, qkv: &[Buffer<T>; 3]) -> Result<(Buffer<T>, Attended)> {
-        let mut out = self.scratch.take::<T>(given.tokens(), given.shared.widths()[0]);
+        let mut out = self.take::<T>(given, given.shared.widths()[0]);
         let saved = (self.attend)(layer, scores, [&qkv[0], &qkv[1], &qkv[2]], &mut out);
         Ok((out, saved))
     }
@@ -387,7 +367,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         grad: Buffer<T>,
     ) -> Result<[Buffer<f32>; 3]> {
         let widths = given.shared.widths();
-        let mut grads = widths.map(|w| self.scratch.take::<f32>(given.tokens(), if T::EACH_HEAD { widths[0] } else { w }));
+        let mut grads = widths.map(|w| self.take::<f32>(given, if T::EACH_HEAD { widths[0] } else { w }));
         let spans = self.spans.unwrap_or_else(|| unreachable!("a way back goes over whole texts"))(scores);
         let [dq, dk, dv] = &mut grads;
         let behind = AttentionGradient { out, grad: &grad, saved };
@@ -397,7 +377,7 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     }
 
     fn gate(&mut self, given: &Given, gate: Option<&Buffer<T>>, up: &Buffer<T>) -> Result<Buffer<T>> {
-        let mut act = self.scratch.take::<T>(given.tokens(), up.len() / given.tokens());
+        let mut act = self.take::<T>(given, up.len() / given.tokens());
         match gate {
             Some(gate) => given.shared.activation.gate(gate, up, &mut act),
             None => given.shared.activation.forward(up, &mut act),
@@ -414,78 +394,49 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         Ok(())
     }
 
+    fn route(&mut self, given: &Given, router: &FrozenLinear, x: &Buffer<T>) -> Result<Vec<f32>> {
+        self.router_logits(given, router, x)
+    }
+
+    fn route_back(&mut self, _: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Buffer<f32>) -> Result<()> {
+        let layer = Layer { matrix: &router.matrix, side: router.side, pair: None, drop: None };
+        f32::backward(vec![Back { layer, x: &[], dy: d_logits, gradient: None }], Some(Dest::Add(dx)));
+        Ok(())
+    }
+
+    fn zeros_like(&mut self, x: &Buffer<f32>) -> Result<Buffer<f32>> {
+        let mut zeros = self.copied(x)?;
+        zeros.fill(0.0);
+        Ok(zeros)
+    }
+
+    fn gather(&mut self, given: &Given, x: &Buffer<T>) -> Result<Buffer<T>> {
+        Ok(self.gathered(given, x))
+    }
+
+    fn scatter_add(&mut self, given: &Given, y: Buffer<f32>, weights: Option<&[f32]>, x: &mut Buffer<f32>) -> Result<()> {
+        self.scattered(given, y, weights, x);
+        Ok(())
+    }
+
+    fn weigh(&mut self, weights: &[f32], x: &mut Buffer<T>) -> Result<()> {
+        Self::weigh_rows(weights, x);
+        Ok(())
+    }
+
+    fn dots(&mut self, given: &Given, a: &Buffer<T>, b: &Buffer<T>) -> Result<Vec<f32>> {
+        Ok(Self::row_dots(given.tokens(), a, b))
+    }
+
     fn loss(&mut self, given: &Given, x: &Buffer<f32>, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Buffer<f32>)> {
-        let (adapter, d) = (given.only(), self.model.config.width);
-        let [chosen, normed] = self.chosen(x, targets.at.iter().map(|at| *at as usize));
-        let (linear, site) = (&self.model.head.linear, self.model.head.site.0);
-        let norm = self.model.final_norm.frozen();
-        let mut d_normed = vec![0f32; chosen.len()];
-        let weighted = WeightedTargets { ids: &targets.ids, weights };
-        let losses = if let (None, None, None) = (&adapter.pairs[site], &adapter.full_head, given.shared.final_cap) {
-            let mut rounded = vec![T::default(); chosen.len()];
-            norm.forward(&chosen, &mut rounded);
-            let mut logits = self.scratch.scratch::<T>();
-            let losses = T::linear_cross_entropy(&rounded, &linear.matrix, linear.side, weighted, &mut d_normed, &mut logits);
-            self.scratch.give_scratch(logits);
-            losses
-        } else {
-            let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
-            let SiteSums { mut pair, mut magnitude } = std::mem::take(&mut self.sums.sites[site]);
-            let mut full = self.sums.head.take();
-            let grads = HeadGradients {
-                x: &mut d_normed,
-                pair: pair.as_mut(),
-                full: full.as_deref_mut(),
-                magnitude: magnitude.as_deref_mut(),
-            };
-            let layer = self.head_layer(adapter, &rows);
-            let losses = adapted_linear_cross_entropy(&normed, layer, self.finish(adapter), weighted, grads);
-            self.sums.sites[site] = SiteSums { pair, magnitude };
-            self.sums.head = full;
-            losses
-        };
-        let [mut d_chosen, mut copy] = [(); 2].map(|()| vec![0f32; chosen.len()]);
-        norm.backward_add(&chosen, &d_normed, &mut d_chosen, &mut copy);
-        let mut dx = self.scratch.take::<f32>(given.tokens(), d);
-        dx.fill(0.0);
-        for (at, g) in targets.at.iter().zip(d_chosen.chunks_exact(d)) {
-            dx[*at as usize * d..][..d].copy_from_slice(g);
-        }
-        Ok((losses, dx))
+        self.head_loss(given, x, targets, weights)
     }
 
     fn logps(&mut self, given: &Given, x: &Buffer<f32>, targets: &Targets) -> Result<Vec<f32>> {
-        let adapter = given.only();
-        let [_, normed] = self.chosen(x, targets.at.iter().map(|at| *at as usize));
-        let rows: Vec<u64> = targets.at.iter().map(|at| given.rows[*at as usize]).collect();
-        Ok(head_logps(&normed, self.head_layer(adapter, &rows), self.finish(adapter), &targets.ids))
+        Ok(self.target_logps(given, x, targets))
     }
 
     fn logits(&mut self, given: &Given, x: &Buffer<f32>, rows: &[usize]) -> Result<Vec<f32>> {
-        let (d, vocab, site) = (self.model.config.width, self.model.config.vocab, self.model.head.site.0);
-        let [_, normed] = self.chosen(x, rows.iter().copied());
-        let mut logits = vec![0f32; rows.len() * vocab];
-        // The chosen rows of each adapter lie together, as its tokens do.
-        let mut parts = Vec::new();
-        for (tokens, adapter) in given.acting {
-            let [from, to] = [tokens.start, tokens.end].map(|end| rows.partition_point(|row| *row < end));
-            parts.push((from..to, *adapter));
-        }
-        if parts.iter().all(|(_, a)| a.full_head.is_none() && a.columns[site].is_none()) {
-            let parts: Vec<_> = parts.into_iter().map(|(rows, adapter)| (rows, self.head_layer(adapter, &[]))).collect();
-            f32::forward_mixed(given.phase, &normed, &parts, Dest::Set(&mut logits));
-            given.shared.final_cap.into_iter().for_each(|cap| soft_cap(&mut logits, cap as f32));
-            return Ok(logits);
-        }
-        for (rows, adapter) in parts {
-            let (x, y) = (&normed[rows.start * d..rows.end * d], &mut logits[rows.start * vocab..rows.end * vocab]);
-            f32::forward(given.phase, x, &[self.head_layer(adapter, &[])], vec![Dest::Set(y)]);
-            if let Some(columns) = &adapter.columns[site] {
-                let z = y.to_vec();
-                columns.apply(&z, Dest::Set(y));
-            }
-        }
-        given.shared.final_cap.into_iter().for_each(|cap| soft_cap(&mut logits, cap as f32));
-        Ok(logits)
+        Ok(self.row_logits(given, x, rows))
     }
 }

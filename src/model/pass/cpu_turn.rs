@@ -11,7 +11,7 @@ impl<T: Pooled> Cpu<'_, T> {
     /// Queries, keys and values, the first two turned; heads that share one are summed.
     fn turned<X: Pooled>(&mut self, given: &Given, turn: &Turn, parts: [Buffer<f32>; 3], inverse: bool) -> [Buffer<X>; 3] {
         let (table, head_dim) = (turn.rope.map(|at| &given.shared.ropes[at]), given.shared.head_dim);
-        let mut out = given.shared.widths().map(|w| self.scratch.take::<X>(given.tokens(), w));
+        let mut out = given.shared.widths().map(|w| self.take::<X>(given, w));
         let [to_q, to_k, to_v] = &mut out;
         let rotation = Rotation { table, positions: given.positions, head_dim, inverse };
         turn_parts(&rotation, [&parts[0], &parts[1], &parts[2]], [to_q, to_k, to_v]);
@@ -27,9 +27,9 @@ impl<T: Pooled> Cpu<'_, T> {
                 normed.push(part);
                 continue;
             };
-            let mut out = self.scratch.take::<f32>(given.tokens(), part.len() / given.tokens());
+            let mut out = self.take::<f32>(given, part.len() / given.tokens());
             norm.frozen().forward(&part, &mut out);
-            let mut kept = self.scratch.take::<T>(given.tokens(), part.len() / given.tokens());
+            let mut kept = self.take::<T>(given, part.len() / given.tokens());
             convert(&part, &mut kept);
             self.scratch.give(part);
             *bare = Some(kept);
@@ -53,9 +53,9 @@ impl<T: Pooled> Cpu<'_, T> {
         let turned = self.turned::<f32>(given, turn, grads, true);
         let back = turned.into_iter().zip(&turn.norms).zip(bare).map(|((grad, norm), bare)| {
             let width = grad.len() / given.tokens();
-            let mut rounded = self.scratch.take::<T>(given.tokens(), width);
+            let mut rounded = self.take::<T>(given, width);
             if let Some((norm, bare)) = norm.as_ref().zip(bare.as_ref()) {
-                let mut sum = self.scratch.take::<f32>(given.tokens(), width);
+                let mut sum = self.take::<f32>(given, width);
                 sum.fill(0.0);
                 norm.frozen().backward_add(bare, &grad, &mut sum, &mut rounded);
                 self.scratch.give(sum);

@@ -47,7 +47,8 @@ impl Model {
         // On a thread of the pool, as in training.
         let logits = rayon::scope(|_| {
             let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
-            let given = Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared };
+            let given =
+                Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared, chosen: None };
             scratch.fit(ids.len());
             let mut attend = |layer: usize, scores: Scores, qkv: [&[f32]; 3], out: &mut [f32]| {
                 self.attend_cached(kv, layer, (chunks, &rows), scores, qkv, out)
@@ -113,7 +114,8 @@ impl Model {
         let wanted: Vec<usize> = chunks.iter().zip(&rows).flat_map(|(c, rows)| rows.end - c.logits..rows.end).collect();
         let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
         let phase = Phase::Blocked;
-        let given = Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared };
+        let given =
+            Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared, chosen: None };
         let caches = chunks.iter_mut().zip(&rows).map(|(c, rows)| (rows.clone(), &mut *c.cache)).collect();
         let mut tensors = Tensors::new(self, &given, Keys::Cached(caches, Ramp::new(&self.device)?))?;
         let x = self.through(&mut tensors, &given)?;

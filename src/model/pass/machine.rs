@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::super::Targets;
 use super::super::layers::{Norm, SharedTables, SiteLinear, Turn};
+use super::super::linear::FrozenLinear;
 use super::super::site::Site;
 use super::prepared::PreparedAdapter;
 use crate::error::Result;
@@ -27,6 +28,8 @@ pub(super) struct Given<'a> {
     /// What dropout's masks go by; none without dropout.
     pub rows: &'a [u64],
     pub shared: &'a SharedTables,
+    /// Where these are some tokens of a pass: which, ascending.
+    pub chosen: Option<&'a [u32]>,
 }
 
 impl Given<'_> {
@@ -174,6 +177,21 @@ pub(super) trait Machine: Sized {
     fn gate(&mut self, given: &Given, gate: Option<&Self::Act>, up: &Self::Act) -> Result<Self::Act>;
     /// `gate` and `up` become their gradients.
     fn gate_back(&mut self, given: &Given, gate: Option<&mut Self::Act>, up: &mut Self::Act, grad: Self::Act) -> Result<()>;
+
+    /// Logits of experts (n, E) of `x` (n, d), one token after another.
+    fn route(&mut self, given: &Given, router: &FrozenLinear, x: &Self::Act) -> Result<Vec<f32>>;
+    /// Adds the gradient of what [`Machine::route`] read to `dx` (n, d).
+    fn route_back(&mut self, given: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Self::Wide) -> Result<()>;
+    /// Zeros of the shape of `x`.
+    fn zeros_like(&mut self, x: &Self::Wide) -> Result<Self::Wide>;
+    /// The chosen tokens (c, d) of `x` (n, d); `given` is theirs.
+    fn gather(&mut self, given: &Given, x: &Self::Act) -> Result<Self::Act>;
+    /// Adds `y` (c, d), by the `weights` (c) if there are any, to the chosen tokens of `x` (n, d); `given` is theirs.
+    fn scatter_add(&mut self, given: &Given, y: Self::Wide, weights: Option<&[f32]>, x: &mut Self::Wide) -> Result<()>;
+    /// Multiplies each row of `x` (c, d) with its weight.
+    fn weigh(&mut self, weights: &[f32], x: &mut Self::Act) -> Result<()>;
+    /// The product of each row of `a` with that of `b` (c, f).
+    fn dots(&mut self, given: &Given, a: &Self::Act, b: &Self::Act) -> Result<Vec<f32>>;
 
     /// Final norm, head and loss: `−log p` of each target in nats, and the gradient at `x` of their sum by `weights`; adds
     /// those of a trained head.

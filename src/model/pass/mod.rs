@@ -11,18 +11,22 @@
 //! |---|---|---|
 //! | 0 | `texts`, `prepared` | examples one after another; an adapter as machines take it |
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
-//! | 2 | `block` | one block, there and back |
-//! | 3 | `cpu`, `tensors`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; all blocks, there and back |
-//! | 4 | `tensors_sites`, `cpu_turn` | the latter's linear layers and what acts on them; the former's queries and keys |
-//! | 5 | `tensors_head` | its head |
-//! | 6 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
-//! | 7 | `gradients` | one group of texts there and back; the supervised loss and its gradients |
-//! | 8 | `loss` | any loss of log-probabilities, of several passes |
+//! | 2 | `experts` | a feed-forward of experts, there and back |
+//! | 3 | `block` | one block, there and back |
+//! | 4 | `cpu`, `tensors`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; all blocks, there and back |
+//! | 5 | `tensors_sites`, `cpu_turn`, `cpu_experts`, `cpu_head` | the latter's linear layers and what acts on them; the former's queries and keys, its experts, its head |
+//! | 6 | `tensors_head` | the latter's head |
+//! | 7 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
+//! | 8 | `gradients` | one group of texts there and back; the supervised loss and its gradients |
+//! | 9 | `loss` | any loss of log-probabilities, of several passes |
 
 mod block;
 mod cpu;
+mod cpu_experts;
+mod cpu_head;
 mod cpu_turn;
 mod device_memory;
+mod experts;
 mod extend;
 mod gradients;
 mod logps;
@@ -109,6 +113,6 @@ impl Model {
 
     fn given<'a>(&'a self, acting: &'a Acting<'a>, texts: &'a PackedTexts) -> Given<'a> {
         let Batch { ids, positions, .. } = &texts.batch;
-        Given { acting, phase: Phase::Blocked, ids, positions, rows: &texts.rows, shared: &self.shared }
+        Given { acting, phase: Phase::Blocked, ids, positions, rows: &texts.rows, shared: &self.shared, chosen: None }
     }
 }

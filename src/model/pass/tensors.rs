@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
 use super::super::layers::{Norm, SiteLinear, Turn};
+use super::super::linear::FrozenLinear;
 use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Sites, Turned, Unscaled};
@@ -17,7 +18,7 @@ use crate::kernels::attention::Scores;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::tensors::attention::{self, Behind, Packed, Ramp};
 use crate::kernels::tensors::dropout::Masks;
-use crate::kernels::tensors::{mlp, norm, rope};
+use crate::kernels::tensors::{linear, mlp, norm, rope};
 
 /// A device, with activations of one dtype.
 pub(super) struct Tensors<'a> {
@@ -90,6 +91,11 @@ impl<'a> Tensors<'a> {
     /// What was summed so far, by site.
     pub(super) fn into_gradients(self) -> Vec<(Site, SiteGradient)> {
         self.sums.into_iter().enumerate().filter_map(|(site, sum)| Some((Site(site), sum?))).collect()
+    }
+
+    /// Where the tokens of `given` are some of the pass: which.
+    fn chosen_tokens(&self, given: &Given) -> Result<Tensor> {
+        Ok(Tensor::new(given.chosen.unwrap_or(&[]), &self.model.device)?)
     }
 
     fn heads(&self, x: &Tensor) -> Result<Tensor> {
@@ -379,6 +385,50 @@ impl Machine for Tensors<'_> {
             None => *up = mlp::activation_back(given.shared.activation, up, &grad)?,
         }
         Ok(())
+    }
+
+    fn route(&mut self, _: &Given, router: &FrozenLinear, x: &Tensor) -> Result<Vec<f32>> {
+        let w = router.matrix.expanded(&self.model.device, DType::F32)?;
+        let y = linear::product(&x.to_dtype(DType::F32)?, &w, router.side, DType::F32)?;
+        let y = match &router.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        Ok(y.flatten_all()?.to_vec1()?)
+    }
+
+    fn route_back(&mut self, given: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Tensor) -> Result<()> {
+        let d = Tensor::from_slice(d_logits, (given.tokens(), router.outputs()), dx.device())?;
+        let w = router.matrix.expanded(&self.model.device, DType::F32)?;
+        *dx = (&*dx + linear::product(&d, &w, router.side.other(), DType::F32)?)?;
+        Ok(())
+    }
+
+    fn zeros_like(&mut self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.zeros_like()?)
+    }
+
+    fn gather(&mut self, given: &Given, x: &Tensor) -> Result<Tensor> {
+        Ok(x.index_select(&self.chosen_tokens(given)?, 0)?)
+    }
+
+    fn scatter_add(&mut self, given: &Given, y: Tensor, weights: Option<&[f32]>, x: &mut Tensor) -> Result<()> {
+        let y = match weights {
+            Some(weights) => y.broadcast_mul(&Tensor::from_slice(weights, (weights.len(), 1), y.device())?)?,
+            None => y,
+        };
+        *x = x.index_add(&self.chosen_tokens(given)?, &y, 0)?;
+        Ok(())
+    }
+
+    fn weigh(&mut self, weights: &[f32], x: &mut Tensor) -> Result<()> {
+        let by = Tensor::from_slice(weights, (weights.len(), 1), x.device())?.to_dtype(x.dtype())?;
+        *x = x.broadcast_mul(&by)?;
+        Ok(())
+    }
+
+    fn dots(&mut self, _: &Given, a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
+        Ok((a.to_dtype(DType::F32)? * b.to_dtype(DType::F32)?)?.sum(1)?.to_vec1()?)
     }
 
     fn loss(&mut self, given: &Given, x: &Tensor, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Tensor)> {

@@ -24,6 +24,11 @@ impl Tensors<'_> {
         Ok(site.linear.matrix.expanded(&self.model.device, self.dtype)?)
     }
 
+    /// Which tokens of the pass `given` is, where it is not all.
+    fn of_part(&self, given: &Given) -> Result<Option<Tensor>> {
+        Ok(given.chosen.map(|chosen| Tensor::new(chosen, &self.model.device)).transpose()?)
+    }
+
     /// The input of a pair at `site`, and the mask that made it; `x` has the tokens `at`, or all.
     fn dropped(&self, at: Option<&Tensor>, site: Site, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let Some(mask) = self.masks.factors(site.0, at)? else { return Ok((x.clone(), None)) };
@@ -90,7 +95,8 @@ impl Tensors<'_> {
         unscaled: &mut Unscaled<Self>,
     ) -> Result<Tensor> {
         let y = linear::product(x, &self.weight(site)?, site.linear.side, DType::F32)?;
-        let y = self.with_pairs((given.acting, None), site.site, x, y)?;
+        let at = self.of_part(given)?;
+        let y = self.with_pairs((given.acting, at.as_ref()), site.site, x, y)?;
         let y = self.with_magnitudes(given.acting, site.site, y, Some(unscaled))?;
         Ok(match &site.linear.bias {
             Some(bias) => y.broadcast_add(bias)?,
@@ -108,10 +114,11 @@ impl Tensors<'_> {
         wanted: bool,
     ) -> Result<Option<Tensor>> {
         let mut dx: Option<Tensor> = None;
+        let at = self.of_part(given)?;
         for (site, dy) in sites {
             let weight = if wanted { Some((self.weight(site)?, site.linear.side)) } else { None };
             let z = unscaled.iter().find(|(kept, _)| *kept == site.site).map(|(_, z)| z);
-            let read = SiteInput { site: site.site, x, at: None };
+            let read = SiteInput { site: site.site, x, at: at.as_ref() };
             if let Some(g) = self.site_back(given.only(), &read, (dy, z), weight.as_ref(), &mut dx)? {
                 sums::add(&mut self.sums[site.site.0], g)?;
             }

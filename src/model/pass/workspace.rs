@@ -91,6 +91,16 @@ impl Workspace {
         }
     }
 
+    /// As [`Workspace::take`], for some tokens of a group: only as many as these, rounded.
+    pub(super) fn take_part<T: Pooled>(&mut self, tokens: usize, width: usize) -> Buffer<T> {
+        const ROUND: usize = 16;
+        let (size, len) = (tokens.next_multiple_of(ROUND) * width, tokens * width);
+        match T::pool(self).free.get_mut(&size).and_then(Vec::pop) {
+            Some(data) => Buffer { data, len },
+            None => Buffer { data: vec![T::default(); size], len },
+        }
+    }
+
     /// Gives a buffer back.
     pub(super) fn give<T: Pooled>(&mut self, buffer: Buffer<T>) {
         T::pool(self).free.entry(buffer.data.len()).or_default().push(buffer.data);

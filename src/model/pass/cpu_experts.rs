@@ -1,0 +1,72 @@
+//! What the CPU does to send tokens to experts and back.
+
+use rayon::prelude::*;
+
+use super::super::linear::FrozenLinear;
+use super::cpu::Cpu;
+use super::machine::Given;
+use super::workspace::{Buffer, Pooled};
+use crate::error::Result;
+use crate::kernels::element::{Element, add_to_rows, convert};
+use crate::kernels::engine::{Dest, Engine, Layer};
+
+impl<T: Pooled> Cpu<'_, T> {
+    /// In f32 whatever the activations are: which expert comes first hangs on the last digits.
+    pub(super) fn router_logits(&mut self, given: &Given, router: &FrozenLinear, x: &[T]) -> Result<Vec<f32>> {
+        let mut wide = vec![0f32; x.len()];
+        convert(x, &mut wide);
+        let mut logits = vec![0f32; given.tokens() * router.outputs()];
+        let layer = Layer { matrix: &router.matrix, side: router.side, pair: None, drop: None };
+        f32::forward(given.phase, &wide, &[layer], vec![Dest::Set(&mut logits)]);
+        if let Some(bias) = &router.bias {
+            add_to_rows(&mut logits, &bias.to_vec1::<f32>()?);
+        }
+        Ok(logits)
+    }
+
+    /// The chosen tokens of `x`.
+    pub(super) fn gathered(&mut self, given: &Given, x: &[T]) -> Buffer<T> {
+        let d = self.model.config.width;
+        let chosen = given.chosen.unwrap_or(&[]);
+        let mut own = self.take::<T>(given, d);
+        own.par_chunks_exact_mut(d).zip(chosen).for_each(|(to, at)| to.copy_from_slice(&x[*at as usize * d..][..d]));
+        own
+    }
+
+    /// Adds `y` to the chosen tokens of `x`.
+    pub(super) fn scattered(&mut self, given: &Given, y: Buffer<f32>, weights: Option<&[f32]>, x: &mut [f32]) {
+        let d = self.model.config.width;
+        for (i, (at, y)) in given.chosen.unwrap_or(&[]).iter().zip(y.chunks_exact(d)).enumerate() {
+            let weight = weights.map_or(1.0, |weights| weights[i]);
+            x[*at as usize * d..][..d].iter_mut().zip(y).for_each(|(x, y)| *x += weight * y);
+        }
+        self.scratch.give(y);
+    }
+
+    /// Each row of `x` by its weight.
+    pub(super) fn weigh_rows(weights: &[f32], x: &mut [T]) {
+        let d = x.len() / weights.len().max(1);
+        x.par_chunks_exact_mut(d).zip(weights).for_each(|(x, weight)| {
+            let mut wide = vec![0f32; d];
+            convert_row(x, &mut wide);
+            wide.iter_mut().for_each(|x| *x *= weight);
+            convert_row(&wide, x);
+        });
+    }
+
+    /// The product of each of `rows` rows of `a` with that of `b`.
+    pub(super) fn row_dots(rows: usize, a: &[T], b: &[T]) -> Vec<f32> {
+        let d = a.len() / rows;
+        let each = a.par_chunks_exact(d).zip(b.par_chunks_exact(d)).map(|(a, b)| {
+            let [mut x, mut y] = [(); 2].map(|()| vec![0f32; d]);
+            convert_row(a, &mut x);
+            convert_row(b, &mut y);
+            x.iter().zip(&y).map(|(x, y)| x * y).sum()
+        });
+        each.collect()
+    }
+}
+
+fn convert_row<X: Element, Y: Element>(from: &[X], to: &mut [Y]) {
+    convert(from, to);
+}

@@ -1,0 +1,196 @@
+//! A feed-forward of experts (Shazeer et al. 2017; Fedus et al. 2021): each token goes through a few of them. Only what a token meets
+//! is computed.
+
+use std::ops::Range;
+
+use super::super::layers::{Expert, Experts, SiteLinear};
+use super::machine::{Given, Machine, Unscaled};
+use super::prepared::PreparedAdapter;
+use crate::error::Result;
+
+/// Which tokens meet which expert, and how much each counts.
+struct Routing {
+    /// Probabilities of the experts (n, E).
+    probabilities: Vec<f32>,
+    /// Tokens of each expert, ascending, and their weights.
+    met: Vec<(Vec<u32>, Vec<f32>)>,
+}
+
+/// What experts keep for their backward pass.
+pub(super) struct ExpertActivations<M: Machine> {
+    routing: Routing,
+    /// Gate and up (tokens, f) of each expert that was met.
+    made: Vec<Option<[M::Act; 2]>>,
+}
+
+impl<M: Machine> ExpertActivations<M> {
+    pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> ExpertActivations<N> {
+        ExpertActivations { routing: self.routing, made: self.made }
+    }
+
+    pub(super) fn free(self, m: &mut M) {
+        self.made.into_iter().flatten().flatten().for_each(|act| m.free(act));
+    }
+}
+
+/// Some tokens of a pass as a pass of their own.
+struct Part<'a> {
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    rows: Vec<u64>,
+    acting: Vec<(Range<usize>, &'a PreparedAdapter)>,
+    chosen: &'a [u32],
+}
+
+impl<'a> Part<'a> {
+    /// The tokens `chosen`, ascending, of `given`.
+    fn new(given: &Given<'a>, chosen: &'a [u32]) -> Part<'a> {
+        let of = |all: &[u32]| chosen.iter().map(|at| all[*at as usize]).collect();
+        let rows = if given.rows.is_empty() { Vec::new() } else { chosen.iter().map(|at| given.rows[*at as usize]).collect() };
+        let mut acting = Vec::new();
+        for (tokens, adapter) in given.acting {
+            let [from, to] = [tokens.start, tokens.end].map(|end| chosen.partition_point(|at| (*at as usize) < end));
+            if from < to {
+                acting.push((from..to, *adapter));
+            }
+        }
+        Part { ids: of(given.ids), positions: of(given.positions), rows, acting, chosen }
+    }
+
+    fn given<'b>(&'b self, of: &Given<'b>) -> Given<'b> {
+        Given {
+            acting: &self.acting,
+            ids: &self.ids,
+            positions: &self.positions,
+            rows: &self.rows,
+            chosen: Some(self.chosen),
+            ..*of
+        }
+    }
+}
+
+impl Experts {
+    /// Adds what the experts make of `normed` (n, d) to `x` (n, d).
+    pub(super) fn forward<M: Machine>(
+        &self,
+        m: &mut M,
+        given: &Given,
+        normed: &M::Act,
+        x: &mut M::Wide,
+        unscaled: &mut Unscaled<M>,
+    ) -> Result<ExpertActivations<M>> {
+        let routing = self.route(m.route(given, &self.router, normed)?);
+        let mut made = Vec::with_capacity(self.each.len());
+        for (expert, (tokens, weights)) in self.each.iter().zip(&routing.met) {
+            if tokens.is_empty() {
+                made.push(None);
+                continue;
+            }
+            let part = Part::new(given, tokens);
+            let given = part.given(given);
+            let own = m.gather(&given, normed)?;
+            let mut parts = m.project_rounded(&given, &expert.inner(), &own, unscaled)?;
+            m.free(own);
+            let (up, gate) = (parts.remove(1), parts.remove(0));
+            let act = m.gate(&given, Some(&gate), &up)?;
+            let y = m.project(&given, &[&expert.down], &act, unscaled)?.remove(0);
+            m.free(act);
+            m.scatter_add(&given, y, Some(weights), x)?;
+            made.push(Some([gate, up]));
+        }
+        Ok(ExpertActivations { routing, made })
+    }
+
+    /// The gradient (n, d) at what the experts read, `normed`, given that of what they made, rounded and not.
+    pub(super) fn backward<M: Machine>(
+        &self,
+        m: &mut M,
+        given: &Given,
+        (d_out, wide): (&M::Act, &M::Wide),
+        kept: &mut ExpertActivations<M>,
+        normed: &M::Act,
+        unscaled: &Unscaled<M>,
+    ) -> Result<M::Wide> {
+        let mut d_normed = m.zeros_like(wide)?;
+        let mut d_weights: Vec<Vec<f32>> = Vec::with_capacity(self.each.len());
+        for ((expert, (tokens, weights)), made) in self.each.iter().zip(&kept.routing.met).zip(&mut kept.made) {
+            let Some([gate, up]) = made else {
+                d_weights.push(Vec::new());
+                continue;
+            };
+            let part = Part::new(given, tokens);
+            let given = part.given(given);
+            let mut dy = m.gather(&given, d_out)?;
+            m.weigh(weights, &mut dy)?;
+            let act = m.gate(&given, Some(gate), up)?;
+            let d_act = m.project_back_rounded(&given, &[(&expert.down, &dy)], Some(&act), unscaled)?;
+            // Of the weighted output: a weight's own gradient is that over the weight.
+            let dots = m.dots(&given, &act, &d_act)?;
+            d_weights.push(dots.iter().zip(weights).map(|(dot, w)| if *w > 0.0 { dot / w } else { 0.0 }).collect());
+            m.free(act);
+            m.free(dy);
+            m.gate_back(&given, Some(gate), up, d_act)?;
+            let own = if given.adapts(&expert.inner()) { Some(m.gather(&given, normed)?) } else { None };
+            let sites = [(&expert.gate, &*gate), (&expert.up, &*up)];
+            let back = m.project_back(&given, &sites, own.as_ref(), unscaled)?;
+            own.into_iter().for_each(|own| m.free(own));
+            m.scatter_add(&given, back, None, &mut d_normed)?;
+        }
+        let d_logits = self.route_back(&kept.routing, &d_weights);
+        m.route_back(given, &self.router, &d_logits, &mut d_normed)?;
+        Ok(d_normed)
+    }
+
+    /// The experts that each token meets, of their logits (n, E): transformers' `MixtralTopKRouter`, `Qwen3MoeTopKRouter`.
+    fn route(&self, mut logits: Vec<f32>) -> Routing {
+        let experts = self.each.len();
+        let mut met = vec![(Vec::new(), Vec::new()); experts];
+        for (token, row) in logits.chunks_exact_mut(experts).enumerate() {
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            row.iter_mut().for_each(|l| *l = (*l - largest).exp());
+            let sum: f32 = row.iter().sum();
+            row.iter_mut().for_each(|l| *l /= sum);
+            let mut order: Vec<usize> = (0..experts).collect();
+            order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
+            let chosen = &order[..self.chosen];
+            let total: f32 = if self.renormalised { chosen.iter().map(|e| row[*e]).sum() } else { 1.0 };
+            for expert in chosen {
+                met[*expert].0.push(token as u32);
+                met[*expert].1.push(row[*expert] / total);
+            }
+        }
+        Routing { probabilities: logits, met }
+    }
+
+    /// The gradient of the experts' logits (n, E), given those of the weights.
+    fn route_back(&self, routing: &Routing, d_weights: &[Vec<f32>]) -> Vec<f32> {
+        let experts = self.each.len();
+        let p = &routing.probabilities;
+        let mut d_logits = vec![0f32; p.len()];
+        // Σ of each token's gradients by its weights.
+        let mut along = vec![0f32; p.len() / experts];
+        for ((tokens, weights), d) in routing.met.iter().zip(d_weights) {
+            tokens.iter().zip(weights).zip(d).for_each(|((token, w), d)| along[*token as usize] += w * d);
+        }
+        for (expert, ((tokens, weights), d)) in routing.met.iter().zip(d_weights).enumerate() {
+            for ((token, weight), d) in tokens.iter().zip(weights).zip(d) {
+                let at = *token as usize;
+                // A softmax over the chosen, or one over all of which the others are left out.
+                d_logits[at * experts + expert] += if self.renormalised { weight * (d - along[at]) } else { weight * d };
+            }
+        }
+        if !self.renormalised {
+            for (at, row) in d_logits.chunks_exact_mut(experts).enumerate() {
+                row.iter_mut().zip(&p[at * experts..]).for_each(|(d, p)| *d -= p * along[at]);
+            }
+        }
+        d_logits
+    }
+}
+
+impl Expert {
+    /// The layers that read its input.
+    pub(super) fn inner(&self) -> [&SiteLinear; 2] {
+        [&self.gate, &self.up]
+    }
+}
