@@ -5,7 +5,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock`, `template_arg`, `machine_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes; a chat template that is asked for; what computes |
+//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock`, `template_arg`, `machine_arg`, `ignore_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes; a chat template that is asked for; what computes; keys of a base that are left out of account |
 //! | 1 | `event_printer` | the events of a job, drawn |
 //! | 2 | `base` | an open model |
 //! | 3 | `generation_args`, `proposal` | which base and adapters talk; a recipe for rows that have none |
@@ -28,6 +28,7 @@ pub mod estimate;
 pub mod eval;
 mod forecast;
 pub mod generate;
+mod ignore_arg;
 mod input_lines;
 mod machine;
 mod machine_arg;

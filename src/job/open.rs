@@ -41,7 +41,7 @@ impl OpenedBase {
     }
 }
 
-/// Finds and opens a base model.
+/// Finds and opens a base model; which keys of its configuration are left out of account is told.
 ///
 /// # Errors
 /// When it is not found or its files are not usable; when the listener ends the job.
@@ -51,11 +51,14 @@ pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<OpenedBase> {
     if let Some(why) = missed {
         tell(listener, JobEvent::Warning(format!("no accelerator answers, so the CPU is used: {why}")))?;
     }
-    let open = || Model::open(&resolved.path, base.compute, &device);
+    let open = || Model::open_ignoring(&resolved.path, base.compute, &device, &base.ignore_config);
     let (model, tokenizer) = rayon::join(open, || text::tokenizer_and_notes(&resolved.path));
     let (model, (tokenizer, notes)) = (model?, tokenizer?);
     for note in notes {
         tell(listener, JobEvent::Warning(note))?;
+    }
+    for note in &model.config.notes {
+        tell(listener, JobEvent::Remark(format!("{}: {note}", resolved.path.display())))?;
     }
     Ok(OpenedBase { model, tokenizer, resolved })
 }

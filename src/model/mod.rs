@@ -110,7 +110,7 @@ impl Model {
     /// As [`Model::open`]; keys of `config.json` that are in `ignored` may be there without being known, at the user's risk.
     ///
     /// # Errors
-    /// As [`Model::open`].
+    /// As [`Config::from_json_ignoring`] and [`Model::open`].
     pub fn open_ignoring(path: &Path, compute: Compute, device: &Device, ignored: &[String]) -> Result<Model> {
         let files = ModelFiles::open(path)?;
         let config = Config::from_json_ignoring(&files.config, path, ignored)?;

@@ -78,6 +78,7 @@ impl ValidationContext<'_> {
             fallback: raw.fallback,
             revision: raw.revision.unwrap_or_else(|| "main".to_string()),
             compute: raw.compute.unwrap_or_default(),
+            ignore_config: raw.ignore_config.unwrap_or_default(),
         })
     }
 
