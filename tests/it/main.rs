@@ -24,6 +24,7 @@ mod losses;
 mod oracle;
 mod packing;
 mod prepared;
+mod readme_families;
 mod real_weights;
 mod real_generate;
 mod real_model;

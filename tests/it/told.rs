@@ -274,6 +274,10 @@ fn an_unknown_key_of_a_base_is_refused_or_ignored_on_request_and_told_by_every_v
     assert!(trace["base"]["told"][0].as_str().unwrap().starts_with(told), "{trace:#}");
     assert_eq!(trace["inputs"]["recipe"]["base.ignore_config"], "[\"new_gate\"]");
     assert!(folder.read("run/README.md").contains(told) && folder.read("merged/README.md").contains(told));
+    let inspect = ["model", "inspect", "base"];
+    assert_eq!(folder.lorakit(&inspect).status.code(), Some(2));
+    let inspected = folder.lorakit(&[&inspect[..], &["--ignore-config", "new_gate"]].concat());
+    assert!(inspected.status.success() && text(&inspected.stdout).contains(told), "{}", text(&inspected.stdout));
     // What the recipe says counts, with a verb of no recipe too.
     assert!(folder.goes_well(&["generate", "--adapter", "run", "--prompt", "x", "--max-new-tokens", "2"]).contains(told));
     let absent = folder.goes_well(&["generate", "--adapter", "run", "--prompt", "x", "--ignore-config", "other"]);

@@ -173,9 +173,7 @@ fn judged(
 /// A whole model; keys that are left out of account in the base are so in what was merged from it.
 fn whole_model(path: &Path, opened: &OpenedBase, ignored: &[String], listener: &mut Listener<'_>) -> Result<ReadContestant> {
     let model = Model::open_ignoring(path, Compute::Auto, &opened.model.device, ignored)?;
-    for note in &model.config.notes {
-        tell(listener, JobEvent::Remark(format!("{}: {note}", path.display())))?;
-    }
+    open::told_of(&model, path, listener)?;
     let (theirs, ours) = (model.config.vocab, opened.model.config.vocab);
     if theirs != ours {
         let why = format!("its vocabulary has {theirs} entries, that of the base {ours}: the same rows cannot be put to both");
