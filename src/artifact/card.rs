@@ -40,6 +40,8 @@ const FILES: usize = 20;
 pub struct Card<'a> {
     pub recipe: &'a Recipe,
     pub base_id: Option<&'a str>,
+    /// Keys of its configuration that were left out of account; sentences.
+    pub base_told: &'a [String],
     pub params: usize,
     pub steps: usize,
     pub trained_tokens: u64,
@@ -71,6 +73,8 @@ impl Card<'_> {
             serde_json::to_value(a.method).ok().and_then(|v| v.as_str().map(ToString::to_string)).unwrap_or_default(),
             self.base_id.unwrap_or(&self.base_name()),
         );
+        let base = |told: &String| format!("Of the base: {told}.\n\n");
+        out += &self.base_told.iter().map(base).collect::<String>();
         out += &self.rows();
         out += &self.table();
         for s in self.samples {
@@ -180,7 +184,7 @@ pub struct MergedCard<'a> {
     pub adapter_sha256: &'a str,
     /// Element type of the weights.
     pub dtype: &'a str,
-    /// What was told of the adapter's files when they were read.
+    /// What was told of the files of base and adapter when they were read.
     pub told: &'a [String],
 }
 
@@ -189,7 +193,7 @@ impl MergedCard<'_> {
     pub fn text(&self) -> String {
         let base = if self.hub { format!("base_model: {}\nbase_model_relation: merge\n", self.base) } else { String::new() };
         let told: String = self.told.iter().map(|told| format!("- {told}\n")).collect();
-        let told = if told.is_empty() { told } else { format!("\nOf the adapter's files:\n\n{told}") };
+        let told = if told.is_empty() { told } else { format!("\nOf the files of base and adapter:\n\n{told}") };
         format!(
             "---\n{base}library_name: transformers\npipeline_tag: text-generation\ntags:\n- lora\n- lorakit\n---\n\n# {}\n\n\
              `{}` with an adapter merged into its weights, in {}.\n\n\

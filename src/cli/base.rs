@@ -5,8 +5,10 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use super::event_printer::EventPrinter;
+use super::ignore_arg::IgnoreArg;
 use crate::adapter::Adapter;
 use crate::data::Renderer;
+use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::job::{self, OpenedBase, PlannedRows, Prepared};
 use crate::model::resolve::Resolved;
@@ -88,11 +90,11 @@ pub(super) fn prepare(recipe: &Recipe, quiet: bool) -> Result<Prepared> {
     job::prepare(recipe, started(), &mut EventPrinter::new(quiet).listener())
 }
 
-/// The model that was asked for and its fallback; what is not said is taken from the recipe beside an adapter.
+/// The base that was asked for; what is not said is taken from the recipe beside an adapter, whose keys to ignore stay so.
 ///
 /// # Errors
 /// [`Error::Usage`] when neither names one.
-pub(super) fn named(model: Option<&str>, fallback: Option<&str>, recipe: Option<&Recipe>) -> Result<(String, Option<String>)> {
+pub(super) fn named(model: Option<&str>, fallback: Option<&str>, ignored: &IgnoreArg, recipe: Option<&Recipe>) -> Result<Base> {
     let Some(model) = model.or_else(|| Some(&recipe?.base.model)) else {
         return Err(Error::usage(
             "--model",
@@ -102,5 +104,8 @@ pub(super) fn named(model: Option<&str>, fallback: Option<&str>, recipe: Option<
     };
     let saved = recipe.map(|r| &r.base).filter(|base| base.model == model);
     let fallback = fallback.map(str::to_string).or_else(|| saved?.fallback.clone());
-    Ok((model.to_string(), fallback))
+    let ignore_config = saved.map(|base| base.ignore_config.clone()).unwrap_or_default();
+    let mut base = Base { model: model.to_string(), fallback, revision: "main".into(), compute: Compute::Auto, ignore_config };
+    ignored.add_to(&mut base);
+    Ok(base)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::base;
+use super::ignore_arg::IgnoreArg;
 use crate::adapter::Adapter;
 use crate::conform::exchange::{PromptFile, Steps};
 use crate::data::Renderer;
@@ -29,6 +30,8 @@ enum Verb {
         /// Base model: a directory, a .gguf file, or a hub id
         #[arg(long)]
         model: String,
+        #[command(flatten)]
+        ignore: IgnoreArg,
         /// Directory of an adapter
         #[arg(long)]
         adapter: Option<PathBuf>,
@@ -57,15 +60,17 @@ enum Verb {
 /// Whatever is wrong with the recipe, base, adapter, data or prompts, or when the output cannot be written.
 pub fn run(args: &CompareArgs) -> Result<()> {
     match &args.verb {
-        Verb::Logits { model, adapter, prompts, out } => logits(model, adapter.as_deref(), prompts, out),
+        Verb::Logits { model, ignore, adapter, prompts, out } => {
+            let base = Base { compute: Compute::F32, ..base::named(Some(model), None, ignore, None)? };
+            logits(&base, adapter.as_deref(), prompts, out)
+        }
         Verb::Run { recipe, set, out } => steps(recipe, set, out),
     }
 }
 
-fn logits(model: &str, adapter: Option<&Path>, prompts: &Path, out: &Path) -> Result<()> {
+fn logits(base: &Base, adapter: Option<&Path>, prompts: &Path, out: &Path) -> Result<()> {
     let mut prompts = PromptFile::read(prompts)?;
-    let base = Base { model: model.into(), fallback: None, revision: "main".into(), compute: Compute::F32 };
-    let opened = base::open(&base, false)?;
+    let opened = base::open(base, false)?;
     let adapter = adapter.map(|dir| base::adapter(dir, &opened)).transpose()?.map(|a| a.frozen());
     let adapt: &dyn Adapt = adapter.as_ref().map_or(&(), |a| a);
     prompts.answer(&opened.model, adapt)?;

@@ -5,9 +5,9 @@ use std::path::Path;
 use clap::Args;
 use serde_json::json;
 
-use super::Outcome;
+use super::ignore_arg::IgnoreArg;
 use super::machine::{Finding, cache, machine, pip};
-use crate::device;
+use super::{Outcome, base};
 use crate::error::{Error, Result};
 use crate::model::resolve::{Note, Places, resolve_in};
 use crate::recipe::{Base, Recipe};
@@ -93,8 +93,6 @@ fn wanted(args: &DoctorArgs) -> Result<Option<Base>> {
     Ok(match &args.model {
         None => saved,
         Some(model) if saved.as_ref().is_some_and(|base| base.model == *model) => saved,
-        Some(model) => {
-            Some(Base { model: model.clone(), fallback: None, revision: "main".into(), compute: device::Compute::Auto })
-        }
+        Some(model) => Some(base::named(Some(model), None, &IgnoreArg::default(), None)?),
     })
 }

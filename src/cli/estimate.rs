@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::event_printer::EventPrinter;
+use super::ignore_arg::IgnoreArg;
 use super::{base, forecast, print};
 use crate::error::Result;
 use crate::job;
@@ -16,6 +17,8 @@ pub struct EstimateArgs {
     /// Replace a value, e.g. --set train.max_length=1024
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
     /// Memory the run may take, e.g. 4GiB or 800MB (default: what is available on this machine now)
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
@@ -29,7 +32,8 @@ pub struct EstimateArgs {
 /// # Errors
 /// Whatever is wrong with the recipe, base or data.
 pub fn run(args: &EstimateArgs) -> Result<()> {
-    let recipe = base::recipe(&args.recipe, &args.set)?;
+    let mut recipe = base::recipe(&args.recipe, &args.set)?;
+    args.ignore.add_to(&mut recipe.base);
     let told = job::estimate(&recipe, args.memory, &mut EventPrinter::new(args.json).listener())?;
     print(&if args.json { format!("{}\n", told.json()) } else { forecast::text(&told, &recipe) })
 }

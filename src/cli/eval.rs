@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::base;
 use super::event_printer::EventPrinter;
+use super::ignore_arg::IgnoreArg;
 use serde_json::{Value, json};
 
 use crate::adapter::inspect::RECIPE;
@@ -26,6 +27,8 @@ pub struct EvalArgs {
     /// Go on although a field of adapter_config.json is unknown and set, at your own risk; once for each field
     #[arg(long = "ignore-field", value_name = "FIELD")]
     ignored: Vec<String>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
     /// Replace a value, e.g. --set eval.limit=50
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -45,7 +48,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let why = "no recipe is named, and there is none beside an adapter";
         return Err(Error::usage("lorakit eval", why, "name one: lorakit eval RECIPE --adapter DIR"));
     };
-    let recipe = base::recipe(&path, &args.set)?;
+    let mut recipe = base::recipe(&path, &args.set)?;
+    args.ignore.add_to(&mut recipe.base);
     let adapters = args.adapter.iter().map(|dir| Contestant::Adapter(dir.clone(), args.ignored.clone()));
     let contestants: Vec<Contestant> = adapters.chain(args.merged.iter().cloned().map(Contestant::Model)).collect();
     let done = job::evaluate(&recipe, &contestants, &mut EventPrinter::new(args.json).listener())?;

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::base;
 use super::event_printer::EventPrinter;
+use super::ignore_arg::IgnoreArg;
 use super::template_arg;
 use crate::device::Compute;
 use crate::error::{Error, Result};
@@ -35,6 +36,8 @@ pub(super) struct BaseArgs {
     /// Go on although a field of adapter_config.json is unknown and set, at your own risk; once for each field
     #[arg(long = "ignore-field", value_name = "FIELD")]
     ignored: Vec<String>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
 }
 
 impl BaseArgs {
@@ -56,8 +59,8 @@ impl BaseArgs {
             "bf16" => Compute::Bf16,
             _ => Compute::Auto,
         };
-        let (model, fallback) = base::named(self.model.as_deref(), self.fallback.as_deref(), recipe)?;
-        Ok(Base { model, fallback, revision: self.revision.clone(), compute })
+        let base = base::named(self.model.as_deref(), self.fallback.as_deref(), &self.ignore, recipe)?;
+        Ok(Base { revision: self.revision.clone(), compute, ..base })
     }
 }
 

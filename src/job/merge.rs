@@ -83,7 +83,8 @@ pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<Merge
     let spoken = template::chosen(("the adapter", job.adapter), recipe.as_ref(), &opened.tokenizer, job.template, listener)?;
     let changed = Some(&spoken).filter(|spoken| spoken.chat_templates() != opened.tokenizer.chat_templates());
     {
-        let card = card(job, &opened, &adapter.notes)?;
+        let told: Vec<String> = opened.model.config.notes.iter().chain(&adapter.notes).cloned().collect();
+        let card = card(job, &opened, &told)?;
         let told = Deferred::new(listener);
         let (base, card) = (opened.resolved.path.as_path(), Some(card.as_str()));
         let merged = Merged { model: &opened.model, adapter: &adapter, base, dtype: job.dtype, spoken: changed, card };
@@ -94,7 +95,7 @@ pub fn merge(job: &MergeJob, listener: &mut Listener<'_>) -> Result<Option<Merge
     if !job.verify {
         return Ok(None);
     }
-    let merged = Model::open(job.out, Compute::F32, &opened.model.device)?;
+    let merged = Model::open_ignoring(job.out, Compute::F32, &opened.model.device, &job.base.ignore_config)?;
     let (largest_logit_difference, argmax_agreement) = logits(&opened.model, &adapter, &merged)?;
     let asked = questions(job.adapter, &opened, &spoken, listener)?;
     let mut lost =

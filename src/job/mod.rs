@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | 0 | `events`, `assistants` | what a job tells, and whom; adapters with prompts and sampling of their own, from files |
 //! | 1 | `open`, `rows`, `record`, `resume`, `feasible`, `template` | an open base; a recipe's rows; what a run writes; where a run stands; whether rows and base do for what a recipe asks; the template an adapter is spoken to in |
-//! | 2 | `evaluate`, `merge`, `speaker` | base beside adapter; one model of both; who is ready to talk |
+//! | 2 | `evaluate`, `inspect`, `merge`, `speaker` | base beside adapter; what a base is; one model of both; who is ready to talk |
 //! | 3 | `prepare`, `answer` | everything before the first step; one answer |
 //! | 4 | `train`, `estimate`, `conversation`, `propose` | the main job; what it will take; many answers; a recipe for rows that have none |
 
@@ -20,6 +20,7 @@ mod estimate;
 mod evaluate;
 mod events;
 mod feasible;
+mod inspect;
 mod merge;
 mod open;
 mod prepare;
@@ -38,6 +39,7 @@ pub use self::estimate::{Forecast, estimate};
 pub use self::evaluate::{Contestant, Evaluated, Evaluation, SideBySide, before_and_after, evaluate};
 pub use self::events::{JobEvent, Listener, Sought};
 pub use self::feasible::{NamedQuestions, NamedSet};
+pub use self::inspect::{ChatTemplateFact, ModelInspection, TrainingMemory, VerbFact, inspect};
 pub use self::merge::{DifferingAnswer, MergeJob, MergeLoss, merge};
 pub use self::open::{OpenedBase, adapter, dataset, find, open, recipe};
 pub use self::prepare::{Prepared, prepare};

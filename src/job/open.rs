@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
+
 use super::events::{Deferred, JobEvent, Listener, Sought, tell};
 use crate::adapter::Adapter;
 use crate::data::{ExampleRef, Loaded, Tokenizer};
@@ -41,23 +43,35 @@ impl OpenedBase {
     }
 }
 
-/// Finds and opens a base model.
+/// Finds and opens a base model; which keys of its configuration are left out of account is told.
 ///
 /// # Errors
 /// When it is not found or its files are not usable; when the listener ends the job.
 pub fn open(base: &Base, listener: &mut Listener<'_>) -> Result<OpenedBase> {
     let resolved = find(base, listener)?;
-    let (device, missed) = device::chosen()?;
-    if let Some(why) = missed {
-        tell(listener, JobEvent::Warning(format!("no accelerator answers, so the CPU is used: {why}")))?;
-    }
-    let open = || Model::open(&resolved.path, base.compute, &device);
+    let device = device(listener)?;
+    let open = || Model::open_ignoring(&resolved.path, base.compute, &device, &base.ignore_config);
     let (model, tokenizer) = rayon::join(open, || text::tokenizer_and_notes(&resolved.path));
     let (model, (tokenizer, notes)) = (model?, tokenizer?);
     for note in notes {
         tell(listener, JobEvent::Warning(note))?;
     }
+    told_of(&model, &resolved.path, listener)?;
     Ok(OpenedBase { model, tokenizer, resolved })
+}
+
+/// Tells which keys of a model's configuration are left out of account.
+pub(super) fn told_of(model: &Model, path: &Path, listener: &mut Listener<'_>) -> Result<()> {
+    model.config.notes.iter().try_for_each(|note| tell(listener, JobEvent::Remark(format!("{}: {note}", path.display()))))
+}
+
+/// What models are to run on; told where it is not what was asked for.
+pub(super) fn device(listener: &mut Listener<'_>) -> Result<Device> {
+    let (device, missed) = device::chosen()?;
+    if let Some(why) = missed {
+        tell(listener, JobEvent::Warning(format!("no accelerator answers, so the CPU is used: {why}")))?;
+    }
+    Ok(device)
 }
 
 /// Reads an adapter of the base; what its files ask for in vain is told, and which of the `ignored` fields it had.

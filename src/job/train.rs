@@ -259,6 +259,7 @@ impl TrainRun<'_> {
         let card = Card {
             recipe: self.job.recipe,
             base_id: self.prepared.opened.resolved.id.as_deref(),
+            base_told: &self.prepared.opened.model.config.notes,
             params: self.prepared.adapter.param_count(),
             steps: record.best.unwrap_or(record.step),
             trained_tokens: record.trained,
@@ -307,11 +308,11 @@ impl TrainRun<'_> {
 
     /// What went in, what it was made with, and what came out.
     fn trace(&self, record: &RunRecord, evaluation: &Evaluation, drawn: &[Share], seconds: f64) -> Result<Value> {
-        let mixture = &self.prepared.mixture;
+        let Prepared { mixture, opened, .. } = self.prepared;
         let shares = (!mixture.is_plain()).then(|| json!({"epoch": mixture.planned(), "drawn": drawn}));
         Ok(json!({
             "lorakit": env!("CARGO_PKG_VERSION"),
-            "base": {"id": self.prepared.opened.resolved.id, "file": self.prepared.opened.resolved.path.file_name().map(|f| f.to_string_lossy())},
+            "base": {"id": opened.resolved.id, "file": opened.resolved.path.file_name().map(|f| f.to_string_lossy()), "told": opened.model.config.notes},
             "inputs": self.inputs_json()?,
             "rows": self.rows(),
             "mixture": shares,

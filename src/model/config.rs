@@ -12,7 +12,7 @@ use super::config_reader::{ConfigReader, RESTORE};
 use super::families::FAMILIES;
 use super::family::{Bias, Count, ExpertNames, Factor, Family, HeadDim, Parallel};
 use super::rope_parameters;
-use super::settings;
+use super::settings::{self, Ignored};
 use crate::error::{Error, Result, nearest};
 use crate::kernels::activation::Activation;
 use crate::kernels::attention::Scores;
@@ -57,6 +57,8 @@ pub struct Config {
     pub mlp_bias: bool,
     /// The JSON it was read from.
     pub json: Value,
+    /// Keys that were left out of account because a user asked for it; sentences.
+    pub notes: Vec<String>,
 }
 
 /// A choice of feed-forwards.
@@ -222,12 +224,14 @@ impl Config {
         Config::from_json_ignoring(json, path, &[])
     }
 
-    /// As [`Config::from_json`]; keys of `ignored` may be there without being known.
+    /// As [`Config::from_json`]; keys of `ignored` (`key`, or `table.key`) may be there without being known, which
+    /// [`Config::notes`] tell.
     ///
     /// # Errors
-    /// As [`Config::from_json`].
+    /// As [`Config::from_json`]; when one of `ignored` is there and known.
     pub fn from_json_ignoring(json: &Value, path: &Path, ignored: &[String]) -> Result<Config> {
         let r = ConfigReader::new(json, path, "");
+        let ignored = &Ignored::new(ignored);
         let family = r.family()?;
         let keys = &family.keys;
         let (width, heads, layers) = (r.size(&keys.width)?, r.size(&keys.heads)?, r.size(&keys.layers)?);
@@ -241,7 +245,7 @@ impl Config {
         let kinds = Layers::read(&r, family, layers)?;
         let rotations = rope_parameters::rotations(&r, family, head_dim, positions, ignored)?;
         let ffn = r.count(&keys.ffn)?.unwrap_or(4 * width);
-        let config = Config {
+        let mut config = Config {
             family,
             vocab: r.size(&keys.vocab)?,
             width,
@@ -271,8 +275,10 @@ impl Config {
             output_bias: r.bias(family.output_bias)?,
             mlp_bias: r.bias(family.mlp_bias)?,
             json: json.clone(),
+            notes: Vec::new(),
         };
         settings::refuse_unread(&r, family, ignored)?;
+        config.notes = ignored.notes(&r)?;
         Ok(config)
     }
 }

@@ -47,9 +47,9 @@ fn refused(family: &str, changes: Value, words: &[&str]) {
     }
 }
 
-/// The config without the JSON it was read from.
+/// The config without the JSON it was read from and what was told of it.
 fn numbers(config: Config) -> String {
-    format!("{:?}", Config { json: Value::Null, ..config })
+    format!("{:?}", Config { json: Value::Null, notes: Vec::new(), ..config })
 }
 
 #[test]
@@ -89,7 +89,9 @@ fn keys_that_the_row_does_not_read_are_refused_by_name() {
             config[key] = value;
             config
         };
+        let told = format!("config.json `{key}`: {} is ignored at your own risk", config[key]);
         let read = Config::from_json_ignoring(&config, Path::new("m"), &[key.to_string()]).unwrap();
+        assert!(read.notes.len() == 1 && read.notes[0].starts_with(&told), "{:?}", read.notes);
         assert_eq!(numbers(read), numbers(with(family, json!({})).unwrap()), "{key}");
     }
     for (family, changes) in [("qwen2", json!({"attention_bias": true})), ("llama", json!({"final_logit_softcapping": 30}))] {
@@ -100,6 +102,34 @@ fn keys_that_the_row_does_not_read_are_refused_by_name() {
     // The common names are gpt2's own too, and win.
     let c = with("gpt2", json!({"num_attention_heads": 2, "max_position_embeddings": 16})).unwrap();
     assert_eq!((c.heads, c.max_positions, c.head_dim), (2, 16, 32));
+}
+
+/// In a table as beside it; told where it is not there; refused where it is known.
+#[test]
+fn only_unknown_keys_can_be_ignored() {
+    let table = json!({"rope_type": "default", "rope_theta": 10000.0, "new_angle": 1, "mrope_section": []});
+    let mut config = base("llama");
+    config["rope_parameters"] = table;
+    let ignoring = |keys: &[&str]| {
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        Config::from_json_ignoring(&config, Path::new("m"), &keys)
+    };
+    assert!(ignoring(&[]).unwrap_err().to_string().contains("--ignore-config rope_parameters.new_angle"));
+    let read = ignoring(&["rope_parameters.new_angle", "rope_parameters.other", "another"]).unwrap();
+    let told = [
+        "config.json `rope_parameters.new_angle`: 1 is ignored at your own risk; what it changes is not computed",
+        "config.json has no key `rope_parameters.other` that could be ignored",
+        "config.json has no key `another` that could be ignored",
+    ];
+    assert_eq!(read.notes, told);
+    for known in ["hidden_size", "rope_parameters.rope_theta", "rope_parameters.mrope_section", "rope_parameters"] {
+        let text = ignoring(&["rope_parameters.new_angle", known]).unwrap_err().to_string();
+        assert!(text.contains(&format!("`{known}`")) && text.contains("is a known key"), "{known}: {text}");
+    }
+    config["alibi"] = json!(true);
+    let keys = ["rope_parameters.new_angle", "alibi"].map(String::from);
+    let text = Config::from_json_ignoring(&config, Path::new("m"), &keys).unwrap_err().to_string();
+    assert!(text.contains("would change what the model computes"), "{text}");
 }
 
 /// Code and lists, in every family: a key without meaning changes nothing, one with a neutral value neither, any other is refused.

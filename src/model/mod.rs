@@ -11,10 +11,10 @@
 //! | 2 | `settings` | keys that no row reads |
 //! | 3 | `config_layers`, `rope_parameters` | windows and rotations of each layer; rotary frequencies |
 //! | 4 | `config` | `config.json` |
-//! | 5 | `cache`, `paged` | keys and values of tokens seen: of one text, in blocks that texts share |
+//! | 5 | `cache`, `paged`, `peculiarities` | keys and values of tokens seen: of one text, in blocks that texts share; what is special in a configuration, in words |
 //! | 6 | `build` | from files to model |
 //! | 7 | `pass` | the one pass: training, scoring, prompts, decoding |
-//! | 8 | `score` | losses of texts |
+//! | 8 | `score`, `inspect` | losses of texts; what a base is |
 
 pub mod batch;
 mod build;
@@ -26,7 +26,9 @@ mod layers;
 mod pass;
 pub mod family;
 pub mod families;
+pub mod inspect;
 pub mod linear;
+mod peculiarities;
 mod settings;
 mod config_reader;
 mod config_layers;
@@ -50,6 +52,7 @@ pub use pass::{
     BatchTokens, Chunk, DevicePassMemory, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients, PassMemory,
     PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
 };
+pub use peculiarities::Peculiarity;
 pub use score::{LossSum, Marked};
 pub use site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, SiteInfo, SiteKind, Term};
 pub use targets::Targets;
@@ -110,7 +113,7 @@ impl Model {
     /// As [`Model::open`]; keys of `config.json` that are in `ignored` may be there without being known, at the user's risk.
     ///
     /// # Errors
-    /// As [`Model::open`].
+    /// As [`Config::from_json_ignoring`] and [`Model::open`].
     pub fn open_ignoring(path: &Path, compute: Compute, device: &Device, ignored: &[String]) -> Result<Model> {
         let files = ModelFiles::open(path)?;
         let config = Config::from_json_ignoring(&files.config, path, ignored)?;

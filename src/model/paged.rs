@@ -101,6 +101,11 @@ impl PagedKv {
         config.layers * layout.floats() * size_of::<f32>()
     }
 
+    /// Bytes of a token's keys and values in all layers.
+    pub fn token_bytes(config: &Config) -> usize {
+        PagedKv::block_bytes(config) / BLOCK_TOKENS
+    }
+
     pub(super) fn layout(&self) -> BlockLayout {
         self.layout
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::config_reader::{ConfigReader, RESTORE};
 use super::family::{Family, Rotation, WindowedRotation};
-use super::settings;
+use super::settings::{self, Ignored};
 use crate::error::Result;
 use crate::kernels::rope::{QueryScale, Rotary};
 
@@ -44,7 +44,7 @@ struct Reading<'a> {
     family: &'static Family,
     head_dim: usize,
     positions: usize,
-    ignored: &'a [String],
+    ignored: &'a Ignored<'a>,
 }
 
 /// The rotations of a family; none for learned positions.
@@ -59,7 +59,7 @@ pub(super) fn rotations(
     family: &'static Family,
     head_dim: usize,
     positions: usize,
-    ignored: &[String],
+    ignored: &Ignored,
 ) -> Result<Rotations> {
     if family.positions.is_some() {
         return Ok(Rotations { kinds: Vec::new(), positions });

@@ -5,6 +5,9 @@
 //! hold beside them, and settings of other families that, set here, say that the weights were made by other mathematics.
 //! Refuses to know: what a key that is read means.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::config_reader::ConfigReader;
@@ -165,17 +168,58 @@ pub(super) const NEUTRAL: &[(&str, &[&str])] = &[
     ("router_jitter_noise", ZERO),
 ];
 
+/// Unknown keys that are left out of account at the user's risk, and which of them were met.
+pub(super) struct Ignored<'a> {
+    /// As paths: `key`, `table.key`.
+    keys: &'a [String],
+    /// Path → value.
+    met: RefCell<BTreeMap<String, String>>,
+}
+
+impl<'a> Ignored<'a> {
+    pub(super) fn new(keys: &'a [String]) -> Ignored<'a> {
+        Ignored { keys, met: RefCell::default() }
+    }
+
+    /// Whether the unknown key at `path` is among them; it is remembered.
+    fn passes(&self, path: &str, value: &Value) -> bool {
+        let found = self.keys.iter().any(|key| key == path);
+        if found {
+            self.met.borrow_mut().insert(path.to_string(), value.to_string());
+        }
+        found
+    }
+
+    /// What is to be told of them, after all of a `config.json` was read by `r`; sentences.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming one that is there and known.
+    pub(super) fn notes(&self, r: &ConfigReader) -> Result<Vec<String>> {
+        let there = |key: &str| r.json.get(key).or_else(|| key.split('.').try_fold(r.json, |table, part| table.get(part)));
+        let note = |key: &String| match self.met.borrow().get(key) {
+            Some(value) => {
+                Ok(format!("config.json `{key}`: {value} is ignored at your own risk; what it changes is not computed"))
+            }
+            None if there(key).is_none() => Ok(format!("config.json has no key `{key}` that could be ignored")),
+            None => {
+                let help = "take it out of --ignore-config (`ignore_config` in a recipe's `[base]`)";
+                Err(r.fail(key, "is a known key and cannot be ignored", help))
+            }
+        };
+        let once = self.keys.iter().enumerate().filter(|(i, key)| !self.keys[..*i].contains(key));
+        once.map(|(_, key)| note(key)).collect()
+    }
+}
+
 /// Refuses the first key that the row has not read and that may change what the model computes; `ignored` are at the user's risk.
 ///
 /// # Errors
 /// [`Error::Unsupported`] naming the key and what to do.
-pub(super) fn refuse_unread(r: &ConfigReader, family: &Family, ignored: &[String]) -> Result<()> {
+pub(super) fn refuse_unread(r: &ConfigReader, family: &Family, ignored: &Ignored) -> Result<()> {
     for (key, value) in r.unread() {
         let path = format!("{}{key}", r.prefix);
-        let passes = key.starts_with('_')
-            || ignored.contains(&path)
-            || family.meaningless.contains(&key)
-            || MEANINGLESS.iter().any(|(known, _)| *known == key);
+        let passes =
+            key.starts_with('_') || family.meaningless.contains(&key) || MEANINGLESS.iter().any(|(known, _)| *known == key);
         if passes {
             continue;
         }
@@ -190,6 +234,7 @@ pub(super) fn refuse_unread(r: &ConfigReader, family: &Family, ignored: &[String
                     format!("use a model where it is one of: {}", values.join(", ")),
                 ));
             }
+            None if ignored.passes(&path, value) => {}
             None => {
                 return Err(Error::unsupported(
                     r.path,

@@ -10,7 +10,8 @@ use crate::kernels::columns::OutputNorms;
 pub struct Site(pub usize);
 
 /// What a site is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SiteKind {
     /// A projection of the attention block.
     Attention,

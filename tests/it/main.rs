@@ -26,6 +26,7 @@ mod multimodal;
 mod oracle;
 mod packing;
 mod prepared;
+mod readme_families;
 mod real_weights;
 mod real_generate;
 mod real_model;

@@ -23,11 +23,11 @@ impl Bench {
         bench
     }
 
-    /// Copies a folder of the repository's `tests/data` to the same place here.
+    /// Copies the files of a folder of the repository's `tests/data` to the same place here.
     fn copy(&self, folder: &str) {
         std::fs::create_dir_all(self.dir.path().join(folder)).unwrap();
-        for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)).unwrap() {
-            let entry = entry.unwrap();
+        let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder)).unwrap();
+        for entry in files.map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file()) {
             std::fs::copy(entry.path(), self.dir.path().join(folder).join(entry.file_name())).unwrap();
         }
     }
@@ -82,6 +82,17 @@ fn numberless(text: &str) -> String {
 #[test]
 fn help() {
     assert_snapshot!(Bench::new().says(&["--help"]));
+}
+
+#[test]
+fn model_inspect() {
+    let bench = Bench::new();
+    bench.copy("golden/families/gemma3_text");
+    // What this process holds differs with the machine, in its number of digits too.
+    let inspected = |model: &str| {
+        Regex::new(r"(?m) *\d+\.\d+ MB").unwrap().replace_all(&bench.says(&["model", "inspect", model]), " # MB").into_owned()
+    };
+    assert_snapshot!(inspected("golden/models/llama") + "\n" + &inspected("golden/families/gemma3_text"));
 }
 
 #[test]

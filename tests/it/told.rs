@@ -238,6 +238,53 @@ fn an_unknown_field_of_an_adapter_is_ignored_on_request_and_told_by_every_verb()
 }
 
 #[test]
+fn an_unknown_key_of_a_base_is_refused_or_ignored_on_request_and_told_by_every_verb() {
+    let folder = Folder::new("train = \"rows.jsonl\"\nheldout = \"held.jsonl\"", TRAIN).rows("rows.jsonl", &[2; 12]);
+    let folder = folder.rows("held.jsonl", &[3; 2]);
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models/llama");
+    for entry in std::fs::read_dir(&golden).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        std::fs::create_dir_all(folder.path("base")).unwrap();
+        std::fs::copy(&entry, folder.path("base").join(entry.file_name().unwrap())).unwrap();
+    }
+    let mut config: Value = serde_json::from_str(&folder.read("base/config.json")).unwrap();
+    config["new_gate"] = json!(3);
+    folder.write("base/config.json", &config.to_string());
+    let model = "base.model=\"base\"";
+    let told = "config.json `new_gate`: 3 is ignored at your own risk";
+    let short = ["--set", "eval.max_new_tokens=1", "--set", "eval.limit=1"];
+    let verbs: [&[&str]; 6] = [
+        &["estimate", "recipe.toml", "--set", model],
+        &["train", "recipe.toml", "--set", model, "--out", "run"],
+        &["eval", "recipe.toml", "--set", model, "--adapter", "run", short[0], short[1], short[2], short[3]],
+        &["generate", "--model", "base", "--prompt", "x", "--max-new-tokens", "2"],
+        &["merge", "--model", "base", "--adapter", "run", "--out", "merged", "--verify"],
+        &["train", "rows.jsonl", "--model", "base", "--dry-run"],
+    ];
+    for verb in verbs {
+        let refused = folder.lorakit(verb);
+        let said = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{verb:?}: {said}");
+        assert!(said.contains("`new_gate`") && said.contains("--ignore-config new_gate"), "{verb:?}: {said}");
+        let said = folder.goes_well(&[verb, &["--ignore-config", "new_gate", "--ignore-config", "new_gate"]].concat());
+        // Rows without a recipe: the base is opened to propose one, and for what it will take.
+        let times = if verb[1] == "rows.jsonl" { 2 } else { 1 };
+        assert_eq!(said.matches(told).count(), times, "{verb:?}: {said}");
+    }
+    let trace: Value = serde_json::from_str(&folder.read("run/trace.json")).unwrap();
+    assert!(trace["base"]["told"][0].as_str().unwrap().starts_with(told), "{trace:#}");
+    assert_eq!(trace["inputs"]["recipe"]["base.ignore_config"], "[\"new_gate\"]");
+    assert!(folder.read("run/README.md").contains(told) && folder.read("merged/README.md").contains(told));
+    let inspect = ["model", "inspect", "base"];
+    assert_eq!(folder.lorakit(&inspect).status.code(), Some(2));
+    let inspected = folder.lorakit(&[&inspect[..], &["--ignore-config", "new_gate"]].concat());
+    assert!(inspected.status.success() && text(&inspected.stdout).contains(told), "{}", text(&inspected.stdout));
+    // What the recipe says counts, with a verb of no recipe too.
+    assert!(folder.goes_well(&["generate", "--adapter", "run", "--prompt", "x", "--max-new-tokens", "2"]).contains(told));
+    let absent = folder.goes_well(&["generate", "--adapter", "run", "--prompt", "x", "--ignore-config", "other"]);
+    assert!(absent.contains(told) && absent.contains("config.json has no key `other` that could be ignored"), "{absent}");
+}
+
+#[test]
 fn an_answer_that_ends_for_want_of_positions_says_so() {
     let folder = Folder::new("train = \"rows.jsonl\"", TRAIN);
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models/llama");

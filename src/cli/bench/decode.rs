@@ -8,6 +8,7 @@ use serde_json::json;
 use super::tables::place;
 use super::values::precision;
 use crate::bench;
+use crate::cli::ignore_arg::IgnoreArg;
 use crate::cli::machine_arg::MachineArg;
 use crate::cli::{base, print};
 use crate::device::Compute;
@@ -24,6 +25,8 @@ pub(super) struct DecodeArgs {
     /// Where to get the base when the hub cannot be reached
     #[arg(long)]
     fallback: Option<String>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
     /// Directory of an adapter (default: the base alone); of several, rows are under each in turn
     #[arg(long = "adapter", value_name = "DIR")]
     adapters: Vec<PathBuf>,
@@ -48,8 +51,8 @@ pub(super) struct DecodeArgs {
 /// # Errors
 /// Whatever is wrong with the model, the adapter or the arguments.
 pub(super) fn run(args: &DecodeArgs) -> Result<()> {
-    let compute = args.compute;
-    let base = Base { model: args.model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute };
+    let base = base::named(Some(&args.model), args.fallback.as_deref(), &args.ignore, None)?;
+    let base = Base { compute: args.compute, ..base };
     let opened = base::open(&base, args.json)?;
     let opened = OpenedBase { model: args.machine.on(opened.model), ..opened };
     let adapters = args.adapters.iter().map(|dir| base::adapter(dir, &opened)).collect::<Result<Vec<_>>>()?;

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::tables::rates;
 use super::values::precision;
 use crate::bench::gemm;
+use crate::cli::ignore_arg::IgnoreArg;
 use crate::cli::{base, print};
 use crate::device::Compute;
 use crate::error::Result;
@@ -19,6 +20,8 @@ pub(super) struct GemmArgs {
     /// Where to get the base when the hub cannot be reached
     #[arg(long, requires = "model")]
     fallback: Option<String>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
     /// Rows of a product; up to 16 (decoding) are judged by bytes a second
     #[arg(long, default_value_t = 512, requires = "model", value_parser = clap::value_parser!(u16).range(1..=8192))]
     rows: u16,
@@ -43,7 +46,7 @@ pub(super) fn run(args: &GemmArgs) -> Result<()> {
             false => print(&format!("{peak:.0} GFLOP/s\n")),
         };
     };
-    let base = Base { model: model.clone(), fallback: args.fallback.clone(), revision: "main".into(), compute };
+    let base = Base { compute, ..base::named(Some(model), args.fallback.as_deref(), &args.ignore, None)? };
     let opened = base::open(&base, args.json)?;
     let report = gemm::products(&opened.model, args.rows.into(), compute)?;
     match args.json {

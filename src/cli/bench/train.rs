@@ -8,8 +8,7 @@ use serde_json::json;
 use super::tables::figures;
 use super::values::{precision, targets};
 use crate::bench::{self, BenchReport, BenchRun, MadeUp};
-use crate::cli::machine_arg::MachineArg;
-use crate::cli::{base, print};
+use crate::cli::{base, ignore_arg::IgnoreArg, machine_arg::MachineArg, print};
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::job::Prepared;
@@ -29,6 +28,8 @@ pub(super) struct BenchTrainArgs {
     /// Where to get the base when the hub cannot be reached
     #[arg(long)]
     fallback: Option<String>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
     /// Rows of a step
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
@@ -79,7 +80,8 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
 
 /// Steps of a recipe: its rows in its order, its batches, its adapter.
 fn of_recipe(args: &BenchTrainArgs, path: &Path) -> Result<BenchReport> {
-    let recipe = base::recipe(path, &args.set)?;
+    let mut recipe = base::recipe(path, &args.set)?;
+    args.ignore.add_to(&mut recipe.base);
     let Prepared { opened, loaded, adapter, .. } = base::prepare(&recipe, args.json)?;
     let (settings, compute, steps) = (&recipe.train, recipe.base.compute, args.steps.into());
     let (model, examples) = (args.machine.on(opened.model), &loaded.train);
@@ -89,7 +91,7 @@ fn of_recipe(args: &BenchTrainArgs, path: &Path) -> Result<BenchReport> {
 /// Steps over rows of random ids.
 fn made_up(args: &BenchTrainArgs, model: &str) -> Result<BenchReport> {
     let compute = args.compute;
-    let base = Base { model: model.to_string(), fallback: args.fallback.clone(), revision: "main".into(), compute };
+    let base = Base { compute, ..base::named(Some(model), args.fallback.as_deref(), &args.ignore, None)? };
     let opened = base::open(&base, args.json)?;
     let (batch, seq, rank, steps) = (args.batch.into(), args.seq.into(), args.rank.into(), args.steps.into());
     let (trained, targets) = (args.trained, args.targets.clone());

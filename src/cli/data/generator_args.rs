@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 
 use crate::adapter::inspect::RECIPE;
 use crate::cli::base;
+use crate::cli::ignore_arg::IgnoreArg;
 use crate::data::Renderer;
-use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::job;
 use crate::model::Adapt;
@@ -30,6 +30,8 @@ pub(super) struct LocalArgs {
     /// An adapter on it
     #[arg(long, value_name = "DIR", requires = "base")]
     adapter: Option<PathBuf>,
+    #[command(flatten)]
+    ignore: IgnoreArg,
     /// Requests worked on at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) batch: u16,
@@ -83,7 +85,8 @@ impl LocalArgs {
         work: impl FnOnce(&mut dyn Generator) -> Result<T>,
     ) -> Result<T> {
         let model = self.base.clone().unwrap_or_default();
-        let base = Base { model, fallback: self.fallback.clone(), revision: self.revision.clone(), compute: Compute::Auto };
+        let base = base::named(Some(&model), self.fallback.as_deref(), &self.ignore, None)?;
+        let base = Base { revision: self.revision.clone(), ..base };
         let opened = base::open(&base, quiet)?;
         let dir = self.adapter.as_deref();
         let saved = dir.map(|dir| dir.join(RECIPE)).filter(|path| path.is_file());

@@ -108,7 +108,7 @@ impl Evaluated {
 pub fn evaluate(recipe: &Recipe, contestants: &[Contestant], listener: &mut Listener<'_>) -> Result<Evaluated> {
     let opened = open::open(&recipe.base, listener)?;
     let renderer = Renderer::new(opened.tokenizer.clone(), &recipe.template)?;
-    let judged = contestants.iter().map(|c| judged(c, &opened, &renderer, listener)).collect::<Result<Vec<_>>>()?;
+    let judged = contestants.iter().map(|c| judged(c, recipe, &opened, &renderer, listener)).collect::<Result<Vec<_>>>()?;
     let loaded = super::rows(recipe, &renderer, listener)?.loaded;
     opened.covers(&loaded)?;
     let (sets, questions) = (sets(recipe, &opened, &renderer)?, questions(recipe, &opened, &renderer)?);
@@ -138,7 +138,7 @@ impl ReadContestant {
     fn told(&self) -> &[String] {
         match self {
             ReadContestant::Adapter(adapter) => &adapter.notes,
-            ReadContestant::Model(_) => &[],
+            ReadContestant::Model(model) => &model.config.notes,
         }
     }
 
@@ -152,13 +152,14 @@ impl ReadContestant {
 
 fn judged(
     contestant: &Contestant,
+    recipe: &Recipe,
     opened: &OpenedBase,
     renderer: &Renderer,
     listener: &mut Listener<'_>,
 ) -> Result<ReadContestant> {
     let (dir, ignored) = match contestant {
         Contestant::Adapter(dir, ignored) => (dir, ignored),
-        Contestant::Model(path) => return whole_model(path, opened),
+        Contestant::Model(path) => return whole_model(path, opened, &recipe.base.ignore_config, listener),
     };
     let kept = chat_template::kept(dir)?;
     if !kept.is_empty() && kept != *renderer.chat_templates() {
@@ -169,8 +170,10 @@ fn judged(
     Ok(ReadContestant::Adapter(Box::new(open::adapter(dir, ignored, opened, listener)?.frozen())))
 }
 
-fn whole_model(path: &Path, opened: &OpenedBase) -> Result<ReadContestant> {
-    let model = Model::open(path, Compute::Auto, &opened.model.device)?;
+/// A whole model; keys that are left out of account in the base are so in what was merged from it.
+fn whole_model(path: &Path, opened: &OpenedBase, ignored: &[String], listener: &mut Listener<'_>) -> Result<ReadContestant> {
+    let model = Model::open_ignoring(path, Compute::Auto, &opened.model.device, ignored)?;
+    open::told_of(&model, path, listener)?;
     let (theirs, ours) = (model.config.vocab, opened.model.config.vocab);
     if theirs != ours {
         let why = format!("its vocabulary has {theirs} entries, that of the base {ours}: the same rows cannot be put to both");

@@ -38,6 +38,8 @@ pub struct ProposalRequest<'a> {
     pub model: Option<&'a str>,
     /// Where the base comes from when the hub is out of reach.
     pub fallback: Option<&'a str>,
+    /// Unknown keys of its `config.json` that are left out of account.
+    pub ignore_config: &'a [String],
     /// Where the recipe will lie: paths in it start at this file's folder.
     pub path: &'a Path,
 }
@@ -91,6 +93,7 @@ fn base(request: &ProposalRequest) -> Base {
         fallback: fallback.map(Into::into),
         revision: "main".into(),
         compute: crate::device::Compute::Auto,
+        ignore_config: request.ignore_config.to_vec(),
     }
 }
 

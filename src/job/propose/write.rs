@@ -49,6 +49,10 @@ impl Plan {
         if let Some(fallback) = &self.base.fallback {
             line(out, &format!("fallback = {}", toml_text(fallback)), "where the hub is out of reach");
         }
+        if !self.base.ignore_config.is_empty() {
+            let keys: Vec<String> = self.base.ignore_config.iter().map(|key| toml_text(key)).collect();
+            line(out, &format!("ignore_config = [{}]", keys.join(", ")), "unknown keys of its config.json, left out of account");
+        }
         out.push_str("\n[adapter]\n");
         line(out, "rank = 16", "size of the low-rank matrices of the attention");
         line(out, "alpha = 32", "their update is scaled by alpha / rank");

@@ -18,6 +18,11 @@ use crate::kernels::weight::{RowOrder, decode};
 /// Frequency divisors of Llama 3's rope scaling; not a weight.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
+/// Whether models of a `model_type` are read from GGUF.
+pub fn reads(model_type: &str) -> bool {
+    ["llama", "qwen2"].contains(&model_type)
+}
+
 /// The config and the tensors of a GGUF file.
 ///
 /// # Errors
@@ -68,7 +73,7 @@ impl<'a> Metadata<'a> {
             let help = "join the parts: `llama-gguf-split --merge FIRST-PART OUT.gguf`";
             return Err(Error::model(&gguf.path, "key `split.count`", "the model is split over several files", help));
         }
-        if !["llama", "qwen2"].contains(&arch) {
+        if !reads(arch) {
             let help = "llama and qwen2 are read from GGUF; use the Hugging Face directory of this model";
             return Err(Error::model(&gguf.path, "key `general.architecture`", format!("`{arch}` is not supported"), help));
         }

@@ -29,6 +29,7 @@ mod gguf_reading_tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use gguf_model::reads as read_from_gguf;
 pub use gguf_text::GgufText;
 
 use crate::error::{Error, Result};
@@ -55,7 +56,8 @@ pub struct ModelFiles {
 }
 
 /// Kind of file that a base was read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     HfDirectory,
     Gguf,

@@ -54,6 +54,23 @@ impl ChoiceSet {
     pub const QUESTION: &str = "{question}";
 }
 
+impl Default for Eval {
+    /// What a recipe with an empty `[eval]` says.
+    fn default() -> Eval {
+        Eval {
+            exact_match: false,
+            normalize: false,
+            rouge_l: false,
+            max_new_tokens: 64,
+            batch_size: 16,
+            limit: None,
+            samples: 2,
+            sets: Vec::new(),
+            choices: Vec::new(),
+        }
+    }
+}
+
 impl Eval {
     /// Whether answers are generated.
     pub fn generates(&self) -> bool {

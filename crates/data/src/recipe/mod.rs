@@ -190,6 +190,8 @@ pub struct Base {
     /// Branch, tag or commit on the hub.
     pub revision: String,
     pub compute: Compute,
+    /// Unknown keys of its `config.json` that are left out of account: `key`, or `table.key`.
+    pub ignore_config: Vec<String>,
 }
 
 /// `[adapter]`: which low-rank matrices are trained. Field meanings are PEFT's (`LoraConfig`).

@@ -47,6 +47,10 @@ pub(super) struct RawBase {
     /// Precision of the multiplicands in the big matrix products.
     #[schemars(example = &"auto", extend("default" = "auto"))]
     pub(super) compute: Option<Compute>,
+    /// Keys of the model's `config.json` that are not known here and are left out of account, at your own risk: what they change is
+    /// not computed. A key of a table is written `table.key`.
+    #[schemars(inner(length(min = 1)), example = ["new_key"])]
+    pub(super) ignore_config: Option<Vec<String>>,
 }
 
 /// Which low-rank matrices are trained; the words mean what they mean in PEFT's `LoraConfig`.

@@ -78,6 +78,7 @@ impl ValidationContext<'_> {
             fallback: raw.fallback,
             revision: raw.revision.unwrap_or_else(|| "main".to_string()),
             compute: raw.compute.unwrap_or_default(),
+            ignore_config: raw.ignore_config.unwrap_or_default(),
         })
     }
 
@@ -366,14 +367,15 @@ impl ValidationContext<'_> {
         for (index, set) in raw.choices.unwrap_or_default().into_iter().enumerate() {
             choices.push(self.choice_set(&format!("eval.choices[{index}]"), set, &sets, &choices)?);
         }
+        let usual = Eval::default();
         Ok(Eval {
-            exact_match: raw.exact_match.unwrap_or(false),
-            normalize: raw.normalize.unwrap_or(false),
-            rouge_l: raw.rouge_l.unwrap_or(false),
-            max_new_tokens: raw.max_new_tokens.unwrap_or(64),
-            batch_size: raw.batch_size.unwrap_or(16),
+            exact_match: raw.exact_match.unwrap_or(usual.exact_match),
+            normalize: raw.normalize.unwrap_or(usual.normalize),
+            rouge_l: raw.rouge_l.unwrap_or(usual.rouge_l),
+            max_new_tokens: raw.max_new_tokens.unwrap_or(usual.max_new_tokens),
+            batch_size: raw.batch_size.unwrap_or(usual.batch_size),
             limit: raw.limit,
-            samples: raw.samples.unwrap_or(2),
+            samples: raw.samples.unwrap_or(usual.samples),
             sets,
             choices,
         })

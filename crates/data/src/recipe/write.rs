@@ -133,6 +133,7 @@ fn base(base: &super::Base, spell: Spell<'_>) -> RawBase {
         fallback: base.fallback.clone(),
         revision: Some(base.revision.clone()),
         compute: Some(base.compute),
+        ignore_config: (!base.ignore_config.is_empty()).then(|| base.ignore_config.clone()),
     }
 }
 

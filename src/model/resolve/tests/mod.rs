@@ -30,7 +30,8 @@ fn places(root: &TempDir) -> Places {
 
 fn base(model: &str, fallback: Option<&str>) -> Base {
     let compute = crate::recipe::Compute::F32;
-    Base { model: model.into(), fallback: fallback.map(String::from), revision: "main".into(), compute }
+    let ignore_config = Vec::new();
+    Base { model: model.into(), fallback: fallback.map(String::from), revision: "main".into(), compute, ignore_config }
 }
 
 /// The result with everything that was said.
