@@ -12,7 +12,7 @@
 //! | 0 | `texts`, `prepared` | examples one after another; an adapter as machines take it |
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
 //! | 2 | `block` | one block, there and back |
-//! | 3 | `cpu`, `tensors`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; all blocks, there and back |
+//! | 3 | `cpu`, `tensors`, `count`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; sizes alone; all blocks, there and back |
 //! | 4 | `tensors_sites`, `cpu_turn` | the latter's linear layers and what acts on them; the former's queries and keys |
 //! | 5 | `tensors_head` | its head |
 //! | 6 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
@@ -20,6 +20,7 @@
 //! | 8 | `loss` | any loss of log-probabilities, of several passes |
 
 mod block;
+mod count;
 mod cpu;
 mod cpu_turn;
 mod device_memory;

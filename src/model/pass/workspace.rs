@@ -96,6 +96,15 @@ impl Workspace {
         T::pool(self).free.entry(buffer.data.len()).or_default().push(buffer.data);
     }
 
+    /// Bytes of what was given back.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        fn of<T>(pool: &BufferPool<T>) -> usize {
+            (pool.free.values().flatten().chain([&pool.scratch]).map(Vec::len).sum::<usize>()) * size_of::<T>()
+        }
+        (of(&self.full) + of(&self.half)) as u64
+    }
+
     /// The room for logits, of any length.
     pub(super) fn scratch<T: Pooled>(&mut self) -> Vec<T> {
         std::mem::take(&mut T::pool(self).scratch)
