@@ -135,7 +135,7 @@ struct StepMemory {
 
 fn step(run: &TrainSetup, rows: &RowSizes) -> StepMemory {
     let recompute = train::recompute(run.settings.recomputation);
-    let m = run.model.pass_memory(rows.micro_batch, rows.trained, run.adapter, recompute);
+    let m = run.model.pass_memory(rows.micro_batch, rows.trained, &run.adapter.training(0, 0, 0), recompute);
     StepMemory { adapter: values(run), activations: m.activations, workspace: m.logits + m.workspace, recomputed: m.recomputed }
 }
 

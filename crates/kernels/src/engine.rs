@@ -171,6 +171,11 @@ pub trait Engine: Element {
     const EACH_HEAD: bool;
     /// Rows whose logits [`Engine::linear_cross_entropy`] holds at once.
     const LOGIT_ROWS: usize;
+    /// Bytes of [`Attended`], a token and head.
+    const ATTENDED: usize;
+    /// Bytes that [`Engine::attend`] and [`Engine::attend_back`] hold besides what they are given, of so many tokens with these
+    /// widths of queries, keys and values.
+    fn attending_bytes(tokens: usize, widths: [usize; 3]) -> [u64; 2];
     /// `x (n, i)` through several layers at once, each to its own place.
     fn forward(phase: Phase, x: &[Self], layers: &[Layer], dests: Vec<Dest<Self>>);
     /// `x (n, i)` through one matrix under several pairs, each on its own rows (in order, together all of them); the same bits
@@ -195,6 +200,12 @@ pub trait Engine: Element {
 impl Engine for f32 {
     const EACH_HEAD: bool = false;
     const LOGIT_ROWS: usize = linear_cross_entropy::CHUNK;
+    const ATTENDED: usize = Normalisers::BYTES;
+
+    /// There the output and packed keys; back the gradients of each head, and these side by side.
+    fn attending_bytes(tokens: usize, [q, k, v]: [usize; 3]) -> [u64; 2] {
+        [q + k, 2 * (q + k + v)].map(|width| (tokens * width * size_of::<f32>()) as u64)
+    }
 
     fn forward(phase: Phase, x: &[f32], layers: &[Layer], dests: Vec<Dest<f32>>) {
         for (layer, dest) in layers.iter().zip(dests) {
@@ -276,6 +287,12 @@ impl Engine for f32 {
 impl Engine for bf16 {
     const EACH_HEAD: bool = true;
     const LOGIT_ROWS: usize = linear_cross_entropy_bf16::ROWS;
+    const ATTENDED: usize = size_of::<f32>();
+
+    /// Tiles alone.
+    fn attending_bytes(_: usize, _: [usize; 3]) -> [u64; 2] {
+        [0, 0]
+    }
 
     fn forward(_: Phase, x: &[bf16], layers: &[Layer], dests: Vec<Dest<bf16>>) {
         let dropped: Vec<Option<Vec<bf16>>> = layers.iter().map(|l| l.dropped(x)).collect();

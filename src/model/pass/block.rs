@@ -1,7 +1,6 @@
 //! One block, forward and backward, on any machine: the only place where the order of its operations stands.
 
-use super::super::layers::{Block, Mlp, Norm, Qkv, SharedTables, SiteLinear};
-use super::super::site::{Adapt, Term};
+use super::super::layers::{Block, Mlp, Norm, Qkv, SiteLinear};
 use super::experts::ExpertActivations;
 use super::machine::{Given, Machine, Unscaled};
 use crate::error::Result;
@@ -69,22 +68,6 @@ pub(super) struct WayBack<M: Machine> {
     pub dx: M::Wide,
     /// `dx` in the precision of activations.
     pub rounded: M::Act,
-}
-
-/// Numbers kept a token: the width, and those of [`BlockActivations`].
-pub(super) fn kept_per_token(block: &Block, width: usize, shared: &SharedTables, adapt: &dyn Adapt) -> usize {
-    let of = |sites: &[&SiteLinear]| sites.iter().map(|s| s.linear.outputs()).sum::<usize>();
-    let scaled = |s: &&SiteLinear| matches!(adapt.term(s.site), Some(Term::LowRank(pair)) if pair.magnitude.is_some());
-    let unscaled: Vec<&SiteLinear> = block.linears().into_iter().filter(scaled).collect();
-    let fed = match &block.mlp {
-        Mlp::Experts(experts) => experts.chosen * experts.each.first().map_or(0, |expert| of(&expert.inner())),
-        mlp => of(&mlp.inner()),
-    };
-    let post = [&block.post_attention_norm, &block.post_mlp_norm].into_iter().flatten().count();
-    let inputs = if block.parallel { 1 } else { 2 };
-    let turned = shared.widths();
-    let bare: usize = turned.iter().zip(&block.turn.norms).filter(|(_, norm)| norm.is_some()).map(|(width, _)| width).sum();
-    of(&unscaled) + (inputs + post) * width + turned.iter().sum::<usize>() + bare + block.output.linear.inputs() + fed
 }
 
 /// Three of what a block has three of.

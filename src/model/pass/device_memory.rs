@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use super::super::Model;
 use super::super::layers::Block;
 use super::super::site::{Adapt, LowRankPair, Site, Term};
+use super::count::Rules;
+use super::prepared::PreparedAdapter;
+use super::texts;
 use super::workspace::Recompute;
-use super::{block, texts};
 use crate::kernels::tensors::{attention, head, mlp};
 
 /// Bytes of an f32.
@@ -46,33 +48,28 @@ impl Model {
         adapt: &dyn Adapt,
         recompute: Recompute,
     ) -> DevicePassMemory {
-        let (c, size, tokens) =
-            (&self.config, self.dtype.size_in_bytes(), batch.min(texts::most(0, longest, texts::DEVICE_TOKENS)));
-        let lowest = self.lowest(|site| adapt.term(site).is_some());
+        let (c, tokens) = (&self.config, batch.min(texts::most(0, longest, texts::DEVICE_TOKENS)));
         let recomputed = self.tensors_run_again(recompute);
-        let normalisers = |blocks: usize| (blocks * tokens * c.heads * F32) as u64;
-        let (adapted, last) = (self.blocks.len() - lowest, self.blocks.len().saturating_sub(1));
-        let activations = match recomputed {
-            true => (adapted * tokens * c.width * F32) as u64 + self.kept_bytes(tokens, last, size, adapt) + normalisers(1),
-            false => self.kept_bytes(tokens, lowest, size, adapt) + normalisers(adapted),
-        };
         let targets = (tokens as f64 * trained).ceil() as usize;
+        let prepared = PreparedAdapter::unprepared(self, adapt);
+        let count = |size| self.counted(Rules::tensors(size), [tokens, targets], recomputed, &prepared);
+        // What is not kept is f32 at some time.
+        let (kept, full) = (count(self.dtype.size_in_bytes()).kept, count(F32));
         // A pair on the head, or its magnitudes, make the logits once more.
         let more = usize::from(self.shared.final_cap.is_some()) + usize::from(adapt.term(self.head.site).is_some());
         let [weights, expanded] = self.device_weights();
         let (masks, dropped) = self.mask_bytes(tokens, adapt);
-        let widest = self.blocks.iter().map(|b| block::kept_per_token(b, c.width, &self.shared, adapt)).max().unwrap_or(0);
-        // Gradients of a block's parts in f32; residual stream, its gradient; chosen rows, there and back.
-        let buffers = tokens * (widest + 8 * c.width) * F32 + 4 * targets * c.width * F32;
+        // Buffers between operations; chosen rows, there and back.
+        let buffers = full.peak - full.kept + (4 * targets * c.width * F32) as u64;
         DevicePassMemory {
             tokens,
             weights,
             expanded,
-            activations,
+            activations: kept,
             logits: head::working_bytes(targets, c.vocab, more),
             attention: attention::working_bytes(longest.max(attention::TILE).min(tokens), [c.heads, c.kv_heads, c.head_dim]),
             masks,
-            workspace: buffers as u64 + dropped + mlp::working_bytes(tokens * c.ffn),
+            workspace: buffers + dropped + mlp::working_bytes(tokens * c.ffn),
             recomputed,
         }
     }

@@ -95,7 +95,7 @@ impl<'a> Learner<'a> {
 
     /// Whether blocks of `tokens` run again on the way back.
     pub(super) fn recomputes(&self, recompute: Recompute, tokens: usize) -> bool {
-        self.model.recomputes(recompute, tokens, self.lowest, self.adapter)
+        self.model.recomputes(recompute, tokens, self.adapter)
     }
 
     /// Adds the gradients of `Σ weights · −log p`; returns `−log p` of each target, in nats.

@@ -1,7 +1,8 @@
 //! What a pass is run on: a device and a precision, with buffers of its own and every operation of a block on them, there and
 //! back.
 //!
-//! [`super::block`] is written once over this; [`super::cpu`] and [`super::tensors`] are machines. Nothing is taped.
+//! [`super::block`] is written once over this; [`super::cpu`] and [`super::tensors`] are machines, and
+//! [`super::count`], which only counts what they hold. Nothing is taped.
 
 use std::ops::Range;
 

@@ -1,11 +1,11 @@
-//! What a call holds, from its sizes alone.
+//! What a call holds, from its sizes alone: its own program run over a machine that counts.
 
-use half::bf16;
-
-use super::super::Model;
-use super::block;
+use super::super::{Model, Targets};
+use super::count::{Counting, PassCount, Rules};
+use super::machine::Given;
+use super::prepared::PreparedAdapter;
 use super::workspace::{self, BatchTokens, Recompute};
-use crate::kernels::engine::Engine;
+use crate::kernels::engine::Phase;
 use crate::model::Adapt;
 
 /// Bytes that the written-out path holds at its peak, by what they are for.
@@ -13,7 +13,7 @@ use crate::model::Adapt;
 pub struct PassMemory {
     /// Tokens that go through the model at once.
     pub tokens: usize,
-    /// Kept for the backward pass.
+    /// Kept for the backward pass, where it begins.
     pub activations: u64,
     /// Logits and their gradient.
     pub logits: u64,
@@ -27,55 +27,56 @@ impl Model {
     /// The memory of [`Model::gradients`] for micro-batches of such sizes (a share of `trained` of their tokens targets), the adapter
     /// `adapt`, and `recompute`.
     pub fn pass_memory(&self, of: BatchTokens, trained: f64, adapt: &dyn Adapt, recompute: Recompute) -> PassMemory {
-        let tokens = workspace::group_tokens(of);
-        let lowest = self.lowest(|site| adapt.term(site).is_some());
-        let (size, row, most_logits) = match self.multiplies_in_bf16() {
-            _ if adapt.term(self.head.site).is_some() => (self.activation_size(), size_of::<f32>(), f32::LOGIT_ROWS),
-            #[cfg(target_arch = "x86_64")]
-            true => (size_of::<bf16>(), size_of::<bf16>(), bf16::LOGIT_ROWS),
-            _ => (size_of::<f32>(), size_of::<f32>(), f32::LOGIT_ROWS),
-        };
-        let recomputed = recomputes(recompute, self.kept_bytes(tokens, lowest, size, adapt));
-        let activations = match recomputed {
-            true => {
-                (self.blocks.len() - lowest) as u64 * (tokens * self.config.width * 4) as u64
-                    + self.kept_bytes(tokens, self.blocks.len().saturating_sub(1), size, adapt)
-            }
-            false => self.kept_bytes(tokens, lowest, size, adapt),
-        };
+        let (tokens, adapter) = (workspace::group_tokens(of), PreparedAdapter::unprepared(self, adapt));
+        let recomputed = self.recomputes(recompute, tokens, &adapter);
         let targets = (tokens as f64 * trained).ceil() as usize;
-        let logits = targets.min(most_logits) * self.config.vocab * row;
-        let widest =
-            self.blocks.iter().map(|b| block::kept_per_token(b, self.config.width, &self.shared, adapt)).max().unwrap_or(0);
-        // Gradients of a block's parts live while its activations do; residual stream, its gradient, chosen rows.
-        let workspace = tokens * (widest * size + 8 * self.config.width * 4);
-        PassMemory { tokens, activations, logits: logits as u64, workspace: workspace as u64, recomputed }
+        let PassCount { kept, logits, peak, .. } = self.counted(self.cpu_rules(), [tokens, targets], recomputed, &adapter);
+        PassMemory { tokens, activations: kept, logits, workspace: peak - kept - logits, recomputed }
     }
 
-    /// Bytes of an activation.
-    fn activation_size(&self) -> usize {
-        if self.multiplies_in_bf16() { size_of::<bf16>() } else { size_of::<f32>() }
+    /// Of the precision that activations have on the CPU.
+    pub(super) fn cpu_rules(&self) -> Rules {
+        match self.multiplies_in_bf16() {
+            #[cfg(target_arch = "x86_64")]
+            true => Rules::cpu::<half::bf16>(),
+            _ => Rules::cpu::<f32>(),
+        }
     }
 
-    /// Bytes that the blocks from `lowest` on keep.
-    pub(super) fn kept_bytes(&self, tokens: usize, lowest: usize, size: usize, adapt: &dyn Adapt) -> u64 {
-        let kept = self.blocks[lowest..].iter().map(|b| block::kept_per_token(b, self.config.width, &self.shared, adapt) * size);
-        kept.map(|bytes| (bytes * tokens) as u64).sum()
+    /// What a group of `tokens`, of which `targets` carry loss, takes there and back; blocks run `again` on the way back.
+    pub(super) fn counted(
+        &self,
+        rules: Rules,
+        [tokens, targets]: [usize; 2],
+        again: bool,
+        adapter: &PreparedAdapter,
+    ) -> PassCount {
+        let (acting, ids) = ([(0..tokens, adapter)], vec![0; tokens]);
+        let given = Given {
+            acting: &acting,
+            phase: Phase::Blocked,
+            ids: &ids,
+            positions: &ids,
+            rows: &[],
+            shared: &self.shared,
+            chosen: None,
+        };
+        let targets = Targets { at: vec![0; targets], ids: vec![0; targets] };
+        let (mut m, lowest) = (Counting::new(self, rules, tokens), self.lowest(|site| adapter.acts(site)));
+        let run = self.traced(&mut m, &given, lowest, again);
+        let run = run.and_then(|trace| self.loss_at_head(&mut m, &given, trace, &targets, &[]));
+        let run = run.and_then(|(_, back)| self.blocks_back(&mut m, &given, lowest, back));
+        run.unwrap_or_else(|_| unreachable!("counting reads nothing"));
+        m.count()
     }
 
     /// Whether a group of `tokens` is run with recomputation.
-    pub(super) fn recomputes(&self, recompute: Recompute, tokens: usize, lowest: usize, adapt: &dyn Adapt) -> bool {
+    pub(super) fn recomputes(&self, recompute: Recompute, tokens: usize, adapter: &PreparedAdapter) -> bool {
         match recompute {
             _ if !self.in_kernels() => self.tensors_run_again(recompute),
-            _ => recomputes(recompute, self.kept_bytes(tokens, lowest, self.activation_size(), adapt)),
+            Recompute::Never => false,
+            Recompute::Always => true,
+            Recompute::Within(budget) => self.counted(self.cpu_rules(), [tokens, 0], false, adapter).kept > budget,
         }
-    }
-}
-
-fn recomputes(recompute: Recompute, bytes: u64) -> bool {
-    match recompute {
-        Recompute::Never => false,
-        Recompute::Always => true,
-        Recompute::Within(budget) => bytes > budget,
     }
 }

@@ -13,7 +13,7 @@
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
 //! | 2 | `experts` | a feed-forward of experts, there and back |
 //! | 3 | `block` | one block, there and back |
-//! | 4 | `cpu`, `tensors`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; all blocks, there and back |
+//! | 4 | `cpu`, `tensors`, `count`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; sizes alone; all blocks, there and back |
 //! | 5 | `tensors_sites`, `cpu_turn`, `cpu_experts`, `cpu_head` | the latter's linear layers and what acts on them; the former's queries and keys, its experts, its head |
 //! | 6 | `tensors_head` | the latter's head |
 //! | 7 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
@@ -21,6 +21,7 @@
 //! | 9 | `loss` | any loss of log-probabilities, of several passes |
 
 mod block;
+mod count;
 mod cpu;
 mod cpu_experts;
 mod cpu_head;

@@ -75,6 +75,19 @@ impl Model {
 }
 
 impl PreparedAdapter {
+    /// What acts, and nothing made of it: for a machine that only counts.
+    pub(super) fn unprepared(model: &Model, adapt: &dyn Adapt) -> PreparedAdapter {
+        PreparedAdapter {
+            pairs: Vec::new(),
+            masks: Vec::new(),
+            columns: Vec::new(),
+            full_head: None,
+            full_embedding: None,
+            terms: (0..model.sites.len()).map(|i| adapt.term(Site(i)).as_ref().map(OwnTerm::new)).collect(),
+            content: OnceLock::new(),
+        }
+    }
+
     /// Whether something acts at `site`.
     pub(super) fn acts(&self, site: Site) -> bool {
         self.terms[site.0].is_some()

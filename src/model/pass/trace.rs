@@ -29,6 +29,18 @@ impl<M: Machine> Trace<M> {
         });
         Trace { x: self.x, blocks: blocks.collect() }
     }
+
+    /// Gives back what the blocks left.
+    #[cfg(test)]
+    pub(super) fn free(self, m: &mut M) -> M::Wide {
+        for block in self.blocks {
+            match block {
+                BlockTrace::All(kept) => kept.free(m),
+                BlockTrace::Input(x) => m.free_wide(x),
+            }
+        }
+        self.x
+    }
 }
 
 impl Model {

@@ -45,6 +45,12 @@ pub(super) fn rounded(tokens: usize) -> usize {
     tokens.next_multiple_of(ROUND)
 }
 
+/// The number of tokens that buffers for some `tokens` of a group are made for.
+pub(super) fn part_tokens(tokens: usize) -> usize {
+    const ROUND: usize = 16;
+    tokens.next_multiple_of(ROUND)
+}
+
 /// What micro-batches are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchTokens {
@@ -93,8 +99,7 @@ impl Workspace {
 
     /// As [`Workspace::take`], for some tokens of a group: only as many as these, rounded.
     pub(super) fn take_part<T: Pooled>(&mut self, tokens: usize, width: usize) -> Buffer<T> {
-        const ROUND: usize = 16;
-        let (size, len) = (tokens.next_multiple_of(ROUND) * width, tokens * width);
+        let (size, len) = (part_tokens(tokens) * width, tokens * width);
         match T::pool(self).free.get_mut(&size).and_then(Vec::pop) {
             Some(data) => Buffer { data, len },
             None => Buffer { data: vec![T::default(); size], len },
@@ -104,6 +109,15 @@ impl Workspace {
     /// Gives a buffer back.
     pub(super) fn give<T: Pooled>(&mut self, buffer: Buffer<T>) {
         T::pool(self).free.entry(buffer.data.len()).or_default().push(buffer.data);
+    }
+
+    /// Bytes of what was given back.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        fn of<T>(pool: &BufferPool<T>) -> usize {
+            (pool.free.values().flatten().chain([&pool.scratch]).map(Vec::len).sum::<usize>()) * size_of::<T>()
+        }
+        (of(&self.full) + of(&self.half)) as u64
     }
 
     /// The room for logits, of any length.

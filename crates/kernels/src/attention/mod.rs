@@ -137,6 +137,11 @@ pub struct Slices<'a> {
 #[derive(Debug, Default)]
 pub struct Normalisers(Vec<Normaliser>);
 
+impl Normalisers {
+    /// Of a token and head.
+    pub(super) const BYTES: usize = size_of::<Normaliser>();
+}
+
 impl<'a> Slices<'a> {
     /// `rows` rows of equal length with `starts` (one a query) and heads of `dh`.
     pub fn new([q, k, v]: [&'a [f32]; 3], rows: usize, starts: &[u32], dh: usize, scores: Scores) -> Slices<'a> {
