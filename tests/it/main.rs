@@ -12,6 +12,7 @@ mod conform;
 mod curate;
 mod dora;
 mod examples;
+mod gguf_families;
 mod gradients;
 mod judging;
 mod injected;
