@@ -7,7 +7,7 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `safetensors`, `gguf`, `rope_scaling` | the two containers; llama.cpp's rope divisors |
-//! | 1 | `directory`, `gguf_settings`, `gguf_families`, `vocabulary` | a Hugging Face directory; GGUF's keys that are not read; its architectures; its pieces, checked |
+//! | 1 | `directory`, `gguf_settings`, `gguf_families`, `gguf_pre`, `vocabulary` | a Hugging Face directory; GGUF's keys that are not read; its architectures; how its text is split; its pieces, checked |
 //! | 2 | `gguf_metadata`, `gguf_text` | GGUF's metadata, key by key; its tokenizer |
 //! | 3 | `gguf_rope`, `gguf_config`, `gguf_tensors` | rotations; the rest of a config; tensors as Hugging Face has them |
 //! | 4 | `gguf_model` | a GGUF model in Hugging Face's terms |
@@ -23,6 +23,7 @@ mod gguf_rope;
 mod gguf_tensors;
 mod gguf_model;
 mod rope_scaling;
+mod gguf_pre;
 mod gguf_text;
 mod vocabulary;
 #[cfg(test)]
