@@ -6,10 +6,10 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `site`, `batch`, `family`, `linear`, `weights`, `resolve` | where adapters act; rows of ids; what families differ in; a frozen layer; files of a base; where it is |
-//! | 1 | `families`, `config_reader`, `text`, `layers`, `targets` | a row each; a table of `config.json`, key by key; the tokenizer of a base; what a model is made of; which positions carry loss |
-//! | 2 | `settings` | keys that no row reads |
-//! | 3 | `config_layers`, `rope_parameters` | windows and rotations of each layer; rotary frequencies |
+//! | 0 | `site`, `batch`, `family`, `linear`, `resolve` | where adapters act; rows of ids; what families differ in; a frozen layer; where a base is |
+//! | 1 | `families`, `config_reader`, `layers`, `targets` | a row each; a table of `config.json`, key by key; what a model is made of; which positions carry loss |
+//! | 2 | `weights`, `settings` | files of a base; keys that no row reads |
+//! | 3 | `config_layers`, `rope_parameters`, `text` | windows and rotations of each layer; rotary frequencies; the tokenizer of a base |
 //! | 4 | `config` | `config.json` |
 //! | 5 | `cache`, `paged`, `peculiarities` | keys and values of tokens seen: of one text, in blocks that texts share; what is special in a configuration, in words |
 //! | 6 | `build` | from files to model |

@@ -13,6 +13,7 @@ mod curate;
 mod dora;
 mod examples;
 mod experts;
+mod gguf_families;
 mod gradients;
 mod judging;
 mod injected;

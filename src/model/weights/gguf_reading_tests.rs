@@ -45,8 +45,100 @@ fn rope_scaling_is_read_as_llama_cpp_does() {
     ] {
         assert_eq!(scaling(&none).unwrap(), serde_json::Value::Null);
     }
-    check(scaling(&[("scaling.type", text("yarn"))]).map(|s| s.to_string()), &["llama.rope.scaling.type", "`yarn`"]);
+    check(scaling(&[("scaling.type", text("longrope"))]).map(|s| s.to_string()), &["llama.rope.scaling.type", "`longrope`"]);
     check(scaling(&[("scaling.attn_factor", float(1.5))]).map(|s| s.to_string()), &["llama.rope.scaling.attn_factor", "1.5"]);
+}
+
+#[test]
+fn yarn_is_read_as_llama_cpp_does() {
+    let yarn = |architecture: &str, keys: &[(&str, RawValue)]| {
+        let draft = GgufDraft::of(architecture)
+            .set(&format!("{architecture}.rope.scaling.type"), text("yarn"))
+            .set(&format!("{architecture}.rope.scaling.factor"), float(4.0))
+            .set(&format!("{architecture}.rope.scaling.original_context_length"), number(8));
+        let set = |d: GgufDraft, (key, value): &(&str, RawValue)| d.set(&format!("{architecture}.{key}"), value.clone());
+        config(&keys.iter().fold(draft, set)).map(|c| c["rope_scaling"].clone())
+    };
+    let attention = |found: serde_json::Value| (found["attention_factor"].as_f64().unwrap() - 0.1 * 4f64.ln()).abs();
+    assert!((attention(yarn("llama", &[]).unwrap()) - 1.0).abs() < 1e-9);
+    let usual = float((0.1 * 4f64.ln() + 1.0) as f32);
+    yarn("llama", &[("rope.scaling.yarn_attn_factor", usual), ("rope.scaling.yarn_beta_fast", float(32.0))]).unwrap();
+    let found =
+        yarn("mistral3", &[("rope.scaling.yarn_beta_fast", float(4.0)), ("attention.temperature_scale", float(0.1))]).unwrap();
+    assert_eq!((&found["beta_fast"], &found["llama_4_scaling_beta"]), (&4.0.into(), &0.1.into()));
+    // llama.cpp reads these for mistral3 alone.
+    for (key, value) in
+        [("yarn_beta_fast", 4.0), ("yarn_beta_slow", 2.0), ("yarn_attn_factor", 1.5), ("yarn_log_multiplier", 0.4)]
+    {
+        let key = format!("rope.scaling.{key}");
+        check(yarn("qwen3", &[(&key, float(value))]).map(|s| s.to_string()), &[&format!("qwen3.{key}"), "not supported"]);
+    }
+    let length = [("attention.temperature_scale", float(0.1)), ("attention.temperature_length", number(16))];
+    check(yarn("mistral3", &length).map(|s| s.to_string()), &["mistral3.attention.temperature_length", "the 8 before scaling"]);
+}
+
+#[test]
+fn a_key_is_refused_where_its_architecture_does_not_read_it() {
+    let cases = [
+        ("llama", "attention.sliding_window_pattern", number(2), "not supported"),
+        ("qwen3", "embedding_scale", float(3.0), "not supported"),
+        ("qwen3", "attention.scale", float(0.3), "not supported"),
+        ("granite", "attn_logit_softcapping", float(30.0), "not supported"),
+        ("granite", "rope.scaling.finetuned", flag(false), "no rotary positions"),
+        ("gemma2", "rope.freq_base_swa", float(1e4), "not supported"),
+        ("gemma3", "attn_logit_softcapping", float(30.0), "not supported"),
+        ("gemma3", "attention.sliding_window_pattern", text("two"), "neither a number nor a list"),
+        ("gemma3", "use_parallel_residual", flag(true), "not supported"),
+        ("mistral3", "rope.dimension_count", number(1), "rotating 1 of 2"),
+        ("smollm3", "attention.temperature_scale", float(0.1), "not supported"),
+    ];
+    for (architecture, key, value, why) in cases {
+        let scale = format!("{architecture}.logit_scale");
+        let draft = GgufDraft::of(architecture);
+        let draft = if architecture == "granite" { draft.set(&scale, float(1.0)) } else { draft };
+        let key = format!("{architecture}.{key}");
+        config(&draft).unwrap();
+        refused(&draft.set(&key, value).bytes(), &[&format!("`{key}`"), why]);
+    }
+    // Without the tensors of its factors.
+    refused(
+        &GgufDraft::of("phi3").set("phi3.rope.scaling.type", text("longrope")).bytes(),
+        &["`phi3.rope.scaling.type`", "`longrope`"],
+    );
+    let layered = GgufDraft::of("command-r").set("command-r.attention.layer_norm_epsilon", float(1e-5));
+    refused(&layered.bytes(), &["`command-r.logit_scale`", "not there"]);
+    let windowed = GgufDraft::of("cohere2").set("cohere2.attention.layer_norm_epsilon", float(1e-5));
+    refused(&windowed.set("cohere2.logit_scale", float(0.5)).bytes(), &["`cohere2.attention.sliding_window`", "not there"]);
+}
+
+#[test]
+fn layers_with_a_window_are_told_by_the_rule_or_the_file() {
+    let kinds = |draft: &GgufDraft| {
+        let found = config(draft).unwrap();
+        let types = found["layer_types"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()[..1].to_string());
+        types.collect::<String>()
+    };
+    let gemma3 = GgufDraft::of("gemma3").set("gemma3.block_count", number(7));
+    let windowed = gemma3.clone().set("gemma3.attention.sliding_window", number(4));
+    let pattern = |value: RawValue| kinds(&windowed.clone().set("gemma3.attention.sliding_window_pattern", value));
+    assert_eq!((kinds(&gemma3).as_str(), kinds(&windowed).as_str()), ("fffffff", "sssssfs"));
+    assert_eq!(
+        (pattern(number(2)).as_str(), pattern(number(0)).as_str(), pattern(number(1)).as_str()),
+        ("sfsfsfs", "sssssss", "fffffff")
+    );
+    let list = list(7, &[1, 1, 0, 0, 1, 0, 1].map(|b| vec![b]));
+    assert_eq!(pattern(list), "ssffsfs");
+    let olmo = GgufDraft::of("olmo2");
+    assert_eq!(config(&olmo).unwrap()["model_type"], "olmo2");
+    let olmo = config(&olmo.set("olmo2.attention.sliding_window", number(4))).unwrap();
+    assert_eq!((&olmo["model_type"], &olmo["layer_types"][0]), (&"olmo3".into(), &"sliding_attention".into()));
+    // Queries of the 27B models are scaled by the width of a head's share of the model.
+    let wide =
+        |layers: u32| GgufDraft::of("gemma2").set("gemma2.block_count", number(layers)).set("gemma2.embedding_length", number(8));
+    let wide =
+        |layers| wide(layers).set("gemma2.attention.key_length", number(2)).set("gemma2.attention.value_length", number(2));
+    assert_eq!(config(&wide(26)).unwrap()["query_pre_attn_scalar"], 2);
+    assert_eq!(config(&wide(46)).unwrap()["query_pre_attn_scalar"], 4);
 }
 
 #[test]

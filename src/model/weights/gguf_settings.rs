@@ -1,4 +1,4 @@
-//! Keys `<architecture>.*` of a GGUF file of llama or qwen2, and what becomes of each: one table.
+//! Keys `<architecture>.*` of a GGUF file that are not read for its family, and what becomes of each: one table.
 //!
 //! Names and defaults are llama.cpp's (`src/llama-arch.cpp`, `src/llama-model.cpp`, ggml's `docs/gguf.md`). A key that is in no
 //! line and set is refused: llama.cpp gains keys that change what a model computes. Refuses to know: bytes of the container.
@@ -8,8 +8,6 @@ use super::gguf::MetadataValue;
 /// What becomes of a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Verdict {
-    /// Read by `gguf_model`.
-    Honoured,
     /// Nothing that is computed here depends on it; the reason.
     Meaningless(&'static str),
     /// Would change the mathematics and is not carried out: any other number (a flag is 0 or 1) is refused.
@@ -17,32 +15,25 @@ pub(super) enum Verdict {
     Refused,
 }
 
-/// Every key that is known, without its architecture.
+/// Keys that some architecture does without, without its name.
 pub(super) const SETTINGS: &[(&str, Verdict)] = &[
-    ("context_length", Verdict::Honoured),
-    ("embedding_length", Verdict::Honoured),
-    ("block_count", Verdict::Honoured),
-    ("feed_forward_length", Verdict::Honoured),
-    ("attention.head_count", Verdict::Honoured),
-    ("attention.head_count_kv", Verdict::Honoured),
-    ("attention.key_length", Verdict::Honoured),
-    ("attention.value_length", Verdict::Honoured),
-    ("attention.layer_norm_rms_epsilon", Verdict::Honoured),
-    ("attention.sliding_window", Verdict::Honoured),
-    ("rope.dimension_count", Verdict::Honoured),
-    ("rope.freq_base", Verdict::Honoured),
-    ("rope.scaling.type", Verdict::Honoured),
-    ("rope.scaling.factor", Verdict::Honoured),
-    ("rope.scale_linear", Verdict::Honoured),
     ("vocab_size", Verdict::Meaningless("the embedding has as many rows as there are tokens")),
     ("tensor_data_layout", Verdict::Meaningless("a record of where the file came from")),
     ("pooling_type", Verdict::Meaningless("how sentences are embedded")),
-    ("attention.layer_norm_epsilon", Verdict::Meaningless("these architectures have no such norm")),
+    ("attention.layer_norm_epsilon", Verdict::Meaningless("the architecture has no such norm")),
+    ("attention.layer_norm_rms_epsilon", Verdict::Meaningless("the architecture has no such norm")),
     ("rope.scaling.original_context_length", Verdict::Meaningless("only yarn and longrope need it")),
     ("rope.scaling.finetuned", Verdict::Meaningless("a record of how the model was trained")),
     ("rope.scaling.attn_factor", Verdict::Only(1.0)),
+    ("rope.scaling.yarn_attn_factor", Verdict::Only(1.0)),
+    ("rope.scaling.yarn_ext_factor", Verdict::Only(1.0)),
+    ("rope.scaling.yarn_beta_fast", Verdict::Only(32.0)),
+    ("rope.scaling.yarn_beta_slow", Verdict::Only(1.0)),
     ("rope.scaling.yarn_log_multiplier", Verdict::Only(0.0)),
     ("rope.freq_base_swa", Verdict::Refused),
+    ("rope.freq_base", Verdict::Meaningless("learned positions do not turn")),
+    ("rope.dimension_count", Verdict::Meaningless("learned positions do not turn")),
+    ("attention.sliding_window_pattern", Verdict::Refused),
     ("rope.dimension_sections", Verdict::Refused),
     ("attention.causal", Verdict::Only(1.0)),
     ("attention.scale", Verdict::Only(0.0)),
@@ -67,11 +58,11 @@ pub(super) const SETTINGS: &[(&str, Verdict)] = &[
     ("nextn_predict_layers", Verdict::Only(0.0)),
 ];
 
-/// Why a key with this value is refused, if it is.
+/// Why a key with this value that nobody has read is refused, if it is.
 pub(super) fn refused(key: &str, value: &MetadataValue) -> Option<String> {
     let number = value.number().or_else(|| value.flag().map(|on| f64::from(u8::from(on))));
     match SETTINGS.iter().find(|(k, _)| *k == key).map(|(_, verdict)| *verdict) {
-        Some(Verdict::Honoured | Verdict::Meaningless(_)) => None,
+        Some(Verdict::Meaningless(_)) => None,
         Some(Verdict::Only(neutral)) if number == Some(neutral) => None,
         Some(_) if key.starts_with("expert_") => Some("mixtures of experts are not supported".into()),
         Some(_) => Some(format!("it changes what the model computes and is not supported, found {}", brief(value))),

@@ -10,19 +10,13 @@ use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::gguf::{Gguf, MetadataValue};
+use super::gguf_pre::PreTokenizer;
 use super::vocabulary::{Kind, Vocabulary, name_empty_tokens};
 use crate::data::ChatTemplates;
 use crate::error::{Error, Result};
 
 /// SentencePiece's stand-in for a space.
 const SPACE: &str = "▁";
-
-/// Split pattern of Llama 3 (`tokenizer.json` of `meta-llama/Meta-Llama-3-8B`).
-const LLAMA3_SPLIT: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Split pattern of Qwen 2 (`tokenizer.json` of `Qwen/Qwen2-0.5B`): single digits.
-const QWEN2_SPLIT: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Everything about text in a GGUF file.
 #[derive(Debug, Clone)]
@@ -56,7 +50,11 @@ impl GgufText {
         let kind = vocabulary.get("model").and_then(MetadataValue::text).unwrap_or_default();
         let pre = vocabulary.get("pre").and_then(MetadataValue::text).unwrap_or("default");
         let ((mut description, model), default_bos) = match kind {
-            "gpt2" => (byte_level(&vocabulary, pre)?, pre == "llama-bpe"),
+            "gpt2" => {
+                let known = PreTokenizer::find(pre);
+                let pre = known.ok_or_else(|| unsupported(path, "pre", pre, &PreTokenizer::names()))?;
+                (byte_level(&vocabulary, pre)?, pre.bos)
+            }
             "llama" => (sentence_piece(&vocabulary)?, true),
             other => return Err(unsupported(path, "model", other, "gpt2 (byte-level BPE) and llama (SentencePiece BPE)")),
         };
@@ -138,17 +136,12 @@ fn build(path: &Path, description: &Json, model: tokenizers::Result<BPE>, added:
 }
 
 /// Byte-level BPE (GPT-2 and its descendants).
-fn byte_level(vocabulary: &Vocabulary, pre: &str) -> Result<BareTokenizer> {
+fn byte_level(vocabulary: &Vocabulary, pre: &PreTokenizer) -> Result<BareTokenizer> {
     let merges = vocabulary.merges()?;
-    let (normalizer, pre_tokenizer) = match pre {
-        "default" | "gpt-2" => (Json::Null, bytes(true)),
-        "smollm" => (Json::Null, sequence("pretokenizers", [json!({"type": "Digits", "individual_digits": true}), bytes(true)])),
-        "llama-bpe" => (Json::Null, sequence("pretokenizers", [split(LLAMA3_SPLIT), bytes(false)])),
-        "qwen2" => (json!({"type": "NFC"}), sequence("pretokenizers", [split(QWEN2_SPLIT), bytes(false)])),
-        other => return Err(unsupported(&vocabulary.gguf.path, "pre", other, "default, gpt-2, smollm, llama-bpe and qwen2")),
-    };
-    let model = bpe(vocabulary, &merges).ignore_merges(pre == "llama-bpe").build();
-    Ok((description(normalizer, pre_tokenizer, bytes(true)), model))
+    let [normalizer, pre_tokenizer] = pre.parts();
+    let model = bpe(vocabulary, &merges).ignore_merges(pre.whole_pieces).build();
+    let decoder = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    Ok((description(normalizer, pre_tokenizer, decoder), model))
 }
 
 /// SentencePiece BPE with byte fallback (Llama 2 and its descendants).
@@ -217,14 +210,6 @@ fn bpe(vocabulary: &Vocabulary, merges: &[(&str, &str)]) -> BpeBuilder {
 
 fn sequence(key: &str, parts: impl IntoIterator<Item = Json>) -> Json {
     json!({ "type": "Sequence", key: parts.into_iter().collect::<Vec<_>>() })
-}
-
-fn bytes(use_regex: bool) -> Json {
-    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
-}
-
-fn split(pattern: &str) -> Json {
-    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
 }
 
 /// Tokens that are found in the text before anything else. In a SentencePiece vocabulary the unknown piece is special too.

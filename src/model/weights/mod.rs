@@ -7,16 +7,24 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `safetensors`, `gguf`, `rope_scaling` | the two containers; llama.cpp's rope divisors |
-//! | 1 | `directory`, `multimodal`, `gguf_settings`, `vocabulary` | a Hugging Face directory; the text model of what sees as well; GGUF's keys of a model; GGUF's pieces, checked |
-//! | 2 | `gguf_model`, `gguf_text` | a GGUF model in Hugging Face's terms; GGUF's tokenizer |
+//! | 1 | `directory`, `multimodal`, `gguf_settings`, `gguf_families`, `gguf_pre`, `vocabulary` | a Hugging Face directory; the text model of what sees as well; GGUF's keys that are not read; its architectures; how its text is split; its pieces, checked |
+//! | 2 | `gguf_metadata`, `gguf_text` | GGUF's metadata, key by key; its tokenizer |
+//! | 3 | `gguf_rope`, `gguf_config`, `gguf_tensors` | rotations; the rest of a config; tensors as Hugging Face has them |
+//! | 4 | `gguf_model` | a GGUF model in Hugging Face's terms |
 
 mod directory;
 pub mod multimodal;
 mod safetensors;
 mod gguf;
 mod gguf_settings;
+mod gguf_families;
+mod gguf_metadata;
+mod gguf_config;
+mod gguf_rope;
+mod gguf_tensors;
 mod gguf_model;
 mod rope_scaling;
+mod gguf_pre;
 mod gguf_text;
 mod vocabulary;
 #[cfg(test)]
@@ -29,7 +37,7 @@ mod gguf_reading_tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use gguf_model::reads as read_from_gguf;
+pub use gguf_families::reads as read_from_gguf;
 pub use gguf_text::GgufText;
 
 use crate::error::{Error, Result};

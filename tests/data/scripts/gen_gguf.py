@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Tiny GGUF models: gen_gguf.py OUT [FULL]. OUT gets NAME.gguf (matrices in F16) and NAME.safetensors (ids and transformers' logits), and of one case
+of each form of the conversion a file without it; FULL gets each case in F32, which llama.cpp multiplies as it is, beside it NAME.without THING.gguf with
+one thing left out, and NAME.safetensors where llama.cpp's GELU, a table in F16 of the tanh form, would show: with that.
+
+Names, keys and forms follow llama.cpp's converter (conversion/*.py), written anew here. Needs torch, transformers, gguf."""
+import math, re, sys
+from tiny import *
+import gguf
+import numpy as np
+from gguf_cases import CASES, LARGE
+from gen_families import eager
+tf.utils.logging.disable_progress_bar()
+
+TOP = {"embed_tokens.weight": "token_embd.weight", "embed_in.weight": "token_embd.weight", "wte.weight": "token_embd.weight", "wpe.weight": "position_embd.weight",
+       "norm": "output_norm", "final_layer_norm": "output_norm", "ln_f": "output_norm", "lm_head.weight": "output.weight", "embed_out.weight": "output.weight"}
+PART = {"input_layernorm": "attn_norm", "ln_1": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "self_attn.qkv_proj": "attn_qkv", "attention.query_key_value": "attn_qkv", "attn.c_attn": "attn_qkv",
+        "attention.dense": "attn_output", "attn.c_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+        "self_attn.q_layernorm": "attn_q_norm", "self_attn.k_layernorm": "attn_k_norm", "ln_2": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "mlp.gate_up_proj": "ffn_up", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down", "mlp.dense_h_to_4h": "ffn_up",
+        "mlp.dense_4h_to_h": "ffn_down", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
+        "post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm"}
+INTERLEAVED = {"llama", "mistral3", "granite", "smollm3"}
+POST_NORMED = {"gemma2", "gemma3", "olmo2"}      # their post_attention_layernorm is the norm of what attention gives
+FORMS = ("interleaved", "one", "by kind")
+CONTROLS = ("llama", "gemma", "gptneox")
+
+
+def placed(arch, name):
+    """llama.cpp's name."""
+    name = re.sub(r"^(model|gpt_neox|transformer)\.", "", name)
+    if m := re.fullmatch(r"(?:layers|h)\.(\d+)\.(.+)\.(weight|bias)", name):
+        layer, part, kind = m.groups()
+        if part == "post_attention_layernorm": part = "post_attention_norm" if arch in POST_NORMED else "ffn_norm"
+        else: part = PART[part]
+        return f"blk.{layer}.{part}.{kind}"
+    for theirs, ours in TOP.items():
+        if name == theirs or name.startswith(theirs + "."): return ours + name[len(theirs):]
+    raise KeyError(name)
+
+
+def converted(arch, model, without):
+    """Tensors in llama.cpp's form, in numpy."""
+    c = model.config
+    heads, kv = c.num_attention_heads, getattr(c, "num_key_value_heads", c.num_attention_heads)
+    state = {k: v for k, v in model.state_dict().items() if not (k.startswith("lm_head") and c.tie_word_embeddings)}
+    out = {}
+    for name, value in state.items():
+        v = value.to(torch.float32)
+        if m := re.fullmatch(r"(.*_layernorm)\.norms\.(\d+)\.weight", name):
+            out.setdefault(placed(arch, m[1] + ".weight"), []).append(v)
+            continue
+        if arch.startswith("gemma") and name.endswith("norm.weight") and without != "one": v = v + 1
+        if arch in INTERLEAVED and re.search(r"\.[qk]_proj\.", name) and without != "interleaved":
+            n = heads if ".q_proj." in name else kv
+            v = v.reshape(n, 2, v.shape[0] // n // 2, *v.shape[1:]).swapaxes(1, 2).reshape(v.shape)
+        if "query_key_value" in name and without != "by kind":
+            v = v.reshape(heads, 3, v.shape[0] // heads // 3, *v.shape[1:]).swapaxes(0, 1).reshape(v.shape)
+        if re.search(r"\.c_(attn|proj|fc)\.weight", name) and arch == "gpt2": v = v.t()
+        out[placed(arch, name)] = v
+    return {k: (torch.stack(v) if isinstance(v, list) else v).contiguous().numpy() for k, v in out.items()}
+
+
+def rope_keys(c, arch):
+    """Keys under `rope.` and the tensors of longrope."""
+    parameters = getattr(c, "rope_parameters", None)
+    if not parameters: return {}, {}
+    full = parameters.get("full_attention", parameters)
+    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    keys, tensors = {"rope.freq_base": float(full["rope_theta"]), "rope.dimension_count": int(head * full.get("partial_rotary_factor", 1.0))}, {}
+    if "sliding_attention" in parameters: keys["rope.freq_base_swa"] = float(parameters["sliding_attention"]["rope_theta"])
+    kind = full["rope_type"]
+    if kind in ("linear", "yarn"): keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(full["factor"])}
+    if kind == "yarn":
+        keys["rope.scaling.original_context_length"] = full["original_max_position_embeddings"]
+        for name in ("beta_fast", "beta_slow"):
+            if full.get(name) is not None: keys[f"rope.scaling.yarn_{name}"] = float(full[name])
+        if "llama_4_scaling_beta" in full:
+            keys |= {"rope.scaling.yarn_log_multiplier": float(full["mscale_all_dim"]), "attention.temperature_scale": float(full["llama_4_scaling_beta"])}
+    if kind == "longrope":
+        original = c.original_max_position_embeddings
+        factor = math.sqrt(1 + math.log(c.max_position_embeddings / original) / math.log(original))
+        keys |= {"rope.scaling.original_context_length": original, "rope.scaling.attn_factor": factor, "rope.scaling.type": "longrope"}
+        tensors = {f"rope_factors_{k}.weight": np.array(full[f"{k}_factor"], np.float32) for k in ("short", "long")}
+    if arch in ("command-r", "cohere2"): keys["rope.scaling.type"] = "none"
+    return keys, tensors
+
+
+def keys_of(c, arch):
+    """Metadata of the architecture, and further tensors."""
+    keys = {"block_count": c.num_hidden_layers, "context_length": c.max_position_embeddings, "embedding_length": c.hidden_size,
+            "feed_forward_length": getattr(c, "intermediate_size", None) or c.n_inner, "attention.head_count": c.num_attention_heads}
+    if (kv := getattr(c, "num_key_value_heads", None)) and arch != "gptneox": keys["attention.head_count_kv"] = kv
+    if arch not in ("gpt2", "gptneox") and getattr(c, "head_dim", None): keys |= {"attention.key_length": c.head_dim, "attention.value_length": c.head_dim}
+    if hasattr(c, "rms_norm_eps"): keys["attention.layer_norm_rms_epsilon"] = float(c.rms_norm_eps)
+    for name in ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"):
+        if hasattr(c, name): keys["attention.layer_norm_epsilon"] = float(getattr(c, name))
+    window = getattr(c, "sliding_window", None)
+    if arch in ("gemma2", "gemma3", "cohere2") or (arch == "olmo2" and window): keys["attention.sliding_window"] = window
+    if arch == "olmo2" and window: keys["attention.sliding_window_pattern"] = [t == "sliding_attention" for t in c.layer_types]
+    if arch == "phi3": keys["attention.sliding_window"] = window or 0
+    if arch == "gemma2": keys |= {"attn_logit_softcapping": c.attn_logit_softcapping, "final_logit_softcapping": c.final_logit_softcapping}
+    if arch == "granite":
+        keys |= {"embedding_scale": c.embedding_multiplier, "residual_scale": c.residual_multiplier, "attention.scale": c.attention_multiplier, "logit_scale": c.logits_scaling}
+    if arch in ("command-r", "cohere2"): keys["logit_scale"] = c.logit_scale
+    if arch in ("stablelm", "gptneox"): keys["use_parallel_residual"] = c.use_parallel_residual
+    if arch in ("llama", "granite", "mistral3", "cohere2"): keys["vocab_size"] = c.vocab_size
+    if arch != "gpt2":
+        rope, tensors = rope_keys(c, arch)
+        return keys | rope, tensors
+    return keys, {}
+
+
+def vocabulary(w, n):
+    """A byte-level tokenizer."""
+    w.add_tokenizer_model("gpt2"); w.add_tokenizer_pre("default")
+    w.add_token_list([*(f"<{i}>" for i in range(3)), *(chr(94 + i) for i in range(3, n - 1)), "ab"])
+    w.add_token_types([3] * 3 + [1] * (n - 3)); w.add_token_merges(["a b"])
+    w.add_bos_token_id(1); w.add_eos_token_id(2); w.add_pad_token_id(0)
+
+
+def write(path, arch, c, tensors, without=None, full=False):
+    w = gguf.GGUFWriter(path, arch)
+    keys, more = keys_of(c, arch)
+    for key, value in keys.items():
+        if key == without: continue
+        name = f"{arch}.{key}"
+        if isinstance(value, bool): w.add_bool(name, value)
+        elif isinstance(value, str): w.add_string(name, value)
+        elif isinstance(value, list): w.add_array(name, value)
+        elif isinstance(value, float): w.add_float32(name, value)
+        else: w.add_uint32(name, value)
+    vocabulary(w, c.vocab_size)
+    for name, value in {**more, **tensors}.items():
+        if name.split(".")[0] == without: continue
+        half = not full and value.ndim == 2 and "norm" not in name
+        w.add_tensor(name, np.ascontiguousarray(value.astype(np.float16 if half else np.float32)))
+    w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+
+
+def made(case, seed):
+    """The model with matrices that F16 holds."""
+    torch.manual_seed(seed)
+    m = eager(tf.AutoModelForCausalLM.from_config(case.make(), attn_implementation="eager", dtype=torch.float32), case)
+    m = randomise(m, seed, case.zero_centred, case.embedding or (0.15 if m.config.tie_word_embeddings else 0.4))
+    with torch.no_grad():
+        for p in m.parameters():
+            if p.ndim == 2: p.copy_(p.half().float())
+    return m
+
+
+class TableGelu(torch.nn.Module):
+    """ggml's GELU on a CPU."""
+    def forward(self, x):
+        y = torch.nn.functional.gelu(x.half().float(), approximate="tanh").half().float()
+        return torch.where(x.abs() < 10, y, x.clamp(min=0))
+
+
+def with_table(m):
+    """Whether the model has a GELU, which is llama.cpp's from now on."""
+    found = False
+    for module in m.modules():
+        for name in ("act_fn", "act"):
+            if "GELU" in type(getattr(module, name, None)).__name__: setattr(module, name, TableGelu()); found = True
+    return found
+
+
+def steps(arch):
+    return [s for s, there in {"interleaved": arch in INTERLEAVED, "one": arch.startswith("gemma"), "by kind": arch == "gptneox"}.items() if there]
+
+
+def controls(arch, c):
+    """What a file is written without, and differs then: steps of the conversion, and keys that llama.cpp has other values for."""
+    keys = ["rope.scaling.type", "attention.scale", "embedding_scale", "residual_scale", "attn_logit_softcapping", "rope.freq_base",
+            "rope.freq_base_swa", "rope.dimension_count", "attention.sliding_window", "attention.sliding_window_pattern", "attention.temperature_scale",
+            "rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_beta_fast", "rope.scaling.attn_factor"]
+    return steps(arch) + [k for k in keys if keys_of(c, arch)[0].get(k)]
+
+
+def main(out, full):
+    for d in filter(None, (out, full)): os.makedirs(d, exist_ok=True)
+    ids = batch("gguf", 0, 24)["input_ids"][:1]
+    of = lambda m: m(input_ids=ids).logits.detach()
+    for name, (arch, case) in (CASES | (LARGE if full else {})).items():
+        m = made(case, 0)
+        logits, tensors = of(m), converted(arch, m, None)
+        print(f"{name}: {sum(v.size for v in tensors.values())} numbers, logits of deviation {logits.std().item():.2f}")
+        if name in CASES:
+            write(f"{out}/{name}.gguf", arch, m.config, tensors)
+            save(f"{out}/{name}.safetensors", {"input_ids": ids, "logits": logits})
+            if name in CONTROLS:
+                for step in steps(arch): write(f"{out}/{name}.without {step}.gguf", arch, m.config, converted(arch, m, step))
+        if full:
+            write(f"{full}/{name}.gguf", arch, m.config, tensors, full=True)
+            for left in controls(arch, m.config):
+                changed = converted(arch, m, left) if left in FORMS else tensors
+                write(f"{full}/{name}.without {left}.gguf", arch, m.config, changed, left, full=True)
+            if with_table(m) or name in LARGE: save(f"{full}/{name}.safetensors", {"input_ids": ids, "logits": of(m)})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)

@@ -1,0 +1,126 @@
+//! GGUF files of every architecture that is read: what transformers computes from the same weights (`gen_gguf.py`), from the file
+//! itself and from the Hugging Face directory that a merge makes of it. llama.cpp's own answers are compared by hand
+//! (`benches/vs_llamacpp/gguf_logits.py`).
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use lorakit::adapter::Adapter;
+use lorakit::artifact::merge::{self, Dtype, Merged};
+use lorakit::device::Compute;
+use lorakit::model::Model;
+use lorakit::recipe;
+
+const CASES: usize = 26;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/gguf")
+}
+
+/// Ids and logits of a case.
+fn expected(name: &str) -> (Vec<u32>, Vec<f32>) {
+    let tensors = candle_core::safetensors::load(folder().join(format!("{name}.safetensors")), &Device::Cpu).unwrap();
+    let flat = |key: &str, dtype: DType| tensors[key].flatten_all().unwrap().to_dtype(dtype).unwrap();
+    (flat("input_ids", DType::U32).to_vec1().unwrap(), flat("logits", DType::F32).to_vec1().unwrap())
+}
+
+fn open(path: &Path) -> Model {
+    Model::open(path, Compute::F32, &Device::Cpu).unwrap()
+}
+
+/// The largest difference of a model's logits from what was expected.
+fn off(model: &Model, (ids, want): &(Vec<u32>, Vec<f32>)) -> f32 {
+    let got = model.text_logits(&(), &[ids]).unwrap().concat();
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn cases() -> Vec<String> {
+    let names = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter_map(|n| n.strip_suffix(".safetensors").map(String::from)).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_architecture_computes_what_transformers_does_and_becomes_a_hugging_face_directory() {
+    let (out, settings) = (tempfile::tempdir().unwrap(), recipe::Adapter::lora(2, recipe::TargetModules::AllLinear));
+    let names = cases();
+    assert_eq!(names.len(), CASES);
+    for name in names {
+        let (base, expected) = (folder().join(format!("{name}.gguf")), expected(&name));
+        let model = open(&base);
+        let difference = off(&model, &expected);
+        println!("{name}: {difference:.1e}");
+        assert!(difference < 1e-4, "{name}: {difference}");
+        assert!(off(&open(&base).in_tensors(), &expected) < 1e-4, "{name}: in tensor operations");
+        let (adapter, dir) = (Adapter::new(&settings, None, &model, 3).unwrap(), out.path().join(&name));
+        let merged = Merged { model: &model, adapter: &adapter, base: &base, dtype: Dtype::F32, spoken: None, card: None };
+        merge::write(&merged, &dir, &mut |_, _| ()).unwrap();
+        let difference = off(&open(&dir), &expected);
+        assert!(difference < 1e-4, "{name}, merged: {difference}");
+    }
+}
+
+/// Without a step of the conversion the same file is another model: the step is undone here.
+#[test]
+fn a_file_without_a_step_of_the_conversion_is_another_model() {
+    for (name, step) in [("llama", "interleaved"), ("gemma", "one"), ("gptneox", "by kind")] {
+        let difference = off(&open(&folder().join(format!("{name}.without {step}.gguf"))), &expected(name));
+        assert!(difference > 0.1, "{name} without {step}: {difference}");
+    }
+}
+
+/// The file with another number under a key.
+fn patched(name: &str, key: &str, value: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let mut bytes = std::fs::read(folder().join(format!("{name}.gguf"))).unwrap();
+    let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).unwrap() + key.len() + 4;
+    bytes[at..at + value.len()].copy_from_slice(value);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    (dir, path)
+}
+
+/// Each key that only some architectures have changes what comes out: it is read.
+#[test]
+fn every_key_of_the_families_is_carried_out() {
+    let number = |x: f32| x.to_le_bytes().to_vec();
+    let count = |n: u32| n.to_le_bytes().to_vec();
+    let cases = [
+        ("llama", "llama.rope.freq_base", number(1e4)),
+        ("llama", "llama.attention.layer_norm_rms_epsilon", number(1e-6)),
+        ("llama-yarn", "llama.rope.scaling.factor", number(1.0)),
+        ("mistral3", "mistral3.attention.temperature_scale", number(0.01)),
+        ("mistral3", "mistral3.rope.scaling.yarn_log_multiplier", number(1.0)),
+        ("mistral3", "mistral3.rope.scaling.yarn_beta_fast", number(32.0)),
+        ("gemma2", "gemma2.attention.sliding_window", count(64)),
+        ("gemma2", "gemma2.attn_logit_softcapping", number(50.0)),
+        ("gemma2", "gemma2.final_logit_softcapping", number(30.0)),
+        ("gemma3", "gemma3.attention.sliding_window", count(64)),
+        ("gemma3", "gemma3.attention.sliding_window", count(0)),
+        ("gemma3", "gemma3.rope.freq_base_swa", number(1e4)),
+        ("gemma3", "gemma3.rope.scaling.factor", number(1.0)),
+        ("phi3", "phi3.rope.scaling.attn_factor", number(1.0)),
+        ("phi3", "phi3.attention.sliding_window", count(5)),
+        ("granite", "granite.attention.scale", number(0.5)),
+        ("granite", "granite.embedding_scale", number(1.0)),
+        ("granite", "granite.residual_scale", number(1.0)),
+        ("granite", "granite.logit_scale", number(1.0)),
+        ("olmo3", "olmo2.attention.sliding_window", count(64)),
+        ("olmo3", "olmo2.rope.scaling.factor", number(1.0)),
+        ("glm4", "glm4.rope.dimension_count", count(10)),
+        ("starcoder2", "starcoder2.attention.layer_norm_epsilon", number(1e-6)),
+        ("stablelm", "stablelm.rope.dimension_count", count(8)),
+        ("command-r", "command-r.logit_scale", number(1.0)),
+        ("cohere2", "cohere2.logit_scale", number(1.0)),
+        ("cohere2", "cohere2.attention.sliding_window", count(64)),
+        ("gptneox", "gptneox.use_parallel_residual", vec![0]),
+        ("gptneox", "gptneox.rope.dimension_count", count(8)),
+    ];
+    for (name, key, value) in cases {
+        let (_dir, path) = patched(name, key, &value);
+        let difference = off(&open(&path), &expected(name));
+        assert!(difference > 5e-3, "{name}: `{key}` as {value:?} changes nothing: {difference}");
+    }
+}
