@@ -120,6 +120,11 @@ impl Varlen<'_> {
     fn group(&self) -> usize {
         self.heads / self.key_heads
     }
+
+    /// The oldest key that query `query` of a text sees, rounded down to a pair.
+    fn oldest_pair(&self, query: usize) -> usize {
+        self.scores.window.map_or(0, |window| (query + 1).saturating_sub(window) & !1)
+    }
 }
 
 /// Attention of `q` (b, t, h, dh) over `k` and `v` (b, t, hkv, dh), contiguous.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::super::super::host::SharedOutput;
 use super::super::super::tile_bf16::{Into, Operands, TileOutput, stripe, wide};
+use super::super::Scores;
 use super::{Head, KEYS, QUERIES, Transposed, Varlen, lanes};
 
 /// What the forward pass left behind, and the gradient of its output.
@@ -61,11 +62,12 @@ struct HeadTask<'a> {
     saved: HalfSaved<'a>,
 }
 
-/// `len` keys from `k0` on.
+/// `len` keys from `k0` on, of those that a block of queries sees from `oldest` on.
 #[derive(Clone, Copy)]
 struct KeyBlock {
     k0: usize,
     len: usize,
+    oldest: usize,
 }
 
 /// Where the gradients of a block of keys and values go: rows `stride` apart.
@@ -119,10 +121,11 @@ fn one_head(texts: &Varlen, task: &HeadTask, scratch: &mut BackwardScratch, to: 
             columns.normaliser[i] = saved.normalisers[(span.start + first + i) * h + head];
         }
         lanes::deltas(|i| (grads.row(first + i), outs.row(first + i)), &mut columns.delta[..count]);
-        for k0 in (0..first + count).step_by(KEYS) {
+        let oldest = texts.oldest_pair(first);
+        for k0 in (oldest..first + count).step_by(KEYS) {
             let len = KEYS.min(first + count - k0);
-            let keys_at = KeyBlock { k0, len };
-            block(scratch, [keys, values], keys_at, first, texts.scores.scale as f32, &columns);
+            let keys_at = KeyBlock { k0, len, oldest };
+            block(scratch, [keys, values], keys_at, first, texts.scores, &columns);
             let at = k0 * h * e;
             // SAFETY: len rows of this head from k0 on, stride h·e, are this task's own.
             unsafe {
@@ -141,10 +144,10 @@ fn block(
     [keys, values]: [Head; 2],
     at: KeyBlock,
     first: usize,
-    scale: f32,
+    scores: Scores,
     columns: &lanes::QueryColumns,
 ) {
-    let KeyBlock { k0, len } = at;
+    let KeyBlock { k0, len, .. } = at;
     let product = |rows: Head, panel: &[u32], out: &mut [f32]| {
         let a = rows.row(k0).as_ptr().cast();
         let operands = Operands { a, lda: rows.stride / 2, panel: panel.as_ptr(), pairs: rows.dim / 2 };
@@ -154,9 +157,9 @@ fn block(
     };
     product(keys, &scratch.query, &mut scratch.scores);
     product(values, &scratch.grad, &mut scratch.dp);
-    let (scores, dp) = (&scratch.scores[..len * QUERIES], &scratch.dp[..len * QUERIES]);
+    let (raw, dp) = (&scratch.scores[..len * QUERIES], &scratch.dp[..len * QUERIES]);
     let mut out = lanes::Slopes { weights: &mut scratch.weights, rows: &mut scratch.rows, pairs: &mut scratch.pairs };
-    lanes::slopes(scores, dp, columns, lanes::Corner { key: k0, query: first }, scale, &mut out);
+    lanes::slopes(raw, dp, columns, lanes::Corner { key: k0, query: first }, scores, &mut out);
 }
 
 /// Adds a block of keys' share: `dk`, `dv` (keys from k0 on, rows of e) and `scratch.dq` (e, queries), which the first block
@@ -165,7 +168,7 @@ fn block(
 /// # Safety
 /// `dk` and `dv` of `to` are valid for `len` rows of `e`, `stride` apart.
 unsafe fn gradients(scratch: &mut BackwardScratch, keys: &Transposed, at: KeyBlock, e: usize, to: KeyGradients) {
-    let (KeyBlock { k0, len }, KeyGradients { dk, dv, stride }) = (at, to);
+    let (KeyBlock { k0, len, oldest }, KeyGradients { dk, dv, stride }) = (at, to);
     let pairs = QUERIES / 2;
     for (rows, along, out) in [(&scratch.weights, &scratch.grad_along, dv), (&scratch.rows, &scratch.query_along, dk)] {
         for (j, panel) in along.chunks_exact(pairs * 64).enumerate() {
@@ -178,7 +181,7 @@ unsafe fn gradients(scratch: &mut BackwardScratch, keys: &Transposed, at: KeyBlo
     }
     let a = keys.data[k0 / 2..].as_ptr();
     let operands = Operands { a, lda: keys.pairs, panel: scratch.pairs.as_ptr(), pairs: len.div_ceil(2) };
-    let how = if k0 > 0 { Into::Add } else { Into::Set };
+    let how = if k0 > oldest { Into::Add } else { Into::Set };
     let output = TileOutput { c: scratch.dq.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
     // SAFETY: as above; e rows of the turned keys, each with the pairs of these keys.
     unsafe { stripe(e, operands, Operands::NONE, output) };

@@ -1,5 +1,7 @@
 //! A block of scores: keys are rows, queries columns. Refuses to know: instructions.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::QUERIES;
@@ -26,6 +28,20 @@ pub(super) struct Corner {
     pub query: usize,
 }
 
+impl Corner {
+    /// Whether query `q` of the block sees key `k` of it.
+    pub(super) fn sees(self, window: Option<usize>, k: usize, q: usize) -> bool {
+        let (key, query) = (self.key + k, self.query + q);
+        key <= query && window.is_none_or(|window| query - key < window)
+    }
+
+    /// Keys of the block that each of the queries `queries` of it sees.
+    pub(super) fn seen_by_all(self, window: Option<usize>, queries: Range<usize>) -> Range<usize> {
+        let oldest = window.map_or(0, |window| (self.query + queries.end).saturating_sub(window));
+        oldest.saturating_sub(self.key)..(self.query + queries.start + 1).saturating_sub(self.key)
+    }
+}
+
 /// The numbers of each query that the backward pass needs.
 pub(super) struct QueryColumns {
     /// Logarithm of the normaliser.
@@ -34,7 +50,7 @@ pub(super) struct QueryColumns {
     pub delta: [f32; QUERIES],
 }
 
-/// Where [`slopes`] writes: rows of keys for the gradients of k and v, pairs of keys for that of q.
+/// Where `lanes::slopes` writes: rows of keys for the gradients of k and v, pairs of keys for that of q.
 pub(super) struct Slopes<'a> {
     /// p (keys, queries)
     pub weights: &'a mut [bf16],

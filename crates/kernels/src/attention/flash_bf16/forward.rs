@@ -44,7 +44,7 @@ pub(crate) fn forward(texts: &Varlen, [q, k, v]: [&[bf16]; 3], out: &mut [bf16])
         tasks.extend((0..span.len()).step_by(QUERIES).map(|first| (text, first)));
     }
     let to = Outputs { out: SharedOutput(out.as_mut_ptr().cast()), normalisers: SharedOutput(normalisers.as_mut_ptr()) };
-    assert!(texts.scores.only_scaled(), "attention: no cap and no window in bf16");
+    assert!(texts.scores.cap.is_none(), "attention: no cap in bf16");
     assert!(out.len() == q.len() && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
     let scratch = || ForwardScratch {
         query: vec![0; e / 2 * QUERIES],
@@ -72,7 +72,8 @@ fn block(texts: &Varlen, place: Place, [q, k]: [&[bf16]; 2], values: &[Transpose
     let values = &values[text * g + key_head];
     Head::of(q, span.start, head, h, e).columns(first, count, &mut scratch.query);
     let mut softmax = lanes::Softmax::default();
-    for k0 in (0..first + count).step_by(KEYS) {
+    let oldest = texts.oldest_pair(first);
+    for k0 in (oldest..first + count).step_by(KEYS) {
         let len = KEYS.min(first + count - k0);
         let scores = TileOutput { c: scratch.scores.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how: Into::Set };
         let products =
@@ -84,10 +85,10 @@ fn block(texts: &Varlen, place: Place, [q, k]: [&[bf16]; 2], values: &[Transpose
             scores,
             &mut scratch.weights,
             lanes::Corner { key: k0, query: first },
-            texts.scores.scale as f32,
-            (k0 > 0).then_some(&mut scratch.sums[..e * QUERIES]),
+            texts.scores,
+            (k0 > oldest).then_some(&mut scratch.sums[..e * QUERIES]),
         );
-        let how = if k0 > 0 { Into::Add } else { Into::Set };
+        let how = if k0 > oldest { Into::Add } else { Into::Set };
         let sums = TileOutput { c: scratch.sums.as_mut_ptr(), ldc: QUERIES, width: QUERIES, how };
         let a = values.data[k0 / 2..].as_ptr();
         let products = Operands { a, lda: values.pairs, panel: scratch.weights.as_ptr(), pairs: len.div_ceil(2) };

@@ -7,6 +7,7 @@ use half::bf16;
 use super::super::super::panel::transpose_block;
 use super::super::super::simd::{Avx512, Simd, first};
 use super::super::super::twin_bf16::native;
+use super::super::Scores;
 use super::columns::UNSEEN;
 pub(super) use super::columns::{Corner, QueryColumns, Slopes, Softmax};
 use super::{QUERIES, twin};
@@ -21,13 +22,20 @@ fn token() -> Avx512 {
 impl Softmax {
     /// Turns `scores` (keys, queries) of the keys and queries from `first` on into `weights`, pairs of keys;
     /// `sums` (e, queries), gathered with an earlier maximum, are scaled to the new one.
-    pub(super) fn weigh(&mut self, scores: &mut [f32], weights: &mut [u32], first: Corner, scale: f32, sums: Option<&mut [f32]>) {
+    pub(super) fn weigh(
+        &mut self,
+        scores: &mut [f32],
+        weights: &mut [u32],
+        first: Corner,
+        how: Scores,
+        sums: Option<&mut [f32]>,
+    ) {
         assert!(weights.len() >= scores.len().div_ceil(2 * QUERIES) * QUERIES, "attention: room for the weights");
         if !native() {
-            return twin::weigh(self, scores, weights, first, scale, sums);
+            return twin::weigh(self, scores, weights, first, how, sums);
         }
         // SAFETY: the instructions are in force.
-        unsafe { weigh(token(), self, scores, weights, first, scale, sums) }
+        unsafe { weigh(token(), self, scores, weights, first, how, sums) }
     }
 
     /// The logarithm of what normalises each query.
@@ -51,14 +59,14 @@ impl Softmax {
     }
 }
 
-/// Lanes of register `c` that see key `key`: bit l is query `queries + 16·c + l ≥ key`.
+/// Lanes of register `c` that see key `k` of a block: bit l is query `16·c + l` of it, see [`Corner::sees`].
 #[inline]
-fn sees(key: usize, queries: usize, c: usize) -> u16 {
-    match key.saturating_sub(queries + 16 * c) {
-        0 => 0xffff,
-        hidden if hidden >= 16 => 0,
-        hidden => 0xffff << hidden,
-    }
+fn sees(first: Corner, window: Option<usize>, k: usize, c: usize) -> u16 {
+    let (key, query) = (first.key + k, first.query + 16 * c);
+    // Lanes before the key, and those up to the last that it is near enough to.
+    let before = key.saturating_sub(query).min(16);
+    let near = window.map_or(16, |window| key.saturating_add(window).saturating_sub(query).min(16));
+    (((1u32 << near) - 1) & (0xffff << before)) as u16
 }
 
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
@@ -68,13 +76,13 @@ fn weigh(
     scores: &mut [f32],
     weights: &mut [u32],
     first: Corner,
-    scale: f32,
+    how: Scores,
     mut sums: Option<&mut [f32]>,
 ) {
-    let Corner { key: keys, query: queries } = first;
-    let len = scores.len() / QUERIES;
+    let (len, scale) = (scores.len() / QUERIES, how.scale as f32);
     let mut c = 0;
     while c < REGISTERS {
+        let seen_by_all = first.seen_by_all(how.window, 16 * c..16 * (c + 1));
         // SAFETY: every access is to row k < len, or pair of rows, and columns 16·c..16·c + 16 of it.
         unsafe {
             let old = _mm512_loadu_ps(softmax.largest.as_ptr().add(16 * c));
@@ -82,8 +90,8 @@ fn weigh(
             for k in 0..len {
                 let at = scores.as_mut_ptr().add(k * QUERIES + 16 * c);
                 let mut score = _mm512_loadu_ps(at);
-                if keys + k > queries {
-                    score = _mm512_mask_mov_ps(_mm512_set1_ps(UNSEEN), sees(keys + k, queries, c), score);
+                if !seen_by_all.contains(&k) {
+                    score = _mm512_mask_mov_ps(_mm512_set1_ps(UNSEEN), sees(first, how.window, k, c), score);
                     _mm512_storeu_ps(at, score);
                 }
                 largest = _mm512_max_ps(largest, score);
@@ -216,25 +224,33 @@ unsafe fn sixteen_rows(sums: &[f32], e0: usize, c: usize, factor: __m512) -> [__
 
 /// From raw scores and dp (keys, queries): p = exp(scale · score − normaliser), ds = scale · p · (dp − delta), both zero
 /// where a query does not see a key.
-pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, scale: f32, out: &mut Slopes) {
+pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, how: Scores, out: &mut Slopes) {
     let rows = scores.len() / QUERIES;
     let fits = out.weights.len() >= scores.len() && out.rows.len() >= scores.len();
     assert!(dp.len() >= scores.len() && fits && out.pairs.len() >= rows.div_ceil(2) * QUERIES, "attention: slopes");
     if !native() {
-        return twin::slopes(scores, dp, columns, first, scale, out);
+        return twin::slopes(scores, dp, columns, first, how, out);
     }
     // SAFETY: the instructions are in force; sizes were checked above.
-    unsafe { slopes_run(token(), scores, dp, columns, first, scale, out) }
+    unsafe { slopes_run(token(), scores, dp, columns, first, how, out) }
 }
 
 /// # Safety
 /// As [`slopes`].
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
-unsafe fn slopes_run(s: Avx512, scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, scale: f32, out: &mut Slopes) {
-    let Corner { key: keys, query: queries } = first;
-    let len = scores.len() / QUERIES;
+unsafe fn slopes_run(
+    s: Avx512,
+    scores: &[f32],
+    dp: &[f32],
+    columns: &QueryColumns,
+    first: Corner,
+    how: Scores,
+    out: &mut Slopes,
+) {
+    let (len, scale) = (scores.len() / QUERIES, how.scale as f32);
     let mut c = 0;
     while c < REGISTERS {
+        let seen_by_all = first.seen_by_all(how.window, 16 * c..16 * (c + 1));
         // SAFETY: every access is to row k < len, or pair of rows, and columns 16·c..16·c + 16 of it.
         unsafe {
             let scale_v = _mm512_set1_ps(scale);
@@ -248,8 +264,8 @@ unsafe fn slopes_run(s: Avx512, scores: &[f32], dp: &[f32], columns: &QueryColum
                     let at = (k + half) * QUERIES + 16 * c;
                     let exponent = _mm512_fmsub_ps(_mm512_loadu_ps(scores.as_ptr().add(at)), scale_v, normaliser);
                     let mut p = s.exp_rough(exponent);
-                    if keys + k + half > queries {
-                        p = _mm512_maskz_mov_ps(sees(keys + k + half, queries, c), p);
+                    if !seen_by_all.contains(&(k + half)) {
+                        p = _mm512_maskz_mov_ps(sees(first, how.window, k + half, c), p);
                     }
                     let difference = _mm512_sub_ps(_mm512_loadu_ps(dp.as_ptr().add(at)), delta);
                     pair[half] = narrow(_mm512_mul_ps(_mm512_mul_ps(p, scale_v), difference));

@@ -29,16 +29,20 @@ const CASES: [(&[usize], usize, usize, usize); 6] = [
     (&[97, 259], 2, 1, 128),
 ];
 
+/// Without and with windows: every block edge, odd ones, longer than texts.
+const WINDOWS: [Option<usize>; 9] = [None, Some(1), Some(3), Some(7), Some(48), Some(63), Some(211), Some(255), Some(1000)];
+
 struct HalfCase {
     spans: Vec<Range<usize>>,
     starts: Vec<u32>,
     qkv: [Vec<bf16>; 3],
     grad: Vec<bf16>,
     sizes: (usize, usize, usize),
+    scores: Scores,
 }
 
 impl HalfCase {
-    fn new(lens: &[usize], h: usize, g: usize, e: usize) -> HalfCase {
+    fn new(lens: &[usize], [h, g, e]: [usize; 3], scores: Scores) -> HalfCase {
         let (mut spans, mut starts) = (Vec::new(), Vec::new());
         for len in lens {
             let first = starts.len();
@@ -47,12 +51,12 @@ impl HalfCase {
         }
         let n = starts.len();
         let qkv = [numbers(n * h * e, 1), numbers(n * g * e, 2), numbers(n * g * e, 3)];
-        HalfCase { spans, starts, qkv, grad: numbers(n * h * e, 4), sizes: (h, g, e) }
+        HalfCase { spans, starts, qkv, grad: numbers(n * h * e, 4), sizes: (h, g, e), scores }
     }
 
     fn texts(&self) -> Varlen<'_> {
         let (heads, key_heads, head_dim) = self.sizes;
-        Varlen { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scores: Scores::scaled(0.3) }
+        Varlen { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scores: self.scores }
     }
 
     /// The output and the three gradients.
@@ -76,29 +80,63 @@ impl HalfCase {
     }
 }
 
+/// The output and the three gradients by the kernel in f32.
+fn exact(case: &HalfCase) -> [Vec<f32>; 4] {
+    let [q, k, v] = [wide(&case.qkv[0]), wide(&case.qkv[1]), wide(&case.qkv[2])];
+    let exact = Slices::new([&q, &k, &v], 1, &case.starts, case.sizes.2, case.scores);
+    let (out, normalisers) = exact.forward();
+    let [dq, dk, dv] = exact.backward(&out, &wide(&case.grad), &normalisers);
+    [out, dq, dk, dv]
+}
+
+fn agrees(lens: &[usize], sizes: [usize; 3], scores: Scores) {
+    let case = HalfCase::new(lens, sizes, scores);
+    for (name, (got, want)) in ["out", "dq", "dk", "dv"].iter().zip(case.run().iter().zip(exact(&case))) {
+        // A gradient may be zero but for rounding: a query that sees one key has no slope.
+        let alone = (lens == [1] || scores.window == Some(1)) && matches!(*name, "dq" | "dk");
+        let error = if alone { got.iter().fold(0f32, |a, b| a.max(b.abs())) } else { apart(got, &want) };
+        let limit = if alone { 0.1 } else { 0.02 };
+        assert!(error < limit, "{name} of {lens:?}, heads, key heads and their size {sizes:?}, {scores:?}: off by {error}");
+    }
+}
+
 #[test]
 fn agrees_with_the_kernel_in_f32() {
     for (lens, h, g, e) in CASES {
-        let case = HalfCase::new(lens, h, g, e);
-        let [q, k, v] = [wide(&case.qkv[0]), wide(&case.qkv[1]), wide(&case.qkv[2])];
-        let exact = Slices::new([&q, &k, &v], 1, &case.starts, e, Scores::scaled(0.3));
-        let (out, normalisers) = exact.forward();
-        let grads = exact.backward(&out, &wide(&case.grad), &normalisers);
-        let got = case.run();
-        for (name, got, want) in
-            [("out", &got[0], &out), ("dq", &got[1], &grads[0]), ("dk", &got[2], &grads[1]), ("dv", &got[3], &grads[2])]
-        {
-            // A gradient may be zero but for rounding: a query that sees one key has no slope.
-            let alone = lens == [1] && matches!(name, "dq" | "dk");
-            let error = if alone { got.iter().fold(0f32, |a, b| a.max(b.abs())) } else { apart(got, want) };
-            assert!(error < 0.02, "{name} of {lens:?}, {h} heads, {g} key heads of {e}: off by {error}");
+        for window in WINDOWS {
+            agrees(lens, [h, g, e], Scores { window, ..Scores::scaled(0.3) });
         }
     }
 }
 
 #[test]
+fn agrees_with_the_kernel_in_f32_on_random_cases() {
+    for seed in 0..60 {
+        let draw = |i: u64, below: usize| crate::random::indexed(900 + seed, i) as usize % below;
+        let lens: Vec<usize> = (0..1 + draw(0, 4)).map(|i| 1 + draw(1 + i as u64, 330)).collect();
+        let (key_heads, group, pairs) = (1 + draw(10, 2), 1 + draw(11, 3), 1 + draw(12, 20));
+        let window = (draw(13, 4) > 0).then(|| 1 + draw(14, 320));
+        agrees(&lens, [key_heads * group, key_heads, 2 * pairs], Scores { window, ..Scores::scaled(0.3) });
+    }
+}
+
+/// Keys outside a window are never read: numbers that are not do not spread from there.
+#[test]
+fn whole_blocks_outside_the_window_are_left_out() {
+    let mut case = HalfCase::new(&[900], [2, 1, 16], Scores { window: Some(5), ..Scores::scaled(0.3) });
+    for x in case.qkv.iter_mut().skip(1) {
+        x[..100 * 16].fill(bf16::NAN);
+    }
+    let last = 16 * 2 * 850;
+    let [out, dq, dk, dv] = case.run();
+    assert!([&out[last..], &dq[last..], &dk[last / 2..], &dv[last / 2..]].into_iter().flatten().all(|x| x.is_finite()));
+}
+
+#[test]
 fn the_number_of_threads_does_not_change_a_bit() {
-    let case = HalfCase::new(&[130, 300, 5], 6, 2, 32);
-    let run = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| case.run());
-    assert_eq!(run(1), run(3));
+    for window in [None, Some(77)] {
+        let case = HalfCase::new(&[130, 300, 5], [6, 2, 32], Scores { window, ..Scores::scaled(0.3) });
+        let run = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| case.run());
+        assert_eq!(run(1), run(3));
+    }
 }

@@ -3,13 +3,9 @@
 use half::bf16;
 
 use super::super::super::twin_bf16::add_products;
+use super::super::Scores;
 use super::QUERIES;
 use super::columns::{Corner, QueryColumns, Slopes, Softmax, UNSEEN};
-
-/// Whether query `q` of a block sees key `k` of it.
-fn sees(first: Corner, k: usize, q: usize) -> bool {
-    first.key + k <= first.query + q
-}
 
 /// Two numbers as a pair of bf16.
 fn pair(low: f32, high: f32) -> u32 {
@@ -23,13 +19,13 @@ pub(super) fn weigh(
     scores: &mut [f32],
     weights: &mut [u32],
     first: Corner,
-    scale: f32,
+    how: Scores,
     mut sums: Option<&mut [f32]>,
 ) {
-    let len = scores.len() / QUERIES;
+    let (len, scale) = (scores.len() / QUERIES, how.scale as f32);
     for q in 0..QUERIES {
         for k in 0..len {
-            if !sees(first, k, q) {
+            if !first.sees(how.window, k, q) {
                 scores[k * QUERIES + q] = UNSEEN;
             }
         }
@@ -64,11 +60,12 @@ pub(super) fn rows_of(
 }
 
 /// See `lanes::slopes`.
-pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, scale: f32, out: &mut Slopes) {
-    let len = scores.len() / QUERIES;
+pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, how: Scores, out: &mut Slopes) {
+    let (len, scale) = (scores.len() / QUERIES, how.scale as f32);
     for q in 0..QUERIES {
         let at = |k: usize| k * QUERIES + q;
-        let weight = |k: usize| if sees(first, k, q) { (scores[at(k)] * scale - columns.normaliser[q]).exp() } else { 0.0 };
+        let weight =
+            |k: usize| if first.sees(how.window, k, q) { (scores[at(k)] * scale - columns.normaliser[q]).exp() } else { 0.0 };
         let slope = |k: usize| if k < len { weight(k) * scale * (dp[at(k)] - columns.delta[q]) } else { 0.0 };
         for k in 0..len {
             out.weights[at(k)] = bf16::from_f32(weight(k));
