@@ -1,5 +1,5 @@
-//! Output head and cross-entropy where the head itself is trained, as a low-rank pair or as a whole matrix, or caps its
-//! logits; and log-probabilities alone, of any head.
+//! Output head and cross-entropy where the head itself is trained, as a low-rank pair or as a whole matrix; and
+//! log-probabilities alone, of any head.
 //!
 //! As in [`super::linear_cross_entropy`], logits exist for a few rows at a time. Always f32: what a trained head learns is not rounded.
 //! Legend: n rows, d width, v vocabulary.
@@ -14,9 +14,9 @@ use super::cross_entropy::{WeightedTargets, row_loss};
 use super::dense::{Sizes, View, product};
 use super::dropout::TokenMask;
 use super::engine::{Back, Dest, Engine, Layer, Phase};
-use super::linear_cross_entropy::CHUNK;
+use super::linear_cross_entropy::{CHUNK, capped_row_loss};
 use super::simd::Lanes;
-use super::soft_cap::{cap_row_back, soft_cap};
+use super::soft_cap::soft_cap;
 
 /// Rows of the whole matrix in one task.
 const ROWS: usize = 256;
@@ -79,7 +79,6 @@ pub fn adapted_linear_cross_entropy(
     mut gradients: HeadGradients,
 ) -> Vec<f32> {
     let (d, vocab) = adapted::layer(head.matrix, head.side);
-    let lanes = Lanes::in_force();
     let mut logits = vec![0f32; CHUNK.min(targets.ids.len()) * vocab];
     let mut losses = Vec::with_capacity(targets.ids.len());
     for (i, (targets, weights)) in targets.ids.chunks(CHUNK).zip(targets.weights.chunks(CHUNK)).enumerate() {
@@ -90,12 +89,8 @@ pub fn adapted_linear_cross_entropy(
         let layer = Layer { drop: head.drop.map(|drop| TokenMask { rows: &drop.rows[rows], ..drop }), ..head };
         let rows = logits.par_chunks_mut(vocab).zip(targets.par_iter().zip(weights));
         losses.par_extend(rows.map(|(row, (target, weight))| {
-            let capped = finish.cap.map(|cap| (row.to_vec(), cap));
-            let loss = row_loss(lanes, row, *target as usize, true);
+            let loss = capped_row_loss(row, *target as usize, finish.cap, true);
             row.iter_mut().for_each(|g| *g *= weight);
-            if let Some((capped, cap)) = capped {
-                cap_row_back(lanes, &capped, row, cap);
-            }
             loss
         }));
         if let Some((columns, mut z)) = finish.columns.zip(unscaled) {

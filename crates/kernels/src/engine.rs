@@ -186,12 +186,14 @@ pub trait Engine: Element {
     fn attend(texts: &Varlen, qkv: [&[Self]; 3], out: &mut [Self]) -> Attended;
     /// Gradients of q, k and v, set; see [`Engine::EACH_HEAD`].
     fn attend_back(texts: &Varlen, qkv: [&[Self]; 3], left: AttentionGradient<Self>, grads: [&mut [f32]; 3]);
-    /// Cross-entropy of every row of `x` (n, d) through the head, in nats; `gradient` becomes that of their sum by the weights.
+    /// Cross-entropy of every row of `x` (n, d) through the head, in nats; `gradient` becomes that of their sum by the weights;
+    /// `cap` is the soft cap of logits.
     fn linear_cross_entropy(
         x: &[Self],
         head: &Frozen,
         side: Side,
         targets: WeightedTargets,
+        cap: Option<f32>,
         gradient: &mut [f32],
         scratch: &mut Vec<Self>,
     ) -> Vec<f32>;
@@ -271,10 +273,11 @@ impl Engine for f32 {
         head: &Frozen,
         side: Side,
         targets: WeightedTargets,
+        cap: Option<f32>,
         gradient: &mut [f32],
         _: &mut Vec<f32>,
     ) -> Vec<f32> {
-        let losses = linear_cross_entropy::linear_cross_entropy(x, head, side, targets.ids, Some(gradient));
+        let losses = linear_cross_entropy::linear_cross_entropy(x, head, side, targets.ids, cap, Some(gradient));
         for (row, weight) in gradient.chunks_exact_mut(x.len() / losses.len().max(1)).zip(targets.weights) {
             row.iter_mut().for_each(|g| *g *= weight);
         }
@@ -359,14 +362,15 @@ impl Engine for bf16 {
         head: &Frozen,
         side: Side,
         targets: WeightedTargets,
+        cap: Option<f32>,
         gradient: &mut [f32],
         scratch: &mut Vec<bf16>,
     ) -> Vec<f32> {
         if side == Side::Transposed && head.weight.rows.is_multiple_of(2) {
-            return linear_cross_entropy_bf16::linear_cross_entropy(x, &head.weight, targets, gradient, scratch);
+            return linear_cross_entropy_bf16::linear_cross_entropy(x, &head.weight, targets, cap, gradient, scratch);
         }
         let x: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
-        f32::linear_cross_entropy(&x, head, side, targets, gradient, &mut Vec::new())
+        f32::linear_cross_entropy(&x, head, side, targets, cap, gradient, &mut Vec::new())
     }
 }
 

@@ -2,7 +2,8 @@
 //! columns that stay in the last cache between the two steps that use them.
 //!
 //! What is kept is each logit less that of the row's target, which is known exactly beforehand: bf16 is precise near zero,
-//! so the loss of a row that is almost right keeps its digits, and is the logarithm of the normaliser itself.
+//! so the loss of a row that is almost right keeps its digits, and is the logarithm of the normaliser itself. Under a soft cap the
+//! same is kept of capped logits, whose difference is never larger.
 #![cfg(target_arch = "x86_64")]
 
 use half::bf16;
@@ -24,11 +25,12 @@ const COLUMNS: usize = 1536;
 const DIGITS: usize = 4;
 
 /// `−log softmax(x·Wᵀ)[target]` of every row of `x` (n, d); `gradient` (n, d) becomes that of their sum by the weights.
-/// The vocabulary (rows of `w`) and d are even. `scratch` is used for logits.
+/// The vocabulary (rows of `w`) and d are even. `cap` is the soft cap of logits; `scratch` is used for them.
 pub(super) fn linear_cross_entropy(
     x: &[bf16],
     w: &Weight,
     targets: WeightedTargets,
+    cap: Option<f32>,
     gradient: &mut [f32],
     scratch: &mut Vec<bf16>,
 ) -> Vec<f32> {
@@ -36,7 +38,7 @@ pub(super) fn linear_cross_entropy(
     let targets =
         targets.ids.chunks(ROWS).zip(targets.weights.chunks(ROWS)).map(|(ids, weights)| WeightedTargets { ids, weights });
     let runs = x.chunks(ROWS * d).zip(targets).zip(gradient.chunks_mut(ROWS * d));
-    runs.flat_map(|((x, targets), gradient)| run(x, w, targets, gradient, scratch)).collect()
+    runs.flat_map(|((x, targets), gradient)| run(x, w, targets, cap, gradient, scratch)).collect()
 }
 
 /// One block of columns of the logits of m rows.
@@ -45,7 +47,20 @@ struct LogitColumns {
     width: usize,
 }
 
-fn run(x: &[bf16], w: &Weight, targets: WeightedTargets, gradient: &mut [f32], scratch: &mut Vec<bf16>) -> Vec<f32> {
+/// The soft cap of logits, and the capped logit of each row's target.
+struct RowCaps {
+    at_targets: Vec<f32>,
+    cap: f32,
+}
+
+fn run(
+    x: &[bf16],
+    w: &Weight,
+    targets: WeightedTargets,
+    cap: Option<f32>,
+    gradient: &mut [f32],
+    scratch: &mut Vec<bf16>,
+) -> Vec<f32> {
     let (m, v) = (targets.ids.len(), w.rows);
     assert!(v.is_multiple_of(2) && x.len() == m * w.cols && gradient.len() == x.len(), "head loss: shapes");
     if scratch.len() < m * v {
@@ -54,11 +69,13 @@ fn run(x: &[bf16], w: &Weight, targets: WeightedTargets, gradient: &mut [f32], s
     let logits = &mut scratch[..m * v];
     let parts: Vec<LogitColumns> =
         (0..v).step_by(COLUMNS).map(|first| LogitColumns { first, width: COLUMNS.min(v - first) }).collect();
-    let losses = forward(x, w, &parts, &at_targets(x, w, targets.ids), logits);
+    let exact = at_targets(x, w, targets.ids);
+    let losses = forward(x, w, &parts, &exact, cap, logits);
+    let caps = cap.map(|cap| RowCaps { at_targets: exact.iter().map(|logit| (logit / cap).tanh() * cap).collect(), cap });
     let left = |part: &LogitColumns| m * part.first..m * (part.first + part.width);
     for part in &parts {
         let logits = &mut logits[left(part)];
-        slopes(logits, part, &losses, targets);
+        slopes(logits, part, &losses, targets, caps.as_ref());
         let rows = w.part(part.first..part.first + part.width);
         let job = GemmJob { a: Bf16Matrix { data: logits, width: part.width }, w: &rows, transposed: false, delta: None };
         let target = if part.first == 0 { ProductTarget::Set(gradient) } else { ProductTarget::Add(gradient) };
@@ -78,7 +95,7 @@ fn digits(value: f32) -> [bf16; DIGITS] {
 }
 
 /// All logits less that of the row's target, part by part; returns each row's loss: the logarithm of what normalises them.
-fn forward(x: &[bf16], w: &Weight, parts: &[LogitColumns], exact: &[f32], logits: &mut [bf16]) -> Vec<f32> {
+fn forward(x: &[bf16], w: &Weight, parts: &[LogitColumns], exact: &[f32], cap: Option<f32>, logits: &mut [bf16]) -> Vec<f32> {
     let m = x.len() / w.cols;
     let h: Vec<bf16> = exact.iter().flat_map(|logit| digits(*logit)).collect();
     let ones = vec![bf16::ONE; COLUMNS * DIGITS];
@@ -95,7 +112,10 @@ fn forward(x: &[bf16], w: &Weight, parts: &[LogitColumns], exact: &[f32], logits
         let rows = w.part(part.first..part.first + part.width);
         let delta = Some(LowRankDelta { h: &h, e: &ones, rank: DIGITS });
         gemm_bf16::here(&GemmJob { a, w: &rows, transposed: true, delta }, &mut ProductTarget::Half(mine), scratch);
-        for (stats, row) in stats.iter_mut().zip(mine.chunks_exact(part.width)) {
+        for ((stats, row), exact) in stats.iter_mut().zip(mine.chunks_exact_mut(part.width)).zip(exact) {
+            if let Some(cap) = cap {
+                cap_differences(lanes, row, *exact, cap);
+            }
             *stats = summary(lanes, row);
         }
     });
@@ -115,20 +135,29 @@ fn at_targets(x: &[bf16], w: &Weight, targets: &[u32]) -> Vec<f32> {
     rows.map_init(Scratch::default, |scratch, (x, target)| gemm_bf16::row_dot(x, w, *target as usize, scratch)).collect()
 }
 
-/// Logits of one part become `weight · (softmax − onehot)`.
-fn slopes(logits: &mut [bf16], part: &LogitColumns, losses: &[f32], targets: WeightedTargets) {
+/// Logits of one part become `weight · (softmax − onehot)`, times the slope of the cap.
+fn slopes(logits: &mut [bf16], part: &LogitColumns, losses: &[f32], targets: WeightedTargets, caps: Option<&RowCaps>) {
     let lanes = Lanes::in_force();
     let targets = targets.ids.par_iter().zip(targets.weights);
     let rows = logits.par_chunks_exact_mut(part.width).zip(losses.par_iter().zip(targets)).with_min_len(8);
-    rows.for_each(|(row, (loss, (target, weight)))| {
-        scaled_exp(lanes, row, *loss, *weight);
+    rows.enumerate().for_each(|(i, (row, (loss, (target, weight))))| {
+        let capped = caps.map(|caps| [caps.at_targets[i], caps.cap]);
+        match capped {
+            None => scaled_exp(lanes, row, *loss, *weight),
+            Some(capped) => scaled_exp_under_cap(lanes, row, *loss, *weight, capped),
+        }
         if let Some(at_target) = row.get_mut((*target as usize).wrapping_sub(part.first)) {
-            *at_target = bf16::from_f32(weight * (-loss).exp_m1());
+            let slope = capped.map_or(1.0, |[logit, cap]| 1.0 - (logit / cap).powi(2));
+            *at_target = bf16::from_f32(weight * slope * (-loss).exp_m1());
         }
     });
 }
 
 multiversion! { fn summary(row: &[bf16]) -> (f32, f32) = summary_body; }
+multiversion! { fn cap_differences(row: &mut [bf16], at_target: f32, cap: f32) = cap_differences_body; }
+multiversion! {
+    fn scaled_exp_under_cap(row: &mut [bf16], normaliser: f32, factor: f32, target_cap: [f32; 2]) = scaled_exp_under_cap_body;
+}
 multiversion! { fn scaled_exp(row: &mut [bf16], normaliser: f32, factor: f32) = scaled_exp_body; }
 
 /// The largest element and Σ exp(element − largest).
@@ -168,6 +197,30 @@ fn scaled_exp_body<S: Simd>(s: S, row: &mut [bf16], normaliser: f32, factor: f32
     }
 }
 
+/// Logits less that of the target become the same of capped logits: `cap · tanh((row + target) / cap) − cap · tanh(target / cap)`.
+#[inline(always)]
+fn cap_differences_body<S: Simd>(s: S, row: &mut [bf16], at_target: f32, cap: f32) {
+    let (target, inner, cap_v) = (s.splat(at_target), s.splat(1.0 / cap), s.splat(cap));
+    let capped_target = s.mul(s.tanh(s.mul(target, inner)), cap_v);
+    for x in row.chunks_mut(S::LANES) {
+        let tanh = s.tanh(s.mul(s.add(bf16::load(s, x), target), inner));
+        bf16::store(s, s.sub(s.mul(tanh, cap_v), capped_target), x);
+    }
+}
+
+/// As [`scaled_exp`], times `1 − tanh²` of each capped logit: `row + target` over the cap.
+#[inline(always)]
+fn scaled_exp_under_cap_body<S: Simd>(s: S, row: &mut [bf16], normaliser: f32, factor: f32, [target, cap]: [f32; 2]) {
+    let (shift, factor, one) = (s.splat(normaliser), s.splat(factor), s.splat(1.0));
+    let (target, inner) = (s.splat(target), s.splat(1.0 / cap));
+    for x in row.chunks_mut(S::LANES) {
+        let difference = bf16::load(s, x);
+        let tanh = s.mul(s.add(difference, target), inner);
+        let slope = s.mul(factor, s.sub(one, s.mul(tanh, tanh)));
+        bf16::store(s, s.mul(s.exp_rough(s.sub(difference, shift)), slope), x);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::linear::{Frozen, Side, tests::matrix};
@@ -185,19 +238,24 @@ mod tests {
             let targets: Vec<u32> = (0..n).map(|i| (i * 31 % v) as u32).collect();
             let exact = Frozen::new(weight.clone(), Compute::F32);
             let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
-            let mut want = vec![0f32; n * d];
-            let losses = exact_losses(&wide, &exact, Side::Transposed, &targets, Some(&mut want));
-            let (mut got, mut scratch) = (vec![7f32; n * d], vec![bf16::ONE; 3]);
-            let weights: Vec<f32> = (0..n).map(|i| 0.25 - (i % 3) as f32).collect();
-            let ours =
-                linear_cross_entropy(&x, &weight, WeightedTargets { ids: &targets, weights: &weights }, &mut got, &mut scratch);
-            for (ours, loss) in ours.iter().zip(&losses) {
-                assert!((ours - loss).abs() < 5e-3 * loss.abs().max(1.0), "{n} {d} {v}: {ours} against {loss}");
-            }
-            let largest = want.iter().fold(0f32, |a, b| a.max(b.abs()));
-            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-                let want = weights[i / d] * want;
-                assert!((got - want).abs() < 0.04 * weights[i / d].abs() * largest, "{n} {d} {v}: {got} against {want}");
+            for cap in [None, Some(30.0), Some(1.5)] {
+                let mut want = vec![0f32; n * d];
+                let losses = exact_losses(&wide, &exact, Side::Transposed, &targets, cap, Some(&mut want));
+                let (mut got, mut scratch) = (vec![7f32; n * d], vec![bf16::ONE; 3]);
+                let weights: Vec<f32> = (0..n).map(|i| 0.25 - (i % 3) as f32).collect();
+                let weighted = WeightedTargets { ids: &targets, weights: &weights };
+                let ours = linear_cross_entropy(&x, &weight, weighted, cap, &mut got, &mut scratch);
+                for (ours, loss) in ours.iter().zip(&losses) {
+                    assert!((ours - loss).abs() < 5e-3 * loss.abs().max(1.0), "{n} {d} {v} {cap:?}: {ours} against {loss}");
+                }
+                let largest = want.iter().fold(0f32, |a, b| a.max(b.abs()));
+                for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                    let want = weights[i / d] * want;
+                    assert!(
+                        (got - want).abs() < 0.04 * weights[i / d].abs() * largest,
+                        "{n} {d} {v} {cap:?}: {got} against {want}"
+                    );
+                }
             }
         }
     }

@@ -219,7 +219,7 @@ impl<'a> Counting<'a> {
         let [d, vocab] = [self.model.config.width, self.model.config.vocab].map(|width| width as u64);
         let (targets, half) = (targets as u64, self.rules.element != F32);
         let exact = targets.min(f32::LOGIT_ROWS as u64) * vocab * F32 as u64;
-        let (logits, rounded) = if adapter.acts(head.site) || given.shared.final_cap.is_some() {
+        let (logits, rounded) = if adapter.acts(head.site) {
             (exact * if is_scaled(given, head.site) { 2 } else { 1 }, 0)
         } else if half && head.linear.side == Side::Transposed && vocab.is_multiple_of(2) {
             let logits = targets.min(self.rules.logit_rows as u64) * vocab * self.rules.element as u64;

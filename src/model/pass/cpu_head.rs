@@ -54,11 +54,13 @@ impl<T: Pooled> Cpu<'_, T> {
         let norm = self.model.final_norm.frozen();
         let mut d_normed = vec![0f32; chosen.len()];
         let weighted = WeightedTargets { ids: &targets.ids, weights };
-        let losses = if let (None, None, None) = (&adapter.pairs[site], &adapter.full_head, given.shared.final_cap) {
+        let losses = if let (None, None) = (&adapter.pairs[site], &adapter.full_head) {
             let mut rounded = vec![T::default(); chosen.len()];
             norm.forward(&chosen, &mut rounded);
             let mut logits = self.scratch.scratch::<T>();
-            let losses = T::linear_cross_entropy(&rounded, &linear.matrix, linear.side, weighted, &mut d_normed, &mut logits);
+            let cap = given.shared.final_cap.map(|cap| cap as f32);
+            let losses =
+                T::linear_cross_entropy(&rounded, &linear.matrix, linear.side, weighted, cap, &mut d_normed, &mut logits);
             self.scratch.give_scratch(logits);
             losses
         } else {

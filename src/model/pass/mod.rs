@@ -66,13 +66,11 @@ use workspace::Pooled;
 pub use workspace::{BatchTokens, Recompute, Workspace};
 
 impl Model {
-    /// Whether activations are bf16: every matrix is multiplied so, no width is odd, and neither scores nor logits have a cap.
+    /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
     fn multiplies_in_bf16(&self) -> bool {
         let linears = self.blocks.iter().flat_map(Block::linears).map(|l| &l.linear).chain([&self.head.linear]);
         cfg!(target_arch = "x86_64")
             && self.shared.head_dim.is_multiple_of(2)
-            && self.shared.final_cap.is_none()
-            && self.blocks.iter().all(|b| b.scores.cap.is_none())
             && linears.into_iter().all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
     }
 

@@ -166,7 +166,10 @@ impl Metadata<'_> {
         let (key, layers, positions) = ("attention.sliding_window", self.size("block_count")?, self.size("context_length")?);
         let mut put = |key: &str, value: Json| _ = config.insert(key.into(), value);
         match self.family.windows {
-            Windows::Never | Windows::AllIf(_) | Windows::From(..) | Windows::Unturned => match self.get(key).map(MetadataValue::count) {
+            Windows::Never | Windows::AllIf(_) | Windows::From(..) | Windows::Unturned => match self
+                .get(key)
+                .map(MetadataValue::count)
+            {
                 None | Some(Some(0)) => {}
                 // A window as long as the context is none.
                 Some(Some(window)) if window >= positions as u64 => {}

@@ -47,11 +47,6 @@ impl Scores {
     pub const fn scaled(scale: f64) -> Scores {
         Scores { scale, cap: None, window: None }
     }
-
-    /// Whether there is neither a cap nor a window.
-    pub const fn only_scaled(self) -> bool {
-        self.cap.is_none() && self.window.is_none()
-    }
 }
 
 /// The sizes of one call.

@@ -1,6 +1,6 @@
 //! The way back: each (text, head) is a task that recomputes its weights from the normalisers.
 //!
-//! With p the weights and g the gradient of the output: dv = pᵀ·g; dp = g·vᵀ; δ = Σ g∘out; ds = scale · p∘(dp − δ);
+//! With p the weights and g the gradient of the output: dv = pᵀ·g; dp = g·vᵀ; δ = Σ g∘out; ds = scale · p∘(dp − δ), under a cap times 1 − tanh²;
 //! dq = ds·k; dk = dsᵀ·q (Dao et al. 2022, algorithm 4).
 
 use half::bf16;

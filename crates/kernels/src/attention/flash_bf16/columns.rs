@@ -4,12 +4,23 @@ use std::ops::Range;
 
 use half::bf16;
 
+use super::super::Scores;
 use super::QUERIES;
 
 /// Stands for a score that a query does not see.
 pub(super) const UNSEEN: f32 = -1e30;
 
-/// Running maximum of the raw scores of each query, and Σ exp(scale · (score − maximum)).
+/// What the hyperbolic tangent of a soft cap takes a raw score times, and what it is multiplied with itself.
+pub(super) fn inside_and_outside(cap: f64, scores: Scores) -> [f32; 2] {
+    [(scores.scale / cap) as f32, cap as f32]
+}
+
+/// What scores of a block are multiplied with in the exponent: soft-capped ones were scaled before.
+pub(super) fn exponent_scale(scores: Scores) -> f32 {
+    if scores.cap.is_some() { 1.0 } else { scores.scale as f32 }
+}
+
+/// Running maximum of the scores of each query, raw or soft-capped, and Σ exp(scale · (score − maximum)), see [`exponent_scale`].
 pub(super) struct Softmax {
     pub(super) largest: [f32; QUERIES],
     pub(super) sum: [f32; QUERIES],

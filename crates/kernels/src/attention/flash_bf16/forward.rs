@@ -44,7 +44,6 @@ pub(crate) fn forward(texts: &Varlen, [q, k, v]: [&[bf16]; 3], out: &mut [bf16])
         tasks.extend((0..span.len()).step_by(QUERIES).map(|first| (text, first)));
     }
     let to = Outputs { out: SharedOutput(out.as_mut_ptr().cast()), normalisers: SharedOutput(normalisers.as_mut_ptr()) };
-    assert!(texts.scores.cap.is_none(), "attention: no cap in bf16");
     assert!(out.len() == q.len() && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
     let scratch = || ForwardScratch {
         query: vec![0; e / 2 * QUERIES],
@@ -95,7 +94,7 @@ fn block(texts: &Varlen, place: Place, [q, k]: [&[bf16]; 2], values: &[Transpose
         // SAFETY: as above; e rows of the transposed values, each with the pairs of these keys.
         unsafe { stripe(e, products, Operands::NONE, sums) };
     }
-    for (at, value) in softmax.logarithms(texts.scores.scale as f32).into_iter().enumerate().take(count) {
+    for (at, value) in softmax.logarithms(texts.scores).into_iter().enumerate().take(count) {
         // SAFETY: this query of this head is this task's own.
         unsafe { *to.normalisers.0.add((span.start + first + at) * h + head) = value };
     }

@@ -8,8 +8,8 @@ use super::super::super::panel::transpose_block;
 use super::super::super::simd::{Avx512, Simd, first};
 use super::super::super::twin_bf16::native;
 use super::super::Scores;
-use super::columns::UNSEEN;
 pub(super) use super::columns::{Corner, QueryColumns, Slopes, Softmax};
+use super::columns::{UNSEEN, exponent_scale, inside_and_outside};
 use super::{QUERIES, twin};
 
 /// Registers of a block of queries.
@@ -35,11 +35,17 @@ impl Softmax {
             return twin::weigh(self, scores, weights, first, how, sums);
         }
         // SAFETY: the instructions are in force.
-        unsafe { weigh(token(), self, scores, weights, first, how, sums) }
+        unsafe {
+            match how.cap {
+                None => weigh::<false>(token(), self, scores, weights, first, how, sums),
+                Some(_) => weigh::<true>(token(), self, scores, weights, first, how, sums),
+            }
+        }
     }
 
     /// The logarithm of what normalises each query.
-    pub(super) fn logarithms(&self, scale: f32) -> [f32; QUERIES] {
+    pub(super) fn logarithms(&self, scores: Scores) -> [f32; QUERIES] {
+        let scale = exponent_scale(scores);
         std::array::from_fn(|q| self.largest[q] * scale + self.sum[q].ln())
     }
 
@@ -70,7 +76,7 @@ fn sees(first: Corner, window: Option<usize>, k: usize, c: usize) -> u16 {
 }
 
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
-fn weigh(
+fn weigh<const CAPPED: bool>(
     s: Avx512,
     softmax: &mut Softmax,
     scores: &mut [f32],
@@ -79,23 +85,13 @@ fn weigh(
     how: Scores,
     mut sums: Option<&mut [f32]>,
 ) {
-    let (len, scale) = (scores.len() / QUERIES, how.scale as f32);
+    let (len, scale) = (scores.len() / QUERIES, exponent_scale(how));
     let mut c = 0;
     while c < REGISTERS {
-        let seen_by_all = first.seen_by_all(how.window, 16 * c..16 * (c + 1));
         // SAFETY: every access is to row k < len, or pair of rows, and columns 16·c..16·c + 16 of it.
         unsafe {
             let old = _mm512_loadu_ps(softmax.largest.as_ptr().add(16 * c));
-            let mut largest = old;
-            for k in 0..len {
-                let at = scores.as_mut_ptr().add(k * QUERIES + 16 * c);
-                let mut score = _mm512_loadu_ps(at);
-                if !seen_by_all.contains(&k) {
-                    score = _mm512_mask_mov_ps(_mm512_set1_ps(UNSEEN), sees(first, how.window, k, c), score);
-                    _mm512_storeu_ps(at, score);
-                }
-                largest = _mm512_max_ps(largest, score);
-            }
+            let largest = cap_and_mask::<CAPPED>(s, scores, old, first, how, c);
             let scale_v = _mm512_set1_ps(scale);
             let shift = _mm512_mul_ps(largest, _mm512_set1_ps(-scale));
             let factor = s.exp_rough(_mm512_fmadd_ps(old, scale_v, shift));
@@ -126,6 +122,41 @@ fn weigh(
         }
         c += 1;
     }
+}
+
+/// Caps the raw scores of register `c`, where they are to be, and hides those of keys that a query does not see; returns the
+/// largest of each query and `largest`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
+fn cap_and_mask<const CAPPED: bool>(
+    s: Avx512,
+    scores: &mut [f32],
+    mut largest: __m512,
+    first: Corner,
+    how: Scores,
+    c: usize,
+) -> __m512 {
+    let seen_by_all = first.seen_by_all(how.window, 16 * c..16 * (c + 1));
+    let [inside, outside] = how.cap.map_or([0.0; 2], |cap| inside_and_outside(cap, how));
+    for k in 0..scores.len() / QUERIES {
+        // SAFETY: row k exists, and columns 16·c..16·c + 16 of it.
+        unsafe {
+            let at = scores.as_mut_ptr().add(k * QUERIES + 16 * c);
+            let mut score = _mm512_loadu_ps(at);
+            if CAPPED {
+                score = s.mul(s.tanh(s.mul(score, s.splat(inside))), s.splat(outside));
+            }
+            let hides = !seen_by_all.contains(&k);
+            if hides {
+                score = _mm512_mask_mov_ps(_mm512_set1_ps(UNSEEN), sees(first, how.window, k, c), score);
+            }
+            if CAPPED || hides {
+                _mm512_storeu_ps(at, score);
+            }
+            largest = _mm512_max_ps(largest, score);
+        }
+    }
+    largest
 }
 
 /// Sixteen numbers as bf16 in the low halves of 32 bits.
@@ -223,7 +254,7 @@ unsafe fn sixteen_rows(sums: &[f32], e0: usize, c: usize, factor: __m512) -> [__
 }
 
 /// From raw scores and dp (keys, queries): p = exp(scale · score − normaliser), ds = scale · p · (dp − delta), both zero
-/// where a query does not see a key.
+/// where a query does not see a key; under a soft cap p is that of the capped score, and ds is times 1 − tanh².
 pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, how: Scores, out: &mut Slopes) {
     let rows = scores.len() / QUERIES;
     let fits = out.weights.len() >= scores.len() && out.rows.len() >= scores.len();
@@ -232,13 +263,18 @@ pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: 
         return twin::slopes(scores, dp, columns, first, how, out);
     }
     // SAFETY: the instructions are in force; sizes were checked above.
-    unsafe { slopes_run(token(), scores, dp, columns, first, how, out) }
+    unsafe {
+        match how.cap {
+            None => slopes_run::<false>(token(), scores, dp, columns, first, how, out),
+            Some(_) => slopes_run::<true>(token(), scores, dp, columns, first, how, out),
+        }
+    }
 }
 
 /// # Safety
 /// As [`slopes`].
 #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
-unsafe fn slopes_run(
+unsafe fn slopes_run<const CAPPED: bool>(
     s: Avx512,
     scores: &[f32],
     dp: &[f32],
@@ -248,6 +284,7 @@ unsafe fn slopes_run(
     out: &mut Slopes,
 ) {
     let (len, scale) = (scores.len() / QUERIES, how.scale as f32);
+    let [inside, outside] = how.cap.map_or([0.0; 2], |cap| inside_and_outside(cap, how));
     let mut c = 0;
     while c < REGISTERS {
         let seen_by_all = first.seen_by_all(how.window, 16 * c..16 * (c + 1));
@@ -262,13 +299,20 @@ unsafe fn slopes_run(
                 let mut half = 0;
                 while half < 2 && k + half < len {
                     let at = (k + half) * QUERIES + 16 * c;
-                    let exponent = _mm512_fmsub_ps(_mm512_loadu_ps(scores.as_ptr().add(at)), scale_v, normaliser);
+                    let raw = _mm512_loadu_ps(scores.as_ptr().add(at));
+                    let (exponent, slope) = if CAPPED {
+                        let tanh = s.tanh(s.mul(raw, s.splat(inside)));
+                        let slope = s.mul(scale_v, s.sub(s.splat(1.0), s.mul(tanh, tanh)));
+                        (_mm512_fmsub_ps(tanh, s.splat(outside), normaliser), slope)
+                    } else {
+                        (_mm512_fmsub_ps(raw, scale_v, normaliser), scale_v)
+                    };
                     let mut p = s.exp_rough(exponent);
                     if !seen_by_all.contains(&(k + half)) {
                         p = _mm512_maskz_mov_ps(sees(first, how.window, k + half, c), p);
                     }
                     let difference = _mm512_sub_ps(_mm512_loadu_ps(dp.as_ptr().add(at)), delta);
-                    pair[half] = narrow(_mm512_mul_ps(_mm512_mul_ps(p, scale_v), difference));
+                    pair[half] = narrow(_mm512_mul_ps(_mm512_mul_ps(p, slope), difference));
                     _mm256_storeu_si256(out.weights.as_mut_ptr().add(at).cast(), narrow(p));
                     _mm256_storeu_si256(out.rows.as_mut_ptr().add(at).cast(), pair[half]);
                     half += 1;

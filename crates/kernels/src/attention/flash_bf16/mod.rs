@@ -3,7 +3,7 @@
 //! Queries are the columns everywhere: 48 of them fill three registers, keys are rows, so that the softmax runs down
 //! columns without a horizontal step, and every product is the tile of `tile_bf16`. Texts lie one after another; a query
 //! sees its own text up to itself, of a window its newest keys, and blocks of keys that no query of a block sees are left
-//! out; without a cap (Dao et al. 2022, algorithms 1 and 4, with keys in blocks).
+//! out (Dao et al. 2022, algorithms 1 and 4, with keys in blocks).
 //! Legend: n tokens of all texts, h heads, g key heads, e head size (even).
 //!
 //! | # | room | knows |

@@ -104,7 +104,9 @@ fn agrees(lens: &[usize], sizes: [usize; 3], scores: Scores) {
 fn agrees_with_the_kernel_in_f32() {
     for (lens, h, g, e) in CASES {
         for window in WINDOWS {
-            agrees(lens, [h, g, e], Scores { window, ..Scores::scaled(0.3) });
+            for cap in [None, Some(2.0), Some(50.0)] {
+                agrees(lens, [h, g, e], Scores { scale: 0.3, cap, window });
+            }
         }
     }
 }
@@ -116,7 +118,8 @@ fn agrees_with_the_kernel_in_f32_on_random_cases() {
         let lens: Vec<usize> = (0..1 + draw(0, 4)).map(|i| 1 + draw(1 + i as u64, 330)).collect();
         let (key_heads, group, pairs) = (1 + draw(10, 2), 1 + draw(11, 3), 1 + draw(12, 20));
         let window = (draw(13, 4) > 0).then(|| 1 + draw(14, 320));
-        agrees(&lens, [key_heads * group, key_heads, 2 * pairs], Scores { window, ..Scores::scaled(0.3) });
+        let cap = (draw(15, 2) > 0).then(|| 1.0 + draw(16, 20) as f64);
+        agrees(&lens, [key_heads * group, key_heads, 2 * pairs], Scores { scale: 0.3, cap, window });
     }
 }
 
@@ -134,8 +137,8 @@ fn whole_blocks_outside_the_window_are_left_out() {
 
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
-    for window in [None, Some(77)] {
-        let case = HalfCase::new(&[130, 300, 5], [6, 2, 32], Scores { window, ..Scores::scaled(0.3) });
+    for (window, cap) in [(None, None), (Some(77), None), (Some(77), Some(3.0))] {
+        let case = HalfCase::new(&[130, 300, 5], [6, 2, 32], Scores { scale: 0.3, cap, window });
         let run = |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| case.run());
         assert_eq!(run(1), run(3));
     }

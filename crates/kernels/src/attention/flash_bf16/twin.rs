@@ -5,12 +5,20 @@ use half::bf16;
 use super::super::super::twin_bf16::add_products;
 use super::super::Scores;
 use super::QUERIES;
-use super::columns::{Corner, QueryColumns, Slopes, Softmax, UNSEEN};
+use super::columns::{Corner, QueryColumns, Slopes, Softmax, UNSEEN, exponent_scale, inside_and_outside};
 
 /// Two numbers as a pair of bf16.
 fn pair(low: f32, high: f32) -> u32 {
     let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
     bits(low) | bits(high) << 16
+}
+
+/// A raw score as it is weighed, and how that, scaled, changes with the raw one.
+fn capped(raw: f32, how: Scores) -> (f32, f32) {
+    let Some(cap) = how.cap else { return (raw, how.scale as f32) };
+    let [inside, outside] = inside_and_outside(cap, how);
+    let tanh = (raw * inside).tanh();
+    (tanh * outside, how.scale as f32 * (1.0 - tanh * tanh))
 }
 
 /// See `lanes::Softmax::weigh`.
@@ -22,12 +30,11 @@ pub(super) fn weigh(
     how: Scores,
     mut sums: Option<&mut [f32]>,
 ) {
-    let (len, scale) = (scores.len() / QUERIES, how.scale as f32);
+    let (len, scale) = (scores.len() / QUERIES, exponent_scale(how));
     for q in 0..QUERIES {
         for k in 0..len {
-            if !first.sees(how.window, k, q) {
-                scores[k * QUERIES + q] = UNSEEN;
-            }
+            let score = &mut scores[k * QUERIES + q];
+            *score = if first.sees(how.window, k, q) { capped(*score, how).0 } else { UNSEEN };
         }
         let old = softmax.largest[q];
         let largest = (0..len).fold(old, |top, k| top.max(scores[k * QUERIES + q]));
@@ -61,12 +68,14 @@ pub(super) fn rows_of(
 
 /// See `lanes::slopes`.
 pub(super) fn slopes(scores: &[f32], dp: &[f32], columns: &QueryColumns, first: Corner, how: Scores, out: &mut Slopes) {
-    let (len, scale) = (scores.len() / QUERIES, how.scale as f32);
+    let (len, scale) = (scores.len() / QUERIES, exponent_scale(how));
     for q in 0..QUERIES {
         let at = |k: usize| k * QUERIES + q;
-        let weight =
-            |k: usize| if first.sees(how.window, k, q) { (scores[at(k)] * scale - columns.normaliser[q]).exp() } else { 0.0 };
-        let slope = |k: usize| if k < len { weight(k) * scale * (dp[at(k)] - columns.delta[q]) } else { 0.0 };
+        let weight = |k: usize| {
+            if first.sees(how.window, k, q) { (capped(scores[at(k)], how).0 * scale - columns.normaliser[q]).exp() } else { 0.0 }
+        };
+        let slope =
+            |k: usize| if k < len { weight(k) * capped(scores[at(k)], how).1 * (dp[at(k)] - columns.delta[q]) } else { 0.0 };
         for k in 0..len {
             out.weights[at(k)] = bf16::from_f32(weight(k));
             out.rows[at(k)] = bf16::from_f32(slope(k));
