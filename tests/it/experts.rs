@@ -111,9 +111,9 @@ fn company_and_pieces_do_not_change_a_bit() {
         all
     };
     let together = run(&[0, 1, 2], 1);
-    for text in 0..3 {
-        assert_eq!(run(&[text], 1)[0], together[text], "{text} alone");
-        assert_eq!(run(&[text], 4)[0], together[text], "{text} in pieces");
+    for (text, together) in together.iter().enumerate() {
+        assert_eq!(run(&[text], 1)[0], *together, "{text} alone");
+        assert_eq!(run(&[text], 4)[0], *together, "{text} in pieces");
     }
     assert_eq!(run(&[2, 0, 1], 3), [2, 0, 1].map(|text| together[text].clone()));
 }
