@@ -125,7 +125,9 @@ impl ConfigReader<'_> {
             false => {
                 let names = family.keys.heads.0;
                 let key = names.iter().find(|k| self.get(k).is_some()).or(names.last()).unwrap_or(&"num_attention_heads");
-                Err(self.fail(key, format!("{width} dimensions cannot be divided among {heads} heads"), RESTORE))
+                let (sizes, first) = (family.keys.width.0, family.keys.width.0[0]);
+                let size = sizes.iter().find(|k| self.get(k).is_some()).unwrap_or(&first);
+                Err(self.fail(key, format!("{width} dimensions (`{size}`) cannot be divided among {heads} heads"), RESTORE))
             }
         };
         let found = stated.map_or_else(derived, Ok)?;

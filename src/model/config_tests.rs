@@ -320,6 +320,7 @@ fn both_spellings_of_rope_are_read_as_transformers_does() {
     for (table, key) in [
         (json!({"rope_type": "ntk", "factor": 2}), "rope_parameters.rope_type"),
         (json!({"rope_type": "yarn", "factor": 0}), "rope_parameters.factor"),
+        (json!({"rope_type": "yarn", "factor": 2, "beta_fast": -1}), "rope_parameters.beta_fast"),
         (json!({"rope_type": null}), "rope_parameters.rope_type"),
         (json!({"rope_type": "linear"}), "rope_parameters.factor"),
         (json!({"rope_type": "linear", "factor": 0}), "rope_parameters.factor"),
@@ -330,6 +331,32 @@ fn both_spellings_of_rope_are_read_as_transformers_does() {
     ] {
         refused("llama", json!({ "rope_parameters": table }), &[key, "help: "]);
     }
+}
+
+/// transformers 5 leaves the older name of the kind out of account for families with two rotations, and 4 does not.
+#[test]
+fn a_scaling_that_versions_read_otherwise_is_refused() {
+    for family in ["gemma3_text", "olmo3"] {
+        refused(family, json!({"rope_scaling": {"type": "linear", "factor": 3}}), &["rope_scaling.type", "`rope_type`"]);
+        let first = |changes: Value| with(family, changes).unwrap().rotations[0].inverse_frequencies[1];
+        let third = first(json!({"rope_scaling": {"rope_type": "linear", "factor": 3}}));
+        assert!((3.0 * third / first(json!({})) - 1.0).abs() < 1e-6, "{family}");
+    }
+}
+
+/// Configs of published models (SmolLM2, Qwen2.5, Phi-4-mini, StarCoder2) hold such keys.
+#[test]
+fn keys_of_published_files_that_change_nothing_are_read() {
+    for (family, changes) in [
+        ("llama", json!({"is_llama_config": true, "rope_interleaved": false, "pretraining_tp": 1})),
+        ("qwen2", json!({"use_mrope": false, "some_key_without_value": null})),
+        ("phi3", json!({"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": false, "auto_map": {"AutoConfig": "x"}})),
+        ("starcoder2", json!({"attention_softmax_in_fp32": true, "norm_type": "layer_norm", "mlp_type": "default"})),
+        ("gpt2", json!({"n_ctx": 1024, "task_specific_params": {}, "gradient_checkpointing": false})),
+    ] {
+        assert_eq!(numbers(with(family, changes).unwrap()), numbers(with(family, json!({})).unwrap()), "{family}");
+    }
+    refused("qwen2", json!({"use_mrope": true}), &["use_mrope"]);
 }
 
 #[test]

@@ -118,6 +118,12 @@ impl Reading<'_> {
             settings::refuse_unread(table, self.family, self.ignored)?;
         }
         let scaling = self.r.table("rope_scaling")?;
+        if let Some(table) = scaling.as_ref().filter(|t| t.get("rope_type").is_none()) {
+            if table.get("type").is_some_and(|kind| kind.as_str() != Some("default")) {
+                let why = "for this family transformers 5 does not read it, and transformers 4 does";
+                return Err(table.fail("type", why, "call it `rope_type`, or take the table out if nothing is scaled"));
+            }
+        }
         if scaling.is_some() && full.is_some() {
             return Err(self.r.fail(
                 "rope_scaling",
@@ -259,6 +265,11 @@ impl Reading<'_> {
             (None, Some((mscale, all))) => strength(mscale) / strength(all),
             (None, None) => strength(1.0),
         };
+        for key in ["beta_fast", "beta_slow"] {
+            if optional(key)?.is_some_and(|beta| beta < 0.0) {
+                return Err(s.fail(key, "it is below zero", RESTORE));
+            }
+        }
         let (fast, slow) = (set(optional("beta_fast")?).unwrap_or(32.0), set(optional("beta_slow")?).unwrap_or(1.0));
         // Of tables for each kind of layer transformers reads this key beside them, where it never is.
         let truncate = self.rotation().windowed.is_some() || s.flag("truncate", true)?;

@@ -42,6 +42,11 @@ pub(super) const MEANINGLESS: &[(&str, &str)] = &[
     ("unsloth_fixed", RECORD),
     ("unsloth_version", RECORD),
     ("transformers.js_config", RECORD),
+    ("is_llama_config", RECORD),
+    ("max_sequence_length", RECORD),
+    ("gradient_checkpointing", "how the base was trained; `train.checkpoint` says so here"),
+    ("attention_softmax_in_fp32", "attention is summed in f32 always"),
+    ("scale_attention_softmax_in_fp32", "attention is summed in f32 always"),
     ("task_specific_params", GENERATION),
     ("max_length", GENERATION),
     ("min_length", GENERATION),
@@ -123,7 +128,7 @@ pub(super) const NEUTRAL: &[(&str, &[&str])] = &[
     ("quantization_config", NONE),
     ("compression_config", NONE),
     // ---- attention
-    ("sliding_window", ZERO),
+    ("sliding_window", OFF),
     ("use_sliding_window", OFF),
     ("attention_bias", OFF),
     ("mlp_bias", OFF),
@@ -150,6 +155,9 @@ pub(super) const NEUTRAL: &[(&str, &[&str])] = &[
     ("rotary_pct", ONE),
     ("rope_interleaved", OFF),
     ("mrope_section", NONE),
+    ("use_mrope", OFF),
+    ("full_attn_mod", ONE),
+    ("interpolate_factor", ONE),
     ("no_rope_layers", NONE),
     ("no_rope_layer_interval", ZERO),
     // ---- scales of embeddings, residuals and logits
@@ -161,6 +169,7 @@ pub(super) const NEUTRAL: &[(&str, &[&str])] = &[
     ("scale_emb", ONE),
     ("scale_depth", ONE),
     ("scale_embedding", OFF),
+    ("lm_head_bias", OFF),
     // ---- experts
     ("num_experts", ZERO),
     ("num_local_experts", ZERO),
@@ -234,7 +243,7 @@ pub(super) fn refuse_unread(r: &ConfigReader, family: &Family, ignored: &Ignored
                     format!("use a model where it is one of: {}", values.join(", ")),
                 ));
             }
-            None if ignored.passes(&path, value) => {}
+            None if ignored.passes(&path, value) || value.is_null() => {}
             None => {
                 return Err(Error::unsupported(
                     r.path,

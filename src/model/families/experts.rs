@@ -4,6 +4,7 @@ use super::llama::{LLAMA_KEYS, TURNED, kv_heads, layers, positions, vocab, width
 use super::rms::{MISTRAL, QWEN3};
 use crate::model::family::{ConfigKeys, Count, ExpertNames, Family, HeadDim, Missing, Rotation, Windows};
 
+/// Where both names of the number of experts are there, the classes take the one that is not their field's.
 pub(super) const MIXTRAL: Family = Family {
     model_type: "mixtral",
     class: "MixtralForCausalLM",
@@ -13,7 +14,7 @@ pub(super) const MIXTRAL: Family = Family {
         gate: "w1",
         up: "w3",
         down: "w2",
-        count: Count(&["num_local_experts", "num_experts"], Missing::Is(8)),
+        count: Count(&["num_experts", "num_local_experts"], Missing::Is(8)),
         chosen: Count(&["num_experts_per_tok"], Missing::Is(2)),
         ffn: None,
         renormalised: None,
@@ -38,7 +39,7 @@ pub(super) const QWEN3_MOE: Family = Family {
         gate: "gate_proj",
         up: "up_proj",
         down: "down_proj",
-        count: Count(&["num_experts", "num_local_experts"], Missing::Is(128)),
+        count: Count(&["num_local_experts", "num_experts"], Missing::Is(128)),
         chosen: Count(&["num_experts_per_tok"], Missing::Is(8)),
         ffn: Some(Count(&["moe_intermediate_size"], Missing::Is(768))),
         renormalised: Some(("norm_topk_prob", false)),

