@@ -14,7 +14,7 @@ use crate::data::Renderer;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::family::HEAD;
-use crate::model::weights::{ModelFiles, Stored};
+use crate::model::weights::{ModelFiles, Stored, written};
 use crate::model::{Adapt, Model, Site, SiteKind, text};
 
 /// Element type of the merged weights.
@@ -45,6 +45,8 @@ impl Dtype {
 enum TensorSource {
     /// The base's own.
     Base(Stored),
+    /// Of a part that is not read: its own bytes.
+    Carried(Stored),
     /// A site's weight with the adapter's share.
     Site(Site),
 }
@@ -105,6 +107,11 @@ fn config(base: &ModelFiles, dtype: Dtype, untied: bool) -> Value {
     if config.get("dtype").is_none() && config.get("torch_dtype").is_none() {
         config["torch_dtype"] = json!(name);
     }
+    for key in ["dtype", "torch_dtype"] {
+        if base.whole.is_some() && config["text_config"].get(key).is_some() {
+            config["text_config"][key] = json!(name);
+        }
+    }
     if let Some(map) = config.as_object_mut() {
         map.remove("quantization_config");
     }
@@ -140,12 +147,12 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
     entries.extend(carried.map(|stored| MergedTensor {
         shape: stored.shape.clone(),
         name: stored.written.clone(),
-        source: TensorSource::Base(stored),
+        source: TensorSource::Carried(stored),
     }));
     let head_site = model.sites().iter().position(|s| s.kind == SiteKind::Head).map(Site);
     if let (true, Some(site)) = (untied, head_site) {
         entries.push(MergedTensor {
-            name: head,
+            name: written(model.config.family.model_type, &head),
             shape: vec![model.config.vocab, model.config.width],
             source: TensorSource::Site(site),
         });
@@ -165,7 +172,11 @@ fn weights(
     files::write_atomic_with(path, |file| {
         file.write_all(&header(entries, dtype)).map_err(Error::io("write", path))?;
         for (i, entry) in entries.iter().enumerate() {
-            write_values(file, &values(model, adapter, entry)?, dtype).map_err(Error::io("write", path))?;
+            match &entry.source {
+                TensorSource::Carried(stored) => file.write_all(stored.data.bytes()),
+                _ => write_values(file, &values(model, adapter, entry)?, dtype),
+            }
+            .map_err(Error::io("write", path))?;
             progress(i + 1, entries.len());
         }
         Ok(())
@@ -178,8 +189,12 @@ fn header(entries: &[MergedTensor], dtype: Dtype) -> Vec<u8> {
     map.insert("__metadata__".into(), json!({"format": "pt"}));
     let mut offset = 0usize;
     for e in entries {
-        let end = offset + e.shape.iter().product::<usize>() * dtype.bytes();
-        map.insert(e.name.clone(), json!({"dtype": dtype.names().0, "shape": e.shape, "data_offsets": [offset, end]}));
+        let (name, bytes) = match &e.source {
+            TensorSource::Carried(stored) => (stored.dtype.name(), stored.data.bytes().len()),
+            _ => (dtype.names().0, e.shape.iter().product::<usize>() * dtype.bytes()),
+        };
+        let end = offset + bytes;
+        map.insert(e.name.clone(), json!({"dtype": name, "shape": e.shape, "data_offsets": [offset, end]}));
         offset = end;
     }
     let mut json = Value::Object(map).to_string();
@@ -193,7 +208,7 @@ fn header(entries: &[MergedTensor], dtype: Dtype) -> Vec<u8> {
 
 fn values(model: &Model, adapter: &Adapter, entry: &MergedTensor) -> Result<Vec<f32>> {
     match &entry.source {
-        TensorSource::Base(stored) => stored.vector_f32(),
+        TensorSource::Base(stored) | TensorSource::Carried(stored) => stored.vector_f32(),
         TensorSource::Site(site) => match adapter.merged(model, *site)? {
             Some(merged) => Ok(merged.flatten_all()?.to_vec1()?),
             None => Ok(model.site_weight(*site).to_f32()),

@@ -106,6 +106,11 @@ impl<'a> ConfigReader<'a> {
         self.get(key).map_or(Ok(usual), |value| self.whole(key, value))
     }
 
+    /// A count that may be missing.
+    pub(super) fn whole_or(&self, key: &str, missing: Option<usize>) -> Result<Option<usize>> {
+        self.get(key).map_or(Ok(missing), |value| self.whole(key, value).map(Some))
+    }
+
     /// A count that follows from no other.
     pub(super) fn size(&self, count: &Count) -> Result<usize> {
         self.count(count)?.ok_or_else(|| self.fail(count.0[0], "missing", RESTORE))

@@ -333,6 +333,19 @@ fn both_spellings_of_rope_are_read_as_transformers_does() {
     }
 }
 
+/// A length that nothing can be divided by.
+#[test]
+fn lengths_before_scaling_that_cannot_be_are_refused() {
+    let yarn = |length: Value| {
+        json!({"rope_parameters": {"rope_type": "yarn", "factor": 2, "llama_4_scaling_beta": 0.1,
+            "original_max_position_embeddings": length}})
+    };
+    for length in [json!(0), json!(0.5), json!(1), json!(4_294_967_296_u64)] {
+        refused("ministral3", yarn(length), &["original_max_position_embeddings"]);
+    }
+    with("ministral3", yarn(json!(16))).unwrap();
+}
+
 /// transformers 5 leaves the older name of the kind out of account for families with two rotations, and 4 does not.
 #[test]
 fn a_scaling_that_versions_read_otherwise_is_refused() {

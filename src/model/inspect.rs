@@ -127,9 +127,13 @@ fn sizes(c: &Config, files: &ModelFiles) -> ModelSizes {
 /// Sites by the shortest ending of their paths that is theirs alone.
 fn groups(sites: &[SiteInfo], layers: &str) -> Vec<SiteGroup> {
     // `self_attn.q_proj` of `model.layers.0.self_attn.q_proj`.
-    let module = |site: &SiteInfo| match site.layer {
-        Some(i) => site.path.strip_prefix(&format!("{layers}.{i}.")).unwrap_or(&site.path).to_string(),
-        None => site.path.clone(),
+    let layers = layers.rsplit('.').next().unwrap_or(layers);
+    let module = |site: &SiteInfo| {
+        let Some(i) = site.layer else { return site.path.clone() };
+        let own = site.path.split_once(&format!(".{layers}.{i}.")).map_or(site.path.as_str(), |(_, own)| own);
+        // One row for all experts.
+        let parts = own.split('.').map(|part| if part.bytes().all(|b| b.is_ascii_digit()) { "*" } else { part });
+        parts.collect::<Vec<_>>().join(".")
     };
     let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_string();
     let modules: BTreeSet<String> = sites.iter().map(module).collect();

@@ -7,7 +7,7 @@ use std::f64::consts::TAU;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::config::Config;
+use super::config::{Config, ExpertSizes};
 use super::family::{MlpNames, NormKind, NormedTogether};
 use crate::kernels::activation::Activation;
 use crate::kernels::rope::Rotary;
@@ -149,6 +149,12 @@ fn feed_forward(config: &Config) -> String {
         Activation::Gelu => "gelu",
         Activation::Relu => "relu",
     };
+    if let Some(experts) = &config.experts {
+        let sums = if experts.renormalised { ", weights summing to one" } else { "" };
+        let ExpertSizes { count, chosen, ffn, layers: which, .. } = experts;
+        let places = layers(which);
+        return format!("{activation}, gated; {count} experts of width {ffn}, {chosen} a token{sums}, in {places}");
+    }
     let gated = if matches!(config.family.mlp, MlpNames::Plain { .. }) { "" } else { ", gated" };
     format!("{activation}{gated}")
 }

@@ -118,11 +118,11 @@ impl Reading<'_> {
             settings::refuse_unread(table, self.family, self.ignored)?;
         }
         let scaling = self.r.table("rope_scaling")?;
-        if let Some(table) = scaling.as_ref().filter(|t| t.get("rope_type").is_none()) {
-            if table.get("type").is_some_and(|kind| kind.as_str() != Some("default")) {
-                let why = "for this family transformers 5 does not read it, and transformers 4 does";
-                return Err(table.fail("type", why, "call it `rope_type`, or take the table out if nothing is scaled"));
-            }
+        let older = scaling.as_ref().filter(|table| table.get("rope_type").is_none());
+        let kind = older.and_then(|table| Some((table, table.get("type")?)));
+        if let Some((table, _)) = kind.filter(|(_, kind)| kind.as_str() != Some("default")) {
+            let why = "for this family transformers 5 does not read it, and transformers 4 does";
+            return Err(table.fail("type", why, "call it `rope_type`, or take the table out if nothing is scaled"));
         }
         if scaling.is_some() && full.is_some() {
             return Err(self.r.fail(
@@ -241,12 +241,15 @@ impl Reading<'_> {
     /// The length before scaling: the one beside the table wins, as in `standardize_rope_params`.
     fn original(&self, s: &ConfigReader) -> Result<f64> {
         let key = "original_max_position_embeddings";
-        match self.rotation().longrope {
-            _ if self.r.get(key).is_some() => self.r.positive(key),
-            Some(usual) => Ok(usual as f64),
-            None if s.get(key).is_some() => s.positive(key),
-            None => Ok(self.positions as f64),
-        }
+        let usual = || -> Result<usize> {
+            match self.rotation().longrope {
+                Some(usual) => Ok(usual),
+                None => Ok(s.whole_or(key, None)?.unwrap_or(self.positions)),
+            }
+        };
+        let found = self.r.whole_or(key, None)?.map_or_else(usual, Ok)?;
+        // Its logarithm is divided by.
+        if found < 2 { Err(s.fail(key, format!("{found} is not a possible length"), RESTORE)) } else { Ok(found as f64) }
     }
 
     /// `_compute_yarn_parameters` (Peng et al. 2023, eq. 17 to 22): frequencies, and what cosines and sines are multiplied with.
@@ -309,8 +312,9 @@ impl Reading<'_> {
         if !self.rotation().query_scale {
             return Ok(None);
         }
-        let length = s.positive("original_max_position_embeddings")?;
-        Ok(Some(QueryScale { beta: s.positive("llama_4_scaling_beta")?, length: length as usize }))
+        let key = "original_max_position_embeddings";
+        let length = s.whole_or(key, None)?.ok_or_else(|| s.fail(key, "missing", RESTORE))?;
+        Ok(Some(QueryScale { beta: s.positive("llama_4_scaling_beta")?, length }))
     }
 }
 

@@ -9,8 +9,8 @@ use crate::data::{ChatTemplates, Special, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Files of a Hugging Face directory that belong to its text side or to generation.
-const TEXT_FILES: [&str; 10] = [
+/// Files of a Hugging Face directory that belong to its text side, to generation, or to what a model sees and hears.
+const TEXT_FILES: [&str; 14] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -21,6 +21,10 @@ const TEXT_FILES: [&str; 10] = [
     "merges.txt",
     "chat_template.json",
     "generation_config.json",
+    "tekken.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
 ];
 
 /// The tokenizer of a Hugging Face directory or `.gguf` file.

@@ -29,7 +29,7 @@ fn wrap(name: &str, kind: &str, before: &str, dir: &Path) -> BTreeMap<String, Te
     let vision = Tensor::rand(-1f32, 1f32, (2, 3, 4), &Device::Cpu).unwrap();
     let others: BTreeMap<String, Tensor> = [
         ("model.vision_tower.patch.weight", vision.clone()),
-        ("multi_modal_projector.norm.bias", vision.flatten_all().unwrap()),
+        ("multi_modal_projector.norm.bias", vision.flatten_all().unwrap().to_dtype(DType::BF16).unwrap()),
         ("mtp.layers.0.fc.weight", vision.narrow(0, 0, 1).unwrap().squeeze(0).unwrap().contiguous().unwrap()),
     ]
     .map(|(name, tensor)| (name.to_string(), tensor))
@@ -42,6 +42,7 @@ fn wrap(name: &str, kind: &str, before: &str, dir: &Path) -> BTreeMap<String, Te
         "vision_config": {"hidden_size": 3}, "image_token_index": 7, "tie_word_embeddings": tie});
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     std::fs::copy(from.join("expected.safetensors"), dir.join("expected.safetensors")).unwrap();
+    std::fs::write(dir.join("preprocessor_config.json"), "{}").unwrap();
     others
 }
 
@@ -69,7 +70,8 @@ fn the_text_model_is_read_and_the_rest_goes_through_a_merge_unchanged() {
         let written = candle_core::safetensors::load(merged.join("model.safetensors"), &Device::Cpu).unwrap();
         for (name, tensor) in &others {
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
-            assert_eq!((written[name].dims(), flat(&written[name])), (tensor.dims(), flat(tensor)), "{name}");
+            let parts = |t: &Tensor| (t.dims().to_vec(), t.dtype(), flat(t));
+            assert_eq!(parts(&written[name]), parts(tensor), "{name}");
         }
         let names = |dir: &Path| {
             let mut names: Vec<String> =
@@ -78,6 +80,7 @@ fn the_text_model_is_read_and_the_rest_goes_through_a_merge_unchanged() {
             names
         };
         assert_eq!(names(&merged), names(dir.path()));
+        assert!(merged.join("preprocessor_config.json").is_file());
         let config: Value = shared::json(&merged.join("config.json"));
         assert_eq!((&config["model_type"], &config["vision_config"]["hidden_size"]), (&json!(kind), &json!(3)));
         let again = Model::open(&merged, Compute::F32, &Device::Cpu).unwrap();
@@ -112,4 +115,17 @@ fn a_tensor_of_no_known_part_is_not_carried() {
     candle_core::safetensors::save(&tensors, &file).unwrap();
     let error = Model::open(dir.path(), Compute::F32, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("taste.weight"), "{error}");
+}
+
+#[test]
+fn a_tensor_in_two_spellings_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    wrap("gemma3_text", "gemma3", "model.language_model.", dir.path());
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    let norm = tensors["model.language_model.norm.weight"].clone();
+    tensors.insert("language_model.model.norm.weight".into(), norm);
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let error = Model::open(dir.path(), Compute::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("norm.weight") && error.contains("twice"), "{error}");
 }

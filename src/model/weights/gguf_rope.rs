@@ -42,6 +42,10 @@ impl Metadata<'_> {
             config.insert("rope_parameters".into(), json!({ "full_attention": full, "sliding_attention": window }));
             return Ok(());
         }
+        if rotation.table.is_some() && scaling.is_null() {
+            // Where nothing is said the class has a table of its own.
+            return Err(self.fail("rope.scaling.type", "only yarn is supported for this architecture"));
+        }
         config.insert(rotation.theta_key.into(), json!(theta));
         if let Some(part) = part {
             config.insert(rotation.part_key.into(), json!(part));

@@ -6,6 +6,7 @@
 use super::Stored;
 use super::gguf::Tensor;
 use super::gguf_metadata::Metadata;
+use super::written;
 use crate::error::{Error, Result};
 use crate::files::Mapped;
 use crate::kernels::weight::{RowOrder, WeightType, decode};
@@ -39,7 +40,7 @@ impl Metadata<'_> {
             Error::model(&self.gguf.path, what, why, "use the Hugging Face directory of this model")
         })?;
         let stored = |name: String, data: Mapped, shape: Vec<usize>, order: RowOrder| Stored {
-            written: name.clone(),
+            written: written(self.family.model_type, &name),
             name,
             file: self.gguf.path.clone(),
             data,

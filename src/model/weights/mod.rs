@@ -113,7 +113,7 @@ impl ModelFiles {
             Format::HfDirectory => directory::open(path)?,
             Format::Gguf => gguf_model::open(path)?,
         };
-        let multimodal::Split { config, whole, tensors, carried } = multimodal::split(config, tensors);
+        let multimodal::Split { config, whole, tensors, carried } = multimodal::split(path, config, tensors)?;
         let total = tensors.len();
         Ok(Self { path: path.to_path_buf(), config, whole, tensors, carried, format, total })
     }
@@ -218,6 +218,14 @@ impl Stored {
             why,
             "the weights and the config do not belong together; fetch both again",
         )
+    }
+}
+
+/// What other programs call a tensor in files of a family: a gpt_neox model's head is `embed_out` in all of them.
+pub fn written(model_type: &str, name: &str) -> String {
+    match name.strip_prefix("lm_head.").filter(|_| model_type == "gpt_neox") {
+        Some(rest) => format!("embed_out.{rest}"),
+        None => name.to_string(),
     }
 }
 

@@ -5,10 +5,12 @@
 //! Refuses to know: what these parts compute.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::Stored;
+use crate::error::{Error, Result};
 
 /// What stands before the text model's own names in place of `model.`.
 pub const PREFIX: &str = "model.language_model.";
@@ -42,7 +44,10 @@ pub(super) struct Split {
 }
 
 /// Separates the text model from the rest of a checkpoint.
-pub(super) fn split(config: Value, tensors: BTreeMap<String, Stored>) -> Split {
+///
+/// # Errors
+/// [`Error::Model`] when a tensor is there in two spellings.
+pub(super) fn split(path: &Path, config: Value, tensors: BTreeMap<String, Stored>) -> Result<Split> {
     let text = config.get("text_config").filter(|text| text.is_object()).cloned();
     let nested = text.is_some();
     let mut split = Split { config: Value::Null, whole: None, tensors: BTreeMap::new(), carried: Vec::new() };
@@ -54,9 +59,12 @@ pub(super) fn split(config: Value, tensors: BTreeMap<String, Stored>) -> Split {
         }
         let name = if nested && !name.starts_with(PLAIN) { respelled(&name, true) } else { name };
         stored.name.clone_from(&name);
-        split.tensors.insert(name, stored);
+        if let Some(twin) = split.tensors.insert(name, stored) {
+            let why = "it is there twice, in the spellings of transformers 4 and 5";
+            return Err(Error::model(path, format!("tensor `{}`", twin.written), why, "fetch the model again"));
+        }
     }
-    let Some(mut text) = text else { return Split { config, ..split } };
+    let Some(mut text) = text else { return Ok(Split { config, ..split }) };
     if let Some(own) = text.as_object_mut() {
         // Said of the whole where the text model's does not say it.
         for key in ["tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id"] {
@@ -65,7 +73,7 @@ pub(super) fn split(config: Value, tensors: BTreeMap<String, Stored>) -> Split {
             }
         }
     }
-    Split { config: text, whole: Some(config), ..split }
+    Ok(Split { config: text, whole: Some(config), ..split })
 }
 
 /// A text model's name in any of the spellings, as it stands in a checkpoint that is only that or more (`nested`).
