@@ -137,10 +137,15 @@ async function stopping(page) {
   await page.fill(id('prompt'), 'Write a very long story about a ship.');
   const [body] = await Promise.all([requestBody(page), page.click(id('send'))]);
   check(body.max_tokens === 1500 && body.temperature === 0.7 && body.messages[0].role === 'system', 'the settings were not sent');
-  await page.waitForSelector('[data-status="streaming"]');
-  await page.click(id('stop'));
-  await settled(page);
-  check((await answers(page).last().getAttribute('data-status')) === 'stopped', 'the answer was not stopped');
+  // An answer is drawn, and may end by itself before the button is found: then another one is.
+  for (let tries = 1; ; tries++) {
+    const pressed = await page.click(id('stop'), { timeout: 3000 }).then(() => true, () => false);
+    await settled(page);
+    if (pressed && (await answers(page).last().getAttribute('data-status')) === 'stopped') return;
+    check(tries < 5, 'the answer was not stopped');
+    await answers(page).last().hover();
+    await page.locator(id('regenerate')).last().click();
+  }
 }
 
 async function exporting(page) {
