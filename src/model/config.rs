@@ -163,15 +163,11 @@ impl ConfigReader<'_> {
     }
 
     fn factor(&self, factor: Factor, width: usize) -> Result<f64> {
-        let of = |key, default| {
-            let value = self.positive_or(key, default)?;
-            value.ok_or_else(|| self.fail(key, "null is not a number", RESTORE))
-        };
         Ok(match factor {
             Factor::One => 1.0,
             Factor::RootOfWidth => (width as f64).sqrt(),
-            Factor::Times(key, default) => of(key, default)?,
-            Factor::Over(key, default) => 1.0 / of(key, default)?,
+            Factor::Times(key, default) => self.factor_or(key, default)?,
+            Factor::Over(key, default) => 1.0 / self.factor_or(key, default)?,
         })
     }
 

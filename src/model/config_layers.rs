@@ -40,15 +40,11 @@ impl Layers {
 
     /// The scores of each layer: transformers' `GPT2Attention.scaling`, `Gemma2Attention`, `GraniteAttention`.
     pub(super) fn scores(&self, r: &ConfigReader, family: &Family, head_dim: usize) -> Result<Vec<Scores>> {
-        let number = |key: &str, default: f64| {
-            let value = r.positive_or(key, default)?;
-            value.ok_or_else(|| r.fail(key, "null is not a number", RESTORE))
-        };
         let plain = 1.0 / (head_dim as f64).sqrt();
         let (scale, by_layer) = match family.scales.scores {
             ScoreScale::HeadDim => (plain, false),
-            ScoreScale::OverRoot(key, default) => (1.0 / number(key, default)?.sqrt(), false),
-            ScoreScale::Times(key, default) => (number(key, default)?, false),
+            ScoreScale::OverRoot(key, default) => (1.0 / r.factor_or(key, default)?.sqrt(), false),
+            ScoreScale::Times(key, default) => (r.factor_or(key, default)?, false),
             ScoreScale::Gpt2 => {
                 let scale = if r.flag("scale_attn_weights", true)? { plain } else { 1.0 };
                 (scale, r.flag("scale_attn_by_inverse_layer_idx", false)?)
@@ -129,24 +125,24 @@ fn windows(r: &ConfigReader, family: &Family, layers: usize, turning: &[bool]) -
         Windows::From(default, from) => {
             let on = r.flag("use_sliding_window", false)?;
             let (window, from) = (size(Some(default))?.filter(|_| on), r.number_or("max_window_layers", from as f64)?);
-            let rule = |i: usize| window.is_some() && i as f64 >= from;
-            let slide = types(r, layers)?.unwrap_or_else(|| (0..layers).map(rule).collect());
-            of_types(r, &slide, window)
+            by_types(r, layers, window, |i| window.is_some() && i as f64 >= from)
         }
         Windows::AllBut(every, default, key) => {
             let every = key.map_or(Ok(every), |key| r.count_or(key, every))?;
-            let rule = |i: usize| !(i + 1).is_multiple_of(every);
-            let slide = types(r, layers)?.unwrap_or_else(|| (0..layers).map(rule).collect());
-            of_types(r, &slide, size(Some(default))?)
+            by_types(r, layers, size(Some(default))?, |i| !(i + 1).is_multiple_of(every))
         }
         Windows::Unturned => {
             let on = r.flag("use_sliding_window", false)?;
             let window = size(None)?.filter(|_| on);
-            let rule = |i: usize| window.is_some() && !turning[i];
-            let slide = types(r, layers)?.unwrap_or_else(|| (0..layers).map(rule).collect());
-            of_types(r, &slide, window)
+            by_types(r, layers, window, |i| window.is_some() && !turning[i])
         }
     }
+}
+
+/// The windows of layers that slide by `layer_types`, or by the family's rule where the file has none.
+fn by_types(r: &ConfigReader, layers: usize, window: Option<usize>, rule: impl Fn(usize) -> bool) -> Result<Vec<Option<usize>>> {
+    let slide = types(r, layers)?.unwrap_or_else(|| (0..layers).map(rule).collect());
+    of_types(r, &slide, window)
 }
 
 /// The windows of layers that slide.

@@ -81,6 +81,11 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
+    /// As [`ConfigReader::positive_or`], where there must be a number.
+    pub(super) fn factor_or(&self, key: &str, usual: f64) -> Result<f64> {
+        self.positive_or(key, usual)?.ok_or_else(|| self.fail(key, "null is not a number", RESTORE))
+    }
+
     /// A count from 1 to 2^24; `None` where it follows from others.
     pub(super) fn count(&self, Count(names, missing): &Count) -> Result<Option<usize>> {
         let all: Vec<_> = names.iter().map(|name| (*name, self.get(name))).collect();

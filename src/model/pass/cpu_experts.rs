@@ -7,7 +7,7 @@ use super::cpu::Cpu;
 use super::machine::Given;
 use super::workspace::{Buffer, Pooled};
 use crate::error::Result;
-use crate::kernels::element::{Element, add_to_rows, convert};
+use crate::kernels::element::{add_to_rows, convert};
 use crate::kernels::engine::{Dest, Engine, Layer};
 
 impl<T: Pooled> Cpu<'_, T> {
@@ -45,28 +45,23 @@ impl<T: Pooled> Cpu<'_, T> {
 
     /// Each row of `x` by its weight.
     pub(super) fn weigh_rows(weights: &[f32], x: &mut [T]) {
-        let d = x.len() / weights.len().max(1);
-        x.par_chunks_exact_mut(d).zip(weights).for_each(|(x, weight)| {
-            let mut wide = vec![0f32; d];
-            convert_row(x, &mut wide);
-            wide.iter_mut().for_each(|x| *x *= weight);
-            convert_row(&wide, x);
+        let mut wide = vec![0f32; x.len()];
+        convert(x, &mut wide);
+        wide.par_chunks_exact_mut(x.len() / weights.len().max(1)).zip(weights).for_each(|(row, weight)| {
+            row.iter_mut().for_each(|x| *x *= weight);
         });
+        convert(&wide, x);
     }
 
     /// The product of each of `rows` rows of `a` with that of `b`.
     pub(super) fn row_dots(rows: usize, a: &[T], b: &[T]) -> Vec<f32> {
-        let d = a.len() / rows;
-        let each = a.par_chunks_exact(d).zip(b.par_chunks_exact(d)).map(|(a, b)| {
-            let [mut x, mut y] = [(); 2].map(|()| vec![0f32; d]);
-            convert_row(a, &mut x);
-            convert_row(b, &mut y);
-            x.iter().zip(&y).map(|(x, y)| x * y).sum()
+        let [x, y] = [a, b].map(|from| {
+            let mut wide = vec![0f32; from.len()];
+            convert(from, &mut wide);
+            wide
         });
-        each.collect()
+        let d = a.len() / rows;
+        let each = x.par_chunks_exact(d).zip(y.par_chunks_exact(d));
+        each.map(|(x, y)| x.iter().zip(y).map(|(x, y)| x * y).sum()).collect()
     }
-}
-
-fn convert_row<X: Element, Y: Element>(from: &[X], to: &mut [Y]) {
-    convert(from, to);
 }

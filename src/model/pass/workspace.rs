@@ -90,16 +90,16 @@ impl Workspace {
 
     /// A buffer of `tokens × width` with arbitrary content.
     pub(super) fn take<T: Pooled>(&mut self, tokens: usize, width: usize) -> Buffer<T> {
-        let (size, len) = (self.tokens.max(tokens) * width, tokens * width);
-        match T::pool(self).free.get_mut(&size).and_then(Vec::pop) {
-            Some(data) => Buffer { data, len },
-            None => Buffer { data: vec![T::default(); size], len },
-        }
+        self.buffer(self.tokens.max(tokens) * width, tokens * width)
     }
 
     /// As [`Workspace::take`], for some tokens of a group: only as many as these, rounded.
     pub(super) fn take_part<T: Pooled>(&mut self, tokens: usize, width: usize) -> Buffer<T> {
-        let (size, len) = (part_tokens(tokens) * width, tokens * width);
+        self.buffer(part_tokens(tokens) * width, tokens * width)
+    }
+
+    /// A free one of that size or a new one, of which `len` are used.
+    fn buffer<T: Pooled>(&mut self, size: usize, len: usize) -> Buffer<T> {
         match T::pool(self).free.get_mut(&size).and_then(Vec::pop) {
             Some(data) => Buffer { data, len },
             None => Buffer { data: vec![T::default(); size], len },
