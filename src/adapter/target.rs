@@ -112,6 +112,9 @@ impl<'a> Matcher<'a> {
     }
 
     fn matches(&self, site: &SiteInfo) -> Result<bool> {
+        if site.kind == SiteKind::Expert {
+            return Ok(false);
+        }
         match self {
             Matcher::Names(names) => Ok(names.iter().any(|n| ends_in(&site.path, n))),
             Matcher::Whole(expression, _) => expression.matches(&site.path),

@@ -18,9 +18,13 @@ impl KvCache {
     /// # Errors
     /// When the buffers cannot be allocated.
     pub fn new(config: &Config, dtype: DType, capacity: usize, device: &Device) -> Result<KvCache> {
-        let shape = (1, capacity, config.kv_heads, config.head_dim);
-        let buffer = || Tensor::zeros(shape, dtype, device);
-        let layers = (0..config.layers).map(|_| Ok((buffer()?, buffer()?))).collect::<Result<_>>()?;
+        // Layers that read the keys and values of others have none.
+        let tokens = |layer: usize| if config.keys_of[layer] == layer { capacity } else { 0 };
+        let buffer = |layer: usize| {
+            let shape = config.shapes[layer];
+            Tensor::zeros((1, tokens(layer), shape.kv_heads, shape.head_dim), dtype, device)
+        };
+        let layers = (0..config.layers).map(|layer| Ok((buffer(layer)?, buffer(layer)?))).collect::<Result<_>>()?;
         Ok(KvCache { layers, len: 0, capacity })
     }
 
@@ -48,6 +52,12 @@ impl KvCache {
         let (ks, vs) = &self.layers[layer];
         ks.slice_set(&k.contiguous()?, 1, self.len)?;
         vs.slice_set(&v.contiguous()?, 1, self.len)?;
+        self.held(layer, t)
+    }
+
+    /// What a layer holds with the `t` tokens that were just appended.
+    pub(super) fn held(&self, layer: usize, t: usize) -> Result<(Tensor, Tensor)> {
+        let (ks, vs) = &self.layers[layer];
         Ok((ks.narrow(1, 0, self.len + t)?, vs.narrow(1, 0, self.len + t)?))
     }
 

@@ -9,13 +9,14 @@ use serde_json::Value;
 
 use super::config_layers::Layers;
 use super::config_reader::{ConfigReader, RESTORE};
+use super::config_shapes::LayerShapes;
 use super::families::FAMILIES;
-use super::family::{Bias, Count, ExpertNames, Factor, Family, HeadDim, Parallel};
+use super::family::{Bias, Count, ExpertNames, Factor, Family, HeadDim, LayerInputNames, Parallel};
 use super::rope_parameters;
 use super::settings::{self, Ignored};
 use crate::error::{Error, Result, nearest};
 use crate::kernels::activation::Activation;
-use crate::kernels::attention::Scores;
+use crate::kernels::attention::{HeadShape, Scores};
 use crate::kernels::rope::Rotary;
 
 /// A checked model configuration.
@@ -25,10 +26,21 @@ pub struct Config {
     pub vocab: usize,
     pub width: usize,
     pub layers: usize,
+    /// Of layers that are like most.
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
     pub ffn: usize,
+    /// Heads of each layer.
+    pub shapes: Vec<HeadShape>,
+    /// Whose keys and values each layer reads.
+    pub keys_of: Vec<usize>,
+    /// Whether a layer's values are made of what its keys are.
+    pub keys_as_values: Vec<bool>,
+    /// Width of each layer's feed-forward.
+    pub ffns: Vec<usize>,
+    /// Numbers that each layer is given of a token beside the stream, and of how many tokens.
+    pub layer_inputs: Option<[usize; 2]>,
     pub norm_eps: f64,
     pub activation: Activation,
     /// Of each block.
@@ -99,6 +111,10 @@ impl ConfigReader<'_> {
     }
 
     fn activation(&self, family: &Family) -> Result<Activation> {
+        if let Some([(alpha, usual), (limit, most)]) = family.keys.clamped {
+            let [alpha, limit] = [self.factor_or(alpha, usual)?, self.factor_or(limit, most)?].map(|v| v as f32);
+            return Ok(Activation::Clamped { alpha, limit });
+        }
         let (key, default) = family.keys.activation;
         let name = match self.get(key) {
             None => default,
@@ -189,7 +205,14 @@ impl ConfigReader<'_> {
     }
 
     /// transformers' `Qwen3MoeDecoderLayer` says which layers have experts.
-    fn experts(&self, names: &ExpertNames, layers: usize, ffn: usize) -> Result<ExpertSizes> {
+    fn experts(&self, names: &ExpertNames, layers: usize, ffn: usize) -> Result<Option<ExpertSizes>> {
+        if let Some(beside) = &names.beside
+            && !self.flag(beside.key, false)?
+        {
+            let sizes = [Some(&names.count), Some(&names.chosen), names.ffn.as_ref()];
+            sizes.into_iter().flatten().try_for_each(|size| self.count(size).map(|_| ()))?;
+            return Ok(None);
+        }
         let (count, chosen) = (self.size(&names.count)?, self.size(&names.chosen)?);
         if chosen > count {
             return Err(self.fail(names.chosen.0[0], format!("{chosen} of {count} experts cannot be met"), RESTORE));
@@ -201,7 +224,18 @@ impl ConfigReader<'_> {
             false => (1, Vec::new()),
         };
         let layers = (0..layers).map(|i| (i + 1).is_multiple_of(every) && !without.contains(&(i as f64))).collect();
-        Ok(ExpertSizes { count, chosen, ffn: own.unwrap_or(ffn), renormalised, layers })
+        Ok(Some(ExpertSizes { count, chosen, ffn: own.unwrap_or(ffn), renormalised, layers }))
+    }
+
+    /// What layers are given beside the stream.
+    fn layer_inputs(&self, names: &LayerInputNames) -> Result<Option<[usize; 2]>> {
+        let (key, usual) = names.width;
+        let vocab = self.size(&names.vocab)?;
+        match self.get(key) {
+            Some(Value::Null) => Ok(None),
+            Some(none) if none.as_f64() == Some(0.0) => Ok(None),
+            _ => Ok(Some([self.count_or(key, usual)?, vocab])),
+        }
     }
 
     fn head_norms(&self, family: &Family) -> Result<bool> {
@@ -241,18 +275,27 @@ impl Config {
             return Err(r.fail(epsilon, format!("{norm_eps} is below zero"), RESTORE));
         }
         let kinds = Layers::read(&r, family, layers)?;
-        let rotations = rope_parameters::rotations(&r, family, head_dim, positions, ignored)?;
         let ffn = r.count(&keys.ffn)?.unwrap_or(4 * width);
+        let usual = HeadShape { heads, kv_heads: r.kv_heads(family, heads)?, head_dim };
+        let windowed = kinds.windowed();
+        let LayerShapes { shapes, keys_of, keys_as_values, ffns } = LayerShapes::read(&r, family, &windowed, usual, ffn)?;
+        let full = windowed.iter().position(|windowed| !windowed).map_or(head_dim, |i| shapes[i].head_dim);
+        let rotations = rope_parameters::rotations(&r, family, [full, head_dim], positions, ignored)?;
         let mut config = Config {
             family,
             vocab: r.size(&keys.vocab)?,
             width,
             layers,
             heads,
-            kv_heads: r.kv_heads(family, heads)?,
+            kv_heads: usual.kv_heads,
             head_dim,
             ffn,
-            experts: family.experts.as_ref().map(|names| r.experts(names, layers, ffn)).transpose()?,
+            shapes,
+            keys_of,
+            keys_as_values,
+            ffns,
+            layer_inputs: family.layer_inputs.as_ref().map(|names| r.layer_inputs(names)).transpose()?.flatten(),
+            experts: family.experts.as_ref().map(|names| r.experts(names, layers, ffn)).transpose()?.flatten(),
             norm_eps,
             activation: r.activation(family)?,
             scores: kinds.scores(&r, family, head_dim)?,
@@ -278,6 +321,14 @@ impl Config {
         settings::refuse_unread(&r, family, ignored)?;
         config.notes = ignored.notes(&r)?;
         Ok(config)
+    }
+}
+
+impl Config {
+    /// Numbers that a token's keys and values have, over all layers that have their own.
+    pub fn cached_width(&self) -> usize {
+        let own = self.shapes.iter().zip(&self.keys_of).enumerate().filter(|(i, (_, of))| i == *of);
+        own.map(|(_, (shape, _))| shape.widths()[1..].iter().sum::<usize>()).sum()
     }
 }
 

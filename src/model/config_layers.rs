@@ -43,6 +43,7 @@ impl Layers {
         let plain = 1.0 / (head_dim as f64).sqrt();
         let (scale, by_layer) = match family.scales.scores {
             ScoreScale::HeadDim => (plain, false),
+            ScoreScale::One => (1.0, false),
             ScoreScale::OverRoot(key, default) => (1.0 / r.factor_or(key, default)?.sqrt(), false),
             ScoreScale::Times(key, default) => (r.factor_or(key, default)?, false),
             ScoreScale::Gpt2 => {
@@ -57,6 +58,11 @@ impl Layers {
         };
         let scale = |i: usize| if by_layer { scale / (i + 1) as f64 } else { scale };
         Ok(self.0.iter().enumerate().map(|(i, layer)| Scores { scale: scale(i), cap, window: layer.window }).collect())
+    }
+
+    /// Whether each layer looks through a window.
+    pub(super) fn windowed(&self) -> Vec<bool> {
+        self.0.iter().map(|layer| layer.window.is_some()).collect()
     }
 
     /// Which of `kinds` rotations each layer has: the second, where there is one, is that of layers with a window.
@@ -130,6 +136,12 @@ fn windows(r: &ConfigReader, family: &Family, layers: usize, turning: &[bool]) -
         Windows::AllBut(every, default, key) => {
             let every = key.map_or(Ok(every), |key| r.count_or(key, every))?;
             by_types(r, layers, size(Some(default))?, |i| !(i + 1).is_multiple_of(every))
+        }
+        Windows::AllButAndLast(every, default) => {
+            let size = size(Some(default))?;
+            let slide = types(r, layers)?.unwrap_or_else(|| (1..=layers).map(|i| !i.is_multiple_of(every)).collect());
+            let last = |(i, slide): (usize, bool)| slide && i + 1 < layers;
+            of_types(r, &slide.into_iter().enumerate().map(last).collect::<Vec<_>>(), size)
         }
         Windows::Unturned => {
             let on = r.flag("use_sliding_window", false)?;

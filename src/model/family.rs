@@ -34,6 +34,13 @@ pub struct Family {
     pub scales: Scales,
     pub rotation: Rotation,
     pub windows: Windows,
+    pub shapes: Shapes,
+    pub sharing: Option<KeySharing>,
+    /// A logit of each head that nothing stands behind.
+    pub sinks: Option<&'static str>,
+    pub layer_inputs: Option<LayerInputNames>,
+    /// A number that each block's output is multiplied with.
+    pub layer_scale: Option<&'static str>,
     pub keys: ConfigKeys,
     /// Keys that its class has and that nothing here depends on, beside those of every family.
     pub meaningless: &'static [&'static str],
@@ -58,6 +65,9 @@ pub struct ConfigKeys {
     pub activation: (&'static str, &'static str),
     /// `gelu` means its tanh form (transformers #35235).
     pub gelu_is_tanh: bool,
+    /// A gate held to limits, whatever the activation is called: keys and defaults of `alpha` and `limit`
+    /// ([`crate::kernels::activation::Activation::Clamped`]).
+    pub clamped: Option<[(&'static str, f64); 2]>,
     pub tied: bool,
 }
 
@@ -107,6 +117,8 @@ pub struct HeadNorms {
     pub q: &'static str,
     pub k: &'static str,
     pub over: NormedTogether,
+    /// Values have one as well, without weights.
+    pub values: bool,
     /// The key that has them, where that is a choice; off where it is missing.
     pub key: Option<&'static str>,
 }
@@ -139,11 +151,9 @@ pub enum MlpNames {
 #[derive(Debug)]
 pub struct ExpertNames {
     pub router: &'static str,
-    /// Each is `{each}.{number}` with these names, gated.
-    pub each: &'static str,
-    pub gate: &'static str,
-    pub up: &'static str,
-    pub down: &'static str,
+    pub weights: ExpertWeights,
+    /// Experts are a setting: a key, off where it is missing; and they stand beside the feed-forward for all tokens.
+    pub beside: Option<BesideExperts>,
     pub count: Count,
     /// That a token meets.
     pub chosen: Count,
@@ -153,6 +163,67 @@ pub struct ExpertNames {
     pub renormalised: Option<(&'static str, bool)>,
     /// `decoder_sparse_step` and `mlp_only_layers` leave layers without experts.
     pub sparse: bool,
+}
+
+/// Where the weights of experts are.
+#[derive(Debug)]
+pub enum ExpertWeights {
+    /// Each is `{each}.{number}` with these names.
+    Each { each: &'static str, gate: &'static str, up: &'static str, down: &'static str },
+    /// One tensor for all: (E, 2f, d) with a gate's outputs before those of up, and (E, d, f).
+    Fused { gate_up: &'static str, down: &'static str },
+    /// The same with inputs before outputs, gate and up in turn, a bias of each, and one of the router.
+    FusedInTurn { gate_up: &'static str, down: &'static str },
+}
+
+/// Experts beside a feed-forward for all tokens (transformers' `Gemma4TextDecoderLayer`).
+#[derive(Debug)]
+pub struct BesideExperts {
+    pub key: &'static str,
+    /// Norm of what the feed-forward gives; of what experts read; of what they give.
+    pub norms: [&'static str; 3],
+    /// What the normed input of the router is multiplied with, beside one over the root of the width.
+    pub router_scale: &'static str,
+    /// What the weights of each expert are multiplied with.
+    pub expert_scale: &'static str,
+}
+
+/// Whether layers differ in their heads.
+#[derive(Debug)]
+pub enum Shapes {
+    One,
+    /// Layers that see everything have heads of their own: a key and default of their size, and a key of the number that keys have,
+    /// where keys are values as well.
+    ByWindow {
+        head_dim: (&'static str, usize),
+        kv_heads: Count,
+    },
+}
+
+/// Keys and values that layers share, and that are one.
+#[derive(Debug)]
+pub struct KeySharing {
+    /// How many of the last layers read keys and values of the last one before them that is of their kind.
+    pub layers: &'static str,
+    /// Feed-forwards of these are twice as wide.
+    pub wide: &'static str,
+    /// In layers that see everything, values are made of what keys are.
+    pub keys_as_values: &'static str,
+}
+
+/// What layers are given of each token beside the stream.
+#[derive(Debug)]
+pub struct LayerInputNames {
+    /// Numbers that a layer is given of a token; 0 or `null`: nothing.
+    pub width: (&'static str, usize),
+    pub vocab: Count,
+    pub embedding: &'static str,
+    pub projection: &'static str,
+    pub norm: &'static str,
+    /// In each layer: from the stream, back to it, and the norm of that.
+    pub gate: &'static str,
+    pub output: &'static str,
+    pub output_norm: &'static str,
 }
 
 /// Whether attention and the feed-forward read the same sum, side by side.
@@ -213,6 +284,7 @@ pub enum Factor {
 /// What `q·k` is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ScoreScale {
+    One,
     /// `1/√head_dim`.
     HeadDim,
     /// One over the root of a key, with its default.
@@ -249,6 +321,8 @@ pub struct Rotation {
 /// The rotation of layers that look through a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WindowedRotation {
+    /// The older spelling (`rope_scaling`, numbers beside it) is not read.
+    pub newer_only: bool,
     pub theta: f64,
     /// Its name in the older spelling, if it had one.
     pub theta_key: Option<&'static str>,
@@ -277,6 +351,8 @@ pub enum Windows {
     From(usize, usize),
     /// All but each so-many-th, or by `layer_types`; default of `sliding_window`; the key that says another number, if there is one.
     AllBut(usize, usize, Option<&'static str>),
+    /// As [`Windows::AllBut`] without a key, and the last one sees everything in any case.
+    AllButAndLast(usize, usize),
     /// Where `use_sliding_window` says so, those that do not turn, or by `layer_types`.
     Unturned,
 }

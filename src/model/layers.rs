@@ -2,13 +2,16 @@
 //!
 //! Refuses to know: what is computed with them, which is [`super::pass`]'s.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::linear::FrozenLinear;
 use super::site::Site;
 use crate::error::Result;
 use crate::kernels::activation::Activation;
-use crate::kernels::attention::Scores;
+use crate::kernels::attention::{HeadShape, Scores};
+use crate::kernels::linear::Frozen;
 use crate::kernels::norm::FrozenNorm;
 use crate::kernels::rope::RopeTable;
 
@@ -43,8 +46,14 @@ pub(super) struct NormVector {
 }
 
 impl NormVector {
-    fn new(tensor: Tensor) -> Result<NormVector> {
+    pub(super) fn new(tensor: Tensor) -> Result<NormVector> {
         Ok(NormVector { values: tensor.flatten_all()?.to_vec1()?, tensor })
+    }
+}
+
+impl NormVector {
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
     }
 }
 
@@ -82,25 +91,48 @@ pub(super) enum Qkv {
         qkv: SiteLinear,
         groups: usize,
     },
+    /// Values are what the keys are made of.
+    KeysAsValues {
+        q: SiteLinear,
+        k: SiteLinear,
+    },
+    /// Keys and values are those of an earlier block.
+    QueriesAlone {
+        q: SiteLinear,
+    },
 }
 
+/// The block's second half.
 #[derive(Debug)]
 pub(super) enum Mlp {
+    Dense(FeedForward),
+    Experts(Experts),
+    Both(Box<DenseAndExperts>),
+}
+
+/// A feed-forward: layers that read its input, and one that reads what these make.
+#[derive(Debug)]
+pub(super) struct FeedForward {
+    pub inner: Inner,
+    pub activation: Activation,
+    pub down: SiteLinear,
+}
+
+/// The layers that read a feed-forward's input.
+#[derive(Debug)]
+pub(super) enum Inner {
     Gated {
         gate: SiteLinear,
         up: SiteLinear,
-        down: SiteLinear,
     },
-    /// Gate and up are the halves of one layer's outputs.
-    GatedFused {
+    /// One layer's outputs are `groups` times a piece of the gate and of up.
+    Fused {
         gate_up: SiteLinear,
-        down: SiteLinear,
+        groups: usize,
     },
     Plain {
         up: SiteLinear,
-        down: SiteLinear,
     },
-    Experts(Experts),
 }
 
 /// Feed-forwards of which each token goes through a few.
@@ -108,28 +140,80 @@ pub(super) enum Mlp {
 pub(super) struct Experts {
     /// (E, d), never adapted.
     pub router: FrozenLinear,
-    pub each: Vec<Expert>,
+    /// Of what the router reads, where that is not what the experts do.
+    pub router_norm: Option<Norm>,
+    pub each: Vec<FeedForward>,
     /// That a token meets.
     pub chosen: usize,
     /// The weights of a token's experts sum to one.
     pub renormalised: bool,
+    /// What the weights of each are multiplied with then.
+    pub scales: Option<Vec<f32>>,
 }
 
-/// A gated feed-forward.
+/// A feed-forward for all tokens and experts, whose sum is normed (Gemma 4).
 #[derive(Debug)]
-pub(super) struct Expert {
+pub(super) struct DenseAndExperts {
+    pub dense: FeedForward,
+    /// Of what it gives.
+    pub dense_norm: Norm,
+    pub experts: Experts,
+    /// Of what the experts read, and of what they give.
+    pub experts_norms: [Norm; 2],
+}
+
+/// A third part of a block: what the layer is given of each token beside the stream, gated by the stream (Gemma 3n, Gemma 4).
+#[derive(Debug)]
+pub(super) struct LayerGate {
+    /// (p, d)
     pub gate: SiteLinear,
-    pub up: SiteLinear,
-    pub down: SiteLinear,
+    pub activation: Activation,
+    /// (d, p)
+    pub projection: SiteLinear,
+    pub norm: Norm,
 }
 
-/// What happens to queries, keys and values between their projections and attention.
+/// What layers are given beside the stream: an embedding of their own, and a projection of the common one.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct LayerInputs {
+    /// (v, L·p)
+    pub embedding: Arc<Frozen>,
+    pub embedding_scale: f32,
+    /// (L·p, d)
+    pub projection: SiteLinear,
+    pub projection_scale: f32,
+    /// Of each layer's part of the projection.
+    pub norm: Norm,
+    /// Of the sum.
+    pub scale: f32,
+    /// Numbers p that a layer is given of a token.
+    pub width: usize,
+}
+
+/// What happens to queries, keys and values behind their projections.
+#[derive(Debug)]
+pub(super) struct Attention {
+    /// Which block's this is.
+    pub layer: usize,
+    /// Whose keys and values are read: this block's, or an earlier one's.
+    pub keys_of: usize,
+    /// Later blocks read the keys and values of this one.
+    pub lends: bool,
+    pub shape: HeadShape,
     /// Of queries, keys and values, before they are turned.
     pub norms: [Option<Norm>; 3],
     /// Which of the model's rotations; none without positions.
     pub rope: Option<usize>,
+    pub scores: Scores,
+    /// A logit of each query head that nothing stands behind (Xiao et al. 2023).
+    pub sinks: Option<NormVector>,
+}
+
+impl Attention {
+    /// Whether keys and values are those of an earlier block.
+    pub(super) fn borrows(&self) -> bool {
+        self.keys_of != self.layer
+    }
 }
 
 /// One block.
@@ -137,8 +221,7 @@ pub(super) struct Turn {
 pub(super) struct Block {
     pub attention_norm: Norm,
     pub qkv: Qkv,
-    pub turn: Turn,
-    pub scores: Scores,
+    pub attention: Attention,
     pub output: SiteLinear,
     /// Of what attention gives, before it is added.
     pub post_attention_norm: Option<Norm>,
@@ -148,15 +231,14 @@ pub(super) struct Block {
     pub post_mlp_norm: Option<Norm>,
     /// Attention and feed-forward read the same input.
     pub parallel: bool,
+    pub layer_gate: Option<LayerGate>,
+    /// What the block's output is multiplied with.
+    pub scale: Option<f32>,
 }
 
 /// Sizes and tables that all blocks share.
 #[derive(Debug)]
 pub(super) struct SharedTables {
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub activation: Activation,
     /// Of the kinds of layers there are.
     pub ropes: Vec<RopeTable>,
     /// What embeddings are multiplied with.
@@ -165,27 +247,42 @@ pub(super) struct SharedTables {
     pub final_cap: Option<f64>,
 }
 
-impl SharedTables {
-    /// Numbers that queries, keys and values of a token have.
-    pub(super) fn widths(&self) -> [usize; 3] {
-        [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.head_dim)
-    }
-}
-
 impl Block {
     /// Every linear layer, in the order of the sites.
     pub(super) fn linears(&self) -> Vec<&SiteLinear> {
         let mut all = match &self.qkv {
             Qkv::Split { q, k, v } => vec![q, k, v],
             Qkv::Fused { qkv, .. } => vec![qkv],
+            Qkv::KeysAsValues { q, k } => vec![q, k],
+            Qkv::QueriesAlone { q } => vec![q],
         };
         all.push(&self.output);
         match &self.mlp {
-            Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
-            Mlp::GatedFused { gate_up, down } => all.extend([gate_up, down]),
-            Mlp::Plain { up, down } => all.extend([up, down]),
-            Mlp::Experts(experts) => all.extend(experts.each.iter().flat_map(|e| [&e.gate, &e.up, &e.down])),
+            Mlp::Dense(dense) => all.extend(dense.linears()),
+            Mlp::Experts(experts) => all.extend(experts.each.iter().flat_map(FeedForward::linears)),
+            Mlp::Both(both) => {
+                all.extend(both.dense.linears());
+                all.extend(both.experts.each.iter().flat_map(FeedForward::linears));
+            }
         }
+        all.extend(self.layer_gate.iter().flat_map(|part| [&part.gate, &part.projection]));
+        all
+    }
+}
+
+impl FeedForward {
+    /// The layers that read its input: gate and up, both in one, or up alone.
+    pub(super) fn inner(&self) -> Vec<&SiteLinear> {
+        match &self.inner {
+            Inner::Gated { gate, up } => vec![gate, up],
+            Inner::Fused { gate_up, .. } => vec![gate_up],
+            Inner::Plain { up } => vec![up],
+        }
+    }
+
+    fn linears(&self) -> Vec<&SiteLinear> {
+        let mut all = self.inner();
+        all.push(&self.down);
         all
     }
 }

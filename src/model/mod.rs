@@ -9,15 +9,16 @@
 //! | 0 | `site`, `batch`, `family`, `linear`, `resolve` | where adapters act; rows of ids; what families differ in; a frozen layer; where a base is |
 //! | 1 | `families`, `config_reader`, `layers`, `targets` | a row each; a table of `config.json`, key by key; what a model is made of; which positions carry loss |
 //! | 2 | `weights`, `settings` | files of a base; keys that no row reads |
-//! | 3 | `config_layers`, `rope_parameters`, `text` | windows and rotations of each layer; rotary frequencies; the tokenizer of a base |
+//! | 3 | `config_layers`, `config_shapes`, `rope_parameters`, `text` | windows and rotations of each layer; heads of each layer; rotary frequencies; the tokenizer of a base |
 //! | 4 | `config` | `config.json` |
 //! | 5 | `cache`, `paged`, `peculiarities` | keys and values of tokens seen: of one text, in blocks that texts share; what is special in a configuration, in words |
 //! | 6 | `build` | from files to model |
-//! | 7 | `pass` | the one pass: training, scoring, prompts, decoding |
+//! | 7 | `build_block`, `pass` | the one pass: training, scoring, prompts, decoding |
 //! | 8 | `score`, `inspect` | losses of texts; what a base is |
 
 pub mod batch;
 mod build;
+mod build_block;
 pub mod cache;
 mod paged;
 pub mod weights;
@@ -32,6 +33,7 @@ mod peculiarities;
 mod settings;
 mod config_reader;
 mod config_layers;
+mod config_shapes;
 mod rope_parameters;
 mod targets;
 mod score;
@@ -63,7 +65,7 @@ use crate::kernels::columns::OutputNorms;
 pub use crate::kernels::engine::Phase;
 use crate::kernels::linear::Frozen;
 use crate::kernels::weight::Weight;
-use layers::{Block, Norm, SharedTables, SiteLinear};
+use layers::{Block, LayerInputs, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
 
 /// A frozen causal language model over mapped weights.
@@ -74,6 +76,7 @@ pub struct Model {
     embedding: Embedding,
     blocks: Vec<Block>,
     shared: SharedTables,
+    layer_inputs: Option<LayerInputs>,
     final_norm: Norm,
     head: SiteLinear,
     sites: Vec<SiteInfo>,
@@ -148,10 +151,15 @@ impl Model {
         &self.sites
     }
 
+    /// Every linear layer at a site.
+    fn linears(&self) -> impl Iterator<Item = &SiteLinear> {
+        let inputs = self.layer_inputs.iter().map(|inputs| &inputs.projection);
+        self.blocks.iter().flat_map(Block::linears).chain(inputs).chain([&self.head])
+    }
+
     /// The weight of a site as it lies in the file (`[outputs, inputs]`, or `[inputs, outputs]` when `conv1d`).
     pub fn site_weight(&self, site: Site) -> &Weight {
-        let linears = self.blocks.iter().flat_map(|b| b.linears()).chain([&self.head]);
-        linears.into_iter().find(|l| l.site == site).map_or(&self.embedding.matrix.weight, |l| &l.linear.matrix.weight)
+        self.linears().find(|l| l.site == site).map_or(&self.embedding.matrix.weight, |l| &l.linear.matrix.weight)
     }
 
     /// Norms of the outputs of a site's own matrix.
@@ -159,8 +167,7 @@ impl Model {
     /// # Panics
     /// On the embedding, which has no outputs.
     pub fn output_norms(&self, site: Site) -> OutputNorms {
-        let linears = self.blocks.iter().flat_map(|b| b.linears()).chain([&self.head]);
-        let linear = linears.into_iter().find(|l| l.site == site).map(|l| &l.linear);
+        let linear = self.linears().find(|l| l.site == site).map(|l| &l.linear);
         let linear = linear.unwrap_or_else(|| panic!("site {} is no linear layer", site.0));
         OutputNorms::new(&linear.matrix, linear.side)
     }

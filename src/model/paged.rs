@@ -62,11 +62,32 @@ struct Place {
     used: u64,
 }
 
+/// Where a layer lies in a block.
+#[derive(Debug, Clone, Copy)]
+struct LayerPlace {
+    layout: BlockLayout,
+    at: usize,
+}
+
+/// The layers' places in a block, and the floats of a block.
+fn layer_places(config: &Config) -> (Vec<Option<LayerPlace>>, usize) {
+    let mut at = 0;
+    let places = config.shapes.iter().zip(&config.keys_of).enumerate().map(|(layer, (shape, of))| {
+        let layout = BlockLayout { key_heads: shape.kv_heads, head_dim: shape.head_dim };
+        let place = (*of == layer).then_some(LayerPlace { layout, at });
+        at += place.map_or(0, |place| place.layout.floats());
+        place
+    });
+    (places.collect(), at)
+}
+
 /// The pool of blocks.
 #[derive(Debug)]
 pub struct PagedKv {
-    layout: BlockLayout,
-    layers: usize,
+    /// Of each layer, and where it begins in a block; none where it reads another one's keys and values.
+    layers: Vec<Option<LayerPlace>>,
+    /// Of a block.
+    floats: usize,
     places: Vec<Place>,
     /// Held by no text and not published.
     free: Vec<BlockId>,
@@ -79,9 +100,10 @@ pub struct PagedKv {
 impl PagedKv {
     /// Room for `tokens` at most, over all texts (rounded up to whole blocks); memory is taken as it is used.
     pub fn new(config: &Config, tokens: usize) -> PagedKv {
+        let (layers, floats) = layer_places(config);
         PagedKv {
-            layout: BlockLayout { key_heads: config.kv_heads, head_dim: config.head_dim },
-            layers: config.layers,
+            layers,
+            floats,
             places: Vec::new(),
             free: Vec::new(),
             found: HashMap::new(),
@@ -97,8 +119,7 @@ impl PagedKv {
 
     /// Bytes of a block of a model.
     pub fn block_bytes(config: &Config) -> usize {
-        let layout = BlockLayout { key_heads: config.kv_heads, head_dim: config.head_dim };
-        config.layers * layout.floats() * size_of::<f32>()
+        layer_places(config).1 * size_of::<f32>()
     }
 
     /// Bytes of a token's keys and values in all layers.
@@ -106,8 +127,12 @@ impl PagedKv {
         PagedKv::block_bytes(config) / BLOCK_TOKENS
     }
 
-    pub(super) fn layout(&self) -> BlockLayout {
-        self.layout
+    pub(super) fn layout(&self, layer: usize) -> BlockLayout {
+        self.place(layer).layout
+    }
+
+    fn place(&self, layer: usize) -> LayerPlace {
+        self.layers[layer].unwrap_or_else(|| unreachable!("a layer with keys and values"))
     }
 
     /// Blocks that texts could still take.
@@ -171,7 +196,7 @@ impl PagedKv {
     fn take(&mut self) -> Option<BlockId> {
         let block = self.free.pop().or_else(|| {
             if self.places.len() < self.most {
-                self.places.push(Place { data: vec![0.0; self.layers * self.layout.floats()], ..Place::default() });
+                self.places.push(Place { data: vec![0.0; self.floats], ..Place::default() });
                 return Some(self.places.len() - 1);
             }
             let unheld = self.places.iter().enumerate().filter(|(_, p)| p.texts == 0 && p.after == 0);
@@ -229,13 +254,14 @@ impl PagedKv {
     /// Puts keys and values (n, key_heads, dh) of new tokens behind what `table` holds, in one layer; the length moves on with
     /// [`PagedKv::advance`], once every layer has written.
     pub(super) fn write(&mut self, layer: usize, table: &BlockTable, keys: &[f32], values: &[f32]) {
-        let (floats, width) = (self.layout.floats(), self.layout.key_heads * self.layout.head_dim);
+        let LayerPlace { layout, at: from } = self.place(layer);
+        let width = layout.key_heads * layout.head_dim;
         for (i, (key, value)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
             let at = table.len + i;
             let block = table.blocks[at / BLOCK_TOKENS];
             debug_assert!(at / BLOCK_TOKENS >= table.shared, "a published block is not written");
-            let data = &mut self.places[block].data[layer * floats..][..floats];
-            self.layout.write(data, at % BLOCK_TOKENS, key, value);
+            let data = &mut self.places[block].data[from..][..layout.floats()];
+            layout.write(data, at % BLOCK_TOKENS, key, value);
         }
     }
 
@@ -248,7 +274,7 @@ impl PagedKv {
 
     /// The blocks of a text in one layer.
     pub(super) fn layer<'a>(&'a self, layer: usize, table: &BlockTable) -> Vec<&'a [f32]> {
-        let floats = self.layout.floats();
-        table.blocks.iter().map(|block| &self.places[*block].data[layer * floats..][..floats]).collect()
+        let LayerPlace { layout, at } = self.place(layer);
+        table.blocks.iter().map(|block| &self.places[*block].data[at..][..layout.floats()]).collect()
     }
 }

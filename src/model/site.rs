@@ -17,6 +17,8 @@ pub enum SiteKind {
     Attention,
     /// A projection of the feed-forward block.
     Mlp,
+    /// A matrix of one expert, of a tensor of all: no module of its own.
+    Expert,
     /// The token embedding.
     Embedding,
     /// The output head.

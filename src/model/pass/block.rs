@@ -1,18 +1,21 @@
 //! One block, forward and backward, on any machine: the only place where the order of its operations stands.
 
-use super::super::layers::{Block, Mlp, Norm, Qkv, SiteLinear};
-use super::experts::ExpertActivations;
-use super::machine::{Given, Machine, Unscaled};
+use super::super::layers::{Block, Qkv, SiteLinear};
+use super::beside::Beside;
+use super::dense::{WayBack, add_output, output_back};
+use super::feed::{Feed, FeedActivations};
+use super::layer_gate::LayerGateActivations;
+use super::machine::{Given, Machine, Parts, Unscaled};
 use crate::error::Result;
 
 /// What a block keeps for its backward pass.
 pub(super) struct BlockActivations<M: Machine> {
     /// Input (n, d).
     x: M::Act,
-    /// Turned queries (n, h·e), turned keys and values (n, g·e).
-    qkv: [M::Act; 3],
+    /// Turned queries (n, h·e), turned keys and values (n, g·e); those that are lent are [`Beside`]'s.
+    qkv: Parts<M::Act>,
     /// The same as their norms read them, where these are.
-    bare: [Option<M::Act>; 3],
+    bare: Parts<M::Act>,
     /// Attention's output (n, h·e).
     attended: M::Act,
     saved: M::Saved,
@@ -21,133 +24,80 @@ pub(super) struct BlockActivations<M: Machine> {
     fed: FeedActivations<M>,
     /// What attention and the feed-forward gave (n, d), where a norm reads it.
     post: [Option<M::Act>; 2],
+    gated: Option<LayerGateActivations<M>>,
     unscaled: Unscaled<M>,
-}
-
-/// What a feed-forward keeps.
-enum FeedActivations<M: Machine> {
-    /// (n, f) each; the gate where there is one.
-    Dense {
-        gate: Option<M::Act>,
-        up: M::Act,
-    },
-    Experts(ExpertActivations<M>),
 }
 
 impl<M: Machine> BlockActivations<M> {
     /// The same for another machine over the same buffers.
     pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> BlockActivations<N> {
-        let BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, unscaled } = self;
-        let fed = match fed {
-            FeedActivations::Dense { gate, up } => FeedActivations::Dense { gate, up },
-            FeedActivations::Experts(kept) => FeedActivations::Experts(kept.on()),
-        };
-        BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, unscaled }
+        let BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, gated, unscaled } = self;
+        let (fed, gated) = (fed.on(), gated.map(LayerGateActivations::on));
+        BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, gated, unscaled }
     }
 
     pub(super) fn free(self, m: &mut M) {
-        let BlockActivations { x, qkv, bare, attended, saved: _, middle, fed, post, unscaled } = self;
-        match fed {
-            FeedActivations::Dense { gate, up } => gate.into_iter().chain([up]).for_each(|act| m.free(act)),
-            FeedActivations::Experts(kept) => kept.free(m),
-        }
+        let BlockActivations { x, qkv, bare, attended, saved: _, middle, fed, post, gated, unscaled } = self;
+        fed.free(m);
+        gated.into_iter().for_each(|gated| gated.free(m));
         let unscaled = unscaled.into_iter().map(|(_, z)| z);
-        [x, attended]
-            .into_iter()
-            .chain(middle)
-            .chain(qkv)
-            .chain(bare.into_iter().chain(post).flatten())
-            .chain(unscaled)
-            .for_each(|act| m.free(act));
+        let some = qkv.into_iter().chain(bare).chain(post).flatten();
+        [x, attended].into_iter().chain(middle).chain(some).chain(unscaled).for_each(|act| m.free(act));
     }
 }
 
-/// What goes back through the blocks, from the last to the first that is adapted.
-pub(super) struct WayBack<M: Machine> {
-    /// The gradient (n, d) of a block's output, and then of its input.
-    pub dx: M::Wide,
-    /// `dx` in the precision of activations.
-    pub rounded: M::Act,
-}
-
-/// Three of what a block has three of.
-fn three<T>(parts: Vec<T>) -> [T; 3] {
-    parts.try_into().unwrap_or_else(|_| unreachable!("queries, keys and values"))
-}
-
-/// Adds what a site makes of `act`, through the norm after it where there is one, to `x`; returns what that norm read.
-fn add_output<M: Machine>(
-    m: &mut M,
-    given: &Given,
-    (site, post): (&SiteLinear, &Option<Norm>),
-    act: &M::Act,
-    x: &mut M::Wide,
-    unscaled: &mut Unscaled<M>,
-) -> Result<Option<M::Act>> {
-    let Some(norm) = post else { return m.project_add(given, site, act, x, unscaled).map(|()| None) };
-    let y = m.project(given, &[site], act, unscaled)?.remove(0);
-    m.norm_add(norm, y, x).map(Some)
-}
-
-/// The gradient of what [`add_output`] normed; without a norm it is that of the sum.
-fn output_back<M: Machine>(m: &mut M, post: &Option<Norm>, kept: &Option<M::Act>, way: &WayBack<M>) -> Result<Option<M::Act>> {
-    post.as_ref().zip(kept.as_ref()).map(|(norm, kept)| m.norm_add_back(norm, kept, &way.dx)).transpose()
-}
-
-impl Mlp {
-    /// The layers that read the normed input: gate and up, both in one, or up alone. Experts have theirs.
-    fn inner(&self) -> Vec<&SiteLinear> {
-        match self {
-            Mlp::Gated { gate, up, .. } => vec![gate, up],
-            Mlp::GatedFused { gate_up, .. } => vec![gate_up],
-            Mlp::Plain { up, .. } => vec![up],
-            Mlp::Experts(_) => Vec::new(),
-        }
-    }
-
-    /// The layer after them.
-    fn down(&self) -> &SiteLinear {
-        match self {
-            Mlp::Gated { down, .. } | Mlp::GatedFused { down, .. } | Mlp::Plain { down, .. } => down,
-            Mlp::Experts(_) => unreachable!("experts have theirs"),
+/// Queries, keys and values as attention reads them: the block's own or what is lent.
+fn read<'a, M: Machine>(of: usize, [q, k, v]: &'a Parts<M::Act>, beside: &'a Beside<M>) -> [&'a M::Act; 3] {
+    let q = q.as_ref().unwrap_or_else(|| unreachable!("every block has queries"));
+    match (k, v) {
+        (Some(k), Some(v)) => [q, k, v],
+        _ => {
+            let [k, v] = beside.lent(of);
+            [q, k, v]
         }
     }
 }
 
 impl Block {
-    /// The projections that read the block's normed input: q, k and v, or all of them in one.
+    /// The projections that read the block's normed input: q, k and v, all of them in one, or some alone.
     pub(super) fn queries_keys_values(&self) -> Vec<&SiteLinear> {
         match &self.qkv {
             Qkv::Split { q, k, v } => vec![q, k, v],
             Qkv::Fused { qkv, .. } => vec![qkv],
+            Qkv::KeysAsValues { q, k } => vec![q, k],
+            Qkv::QueriesAlone { q } => vec![q],
         }
     }
 
-    /// `x` (n, d) becomes the output of this block, the `layer`th; returns what the backward pass needs.
+    fn feed(&self) -> Feed<'_> {
+        Feed { mlp: &self.mlp, norm: &self.mlp_norm, post: &self.post_mlp_norm }
+    }
+
+    /// `x` (n, d) becomes the output of this block; returns what the backward pass needs.
     pub(super) fn forward<M: Machine>(
         &self,
         m: &mut M,
         given: &Given,
-        layer: usize,
+        beside: &mut Beside<M>,
         x: &mut M::Wide,
     ) -> Result<BlockActivations<M>> {
-        let mut unscaled = Vec::new();
+        let (mut unscaled, layer) = (Vec::new(), self.attention.layer);
         let [normed, kept_x] = m.norm(&self.attention_norm, x)?;
         let mut early = if self.parallel { Some(m.norm(&self.mlp_norm, x)?) } else { None };
-        let mut parts = m.project(given, &self.queries_keys_values(), &normed, &mut unscaled)?;
-        m.free(normed);
-        let parts = match &self.qkv {
-            Qkv::Fused { groups, .. } => m.split(given, parts.remove(0), *groups)?,
-            Qkv::Split { .. } => three(parts),
-        };
-        let (qkv, bare) = m.turn(given, &self.turn, parts)?;
-        let (attended, saved) = m.attend(given, layer, self.scores, &qkv)?;
+        let parts = self.parts(m, given, normed, &mut unscaled)?;
+        let (mut qkv, bare) = m.turn(given, &self.attention, parts)?;
+        if self.attention.lends
+            && let (Some(k), Some(v)) = (qkv[1].take(), qkv[2].take())
+        {
+            beside.lend(m, layer, [k, v]);
+        }
+        let (attended, saved) = m.attend(given, &self.attention, read(self.attention.keys_of, &qkv, beside))?;
         let post_attention = add_output(m, given, (&self.output, &self.post_attention_norm), &attended, x, &mut unscaled)?;
         let [normed, middle] = match early.take() {
             Some(early) => early,
             None => m.norm(&self.mlp_norm, x)?,
         };
-        let (fed, post_mlp) = self.feed(m, given, normed, x, &mut unscaled)?;
+        let (fed, post_mlp) = self.feed().forward(m, given, normed, x, &mut unscaled)?;
         // What both norms read is kept once.
         let middle = match self.parallel {
             true => {
@@ -156,38 +106,29 @@ impl Block {
             }
             false => Some(middle),
         };
+        let gate = self.layer_gate.as_ref();
+        let gated = gate.map(|gate| gate.forward(m, given, (layer, beside), x, &mut unscaled)).transpose()?;
+        if let Some(by) = self.scale {
+            m.scale(by, x)?;
+        }
         let post = [post_attention, post_mlp];
-        Ok(BlockActivations { x: kept_x, qkv, bare, attended, saved, middle, fed, post, unscaled })
+        Ok(BlockActivations { x: kept_x, qkv, bare, attended, saved, middle, fed, post, gated, unscaled })
     }
 
-    /// The feed-forward of `normed` (n, d), added to `x`; with what the norm behind it read.
-    fn feed<M: Machine>(
-        &self,
-        m: &mut M,
-        given: &Given,
-        normed: M::Act,
-        x: &mut M::Wide,
-        unscaled: &mut Unscaled<M>,
-    ) -> Result<(FeedActivations<M>, Option<M::Act>)> {
-        if let Mlp::Experts(experts) = &self.mlp {
-            let kept = experts.forward(m, given, &normed, x, unscaled)?;
-            m.free(normed);
-            return Ok((FeedActivations::Experts(kept), None));
-        }
-        let mut made = m.project_rounded(given, &self.mlp.inner(), &normed, unscaled)?;
+    /// What the projections make of `normed` (n, d).
+    fn parts<M: Machine>(&self, m: &mut M, given: &Given, normed: M::Act, unscaled: &mut Unscaled<M>) -> Result<Parts<M::Wide>> {
+        let mut parts = m.project(given, &self.queries_keys_values(), &normed, unscaled)?;
         m.free(normed);
-        let up = made.pop().unwrap_or_else(|| unreachable!("every feed-forward has a layer"));
-        let (gate, up) = match &self.mlp {
-            Mlp::GatedFused { .. } => {
-                let [gate, up] = m.halve(given, up)?;
-                (Some(gate), up)
+        match &self.qkv {
+            Qkv::Fused { groups, .. } => parts = m.split(given, parts.remove(0), &self.attention.shape.widths(), *groups)?,
+            Qkv::KeysAsValues { .. } => {
+                let values = m.again(given, &parts[1])?;
+                parts.push(values);
             }
-            _ => (made.pop(), up),
-        };
-        let act = m.gate(given, gate.as_ref(), &up)?;
-        let post = add_output(m, given, (self.mlp.down(), &self.post_mlp_norm), &act, x, unscaled)?;
-        m.free(act);
-        Ok((FeedActivations::Dense { gate, up }, post))
+            Qkv::Split { .. } | Qkv::QueriesAlone { .. } => {}
+        }
+        let mut parts = parts.into_iter();
+        Ok([(); 3].map(|()| parts.next()))
     }
 
     /// Turns `way.dx` from the gradient of the block's output into that of its input (unless nothing `below` wants it), and adds
@@ -196,16 +137,25 @@ impl Block {
         &self,
         m: &mut M,
         given: &Given,
-        way: &mut WayBack<M>,
+        (way, beside): (&mut WayBack<M>, &mut Beside<M>),
         mut kept: BlockActivations<M>,
         below: bool,
     ) -> Result<()> {
+        if let Some(by) = self.scale {
+            m.scale(by, &mut way.dx)?;
+            let before = std::mem::replace(&mut way.rounded, m.rounded(&way.dx)?);
+            m.free(before);
+        }
+        if let Some((gate, gated)) = self.layer_gate.as_ref().zip(kept.gated.take()) {
+            gate.backward(m, given, (self.attention.layer, beside), way, gated, &kept.unscaled)?;
+        }
         // Where both read the block's input, each goes back from the gradient of the output.
-        let early = if self.parallel { Some(self.attend_back(m, given, way, &kept, below)?) } else { None };
-        self.feed_back(m, given, way, &mut kept)?;
+        let early = if self.parallel { Some(self.attend_back(m, given, (way, beside), &kept, below)?) } else { None };
+        let middle = kept.middle.as_ref().unwrap_or(&kept.x);
+        self.feed().backward(m, given, way, (&mut kept.fed, &kept.post[1]), middle, &kept.unscaled)?;
         let d_normed = match early {
             Some(early) => early,
-            None => self.attend_back(m, given, way, &kept, below)?,
+            None => self.attend_back(m, given, (way, beside), &kept, below)?,
         };
         if let Some(d_normed) = d_normed {
             m.norm_back(&self.attention_norm, &kept.x, d_normed, &mut way.dx, &mut way.rounded)?;
@@ -214,73 +164,12 @@ impl Block {
         Ok(())
     }
 
-    /// Feed-forward: `dx` becomes the gradient at `middle`; gate and up become their gradients.
-    fn feed_back<M: Machine>(
-        &self,
-        m: &mut M,
-        given: &Given,
-        way: &mut WayBack<M>,
-        kept: &mut BlockActivations<M>,
-    ) -> Result<()> {
-        let middle = kept.middle.as_ref().unwrap_or(&kept.x);
-        let d_normed = match &mut kept.fed {
-            FeedActivations::Experts(fed) => {
-                let Mlp::Experts(experts) = &self.mlp else { unreachable!("kept by experts") };
-                let normed = m.norm_again(&self.mlp_norm, middle)?;
-                let d_normed = experts.backward(m, given, (&way.rounded, &way.dx), fed, &normed, &kept.unscaled)?;
-                m.free(normed);
-                d_normed
-            }
-            FeedActivations::Dense { gate, up } => {
-                let dy = output_back(m, &self.post_mlp_norm, &kept.post[1], way)?;
-                let d_out = dy.as_ref().unwrap_or(&way.rounded);
-                let d_normed = self.dense_back(m, given, d_out, (gate, up), middle, &kept.unscaled)?;
-                dy.into_iter().for_each(|dy| m.free(dy));
-                d_normed
-            }
-        };
-        m.norm_back(&self.mlp_norm, middle, d_normed, &mut way.dx, &mut way.rounded)
-    }
-
-    /// A feed-forward of one: the gradient of what it read, given that of what it made; gate and up become their gradients.
-    fn dense_back<M: Machine>(
-        &self,
-        m: &mut M,
-        given: &Given,
-        d_out: &M::Act,
-        (gate, up): (&mut Option<M::Act>, &mut M::Act),
-        middle: &M::Act,
-        unscaled: &Unscaled<M>,
-    ) -> Result<M::Wide> {
-        let (inner, down) = (self.mlp.inner(), self.mlp.down());
-        let act = match given.adapts(&[down]) {
-            true => Some(m.gate(given, gate.as_ref(), up)?),
-            false => None,
-        };
-        let d_act = m.project_back_rounded(given, &[(down, d_out)], act.as_ref(), unscaled)?;
-        act.into_iter().for_each(|act| m.free(act));
-        m.gate_back(given, gate.as_mut(), up, d_act)?;
-        let normed = given.adapts(&inner).then(|| m.norm_again(&self.mlp_norm, middle)).transpose()?;
-        let fused = match (&self.mlp, &*gate) {
-            (Mlp::GatedFused { .. }, Some(gate)) => Some(m.unite(given, gate, up)?),
-            _ => None,
-        };
-        let grads: Vec<&M::Act> = match &fused {
-            Some(fused) => vec![fused],
-            None => gate.iter().chain([&*up]).collect(),
-        };
-        let sites: Vec<(&SiteLinear, &M::Act)> = inner.into_iter().zip(grads).collect();
-        let d_normed = m.project_back(given, &sites, normed.as_ref(), unscaled)?;
-        normed.into_iter().chain(fused).for_each(|act| m.free(act));
-        Ok(d_normed)
-    }
-
     /// Attention: the gradient (n, d) of what its projections read, where something `below` wants it.
     fn attend_back<M: Machine>(
         &self,
         m: &mut M,
         given: &Given,
-        way: &WayBack<M>,
+        (way, beside): (&WayBack<M>, &mut Beside<M>),
         kept: &BlockActivations<M>,
         below: bool,
     ) -> Result<Option<M::Wide>> {
@@ -289,12 +178,29 @@ impl Block {
         let site = (&self.output, dy.as_ref().unwrap_or(&way.rounded));
         let grad = m.project_back_rounded(given, &[site], attended, &kept.unscaled)?;
         dy.into_iter().for_each(|dy| m.free(dy));
-        let grads = m.attend_back(given, self.scores, &kept.qkv, &kept.attended, &kept.saved, grad)?;
-        let grads = m.turn_back(given, &self.turn, &kept.bare, grads)?;
-        let grads: Vec<M::Act> = match &self.qkv {
-            Qkv::Fused { groups, .. } => vec![m.join(given, grads, *groups)?],
-            Qkv::Split { .. } => grads.into(),
+        let qkv = read(self.attention.keys_of, &kept.qkv, beside);
+        let [dq, mut dk, mut dv] = m.attend_back(given, &self.attention, qkv, &kept.attended, &kept.saved, grad)?;
+        let grads = if self.attention.borrows() {
+            beside.give_back(m, self.attention.keys_of, [dk, dv])?;
+            [Some(dq), None, None]
+        } else {
+            if let Some([more_k, more_v]) = beside.given_back(self.attention.layer) {
+                m.add(&mut dk, more_k)?;
+                m.add(&mut dv, more_v)?;
+            }
+            [Some(dq), Some(dk), Some(dv)]
         };
+        let grads = m.turn_back(given, &self.attention, &kept.bare, grads)?;
+        let mut grads: Vec<M::Act> = grads.into_iter().flatten().collect();
+        match &self.qkv {
+            Qkv::Fused { groups, .. } => grads = vec![m.join(given, grads, *groups)?],
+            Qkv::KeysAsValues { .. } => {
+                if let (Some(dv), Some(dk)) = (grads.pop(), grads.pop()) {
+                    grads.push(m.sum(given, dk, dv)?);
+                }
+            }
+            Qkv::Split { .. } | Qkv::QueriesAlone { .. } => {}
+        }
         let sites = self.queries_keys_values();
         let normed = given.adapts(&sites).then(|| m.norm_again(&self.attention_norm, &kept.x)).transpose()?;
         let sites: Vec<(&SiteLinear, &M::Act)> = sites.into_iter().zip(&grads).collect();

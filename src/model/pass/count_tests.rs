@@ -13,10 +13,11 @@ use super::super::workspace::{BatchTokens, Recompute, Workspace};
 use super::*;
 use crate::adapter::Adapter;
 use crate::device::Compute;
+use crate::model::Adapt;
 
 /// Families that are known, of `tests/data/golden/families`, and adapters of them.
-const FAMILIES: usize = 24;
-const ADAPTERS: usize = 96;
+const FAMILIES: usize = 25;
+const ADAPTERS: usize = 101;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
@@ -66,7 +67,7 @@ fn agree<T: Pooled>(model: &Model, adapter: &Adapter, recompute: Recompute, what
     assert_eq!(count.pool + room, pool, "{what}");
     // Beside the buffers stays what attention leaves.
     let blocks = if again { 0 } else { model.blocks.len() - model.lowest(|site| counted.acts(site)) };
-    assert_eq!(count.kept - (blocks * memory.tokens * model.shared.heads * T::ATTENDED) as u64, kept, "{what}");
+    assert_eq!(count.kept - (blocks * memory.tokens * model.config.heads * T::ATTENDED) as u64, kept, "{what}");
     assert_eq!(memory.activations, count.kept, "{what}");
     assert_eq!(memory.activations + memory.logits + memory.workspace, count.peak, "{what}");
     assert!(count.peak > count.pool && memory.recomputed == again, "{what}: {count:?}");
@@ -151,7 +152,7 @@ fn in_tensor_operations_the_same_is_kept_and_the_peak_is_what_is_live() {
     let adapter = PreparedAdapter::unprepared(&model, &adapter);
     let count = |rules, again| model.counted(rules, [128, 64], again, &adapter);
     let (full, half) = (count(Rules::tensors(4), false), count(Rules::tensors(2), false));
-    let left = |bytes: usize| (model.blocks.len() * 128 * model.shared.heads * bytes) as u64;
+    let left = |bytes: usize| (model.blocks.len() * 128 * model.config.heads * bytes) as u64;
     assert_eq!(full.kept - left(4), count(Rules::cpu::<f32>(), false).kept - left(8));
     assert_eq!(2 * (half.kept - left(4)), full.kept - left(4));
     let (d, f) = (model.config.width, model.config.ffn);

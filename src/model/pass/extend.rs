@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::super::Model;
 use super::super::cache::KvCache;
+use super::super::layers::{Attention, NormVector};
 use super::super::paged::{BlockTable, PagedKv};
 use super::cpu::Cpu;
 use super::machine::{Given, Machine};
@@ -14,7 +15,6 @@ use super::sums::Sums;
 use super::tensors::{Keys, Tensors};
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
-use crate::kernels::attention::Scores;
 use crate::kernels::attention::cached::{CachedText, cached};
 use crate::kernels::engine::{Attended, Phase};
 use crate::kernels::tensors::attention::Ramp;
@@ -50,10 +50,10 @@ impl Model {
             let given =
                 Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared, chosen: None };
             scratch.fit(ids.len());
-            let mut attend = |layer: usize, scores: Scores, qkv: [&[f32]; 3], out: &mut [f32]| {
-                self.attend_cached(kv, layer, (chunks, &rows), scores, qkv, out)
+            let mut attend = |attention: &Attention, qkv: [&[f32]; 3], out: &mut [f32]| {
+                attend_cached(kv, attention, (chunks, &rows), qkv, out)
             };
-            let mut cpu = Cpu::<f32> { model: self, scratch, attend: &mut attend, spans: None, sums: &mut Sums::default() };
+            let mut cpu = Cpu::<f32> { model: self, scratch, attend: &mut attend, texts: None, sums: &mut Sums::default() };
             let x = self.through(&mut cpu, &given)?;
             // As decoding makes them in every phase: how many are asked for at once is chance.
             let logits = cpu.logits(&Given { phase: Phase::Decode, ..given }, &x, &wanted)?;
@@ -63,31 +63,32 @@ impl Model {
         chunks.iter_mut().for_each(|c| PagedKv::advance(c.table, c.ids.len(), phase));
         Ok(logits)
     }
+}
 
-    /// Keeps the new keys and values of one layer and attends to all.
-    fn attend_cached(
-        &self,
-        kv: &mut PagedKv,
-        layer: usize,
-        (chunks, rows): (&[Chunk], &[Range<usize>]),
-        scores: Scores,
-        [q, k, v]: [&[f32]; 3],
-        out: &mut [f32],
-    ) -> Attended {
-        let [_, width, _] = self.shared.widths();
+/// Keeps the new keys and values of one layer, where they are its own, and attends to all.
+fn attend_cached(
+    kv: &mut PagedKv,
+    attention: &Attention,
+    (chunks, rows): (&[Chunk], &[Range<usize>]),
+    [q, k, v]: [&[f32]; 3],
+    out: &mut [f32],
+) -> Attended {
+    let [_, width, _] = attention.shape.widths();
+    if !attention.borrows() {
         for (chunk, rows) in chunks.iter().zip(rows) {
             let own = rows.start * width..rows.end * width;
-            kv.write(layer, chunk.table, &k[own.clone()], &v[own]);
+            kv.write(attention.layer, chunk.table, &k[own.clone()], &v[own]);
         }
-        let text = |(chunk, rows): (&Chunk, &Range<usize>)| CachedText {
-            queries: rows.clone(),
-            past: chunk.table.len(),
-            blocks: kv.layer(layer, chunk.table),
-        };
-        let texts: Vec<CachedText> = chunks.iter().zip(rows).map(text).collect();
-        cached(kv.layout(), self.shared.heads, scores, &texts, q, out);
-        Attended::default()
     }
+    let text = |(chunk, rows): (&Chunk, &Range<usize>)| CachedText {
+        queries: rows.clone(),
+        past: chunk.table.len(),
+        blocks: kv.layer(attention.keys_of, chunk.table),
+    };
+    let texts: Vec<CachedText> = chunks.iter().zip(rows).map(text).collect();
+    let sinks = attention.sinks.as_ref().map(NormVector::values);
+    cached(kv.layout(attention.keys_of), attention.shape.heads, attention.scores, sinks, &texts, q, out);
+    Attended::default()
 }
 
 /// New tokens of one text whose keys and values are in a cache of its own: on a device that has no kernels over blocks.

@@ -2,6 +2,7 @@
 
 use super::super::{Adapt, Model};
 use super::PreparedAdapter;
+use super::beside::Beside;
 use super::machine::{Given, Machine};
 use super::sums::Sums;
 use super::texts::{self, PackedTexts};
@@ -102,9 +103,11 @@ impl Model {
     /// Embedding and all blocks, keeping nothing: the last block's output (n, d).
     pub(super) fn through<M: Machine>(&self, m: &mut M, given: &Given) -> Result<M::Wide> {
         let mut x = m.embed(given)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            block.forward(m, given, layer, &mut x)?.free(m);
+        let mut beside = Beside::new(m, given, self, &x)?;
+        for block in &self.blocks {
+            block.forward(m, given, &mut beside, &mut x)?.free(m);
         }
+        beside.free(m);
         Ok(x)
     }
 }

@@ -11,25 +11,34 @@
 //! |---|---|---|
 //! | 0 | `texts`, `prepared` | examples one after another; an adapter as machines take it |
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
-//! | 2 | `experts` | a feed-forward of experts, there and back |
-//! | 3 | `block` | one block, there and back |
-//! | 4 | `cpu`, `tensors`, `count`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; sizes alone; all blocks, there and back |
-//! | 5 | `tensors_sites`, `cpu_turn`, `cpu_experts`, `cpu_head` | the latter's linear layers and what acts on them; the former's queries and keys, its experts, its head |
-//! | 6 | `tensors_head` | the latter's head |
-//! | 7 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
-//! | 8 | `gradients` | one group of texts there and back; the supervised loss and its gradients |
-//! | 9 | `loss` | any loss of log-probabilities, of several passes |
+//! | 2 | `beside`, `dense` | what blocks hand on beside the stream; a feed-forward for all tokens |
+//! | 3 | `experts`, `layer_gate` | feed-forwards of experts; a block's third part, there and back |
+//! | 4 | `feed` | the feed-forward, of whichever kind |
+//! | 5 | `block` | one block, there and back |
+//! | 6 | `cpu`, `tensors`, `count`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; sizes alone; all blocks, there and back |
+//! | 7 | `cpu_sites`, `cpu_turn`, `cpu_layer_inputs`, `cpu_experts`, `cpu_head`, `tensors_sites`, `tensors_turn`, `count_sites` | their linear layers and what acts on them, queries and keys, inputs of layers, experts, heads |
+//! | 8 | `tensors_head` | the head in tensor operations |
+//! | 9 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
+//! | 10 | `gradients` | one group of texts there and back; the supervised loss and its gradients |
+//! | 11 | `loss` | any loss of log-probabilities, of several passes |
 
+mod beside;
 mod block;
 mod count;
+mod count_sites;
 mod cpu;
 mod cpu_experts;
 mod cpu_head;
+mod cpu_layer_inputs;
+mod cpu_sites;
 mod cpu_turn;
+mod dense;
 mod device_memory;
 mod experts;
 mod extend;
+mod feed;
 mod gradients;
+mod layer_gate;
 mod logps;
 mod loss;
 mod machine;
@@ -39,16 +48,16 @@ mod sums;
 mod tensors;
 mod tensors_head;
 mod tensors_sites;
+mod tensors_turn;
 mod texts;
 mod trace;
 mod workspace;
 
 use super::Model;
 use super::batch::Batch;
-use super::layers::Block;
+use super::layers::Attention;
 use super::site::Site;
 use crate::error::Result;
-use crate::kernels::attention::Scores;
 use crate::kernels::engine::Phase;
 use cpu::Cpu;
 pub use device_memory::DevicePassMemory;
@@ -68,15 +77,14 @@ pub use workspace::{BatchTokens, Recompute, Workspace};
 impl Model {
     /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
     fn multiplies_in_bf16(&self) -> bool {
-        let linears = self.blocks.iter().flat_map(Block::linears).map(|l| &l.linear).chain([&self.head.linear]);
         cfg!(target_arch = "x86_64")
-            && self.shared.head_dim.is_multiple_of(2)
-            && linears.into_iter().all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
+            && self.blocks.iter().all(|block| block.attention.shape.head_dim.is_multiple_of(2))
+            && self.linears().map(|l| &l.linear).all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
     }
 
     /// The lowest block that gradients go back to: all of them for an adapted embedding, none for a head alone.
     fn lowest(&self, adapted: impl Fn(Site) -> bool) -> usize {
-        if adapted(self.embedding.site) {
+        if adapted(self.embedding.site) || self.layer_inputs.as_ref().is_some_and(|inputs| adapted(inputs.projection.site)) {
             return 0;
         }
         self.blocks.iter().position(|b| b.linears().iter().any(|l| adapted(l.site))).unwrap_or(self.blocks.len())
@@ -90,10 +98,9 @@ impl Model {
         texts: &PackedTexts,
         run: impl FnOnce(&mut Cpu<T>, &Given) -> R,
     ) -> R {
-        let spans = |scores| texts.spans(&self.shared, scores);
-        let mut attend = |_, scores: Scores, qkv: [&[T]; 3], out: &mut [T]| T::attend(&spans(scores), qkv, out);
+        let mut attend = |attention: &Attention, qkv: [&[T]; 3], out: &mut [T]| T::attend(&texts.spans(attention), qkv, out);
         let acting = [(0..texts.tokens(), adapter)];
-        let mut cpu = Cpu { model: self, scratch, attend: &mut attend, spans: Some(&spans), sums };
+        let mut cpu = Cpu { model: self, scratch, attend: &mut attend, texts: Some(texts), sums };
         run(&mut cpu, &self.given(&acting, texts))
     }
 

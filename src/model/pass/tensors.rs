@@ -6,27 +6,28 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
-use super::super::layers::{Norm, SiteLinear, Turn};
+use super::super::layers::{Attention, LayerInputs, Norm, SiteLinear};
 use super::super::linear::FrozenLinear;
 use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
-use super::machine::{Given, Machine, Sites, Turned, Unscaled};
+use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
 use super::sums::{self, SiteGradient};
 use super::texts::PackedTexts;
 use crate::error::Result;
+use crate::kernels::activation::Activation;
 use crate::kernels::attention::Scores;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::tensors::attention::{self, Behind, Packed, Ramp};
 use crate::kernels::tensors::dropout::Masks;
-use crate::kernels::tensors::{linear, mlp, norm, rope};
+use crate::kernels::tensors::{linear, mlp, norm};
 
 /// A device, with activations of one dtype.
 pub(super) struct Tensors<'a> {
     pub model: &'a Model,
     pub dtype: DType,
-    ids: Tensor,
+    pub(super) ids: Tensor,
     /// Of each of the model's rotations.
-    angles: Vec<Angles>,
+    pub(super) angles: Vec<Angles>,
     keys: Keys<'a>,
     /// By site, where one adapter acts.
     pub(super) masks: Masks,
@@ -35,12 +36,12 @@ pub(super) struct Tensors<'a> {
 }
 
 /// A rotation of the tokens.
-struct Angles {
+pub(super) struct Angles {
     /// Cosines and sines (n, r/2).
-    table: [Tensor; 2],
-    interleaved: bool,
+    pub table: [Tensor; 2],
+    pub interleaved: bool,
     /// What queries are multiplied with, (n, 1).
-    query_scales: Option<Tensor>,
+    pub query_scales: Option<Tensor>,
 }
 
 /// Where a query finds its keys.
@@ -81,8 +82,9 @@ impl<'a> Tensors<'a> {
         let ramp = Ramp::new(&model.device)?;
         let mut kinds: Vec<(Scores, Packed)> = Vec::new();
         for block in &model.blocks {
-            if kinds.iter().all(|(scores, _)| *scores != block.scores) {
-                kinds.push((block.scores, Packed::new(&texts.spans, block.scores, &ramp)?));
+            let scores = block.attention.scores;
+            if kinds.iter().all(|(kind, _)| *kind != scores) {
+                kinds.push((scores, Packed::new(&texts.spans, scores, &ramp)?));
             }
         }
         Ok(Keys::Texts(kinds))
@@ -98,35 +100,6 @@ impl<'a> Tensors<'a> {
         Ok(Tensor::new(given.chosen.unwrap_or(&[]), &self.model.device)?)
     }
 
-    fn heads(&self, x: &Tensor) -> Result<Tensor> {
-        let e = self.model.config.head_dim;
-        Ok(x.reshape((x.dim(0)?, x.dim(1)? / e, e))?)
-    }
-
-    /// Queries, keys and values (n, width), the first two turned.
-    fn turned(&self, turn: &Turn, parts: [Tensor; 3], inverse: bool, dtype: DType) -> Result<[Tensor; 3]> {
-        let [q, k, v] = parts;
-        let Some(at) = turn.rope else { return Ok([q.to_dtype(dtype)?, k.to_dtype(dtype)?, v.to_dtype(dtype)?]) };
-        let Angles { table: [cos, sin], interleaved, query_scales } = &self.angles[at];
-        let way = rope::Turn { inverse, interleaved: *interleaved };
-        let turn = |x: &Tensor| -> Result<Tensor> {
-            Ok(rope::rope(&self.heads(x)?, cos, sin, way)?.reshape(x.shape())?.to_dtype(dtype)?)
-        };
-        let q = match query_scales {
-            Some(scales) => q.to_dtype(DType::F32)?.broadcast_mul(scales)?,
-            None => q,
-        };
-        Ok([turn(&q)?, turn(&k)?, v.to_dtype(dtype)?])
-    }
-
-    /// `x` (n, width) in rows that `norm` is over.
-    fn rows_of(&self, norm: &Norm, x: &Tensor) -> Result<Tensor> {
-        match norm {
-            Norm::Weighted { width, .. } if *width < x.dim(1)? => self.heads(x),
-            _ => Ok(x.clone()),
-        }
-    }
-
     /// The final norm of chosen rows (c, d).
     pub(super) fn chosen(&self, x: &Tensor, at: &Tensor) -> Result<[Tensor; 2]> {
         let chosen = x.index_select(at, 0)?;
@@ -134,7 +107,7 @@ impl<'a> Tensors<'a> {
         Ok([chosen, normed])
     }
 
-    fn normed(&self, norm: &Norm, x: &Tensor, out: DType) -> Result<Tensor> {
+    pub(super) fn normed(&self, norm: &Norm, x: &Tensor, out: DType) -> Result<Tensor> {
         match norm {
             Norm::Scale(by) => Ok((x.to_dtype(DType::F32)? * f64::from(*by))?.to_dtype(out)?),
             Norm::Weighted { weight, bias: None, eps, .. } => norm::rms(x, &weight.tensor, *eps, out),
@@ -198,6 +171,32 @@ impl Machine for Tensors<'_> {
             let dw = full.zeros_like()?.index_add(&self.ids, &(dx * scale)?, 0)?;
             sums::add(&mut self.sums[site.0], SiteGradient::Full(dw))?;
         }
+        Ok(())
+    }
+
+    fn widened(&mut self, _: &Given, x: &Tensor) -> Result<Tensor> {
+        Ok(x.to_dtype(DType::F32)?)
+    }
+
+    fn again(&mut self, _: &Given, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
+    fn zeros_of(&mut self, _: &Given, x: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::zeros(x.shape(), DType::F32, x.device())?)
+    }
+
+    fn add(&mut self, x: &mut Tensor, y: Tensor) -> Result<()> {
+        *x = (&*x + y)?;
+        Ok(())
+    }
+
+    fn sum(&mut self, _: &Given, x: Tensor, y: Tensor) -> Result<Tensor> {
+        Ok((x + y)?)
+    }
+
+    fn scale(&mut self, by: f32, x: &mut Tensor) -> Result<()> {
+        *x = (&*x * f64::from(by))?;
         Ok(())
     }
 
@@ -281,71 +280,66 @@ impl Machine for Tensors<'_> {
         Ok(self.project_back(given, sites, x, unscaled)?.to_dtype(self.dtype)?)
     }
 
-    fn split(&mut self, given: &Given, fused: Tensor, groups: usize) -> Result<[Tensor; 3]> {
-        let (n, widths) = (given.tokens(), given.shared.widths());
-        let [q, k, _] = widths.map(|width| width / groups);
+    fn split(&mut self, given: &Given, fused: Tensor, widths: &[usize], groups: usize) -> Result<Vec<Tensor>> {
+        let n = given.tokens();
         let fused = fused.reshape((n, groups, fused.dim(1)? / groups))?;
-        let part =
-            |from, len: usize| -> Result<Tensor> { Ok(fused.narrow(2, from, len / groups)?.contiguous()?.reshape((n, len))?) };
-        Ok([part(0, widths[0])?, part(q, widths[1])?, part(q + k, widths[2])?])
+        let mut at = 0;
+        let parts = widths.iter().map(|width| {
+            let part = fused.narrow(2, at, width / groups)?.contiguous()?.reshape((n, *width))?;
+            at += width / groups;
+            Ok(part)
+        });
+        parts.collect()
     }
 
-    fn join(&mut self, given: &Given, parts: [Tensor; 3], groups: usize) -> Result<Tensor> {
+    fn join(&mut self, given: &Given, parts: Vec<Tensor>, groups: usize) -> Result<Tensor> {
         let n = given.tokens();
         let pieces = parts.iter().map(|part| part.reshape((n, groups, part.dim(1)? / groups)));
         Ok(Tensor::cat(&pieces.collect::<candle_core::Result<Vec<_>>>()?, 2)?.reshape((n, ()))?)
     }
 
-    fn halve(&mut self, _: &Given, fused: Tensor) -> Result<[Tensor; 2]> {
+    fn halve(&mut self, given: &Given, fused: Tensor, groups: usize) -> Result<[Tensor; 2]> {
         let width = fused.dim(1)? / 2;
-        Ok([fused.narrow(1, 0, width)?.contiguous()?, fused.narrow(1, width, width)?.contiguous()?])
+        let halves = self.split(given, fused, &[width, width], groups)?;
+        Ok(halves.try_into().unwrap_or_else(|_| unreachable!("two")))
     }
 
-    fn unite(&mut self, _: &Given, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        Ok(Tensor::cat(&[gate, up], 1)?)
+    fn unite(&mut self, given: &Given, gate: &Tensor, up: &Tensor, groups: usize) -> Result<Tensor> {
+        self.join(given, vec![gate.clone(), up.clone()], groups)
     }
 
-    fn turn(&mut self, _: &Given, turn: &Turn, parts: [Tensor; 3]) -> Result<Turned<Self>> {
-        let mut bare = [None, None, None];
-        let [mut q, mut k, mut v] = parts;
-        for ((part, norm), bare) in [&mut q, &mut k, &mut v].into_iter().zip(&turn.norms).zip(&mut bare) {
-            let Some(norm) = norm else { continue };
-            let normed = self.normed(norm, &self.rows_of(norm, part)?, DType::F32)?.reshape(part.shape())?;
-            *bare = Some(part.to_dtype(self.dtype)?);
-            *part = normed;
-        }
-        Ok((self.turned(turn, [q, k, v], false, self.dtype)?, bare))
+    fn turn(&mut self, _: &Given, attention: &Attention, parts: Parts<Tensor>) -> Result<Turned<Self>> {
+        self.normed_and_turned(attention, parts)
     }
 
-    fn turn_back(&mut self, _: &Given, turn: &Turn, bare: &[Option<Tensor>; 3], grads: [Tensor; 3]) -> Result<[Tensor; 3]> {
-        if turn.norms.iter().all(Option::is_none) {
-            return self.turned(turn, grads, true, self.dtype);
-        }
-        let mut back = self.turned(turn, grads, true, DType::F32)?;
-        for ((grad, norm), bare) in back.iter_mut().zip(&turn.norms).zip(bare) {
-            if let Some((norm, bare)) = norm.as_ref().zip(bare.as_ref()) {
-                let rows = |x: &Tensor| self.rows_of(norm, x);
-                *grad = self.norm_gradient(norm, &rows(bare)?, &rows(grad)?)?.reshape(bare.shape())?;
-            }
-            *grad = grad.to_dtype(self.dtype)?;
-        }
-        Ok(back)
+    fn turn_back(
+        &mut self,
+        _: &Given,
+        attention: &Attention,
+        bare: &Parts<Tensor>,
+        grads: Parts<Tensor>,
+    ) -> Result<Parts<Tensor>> {
+        self.turned_and_normed_back(attention, bare, grads)
     }
 
-    fn attend(&mut self, _: &Given, layer: usize, scores: Scores, qkv: &[Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
-        let width = qkv[0].shape().clone();
-        let [q, k, v] = [self.heads(&qkv[0])?, self.heads(&qkv[1])?, self.heads(&qkv[2])?];
+    fn attend(&mut self, _: &Given, attention: &Attention, qkv: [&Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
+        let (width, scores) = (qkv[0].shape().clone(), attention.scores);
+        let sinks = attention.sinks.as_ref().map(|sinks| &sinks.tensor);
+        let [q, k, v] = in_heads(qkv, attention)?;
         match &mut self.keys {
             Keys::Texts(kinds) => {
-                let (out, normalisers) = attention::forward([&q, &k, &v], of_kind(kinds, scores))?;
+                let (out, normalisers) = attention::forward([&q, &k, &v], sinks, of_kind(kinds, scores))?;
                 Ok((out.reshape(width)?, Some(normalisers)))
             }
             Keys::Cached(texts, ramp) => {
                 let mut outs = Vec::new();
                 for (rows, cache) in texts {
                     let own = |t: &Tensor| t.narrow(0, rows.start, rows.len());
-                    let (k, v) = cache.append(layer, &own(&k)?.unsqueeze(0)?, &own(&v)?.unsqueeze(0)?)?; // (1, s, g, e)
-                    outs.push(attention::cached([&own(&q)?, &k.squeeze(0)?, &v.squeeze(0)?], scores, ramp)?);
+                    let (k, v) = match attention.borrows() {
+                        true => cache.held(attention.keys_of, rows.len())?,
+                        false => cache.append(attention.layer, &own(&k)?.unsqueeze(0)?, &own(&v)?.unsqueeze(0)?)?, // (1, s, g, e)
+                    };
+                    outs.push(attention::cached([&own(&q)?, &k.squeeze(0)?, &v.squeeze(0)?], sinks, scores, ramp)?);
                 }
                 Ok((Tensor::cat(&outs, 0)?.reshape(width)?, None))
             }
@@ -355,8 +349,8 @@ impl Machine for Tensors<'_> {
     fn attend_back(
         &mut self,
         _: &Given,
-        scores: Scores,
-        qkv: &[Tensor; 3],
+        attention: &Attention,
+        qkv: [&Tensor; 3],
         out: &Tensor,
         saved: &Option<Tensor>,
         grad: Tensor,
@@ -364,26 +358,46 @@ impl Machine for Tensors<'_> {
         let (Keys::Texts(kinds), Some(normalisers)) = (&self.keys, saved) else {
             unreachable!("a way back goes over whole texts")
         };
-        let [q, k, v] = [self.heads(&qkv[0])?, self.heads(&qkv[1])?, self.heads(&qkv[2])?];
-        let (out, gradient) = (self.heads(out)?, self.heads(&grad)?);
+        let [q, k, v] = in_heads(qkv, attention)?;
+        let [out, gradient] = [in_rows(out, attention.shape.head_dim)?, in_rows(&grad, attention.shape.head_dim)?];
         let behind = Behind { out: &out, normalisers, gradient: &gradient };
-        let [dq, dk, dv] = attention::backward([&q, &k, &v], behind, of_kind(kinds, scores))?;
+        let [dq, dk, dv] = attention::backward([&q, &k, &v], behind, of_kind(kinds, attention.scores))?;
         let wide = |g: Tensor, like: &Tensor| -> Result<Tensor> { Ok(g.reshape(like.shape())?.to_dtype(DType::F32)?) };
-        Ok([wide(dq, &qkv[0])?, wide(dk, &qkv[1])?, wide(dv, &qkv[2])?])
+        Ok([wide(dq, qkv[0])?, wide(dk, qkv[1])?, wide(dv, qkv[2])?])
     }
 
-    fn gate(&mut self, given: &Given, gate: Option<&Tensor>, up: &Tensor) -> Result<Tensor> {
+    fn gate(&mut self, _: &Given, act: Activation, gate: Option<&Tensor>, up: &Tensor) -> Result<Tensor> {
         match gate {
-            Some(gate) => mlp::gated(given.shared.activation, gate, up),
-            None => mlp::activation(given.shared.activation, up),
+            Some(gate) => mlp::gated(act, gate, up),
+            None => mlp::activation(act, up),
         }
     }
 
-    fn gate_back(&mut self, given: &Given, gate: Option<&mut Tensor>, up: &mut Tensor, grad: Tensor) -> Result<()> {
+    fn gate_back(&mut self, _: &Given, act: Activation, gate: Option<&mut Tensor>, up: &mut Tensor, grad: Tensor) -> Result<()> {
         match gate {
-            Some(gate) => (*gate, *up) = mlp::gated_back(given.shared.activation, gate, up, &grad)?,
-            None => *up = mlp::activation_back(given.shared.activation, up, &grad)?,
+            Some(gate) => (*gate, *up) = mlp::gated_back(act, gate, up, &grad)?,
+            None => *up = mlp::activation_back(act, up, &grad)?,
         }
+        Ok(())
+    }
+
+    fn layer_inputs(&mut self, given: &Given, inputs: &LayerInputs, projected: Tensor) -> Result<[Tensor; 2]> {
+        self.made_layer_inputs(given, inputs, projected)
+    }
+
+    fn layer_inputs_back(&mut self, _: &Given, inputs: &LayerInputs, kept: &Tensor, grad: Tensor) -> Result<Tensor> {
+        self.layer_inputs_gradient(inputs, kept, grad)
+    }
+
+    fn layer_input(&mut self, _: &Given, all: &Tensor, layer: usize) -> Result<Tensor> {
+        let width = all.dim(1)? / self.model.blocks.len();
+        Ok(all.narrow(1, layer * width, width)?.contiguous()?)
+    }
+
+    fn add_layer_input(&mut self, _: &Given, layer: usize, grad: Tensor, all: &mut Tensor) -> Result<()> {
+        let (width, sum) = (grad.dim(1)?, grad.to_dtype(DType::F32)?);
+        let padded = sum.pad_with_zeros(1, layer * width, all.dim(1)? - (layer + 1) * width)?;
+        *all = (&*all + padded)?;
         Ok(())
     }
 
@@ -431,6 +445,10 @@ impl Machine for Tensors<'_> {
         Ok((a.to_dtype(DType::F32)? * b.to_dtype(DType::F32)?)?.sum(1)?.to_vec1()?)
     }
 
+    fn dots_with(&mut self, _: &Given, a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
+        Ok(a.to_dtype(DType::F32)?.broadcast_mul(b)?.sum(1)?.to_vec1()?)
+    }
+
     fn loss(&mut self, given: &Given, x: &Tensor, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Tensor)> {
         let (losses, dx, gradients) = self.linear_cross_entropy(given, x, targets, weights)?;
         for g in gradients {
@@ -446,6 +464,17 @@ impl Machine for Tensors<'_> {
     fn logits(&mut self, given: &Given, x: &Tensor, rows: &[usize]) -> Result<Vec<f32>> {
         self.row_logits(given, x, rows)
     }
+}
+
+/// `x` (n, width) as (n, width / e, e).
+pub(super) fn in_rows(x: &Tensor, e: usize) -> Result<Tensor> {
+    Ok(x.reshape((x.dim(0)?, x.dim(1)? / e, e))?)
+}
+
+/// Queries, keys and values by heads.
+fn in_heads([q, k, v]: [&Tensor; 3], attention: &Attention) -> Result<[Tensor; 3]> {
+    let e = attention.shape.head_dim;
+    Ok([in_rows(q, e)?, in_rows(k, e)?, in_rows(v, e)?])
 }
 
 /// Masks for scores of one kind.

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::super::Targets;
 use super::super::batch::Batch;
-use super::super::layers::SharedTables;
-use crate::kernels::attention::{Scores, Varlen};
+use super::super::layers::{Attention, NormVector};
+use crate::kernels::attention::Varlen;
 
 /// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep.
 pub(super) const TOKENS: usize = 512;
@@ -58,14 +58,16 @@ impl PackedTexts {
     }
 
     /// What attention is told of them.
-    pub(super) fn spans(&self, shared: &SharedTables, scores: Scores) -> Varlen<'_> {
+    pub(super) fn spans<'a>(&'a self, attention: &'a Attention) -> Varlen<'a> {
+        let Attention { shape, scores, sinks, .. } = attention;
         Varlen {
             spans: &self.spans,
             starts: &self.batch.starts,
-            heads: shared.heads,
-            key_heads: shared.kv_heads,
-            head_dim: shared.head_dim,
-            scores,
+            heads: shape.heads,
+            key_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            scores: *scores,
+            sinks: sinks.as_ref().map(NormVector::values),
         }
     }
 }

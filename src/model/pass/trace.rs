@@ -1,7 +1,9 @@
 //! All blocks, forward and backward, over one group of texts.
 
 use super::super::{Model, Targets};
-use super::block::{BlockActivations, WayBack};
+use super::beside::Beside;
+use super::block::BlockActivations;
+use super::dense::WayBack;
 use super::machine::{Given, Machine};
 use crate::error::Result;
 
@@ -11,6 +13,7 @@ pub(super) struct Trace<M: Machine> {
     pub x: M::Wide,
     /// Of the blocks from the lowest adapted one on.
     blocks: Vec<BlockTrace<M>>,
+    beside: Beside<M>,
 }
 
 /// What is left of a block.
@@ -27,7 +30,7 @@ impl<M: Machine> Trace<M> {
             BlockTrace::All(kept) => BlockTrace::All(Box::new(kept.on())),
             BlockTrace::Input(x) => BlockTrace::Input(x),
         });
-        Trace { x: self.x, blocks: blocks.collect() }
+        Trace { x: self.x, blocks: blocks.collect(), beside: self.beside.on() }
     }
 
     /// Gives back what the blocks left.
@@ -39,6 +42,7 @@ impl<M: Machine> Trace<M> {
                 BlockTrace::Input(x) => m.free_wide(x),
             }
         }
+        self.beside.free(m);
         self.x
     }
 }
@@ -47,10 +51,11 @@ impl Model {
     /// Embedding and all blocks; those from `lowest` on leave what they computed, or their input where they run `again`.
     pub(super) fn traced<M: Machine>(&self, m: &mut M, given: &Given, lowest: usize, again: bool) -> Result<Trace<M>> {
         let mut x = m.embed(given)?;
+        let mut beside = Beside::new(m, given, self, &x)?;
         let mut blocks: Vec<BlockTrace<M>> = Vec::with_capacity(self.blocks.len() - lowest);
         for (i, block) in self.blocks.iter().enumerate() {
             let before = if again && i >= lowest { Some(m.copied(&x)?) } else { None };
-            let kept = block.forward(m, given, i, &mut x)?;
+            let kept = block.forward(m, given, &mut beside, &mut x)?;
             match before {
                 Some(before) => {
                     kept.free(m);
@@ -60,7 +65,7 @@ impl Model {
                 None => kept.free(m),
             }
         }
-        Ok(Trace { x, blocks })
+        Ok(Trace { x, blocks, beside })
     }
 
     /// Head and loss: `−log p` of each target in nats, and the gradient at the last block's output of their sum by `weights`.
@@ -75,12 +80,12 @@ impl Model {
     ) -> Result<(Vec<f32>, BlocksBack<M>)> {
         let (losses, dx) = m.loss(given, &trace.x, targets, weights)?;
         m.free_wide(trace.x);
-        Ok((losses, BlocksBack { dx, blocks: trace.blocks }))
+        Ok((losses, BlocksBack { dx, blocks: trace.blocks, beside: trace.beside }))
     }
 
     /// The blocks, from the last down to the `lowest`: adds the gradients of everything that is trained there.
     pub(super) fn blocks_back<M: Machine>(&self, m: &mut M, given: &Given, lowest: usize, back: BlocksBack<M>) -> Result<()> {
-        let BlocksBack { dx, mut blocks } = back;
+        let BlocksBack { dx, mut blocks, mut beside } = back;
         let rounded = m.rounded(&dx)?;
         let mut way = WayBack { dx, rounded };
         let embedding = given.only().acts(self.embedding.site);
@@ -88,14 +93,15 @@ impl Model {
             let kept = match blocks.pop() {
                 Some(BlockTrace::All(kept)) => *kept,
                 Some(BlockTrace::Input(mut x)) => {
-                    let kept = block.forward(m, given, i, &mut x)?;
+                    let kept = block.forward(m, given, &mut beside, &mut x)?;
                     m.free_wide(x);
                     kept
                 }
                 None => break,
             };
-            block.backward(m, given, &mut way, kept, i > lowest || embedding)?;
+            block.backward(m, given, (&mut way, &mut beside), kept, i > lowest || embedding)?;
         }
+        beside.back(m, given, self, if embedding { Some(&mut way.dx) } else { None })?;
         if embedding {
             m.embed_back(given, &way.dx)?;
         }
@@ -110,4 +116,5 @@ pub(super) struct BlocksBack<M: Machine> {
     /// At the last block's output (n, d).
     dx: M::Wide,
     blocks: Vec<BlockTrace<M>>,
+    beside: Beside<M>,
 }

@@ -141,7 +141,7 @@ impl Metadata<'_> {
             put(name, json!(self.number("logit_scale")?));
         }
         match family.scales.scores {
-            ScoreScale::HeadDim | ScoreScale::Gpt2 => {}
+            ScoreScale::HeadDim | ScoreScale::One | ScoreScale::Gpt2 => {}
             ScoreScale::Times(name, _) => {
                 let plain = 1.0 / (head_dim as f64).sqrt();
                 put(name, json!(self.set_number("attention.scale")?.unwrap_or(plain)));
@@ -176,7 +176,7 @@ impl Metadata<'_> {
                 _ => return Err(self.fail(key, format!("attention over a window of the {positions} positions is not supported"))),
             },
             Windows::All(_) => put("sliding_window", json!(self.window()?)),
-            Windows::AllBut(..) => {
+            Windows::AllBut(..) | Windows::AllButAndLast(..) => {
                 let LayerWindows { slide, window } = self.layer_windows(layers)?;
                 let name = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
                 put("layer_types", json!(slide.iter().map(name).collect::<Vec<_>>()));

@@ -143,7 +143,7 @@ CASES = {
                         {"eps": EPS, "softcap": {"final_logit_softcapping": None}, "window": {"sliding_window": 64}, "window one shorter": {"sliding_window": 4},
                          "shared keys": {"num_kv_shared_layers": 0, "use_double_wide_mlp": False},
                          "global rope": by_layer(rope(90.0, "proportional", partial_rotary_factor=1.0), rope(20.0)),
-                         "local rope": by_layer(rope(90.0, "proportional", partial_rotary_factor=0.5), rope(90.0))}, embedding=0.15),
+                         "local rope": by_layer(rope(90.0, "proportional", partial_rotary_factor=0.5), rope(90.0))}, embedding=0.06),
     "gemma4_text-moe": Case(tf.Gemma4TextConfig, dict(shape(18, 6, 3, 10, 3, tie=True, head_dim=6, global_head_dim=8, num_global_key_value_heads=2,
                             rms_norm_eps=0.02, sliding_window=5, final_logit_softcapping=1.5, hidden_size_per_layer_input=0, attention_k_eq_v=True,
                             enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=6), **GEMMA4_ROPE, **layers("fsf")),
