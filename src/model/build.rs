@@ -276,8 +276,7 @@ impl Builder<'_> {
     fn experts(&mut self, i: usize, names: &ExpertNames, sizes: &ExpertSizes) -> Result<Experts> {
         let (c, kind) = (self.config, SiteKind::Mlp);
         let (d, f) = (c.width, sizes.ffn);
-        let router = format!("{}.{i}.{}.weight", self.path(c.family.layers), names.router);
-        let router = FrozenLinear::new(self.matrix(&router, sizes.count, d)?, None, false, self.compute);
+        let router = self.linear(i, names.router, SiteKind::Router, d, sizes.count, false)?;
         let each = (0..sizes.count).map(|number| {
             let name = |part: &str| format!("{}.{number}.{part}", names.each);
             Ok(Expert {

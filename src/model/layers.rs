@@ -106,8 +106,8 @@ pub(super) enum Mlp {
 /// Feed-forwards of which each token goes through a few.
 #[derive(Debug)]
 pub(super) struct Experts {
-    /// (E, d), never adapted.
-    pub router: FrozenLinear,
+    /// (E, d).
+    pub router: SiteLinear,
     pub each: Vec<Expert>,
     /// That a token meets.
     pub chosen: usize,
@@ -184,7 +184,10 @@ impl Block {
             Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
             Mlp::GatedFused { gate_up, down } => all.extend([gate_up, down]),
             Mlp::Plain { up, down } => all.extend([up, down]),
-            Mlp::Experts(experts) => all.extend(experts.each.iter().flat_map(|e| [&e.gate, &e.up, &e.down])),
+            Mlp::Experts(experts) => {
+                all.push(&experts.router);
+                all.extend(experts.each.iter().flat_map(|e| [&e.gate, &e.up, &e.down]));
+            }
         }
         all
     }

@@ -17,6 +17,8 @@ pub enum SiteKind {
     Attention,
     /// A projection of the feed-forward block.
     Mlp,
+    /// What chooses the experts of a token.
+    Router,
     /// The token embedding.
     Embedding,
     /// The output head.

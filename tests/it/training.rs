@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use candle_core::Device;
 use lorakit::adapter::Adapter;
 use lorakit::data::{self, Loaded, Renderer};
+use lorakit::device::Compute;
 use lorakit::model::{Model, text};
 use lorakit::recipe::Recipe;
 use lorakit::train::mixture::Mixture;
 use lorakit::train::{self, Control, Event, State, StopReason, TrainSetup};
 use lorakit::{Error, Result};
+use serde_json::{Map, Value, json};
 
 use crate::tiny_models;
 
@@ -33,6 +36,35 @@ impl Fixture {
         let rows = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed).unwrap();
         let mixture = Mixture::plan(&recipe.data, &rows.train).unwrap();
         Fixture { recipe, model: tiny_models::open("llama"), rows, mixture }
+    }
+
+    /// A model of experts, an adapter on their parameters and on queries, and rows of the model's words.
+    pub(crate) fn of_experts(set: &[&str]) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/families/mixtral");
+        std::fs::copy(base.join("config.json"), dir.path().join("config.json")).unwrap();
+        let vocab: Map<String, Value> = (0..24).map(|i| (format!("t{i}"), json!(i))).collect();
+        let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+        let words = json!({"type": "WordLevel", "vocab": vocab, "unk_token": "t0"});
+        let tokenizer =
+            json!({"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": words});
+        write("tokenizer.json", tokenizer.to_string());
+        let row = |row: usize| {
+            let words: Vec<String> = (0..8 + row % 5).map(|i| format!("t{}", (7 * row + 3 * i + i * i) % 21 + 3)).collect();
+            json!({"text": words.join(" ")}).to_string() + "\n"
+        };
+        write("rows.jsonl", (0..24).map(row).collect());
+        let experts = r#"target_parameters = ["experts.gate_up_proj", "experts.down_proj"]"#;
+        let adapter = format!("[adapter]\nrank = 2\ntargets = [\"q_proj\"]\n{experts}\n");
+        let data = "[data]\ntrain = \"rows.jsonl\"\nheldout_fraction = 0.2\n[train]\nmax_length = 32\n";
+        write("recipe.toml", format!("[base]\nmodel = {:?}\n{adapter}{data}", dir.path()));
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let recipe = Recipe::load(&dir.path().join("recipe.toml"), &set).unwrap();
+        let renderer = Renderer::new(text::tokenizer(dir.path()).unwrap(), &recipe.template).unwrap();
+        let rows = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed).unwrap();
+        let mixture = Mixture::plan(&recipe.data, &rows.train).unwrap();
+        let model = Model::open(&base, Compute::F32, &Device::Cpu).unwrap();
+        Fixture { recipe, model, rows, mixture }
     }
 
     /// The same, computed in tensor operations.

@@ -1,7 +1,7 @@
 //! One block, forward and backward, on any machine: the only place where the order of its operations stands.
 
 use super::super::layers::{Block, Mlp, Norm, Qkv, SiteLinear};
-use super::experts::ExpertActivations;
+use super::experts::{ExpertActivations, ExpertBalance};
 use super::machine::{Given, Machine, Unscaled};
 use crate::error::Result;
 
@@ -43,6 +43,13 @@ impl<M: Machine> BlockActivations<M> {
             FeedActivations::Experts(kept) => FeedActivations::Experts(kept.on()),
         };
         BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, unscaled }
+    }
+
+    /// Adds how its experts were met.
+    pub(super) fn count(&self, balance: &mut ExpertBalance) {
+        if let FeedActivations::Experts(kept) = &self.fed {
+            kept.count(balance);
+        }
     }
 
     pub(super) fn free(self, m: &mut M) {

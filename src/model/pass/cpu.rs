@@ -1,7 +1,6 @@
 //! A pass on the CPU, in f32 or in bf16: kernels over plain buffers, which are used again.
 
 use super::super::layers::{Norm, SiteLinear, Turn};
-use super::super::linear::FrozenLinear;
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Sites, Turned, Unscaled};
 use super::prepared::PreparedAdapter;
@@ -11,7 +10,7 @@ use crate::error::Result;
 use crate::kernels::attention::{Scores, Varlen};
 use crate::kernels::dropout::TokenMask;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
-use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Engine, Layer};
+use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Layer};
 use crate::kernels::host;
 
 /// How queries find keys: from block, scores, turned queries and keys, and values, to the output.
@@ -28,7 +27,7 @@ pub(super) struct Cpu<'a, T: Pooled> {
 }
 
 impl<T: Pooled> Cpu<'_, T> {
-    fn layer<'a>(given: &'a Given, adapter: &'a PreparedAdapter, site: &'a SiteLinear) -> Layer<'a> {
+    pub(super) fn layer<'a>(given: &'a Given, adapter: &'a PreparedAdapter, site: &'a SiteLinear) -> Layer<'a> {
         let drop = adapter.masks[site.site.0].map(|mask| TokenMask { mask, rows: given.rows });
         Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: adapter.pairs[site.site.0].as_ref(), drop }
     }
@@ -394,13 +393,19 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         Ok(())
     }
 
-    fn route(&mut self, given: &Given, router: &FrozenLinear, x: &Buffer<T>) -> Result<Vec<f32>> {
+    fn route(&mut self, given: &Given, router: &SiteLinear, x: &Buffer<T>) -> Result<Vec<f32>> {
         self.router_logits(given, router, x)
     }
 
-    fn route_back(&mut self, _: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Buffer<f32>) -> Result<()> {
-        let layer = Layer { matrix: &router.matrix, side: router.side, pair: None, drop: None };
-        f32::backward(vec![Back { layer, x: &[], dy: d_logits, gradient: None }], Some(Dest::Add(dx)));
+    fn route_back(
+        &mut self,
+        given: &Given,
+        router: &SiteLinear,
+        x: &Buffer<T>,
+        d_logits: &[f32],
+        dx: &mut Buffer<f32>,
+    ) -> Result<()> {
+        self.router_back(given, router, x, d_logits, dx);
         Ok(())
     }
 

@@ -46,12 +46,13 @@ mod workspace;
 use super::Model;
 use super::batch::Batch;
 use super::layers::Block;
-use super::site::Site;
+use super::site::{Site, SiteKind};
 use crate::error::Result;
 use crate::kernels::attention::Scores;
 use crate::kernels::engine::Phase;
 use cpu::Cpu;
 pub use device_memory::DevicePassMemory;
+pub use experts::ExpertBalance;
 pub use extend::{Chunk, OwnChunk};
 pub use gradients::{LossAndGradients, Times};
 pub use loss::{Logps, LossOfLogps, Pass, PassGradients};
@@ -68,7 +69,9 @@ pub use workspace::{BatchTokens, Recompute, Workspace};
 impl Model {
     /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
     fn multiplies_in_bf16(&self) -> bool {
-        let linears = self.blocks.iter().flat_map(Block::linears).map(|l| &l.linear).chain([&self.head.linear]);
+        // A router is multiplied in f32 always.
+        let linears = self.blocks.iter().flat_map(Block::linears).filter(|l| self.sites[l.site.0].kind != SiteKind::Router);
+        let linears = linears.map(|l| &l.linear).chain([&self.head.linear]);
         cfg!(target_arch = "x86_64")
             && self.shared.head_dim.is_multiple_of(2)
             && linears.into_iter().all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))

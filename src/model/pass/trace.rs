@@ -2,6 +2,7 @@
 
 use super::super::{Model, Targets};
 use super::block::{BlockActivations, WayBack};
+use super::experts::ExpertBalance;
 use super::machine::{Given, Machine};
 use crate::error::Result;
 
@@ -11,6 +12,8 @@ pub(super) struct Trace<M: Machine> {
     pub x: M::Wide,
     /// Of the blocks from the lowest adapted one on.
     blocks: Vec<BlockTrace<M>>,
+    /// Over all blocks.
+    pub balance: ExpertBalance,
 }
 
 /// What is left of a block.
@@ -27,7 +30,7 @@ impl<M: Machine> Trace<M> {
             BlockTrace::All(kept) => BlockTrace::All(Box::new(kept.on())),
             BlockTrace::Input(x) => BlockTrace::Input(x),
         });
-        Trace { x: self.x, blocks: blocks.collect() }
+        Trace { x: self.x, blocks: blocks.collect(), balance: self.balance }
     }
 
     /// Gives back what the blocks left.
@@ -48,9 +51,11 @@ impl Model {
     pub(super) fn traced<M: Machine>(&self, m: &mut M, given: &Given, lowest: usize, again: bool) -> Result<Trace<M>> {
         let mut x = m.embed(given)?;
         let mut blocks: Vec<BlockTrace<M>> = Vec::with_capacity(self.blocks.len() - lowest);
+        let mut balance = ExpertBalance::default();
         for (i, block) in self.blocks.iter().enumerate() {
             let before = if again && i >= lowest { Some(m.copied(&x)?) } else { None };
             let kept = block.forward(m, given, i, &mut x)?;
+            kept.count(&mut balance);
             match before {
                 Some(before) => {
                     kept.free(m);
@@ -60,7 +65,7 @@ impl Model {
                 None => kept.free(m),
             }
         }
-        Ok(Trace { x, blocks })
+        Ok(Trace { x, blocks, balance })
     }
 
     /// Head and loss: `−log p` of each target in nats, and the gradient at the last block's output of their sum by `weights`.
