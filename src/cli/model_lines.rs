@@ -81,6 +81,7 @@ fn sites(found: &ModelInspection) -> String {
             SiteKind::Attention => "attention",
             SiteKind::Mlp => "feed-forward",
             SiteKind::Expert => "experts",
+            SiteKind::Router => "router",
             SiteKind::Embedding => "embedding",
             SiteKind::Head => "head",
         };

@@ -85,7 +85,7 @@ impl Work<'_> {
         let is_target = |row: usize, i: usize| i > 0 && targets.at.contains(&((row * len + i - 1) as u32));
         let scratch = &mut Workspace::new(Recompute::Never);
         let got = self.model.gradients(scratch, self.adapter, &self.rows(), &is_target, 1.0 / targets.len() as f64)?;
-        Ok((got.loss as f32, self.adapter.by_param(got.gradients)))
+        Ok((got.loss as f32, self.adapter.by_param(got.gradients)?))
     }
 
     fn gradients(&self) -> Result<Vec<ToleranceCheck>> {

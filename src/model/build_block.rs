@@ -151,11 +151,8 @@ impl Builder<'_> {
 
     fn experts(&mut self, i: usize, names: &ExpertNames, sizes: &ExpertSizes) -> Result<Experts> {
         let c = self.config;
-        let (prefix, in_turn) = (self.path(c.family.layers), matches!(names.weights, ExpertWeights::FusedInTurn { .. }));
-        let router = format!("{prefix}.{i}.{}", names.router);
-        let weight = self.matrix(&format!("{router}.weight"), sizes.count, c.width)?;
-        let bias = if in_turn { Some(self.vector(&format!("{router}.bias"), sizes.count)?) } else { None };
-        let router = FrozenLinear::new(weight, bias, false, self.compute);
+        let in_turn = matches!(names.weights, ExpertWeights::FusedInTurn { .. });
+        let router = self.linear(i, names.router, SiteKind::Router, c.width, sizes.count, in_turn)?;
         let each = match &names.weights {
             ExpertWeights::Each { each, gate, up, down } => self.each_expert(i, each, [gate, up, down], sizes)?,
             ExpertWeights::Fused { gate_up, down } | ExpertWeights::FusedInTurn { gate_up, down } => {

@@ -163,6 +163,28 @@ pub struct ExpertNames {
     pub renormalised: Option<(&'static str, bool)>,
     /// `decoder_sparse_step` and `mlp_only_layers` leave layers without experts.
     pub sparse: bool,
+    pub fused: FusedNames,
+}
+
+/// Parameters that hold a matrix of every expert, as transformers has them from version 5 on.
+#[derive(Debug)]
+pub struct FusedNames {
+    /// Module of the router, whose matrix is its `weight`.
+    pub router: &'static str,
+    /// Module of the parameters.
+    pub experts: &'static str,
+    /// In the order that the module declares them, each with the matrices of an expert whose outputs follow one another in it.
+    pub parameters: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl ExpertNames {
+    /// Module of the experts' sites, which are `{module}.{number}.{matrix}`.
+    pub fn module(&self) -> &'static str {
+        match self.weights {
+            ExpertWeights::Each { each, .. } => each,
+            ExpertWeights::Fused { .. } | ExpertWeights::FusedInTurn { .. } => self.fused.experts,
+        }
+    }
 }
 
 /// Where the weights of experts are.

@@ -138,8 +138,8 @@ pub(super) enum Inner {
 /// Feed-forwards of which each token goes through a few.
 #[derive(Debug)]
 pub(super) struct Experts {
-    /// (E, d), never adapted.
-    pub router: FrozenLinear,
+    /// (E, d).
+    pub router: SiteLinear,
     /// Of what the router reads, where that is not what the experts do.
     pub router_norm: Option<Norm>,
     pub each: Vec<FeedForward>,
@@ -259,14 +259,20 @@ impl Block {
         all.push(&self.output);
         match &self.mlp {
             Mlp::Dense(dense) => all.extend(dense.linears()),
-            Mlp::Experts(experts) => all.extend(experts.each.iter().flat_map(FeedForward::linears)),
+            Mlp::Experts(experts) => all.extend(experts.linears()),
             Mlp::Both(both) => {
                 all.extend(both.dense.linears());
-                all.extend(both.experts.each.iter().flat_map(FeedForward::linears));
+                all.extend(both.experts.linears());
             }
         }
         all.extend(self.layer_gate.iter().flat_map(|part| [&part.gate, &part.projection]));
         all
+    }
+}
+
+impl Experts {
+    fn linears(&self) -> impl Iterator<Item = &SiteLinear> {
+        std::iter::once(&self.router).chain(self.each.iter().flat_map(FeedForward::linears))
     }
 }
 

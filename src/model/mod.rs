@@ -7,7 +7,7 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `site`, `batch`, `family`, `linear`, `resolve` | where adapters act; rows of ids; what families differ in; a frozen layer; where a base is |
-//! | 1 | `families`, `config_reader`, `layers`, `targets` | a row each; a table of `config.json`, key by key; what a model is made of; which positions carry loss |
+//! | 1 | `families`, `config_reader`, `layers`, `targets`, `fused` | a row each; a table of `config.json`, key by key; what a model is made of; which positions carry loss; the experts' parameters as transformers 5 has them |
 //! | 2 | `weights`, `settings` | files of a base; keys that no row reads |
 //! | 3 | `config_layers`, `config_shapes`, `rope_parameters`, `text` | windows and rotations of each layer; heads of each layer; rotary frequencies; the tokenizer of a base |
 //! | 4 | `config` | `config.json` |
@@ -24,6 +24,7 @@ mod paged;
 pub mod weights;
 pub mod config;
 mod layers;
+mod fused;
 mod pass;
 pub mod family;
 pub mod families;
@@ -49,10 +50,11 @@ use candle_core::{DType, Device};
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
+pub use fused::FusedParameter;
 pub use paged::{BlockTable, PagedKv};
 pub use pass::{
-    BatchTokens, Chunk, DevicePassMemory, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients, PassMemory,
-    PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
+    BatchTokens, Chunk, DevicePassMemory, ExpertBalance, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients,
+    PassMemory, PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
 };
 pub use peculiarities::Peculiarity;
 pub use score::{LossSum, Marked};
@@ -149,6 +151,12 @@ impl Model {
     /// Every place where an adapter may act, indexed by [`Site`].
     pub fn sites(&self) -> &[SiteInfo] {
         &self.sites
+    }
+
+    /// Parameters of all experts of a layer together, as transformers 5 has them; layer by layer, each module's in the order that it
+    /// declares them.
+    pub fn fused_parameters(&self) -> Vec<FusedParameter> {
+        self.config.family.experts.as_ref().map_or(Vec::new(), |names| fused::of(&self.sites, names))
     }
 
     /// Every linear layer at a site.

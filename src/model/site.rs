@@ -19,6 +19,8 @@ pub enum SiteKind {
     Mlp,
     /// A matrix of one expert, of a tensor of all: no module of its own.
     Expert,
+    /// What chooses the experts of a token.
+    Router,
     /// The token embedding.
     Embedding,
     /// The output head.

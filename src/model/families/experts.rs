@@ -2,7 +2,9 @@
 
 use super::llama::{ATTENTION_BIASED, LLAMA_KEYS, TURNED, heads, kv_heads, layers, positions, vocab, width};
 use super::rms::{MISTRAL, QWEN3};
-use crate::model::family::{ConfigKeys, Count, ExpertNames, ExpertWeights, Family, HeadDim, Missing, Rotation, Windows};
+use crate::model::family::{
+    ConfigKeys, Count, ExpertNames, ExpertWeights, Family, FusedNames, HeadDim, Missing, Rotation, Windows,
+};
 
 /// Where both names of the number of experts are there, the classes take the one that is not their field's.
 pub(super) const MIXTRAL: Family = Family {
@@ -17,6 +19,7 @@ pub(super) const MIXTRAL: Family = Family {
         ffn: None,
         renormalised: None,
         sparse: false,
+        fused: fused(&[("gate_up_proj", &["w1", "w3"]), ("down_proj", &["w2"])]),
     }),
     rotation: Rotation { theta: 1_000_000.0, ..TURNED },
     windows: Windows::All(None),
@@ -25,7 +28,15 @@ pub(super) const MIXTRAL: Family = Family {
     ..MISTRAL
 };
 
-/// What training from nothing adds to the loss; a frozen router has none.
+/// As both classes call their modules.
+const fn fused(parameters: &'static [(&'static str, &'static [&'static str])]) -> FusedNames {
+    FusedNames { router: "mlp.gate", experts: "mlp.experts", parameters }
+}
+
+/// Experts whose tensors are these parameters.
+pub(super) const ONE_EACH: &[(&str, &[&str])] = &[("gate_up_proj", &["gate_up_proj"]), ("down_proj", &["down_proj"])];
+
+/// What training from nothing adds to the loss is not trained here.
 const LOSSES: &[&str] = &["output_router_logits", "router_aux_loss_coef", "max_window_layers"];
 
 pub(super) const QWEN3_MOE: Family = Family {
@@ -40,6 +51,7 @@ pub(super) const QWEN3_MOE: Family = Family {
         ffn: Some(Count(&["moe_intermediate_size"], Missing::Is(768))),
         renormalised: Some(("norm_topk_prob", false)),
         sparse: true,
+        fused: fused(&[("gate_up_proj", &["gate_proj", "up_proj"]), ("down_proj", &["down_proj"])]),
     }),
     windows: Windows::AllIf(4096),
     keys: ConfigKeys {
@@ -68,6 +80,7 @@ pub(super) const GPT_OSS: Family = Family {
         ffn: None,
         renormalised: None,
         sparse: false,
+        fused: FusedNames { router: "mlp.router", experts: "mlp.experts", parameters: ONE_EACH },
     }),
     sinks: Some("self_attn.sinks"),
     qkv_bias: ATTENTION_BIASED,

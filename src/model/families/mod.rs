@@ -5,7 +5,8 @@
 //! |---|---|---|
 //! | 0 | `llama` | the row that the others differ from |
 //! | 1 | `rms`, `gemma`, `layer_norm` | the others |
-//! | 2 | `experts`, `gemma4` | those with a choice of feed-forwards |
+//! | 2 | `experts` | those with a choice of feed-forwards |
+//! | 3 | `gemma4` | whose layers differ |
 
 mod experts;
 mod gemma;

@@ -3,6 +3,7 @@
 use super::super::layers::{Block, Qkv, SiteLinear};
 use super::beside::Beside;
 use super::dense::{WayBack, add_output, output_back};
+use super::experts::ExpertBalance;
 use super::feed::{Feed, FeedActivations};
 use super::layer_gate::LayerGateActivations;
 use super::machine::{Given, Machine, Parts, Unscaled};
@@ -34,6 +35,13 @@ impl<M: Machine> BlockActivations<M> {
         let BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, gated, unscaled } = self;
         let (fed, gated) = (fed.on(), gated.map(LayerGateActivations::on));
         BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, gated, unscaled }
+    }
+
+    /// Adds how its experts were met.
+    pub(super) fn count(&self, balance: &mut ExpertBalance) {
+        if let FeedActivations::Experts(kept) | FeedActivations::Both { experts: kept, .. } = &self.fed {
+            kept.count(balance);
+        }
     }
 
     pub(super) fn free(self, m: &mut M) {

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use candle_core::Tensor;
 
 use super::super::layers::{Attention, LayerInputs, Norm, SiteLinear};
-use super::super::linear::FrozenLinear;
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
 use super::workspace::{Pooled, part_tokens};
@@ -417,13 +416,13 @@ impl Machine for Counting<'_> {
     }
 
     /// Tokens are spread evenly over the experts.
-    fn route(&mut self, given: &Given, router: &FrozenLinear, _: &Size) -> Result<Vec<f32>> {
-        let (experts, tokens) = (router.outputs(), given.tokens());
+    fn route(&mut self, given: &Given, router: &SiteLinear, _: &Size) -> Result<Vec<f32>> {
+        let (experts, tokens) = (router.linear.outputs(), given.tokens());
         let each = |token: usize| (0..experts).map(move |expert| -(((expert + experts - token % experts) % experts) as f32));
         Ok((0..tokens).flat_map(each).collect())
     }
 
-    fn route_back(&mut self, _: &Given, _: &FrozenLinear, _: &[f32], _: &mut Size) -> Result<()> {
+    fn route_back(&mut self, _: &Given, _: &SiteLinear, _: &Size, _: &[f32], _: &mut Size) -> Result<()> {
         Ok(())
     }
 

@@ -4,7 +4,6 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::super::layers::{Attention, LayerInputs, Norm, SiteLinear};
-use super::super::linear::FrozenLinear;
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
 use super::sums::Sums;
@@ -13,7 +12,7 @@ use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::activation::Activation;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
-use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Engine, Layer};
+use crate::kernels::engine::{Attended, AttentionGradient, Dest};
 use crate::kernels::host;
 
 /// Numbers that one task scales.
@@ -382,13 +381,19 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         Ok(())
     }
 
-    fn route(&mut self, given: &Given, router: &FrozenLinear, x: &Buffer<T>) -> Result<Vec<f32>> {
+    fn route(&mut self, given: &Given, router: &SiteLinear, x: &Buffer<T>) -> Result<Vec<f32>> {
         self.router_logits(given, router, x)
     }
 
-    fn route_back(&mut self, _: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Buffer<f32>) -> Result<()> {
-        let layer = Layer { matrix: &router.matrix, side: router.side, pair: None, drop: None };
-        f32::backward(vec![Back { layer, x: &[], dy: d_logits, gradient: None }], Some(Dest::Add(dx)));
+    fn route_back(
+        &mut self,
+        given: &Given,
+        router: &SiteLinear,
+        x: &Buffer<T>,
+        d_logits: &[f32],
+        dx: &mut Buffer<f32>,
+    ) -> Result<()> {
+        self.router_back(given, router, x, d_logits, dx);
         Ok(())
     }
 

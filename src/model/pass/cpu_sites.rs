@@ -9,7 +9,7 @@ use crate::kernels::dropout::TokenMask;
 use crate::kernels::engine::{Back, Dest, Layer};
 
 impl<T: Pooled> Cpu<'_, T> {
-    fn layer<'a>(given: &'a Given, adapter: &'a PreparedAdapter, site: &'a SiteLinear) -> Layer<'a> {
+    pub(super) fn layer<'a>(given: &'a Given, adapter: &'a PreparedAdapter, site: &'a SiteLinear) -> Layer<'a> {
         let drop = adapter.masks[site.site.0].map(|mask| TokenMask { mask, rows: given.rows });
         Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: adapter.pairs[site.site.0].as_ref(), drop }
     }

@@ -17,6 +17,46 @@ struct Routing {
     met: Vec<(Vec<u32>, Vec<f32>)>,
 }
 
+/// How the tokens of a pass met the experts of its layers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExpertBalance {
+    /// By expert: tokens that met it, and the sum of its probabilities.
+    experts: Vec<[f64; 2]>,
+    /// Tokens, once a layer.
+    tokens: usize,
+}
+
+impl ExpertBalance {
+    fn count(&mut self, routing: &Routing) {
+        let experts = routing.met.len();
+        self.experts.resize(experts, [0.0; 2]);
+        self.tokens += routing.probabilities.len() / experts;
+        for (sum, (tokens, _)) in self.experts.iter_mut().zip(&routing.met) {
+            sum[0] += tokens.len() as f64;
+        }
+        for row in routing.probabilities.chunks_exact(experts) {
+            self.experts.iter_mut().zip(row).for_each(|(sum, p)| sum[1] += f64::from(*p));
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &ExpertBalance) {
+        self.experts.resize(self.experts.len().max(other.experts.len()), [0.0; 2]);
+        self.tokens += other.tokens;
+        for (sum, more) in self.experts.iter_mut().zip(&other.experts) {
+            *sum = [sum[0] + more[0], sum[1] + more[1]];
+        }
+    }
+
+    /// `E · Σ f·p`, with the share f of tokens that an expert meets and its mean probability p (Fedus et al. 2021, eq. 4; transformers'
+    /// `load_balancing_loss_func`): the number of experts a token meets where all are met evenly, more elsewhere. Nothing without
+    /// experts.
+    pub fn loss(&self) -> Option<f64> {
+        let (count, tokens) = (self.experts.len() as f64, self.tokens as f64);
+        let sum: f64 = self.experts.iter().map(|[met, p]| met * p).sum();
+        (self.tokens > 0).then(|| count * sum / (tokens * tokens))
+    }
+}
+
 /// What experts keep for their backward pass.
 pub(super) struct ExpertActivations<M: Machine> {
     routing: Routing,
@@ -27,6 +67,10 @@ pub(super) struct ExpertActivations<M: Machine> {
 impl<M: Machine> ExpertActivations<M> {
     pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> ExpertActivations<N> {
         ExpertActivations { routing: self.routing, made: self.made }
+    }
+
+    pub(super) fn count(&self, balance: &mut ExpertBalance) {
+        balance.count(&self.routing);
     }
 
     pub(super) fn free(self, m: &mut M) {

@@ -132,7 +132,7 @@ impl Feed<'_> {
                 let normed = m.norm_again(self.norm, middle)?;
                 let mut d_normed = m.zeros_like(&way.dx)?;
                 let d_logits = experts.backward(m, given, d_out, kept, (&normed, &mut d_normed), unscaled)?;
-                m.route_back(given, &experts.router, &d_logits, &mut d_normed)?;
+                m.route_back(given, &experts.router, &normed, &d_logits, &mut d_normed)?;
                 m.free(normed);
                 d_normed
             }
@@ -168,15 +168,16 @@ impl DenseAndExperts {
         let own = m.norm_again(read, middle)?;
         let mut d_own = m.zeros_like(sum)?;
         let d_logits = self.experts.backward(m, given, &d_out, kept, (&own, &mut d_own), unscaled)?;
-        [d_out, own].into_iter().for_each(|act| m.free(act));
         match &self.experts.router_norm {
-            None => m.route_back(given, &self.experts.router, &d_logits, &mut d_own)?,
+            None => m.route_back(given, &self.experts.router, &own, &d_logits, &mut d_own)?,
             Some(norm) => {
-                let mut d_routed = m.zeros_like(sum)?;
-                m.route_back(given, &self.experts.router, &d_logits, &mut d_routed)?;
+                let (routed, mut d_routed) = (m.norm_again(norm, middle)?, m.zeros_like(sum)?);
+                m.route_back(given, &self.experts.router, &routed, &d_logits, &mut d_routed)?;
                 m.norm_back(norm, middle, d_routed, &mut way.dx, &mut way.rounded)?;
+                m.free(routed);
             }
         }
+        [d_out, own].into_iter().for_each(|act| m.free(act));
         m.norm_back(read, middle, d_own, &mut way.dx, &mut way.rounded)
     }
 }

@@ -10,7 +10,6 @@ use candle_core::Tensor;
 
 use super::super::Targets;
 use super::super::layers::{Attention, LayerInputs, Norm, SharedTables, SiteLinear};
-use super::super::linear::FrozenLinear;
 use super::super::site::Site;
 use super::prepared::PreparedAdapter;
 use crate::error::Result;
@@ -213,9 +212,16 @@ pub(super) trait Machine: Sized {
     fn add_layer_input(&mut self, given: &Given, layer: usize, grad: Self::Act, all: &mut Self::Wide) -> Result<()>;
 
     /// Logits of experts (n, E) of `x` (n, d), one token after another.
-    fn route(&mut self, given: &Given, router: &FrozenLinear, x: &Self::Act) -> Result<Vec<f32>>;
-    /// Adds the gradient of what [`Machine::route`] read to `dx` (n, d).
-    fn route_back(&mut self, given: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Self::Wide) -> Result<()>;
+    fn route(&mut self, given: &Given, router: &SiteLinear, x: &Self::Act) -> Result<Vec<f32>>;
+    /// Adds the gradients of a pair at the router, and that of `x`, which [`Machine::route`] read, to `dx` (n, d).
+    fn route_back(
+        &mut self,
+        given: &Given,
+        router: &SiteLinear,
+        x: &Self::Act,
+        d_logits: &[f32],
+        dx: &mut Self::Wide,
+    ) -> Result<()>;
     /// Zeros of the shape of `x`.
     fn zeros_like(&mut self, x: &Self::Wide) -> Result<Self::Wide>;
     /// The chosen tokens (c, d) of `x` (n, d); `given` is theirs.

@@ -56,11 +56,12 @@ mod workspace;
 use super::Model;
 use super::batch::Batch;
 use super::layers::Attention;
-use super::site::Site;
+use super::site::{Site, SiteKind};
 use crate::error::Result;
 use crate::kernels::engine::Phase;
 use cpu::Cpu;
 pub use device_memory::DevicePassMemory;
+pub use experts::ExpertBalance;
 pub use extend::{Chunk, OwnChunk};
 pub use gradients::{LossAndGradients, Times};
 pub use loss::{Logps, LossOfLogps, Pass, PassGradients};
@@ -77,9 +78,11 @@ pub use workspace::{BatchTokens, Recompute, Workspace};
 impl Model {
     /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
     fn multiplies_in_bf16(&self) -> bool {
+        // A router is multiplied in f32 always.
+        let multiplied = self.linears().filter(|l| self.sites[l.site.0].kind != SiteKind::Router);
         cfg!(target_arch = "x86_64")
             && self.blocks.iter().all(|block| block.attention.shape.head_dim.is_multiple_of(2))
-            && self.linears().map(|l| &l.linear).all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
+            && multiplied.map(|l| &l.linear).all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
     }
 
     /// The lowest block that gradients go back to: all of them for an adapted embedding, none for a head alone.

@@ -7,7 +7,6 @@ use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
 use super::super::layers::{Attention, LayerInputs, Norm, SiteLinear};
-use super::super::linear::FrozenLinear;
 use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
@@ -19,7 +18,7 @@ use crate::kernels::attention::Scores;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::tensors::attention::{self, Behind, Packed, Ramp};
 use crate::kernels::tensors::dropout::Masks;
-use crate::kernels::tensors::{linear, mlp, norm};
+use crate::kernels::tensors::{mlp, norm};
 
 /// A device, with activations of one dtype.
 pub(super) struct Tensors<'a> {
@@ -401,21 +400,12 @@ impl Machine for Tensors<'_> {
         Ok(())
     }
 
-    fn route(&mut self, _: &Given, router: &FrozenLinear, x: &Tensor) -> Result<Vec<f32>> {
-        let w = router.matrix.expanded(&self.model.device, DType::F32)?;
-        let y = linear::product(&x.to_dtype(DType::F32)?, &w, router.side, DType::F32)?;
-        let y = match &router.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        };
-        Ok(y.flatten_all()?.to_vec1()?)
+    fn route(&mut self, given: &Given, router: &SiteLinear, x: &Tensor) -> Result<Vec<f32>> {
+        self.router_logits(given, router, x)
     }
 
-    fn route_back(&mut self, given: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Tensor) -> Result<()> {
-        let d = Tensor::from_slice(d_logits, (given.tokens(), router.outputs()), dx.device())?;
-        let w = router.matrix.expanded(&self.model.device, DType::F32)?;
-        *dx = (&*dx + linear::product(&d, &w, router.side.other(), DType::F32)?)?;
-        Ok(())
+    fn route_back(&mut self, given: &Given, router: &SiteLinear, x: &Tensor, d_logits: &[f32], dx: &mut Tensor) -> Result<()> {
+        self.router_back(given, router, x, d_logits, dx)
     }
 
     fn zeros_like(&mut self, x: &Tensor) -> Result<Tensor> {

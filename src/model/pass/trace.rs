@@ -4,6 +4,7 @@ use super::super::{Model, Targets};
 use super::beside::Beside;
 use super::block::BlockActivations;
 use super::dense::WayBack;
+use super::experts::ExpertBalance;
 use super::machine::{Given, Machine};
 use crate::error::Result;
 
@@ -14,6 +15,8 @@ pub(super) struct Trace<M: Machine> {
     /// Of the blocks from the lowest adapted one on.
     blocks: Vec<BlockTrace<M>>,
     beside: Beside<M>,
+    /// Over all blocks.
+    pub balance: ExpertBalance,
 }
 
 /// What is left of a block.
@@ -30,7 +33,7 @@ impl<M: Machine> Trace<M> {
             BlockTrace::All(kept) => BlockTrace::All(Box::new(kept.on())),
             BlockTrace::Input(x) => BlockTrace::Input(x),
         });
-        Trace { x: self.x, blocks: blocks.collect(), beside: self.beside.on() }
+        Trace { x: self.x, blocks: blocks.collect(), beside: self.beside.on(), balance: self.balance }
     }
 
     /// Gives back what the blocks left.
@@ -53,9 +56,11 @@ impl Model {
         let mut x = m.embed(given)?;
         let mut beside = Beside::new(m, given, self, &x)?;
         let mut blocks: Vec<BlockTrace<M>> = Vec::with_capacity(self.blocks.len() - lowest);
+        let mut balance = ExpertBalance::default();
         for (i, block) in self.blocks.iter().enumerate() {
             let before = if again && i >= lowest { Some(m.copied(&x)?) } else { None };
             let kept = block.forward(m, given, &mut beside, &mut x)?;
+            kept.count(&mut balance);
             match before {
                 Some(before) => {
                     kept.free(m);
@@ -65,7 +70,7 @@ impl Model {
                 None => kept.free(m),
             }
         }
-        Ok(Trace { x, blocks, beside })
+        Ok(Trace { x, blocks, beside, balance })
     }
 
     /// Head and loss: `−log p` of each target in nats, and the gradient at the last block's output of their sum by `weights`.
