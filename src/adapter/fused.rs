@@ -88,9 +88,10 @@ pub(super) fn told(model: &Model, adapted: impl Iterator<Item = Site>) -> Option
     names.dedup();
     (!names.is_empty()).then(|| {
         format!(
-            "its pairs at `{}` are those of single layers, as transformers 4 has them: PEFT under transformers 5 takes these names for the \
-             fused parameters of all experts when it loads the adapter, refuses dropout and DoRA there, and computes something else for \
-             rsLoRA and for pairs at some experts only; `target_parameters` trains the fused parameters, which PEFT reads as they are",
+            "its pairs at `{}` are those of single layers, as transformers 4 has them; PEFT under transformers 5 joins them to pairs on the \
+             parameters of all experts when it loads the adapter. That is the same for plain LoRA of one rank and alpha at the same matrices of \
+             every expert; rsLoRA is computed otherwise, pairs at some experts or at dense layers of the same names are lost, dropout and DoRA \
+             are refused. `target_parameters` trains the parameters of all experts, which PEFT reads as they are",
             names.join("`, `")
         )
     })

@@ -6,8 +6,8 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `config`, `fields`, `expression` | `adapter_config.json`; what becomes of each of its fields; Python's expressions |
-//! | 1 | `parameters` | which parameters of all experts |
 //! | 0 | `init`, `merge`, `base_copies` | first values; what is added to a weight; copies of the base in a file |
+//! | 1 | `parameters` | which parameters of all experts |
 //! | 2 | `parse`, `target` | the file read by PEFT's rules; which sites, with which rank and alpha |
 //! | 3 | `fused`, `peft` | pairs on parameters of all experts; PEFT's files, read and written |
 //! | 0 | `mix` | several adapters as one |

@@ -16,18 +16,21 @@ pub(super) fn ends_in(path: &str, name: &str) -> bool {
     path == name || path.strip_suffix(name).is_some_and(|head| head.ends_with('.'))
 }
 
-/// Those of `fused` that `config` names, in every layer and whatever it excludes; and why a name is in vain, with what to do. `modules`
-/// is the key that names modules.
+/// What a configuration names.
+#[derive(Default)]
+pub(super) struct Named<'a> {
+    pub parameters: Vec<&'a FusedParameter>,
+    /// Why a name does nothing, and what to do.
+    pub vain: Vec<(String, String)>,
+}
+
+/// Those of `fused` that `config` names, in every layer and whatever it excludes. `modules` is the key that names modules.
 ///
 /// # Errors
 /// [`Error::Usage`] where the base has no such parameters, and beside dropout or DoRA, which PEFT has none of on them.
-pub(super) fn named<'a>(
-    config: &PeftConfig,
-    fused: &'a [FusedParameter],
-    modules: &str,
-) -> Result<(Vec<&'a FusedParameter>, Vec<(String, String)>)> {
+pub(super) fn named<'a>(config: &PeftConfig, fused: &'a [FusedParameter], modules: &str) -> Result<Named<'a>> {
     let names = &config.target_parameters;
-    let Some(name) = names.first() else { return Ok((Vec::new(), Vec::new())) };
+    let Some(name) = names.first() else { return Ok(Named::default()) };
     let fail = |why: String, help: String| Err(Error::usage(format!("`{KEY}`"), why, help));
     if fused.is_empty() {
         let why = format!("`{name}` cannot be adapted: the base has no parameters of experts");
@@ -44,7 +47,8 @@ pub(super) fn named<'a>(
     let named = |parameter: &FusedParameter, name: &str| ends_in(&parameter.path(), name);
     let vain = names.iter().filter(|name| !fused.iter().any(|parameter| named(parameter, name)));
     let vain = vain.map(|name| (format!("`{name}` matches no parameter of experts"), known(fused, name))).collect();
-    Ok((fused.iter().filter(|parameter| names.iter().any(|name| named(parameter, name))).collect(), vain))
+    let parameters = fused.iter().filter(|parameter| names.iter().any(|name| named(parameter, name))).collect();
+    Ok(Named { parameters, vain })
 }
 
 /// What there is, the nearest to `name` before.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::config::{ALL_LINEAR, Modules, OneOrMany, PeftConfig};
 use super::expression::Expression;
-use super::parameters::{self, ends_in, last};
+use super::parameters::{self, Named, ends_in, last};
 use crate::error::{Error, Result, nearest};
 use crate::model::{FusedParameter, Site, SiteInfo, SiteKind};
 
@@ -143,7 +143,7 @@ impl Layout<'_> {
     fn plan(&self) -> Result<(Plan, Vec<Idle>)> {
         let mut idle = Vec::new();
         let full = self.full(&mut idle)?;
-        let (parameters, vain) = parameters::named(self.config, self.fused, self.names.targets)?;
+        let Named { parameters, vain } = parameters::named(self.config, self.fused, self.names.targets)?;
         idle.extend(vain.into_iter().map(|(why, help)| Idle { key: parameters::KEY, why, help }));
         let chosen = if self.only_parameters(&mut idle) { Vec::new() } else { self.chosen(&full, &mut idle)? };
         let mut paths: Vec<String> = chosen.iter().map(|site| self.sites[site.0].path.clone()).collect();
