@@ -4,13 +4,15 @@ use candle_core::{DType, Tensor};
 
 use super::build::Builder;
 use super::config::ExpertSizes;
-use super::family::{AttentionNames, ExpertNames, ExpertWeights, HeadNorms, MlpNames, NormedTogether};
+use super::family::{AttentionNames, DeltaNames, ExpertNames, ExpertWeights, HeadNorms, MlpNames, NormedTogether};
 use super::layers::{
-    Attention, Block, DenseAndExperts, Experts, FeedForward, Inner, LayerGate, Mlp, Norm, NormVector, Qkv, SiteLinear,
+    Attention, AttentionLayers, Block, DeltaNet, DenseAndExperts, Experts, FeedForward, Inner, LayerGate, Mixer, Mlp, Norm,
+    NormVector, Qkv, SiteLinear,
 };
 use super::linear::FrozenLinear;
 use super::site::SiteKind;
 use crate::error::Result;
+use crate::kernels::delta_rule::DeltaSizes;
 use crate::kernels::weight::Weight;
 
 impl Builder<'_> {
@@ -19,9 +21,7 @@ impl Builder<'_> {
         let family = c.family;
         let prefix = format!("{}.{i}", self.path(family.layers));
         let attention_norm = self.norm_or_none(&prefix, family.attention_norm)?;
-        let (qkv, o) = self.projections(i)?;
-        let attention = self.attention(i, &prefix)?;
-        let output = self.linear(i, o, SiteKind::Attention, c.shapes[i].widths()[0], c.width, c.output_bias)?;
+        let mixer = self.mixer(i, &prefix)?;
         let mlp_norm = match c.parallel {
             Some(true) => attention_norm.clone(),
             _ => self.norm_or_none(&prefix, family.mlp_norm)?,
@@ -31,10 +31,9 @@ impl Builder<'_> {
         let layer_gate = self.layer_gate(i, &prefix)?;
         let scale = family.layer_scale.map(|name| self.vector(&format!("{prefix}.{name}"), 1)).transpose()?;
         Ok(Block {
+            layer: i,
             attention_norm,
-            qkv,
-            attention,
-            output,
+            mixer,
             post_attention_norm,
             mlp_norm,
             mlp,
@@ -45,13 +44,42 @@ impl Builder<'_> {
         })
     }
 
+    fn mixer(&mut self, i: usize, prefix: &str) -> Result<Mixer> {
+        let c = self.config;
+        if let (Some(names), Some((layers, sizes))) = (&c.family.delta, &c.delta)
+            && layers[i]
+        {
+            return self.delta(i, prefix, names, *sizes).map(Mixer::Delta);
+        }
+        let (qkv, o) = self.projections(i)?;
+        let attention = self.attention(i, prefix)?;
+        let output = self.linear(i, o, SiteKind::Attention, c.shapes[i].widths()[0], c.width, c.output_bias)?;
+        Ok(Mixer::Attention(AttentionLayers { qkv, gated: c.family.gated_attention, attention, output }))
+    }
+
+    fn delta(&mut self, i: usize, prefix: &str, names: &DeltaNames, sizes: DeltaSizes) -> Result<DeltaNet> {
+        let (c, kind) = (self.config, SiteKind::Attention);
+        let outputs = [sizes.channels(), sizes.values(), sizes.value_heads, sizes.value_heads];
+        let mut linear = |at: usize| self.linear(i, names.inner[at], kind, c.width, outputs[at], false);
+        let inner = [linear(0)?, linear(1)?, linear(2)?, linear(3)?];
+        let mut vector = |name: &str, len: usize| self.vector(&format!("{prefix}.{name}"), len);
+        let conv = vector(names.conv, sizes.channels() * sizes.kernel)?.reshape((sizes.channels(), sizes.kernel))?;
+        let a_log = NormVector::new(vector(names.a_log, sizes.value_heads)?)?;
+        let dt_bias = NormVector::new(vector(names.dt_bias, sizes.value_heads)?)?;
+        let norm = NormVector::new(vector(names.norm, sizes.value_dim)?)?;
+        let output = self.linear(i, names.output, kind, sizes.values(), c.width, false)?;
+        let conv = NormVector::new(conv)?;
+        Ok(DeltaNet { layer: i, inner, output, conv, a_log, dt_bias, norm, eps: c.norm_eps, sizes })
+    }
+
     /// What queries, keys and values are made with, and the name of the layer behind attention.
     fn projections(&mut self, i: usize) -> Result<(Qkv, &'static str)> {
         let (c, kind) = (self.config, SiteKind::Attention);
         let (d, bias, [qd, kd, _]) = (c.width, c.qkv_bias, c.shapes[i].widths());
         match &c.family.attention {
             AttentionNames::Split { q, k, v, o } => {
-                let q = self.linear(i, q, kind, d, qd, bias)?;
+                // A gate behind each head's queries.
+                let q = self.linear(i, q, kind, d, if c.family.gated_attention { 2 * qd } else { qd }, bias)?;
                 if c.keys_of[i] != i {
                     return Ok((Qkv::QueriesAlone { q }, o));
                 }

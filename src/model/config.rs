@@ -11,12 +11,13 @@ use super::config_layers::Layers;
 use super::config_reader::{ConfigReader, RESTORE};
 use super::config_shapes::LayerShapes;
 use super::families::FAMILIES;
-use super::family::{Bias, Count, ExpertNames, Factor, Family, HeadDim, LayerInputNames, Parallel};
+use super::family::{Bias, Count, DeltaNames, ExpertNames, Factor, Family, HeadDim, LayerInputNames, Parallel};
 use super::rope_parameters;
 use super::settings::{self, Ignored};
 use crate::error::{Error, Result, nearest};
 use crate::kernels::activation::Activation;
 use crate::kernels::attention::{HeadShape, Scores};
+use crate::kernels::delta_rule::DeltaSizes;
 use crate::kernels::rope::Rotary;
 
 /// A checked model configuration.
@@ -39,6 +40,8 @@ pub struct Config {
     pub keys_as_values: Vec<bool>,
     /// Width of each layer's feed-forward.
     pub ffns: Vec<usize>,
+    /// Layers with a delta rule in place of attention, and its sizes.
+    pub delta: Option<(Vec<bool>, DeltaSizes)>,
     /// Numbers that each layer is given of a token beside the stream, and of how many tokens.
     pub layer_inputs: Option<[usize; 2]>,
     pub norm_eps: f64,
@@ -238,6 +241,17 @@ impl ConfigReader<'_> {
         }
     }
 
+    /// The sizes of delta rules.
+    fn delta(&self, names: &DeltaNames) -> Result<DeltaSizes> {
+        let [key_heads, value_heads] = [self.size(&names.key_heads)?, self.size(&names.value_heads)?];
+        if !value_heads.is_multiple_of(key_heads) {
+            let why = format!("{value_heads} heads of values do not divide among {key_heads} of keys");
+            return Err(self.fail(names.value_heads.0[0], why, RESTORE));
+        }
+        let [key_dim, value_dim] = [self.size(&names.key_dim)?, self.size(&names.value_dim)?];
+        Ok(DeltaSizes { key_heads, value_heads, key_dim, value_dim, kernel: self.size(&names.kernel)? })
+    }
+
     fn head_norms(&self, family: &Family) -> Result<bool> {
         match &family.head_norms {
             None => Ok(false),
@@ -294,6 +308,7 @@ impl Config {
             keys_of,
             keys_as_values,
             ffns,
+            delta: family.delta.as_ref().map(|names| Ok::<_, Error>((kinds.delta(), r.delta(names)?))).transpose()?,
             layer_inputs: family.layer_inputs.as_ref().map(|names| r.layer_inputs(names)).transpose()?.flatten(),
             experts: family.experts.as_ref().map(|names| r.experts(names, layers, ffn)).transpose()?.flatten(),
             norm_eps,
@@ -325,9 +340,19 @@ impl Config {
 }
 
 impl Config {
+    /// The sizes of each layer's delta rule, where it has one.
+    pub fn delta_layers(&self) -> impl Iterator<Item = Option<DeltaSizes>> {
+        (0..self.layers).map(|layer| self.delta.as_ref().filter(|(layers, _)| layers[layer]).map(|(_, sizes)| *sizes))
+    }
+
+    /// Whether a layer has a delta rule in place of attention.
+    pub fn is_delta(&self, layer: usize) -> bool {
+        self.delta.as_ref().is_some_and(|(layers, _)| layers[layer])
+    }
+
     /// Numbers that a token's keys and values have, over all layers that have their own.
     pub fn cached_width(&self) -> usize {
-        let own = self.shapes.iter().zip(&self.keys_of).enumerate().filter(|(i, (_, of))| i == *of);
+        let own = self.shapes.iter().zip(&self.keys_of).enumerate().filter(|(i, (_, of))| i == *of && !self.is_delta(*i));
         own.map(|(_, (shape, _))| shape.widths()[1..].iter().sum::<usize>()).sum()
     }
 }

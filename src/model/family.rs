@@ -35,6 +35,10 @@ pub struct Family {
     pub rotation: Rotation,
     pub windows: Windows,
     pub shapes: Shapes,
+    /// Some layers have a gated delta rule in place of attention.
+    pub delta: Option<DeltaNames>,
+    /// What makes queries makes a gate of each head's output behind them.
+    pub gated_attention: bool,
     pub sharing: Option<KeySharing>,
     /// A logit of each head that nothing stands behind.
     pub sinks: Option<&'static str>,
@@ -208,6 +212,26 @@ pub struct BesideExperts {
     pub router_scale: &'static str,
     /// What the weights of each expert are multiplied with.
     pub expert_scale: &'static str,
+}
+
+/// A gated delta rule in place of attention (Yang et al. 2024): names, and keys of its sizes.
+#[derive(Debug)]
+pub struct DeltaNames {
+    /// Makes queries, keys and values; the gate of the output; forgetting; and strength.
+    pub inner: [&'static str; 4],
+    pub output: &'static str,
+    pub conv: &'static str,
+    pub a_log: &'static str,
+    pub dt_bias: &'static str,
+    pub norm: &'static str,
+    /// Heads of keys and of values, their sizes, and tokens that the convolution sees.
+    pub key_heads: Count,
+    pub value_heads: Count,
+    pub key_dim: Count,
+    pub value_dim: Count,
+    pub kernel: Count,
+    /// All layers but each so-many-th, where `layer_types` does not say: a key and its default.
+    pub all_but: (&'static str, usize),
 }
 
 /// Whether layers differ in their heads.

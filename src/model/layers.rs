@@ -11,9 +11,11 @@ use super::site::Site;
 use crate::error::Result;
 use crate::kernels::activation::Activation;
 use crate::kernels::attention::{HeadShape, Scores};
+use crate::kernels::delta_rule::{DeltaLayer, DeltaSizes};
 use crate::kernels::linear::Frozen;
 use crate::kernels::norm::FrozenNorm;
 use crate::kernels::rope::RopeTable;
+use crate::kernels::tensors::delta_rule::DeltaTensors;
 
 /// A linear layer at a site.
 #[derive(Debug)]
@@ -216,13 +218,74 @@ impl Attention {
     }
 }
 
+/// How the tokens of a text come together.
+#[derive(Debug)]
+pub(super) enum Mixer {
+    Attention(AttentionLayers),
+    Delta(DeltaNet),
+}
+
+/// Attention with its projections.
+#[derive(Debug)]
+pub(super) struct AttentionLayers {
+    pub qkv: Qkv,
+    /// What makes queries makes a gate of each head's output behind them.
+    pub gated: bool,
+    pub attention: Attention,
+    pub output: SiteLinear,
+}
+
+/// A gated delta rule with its projections ([`crate::kernels::delta_rule`]).
+#[derive(Debug)]
+pub(super) struct DeltaNet {
+    /// Which block's this is.
+    pub layer: usize,
+    /// Queries, keys and values in one; the gate of the output; forgetting; and strength.
+    pub inner: [SiteLinear; 4],
+    pub output: SiteLinear,
+    /// (channels, kernel)
+    pub conv: NormVector,
+    /// (value heads)
+    pub a_log: NormVector,
+    pub dt_bias: NormVector,
+    /// (value dim)
+    pub norm: NormVector,
+    pub eps: f64,
+    pub sizes: DeltaSizes,
+}
+
+impl DeltaNet {
+    /// On slices.
+    pub(super) fn frozen(&self) -> DeltaLayer<'_> {
+        DeltaLayer {
+            conv: self.conv.values(),
+            a_log: self.a_log.values(),
+            dt_bias: self.dt_bias.values(),
+            norm: self.norm.values(),
+            eps: self.eps as f32,
+            sizes: self.sizes,
+        }
+    }
+
+    /// On a device.
+    pub(super) fn tensors(&self) -> DeltaTensors {
+        let [conv, a_log, dt_bias, norm] = [&self.conv, &self.a_log, &self.dt_bias, &self.norm].map(|v| v.tensor.clone());
+        DeltaTensors { conv, a_log, dt_bias, norm, eps: self.eps, sizes: self.sizes }
+    }
+
+    /// Numbers of a token that its projections make.
+    pub(super) fn widths(&self) -> [usize; 4] {
+        [self.sizes.channels(), self.sizes.values(), self.sizes.value_heads, self.sizes.value_heads]
+    }
+}
+
 /// One block.
 #[derive(Debug)]
 pub(super) struct Block {
+    /// Which it is.
+    pub layer: usize,
     pub attention_norm: Norm,
-    pub qkv: Qkv,
-    pub attention: Attention,
-    pub output: SiteLinear,
+    pub mixer: Mixer,
     /// Of what attention gives, before it is added.
     pub post_attention_norm: Option<Norm>,
     pub mlp_norm: Norm,
@@ -250,13 +313,10 @@ pub(super) struct SharedTables {
 impl Block {
     /// Every linear layer, in the order of the sites.
     pub(super) fn linears(&self) -> Vec<&SiteLinear> {
-        let mut all = match &self.qkv {
-            Qkv::Split { q, k, v } => vec![q, k, v],
-            Qkv::Fused { qkv, .. } => vec![qkv],
-            Qkv::KeysAsValues { q, k } => vec![q, k],
-            Qkv::QueriesAlone { q } => vec![q],
+        let mut all = match &self.mixer {
+            Mixer::Attention(layers) => layers.inner().into_iter().chain([&layers.output]).collect(),
+            Mixer::Delta(net) => net.inner.iter().chain([&net.output]).collect::<Vec<_>>(),
         };
-        all.push(&self.output);
         match &self.mlp {
             Mlp::Dense(dense) => all.extend(dense.linears()),
             Mlp::Experts(experts) => all.extend(experts.linears()),
@@ -267,6 +327,18 @@ impl Block {
         }
         all.extend(self.layer_gate.iter().flat_map(|part| [&part.gate, &part.projection]));
         all
+    }
+}
+
+impl AttentionLayers {
+    /// The projections that read the block's normed input: q, k and v, all of them in one, or some alone.
+    pub(super) fn inner(&self) -> Vec<&SiteLinear> {
+        match &self.qkv {
+            Qkv::Split { q, k, v } => vec![q, k, v],
+            Qkv::Fused { qkv, .. } => vec![qkv],
+            Qkv::KeysAsValues { q, k } => vec![q, k],
+            Qkv::QueriesAlone { q } => vec![q],
+        }
     }
 }
 

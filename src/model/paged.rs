@@ -7,6 +7,7 @@
 //! "PagedAttention"; the tokens are compared on a hit, not only their hash.)
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::config::Config;
 use super::site::ContentHash;
@@ -22,6 +23,8 @@ type BlockId = usize;
 pub struct BlockTable {
     blocks: Vec<BlockId>,
     len: usize,
+    /// What layers without keys hold of the text, one after another; nothing before its first tokens.
+    states: Vec<f32>,
     /// Tokens at the beginning that a prompt's pass wrote.
     prefilled: usize,
     /// Blocks at the beginning that are published, or were taken from there.
@@ -74,7 +77,7 @@ fn layer_places(config: &Config) -> (Vec<Option<LayerPlace>>, usize) {
     let mut at = 0;
     let places = config.shapes.iter().zip(&config.keys_of).enumerate().map(|(layer, (shape, of))| {
         let layout = BlockLayout { key_heads: shape.kv_heads, head_dim: shape.head_dim };
-        let place = (*of == layer).then_some(LayerPlace { layout, at });
+        let place = (*of == layer && !config.is_delta(layer)).then_some(LayerPlace { layout, at });
         at += place.map_or(0, |place| place.layout.floats());
         place
     });
@@ -88,6 +91,8 @@ pub struct PagedKv {
     layers: Vec<Option<LayerPlace>>,
     /// Of a block.
     floats: usize,
+    /// Where the state of each layer without keys lies in that of a text.
+    states: Vec<Range<usize>>,
     places: Vec<Place>,
     /// Held by no text and not published.
     free: Vec<BlockId>,
@@ -101,7 +106,15 @@ impl PagedKv {
     /// Room for `tokens` at most, over all texts (rounded up to whole blocks); memory is taken as it is used.
     pub fn new(config: &Config, tokens: usize) -> PagedKv {
         let (layers, floats) = layer_places(config);
+        let mut end = 0;
+        let states = config.delta_layers().map(|sizes| {
+            let from = end;
+            end += sizes.map_or(0, |sizes| sizes.state());
+            from..end
+        });
+        let states = states.collect();
         PagedKv {
+            states,
             layers,
             floats,
             places: Vec::new(),
@@ -155,12 +168,16 @@ impl PagedKv {
         let blocks = self.chain(acting, ids);
         blocks.iter().for_each(|block| self.places[*block].texts += 1);
         let len = blocks.len() * BLOCK_TOKENS;
-        BlockTable { len, prefilled: len, shared: blocks.len(), blocks }
+        BlockTable { len, states: Vec::new(), prefilled: len, shared: blocks.len(), blocks }
     }
 
     /// The published blocks that hold the beginning of `ids`.
     fn chain(&self, acting: &ContentHash, ids: &[u32]) -> Vec<BlockId> {
         let mut blocks: Vec<BlockId> = Vec::new();
+        // A state is of all tokens before it, and none is kept beside the blocks.
+        if self.state_floats() > 0 {
+            return blocks;
+        }
         for tokens in ids[..ids.len().saturating_sub(1)].as_chunks::<BLOCK_TOKENS>().0 {
             let key = Published { acting: *acting, before: blocks.last().copied(), tokens: *tokens };
             match self.found.get(&key) {
@@ -221,6 +238,9 @@ impl PagedKv {
     /// Makes whole blocks of what a prompt's pass wrote known to later texts; `ids` are the text's tokens so far, of which `table`
     /// holds the first.
     pub fn publish(&mut self, acting: &ContentHash, ids: &[u32], table: &mut BlockTable) {
+        if self.state_floats() > 0 {
+            return;
+        }
         let whole = table.prefilled.min(ids.len()) / BLOCK_TOKENS;
         for (i, tokens) in ids.as_chunks::<BLOCK_TOKENS>().0.iter().enumerate().take(whole).skip(table.shared) {
             let (block, before) = (table.blocks[i], i.checked_sub(1).map(|i| table.blocks[i]));
@@ -263,6 +283,18 @@ impl PagedKv {
             let data = &mut self.places[block].data[from..][..layout.floats()];
             layout.write(data, at % BLOCK_TOKENS, key, value);
         }
+    }
+
+    fn state_floats(&self) -> usize {
+        self.states.last().map_or(0, |last| last.end)
+    }
+
+    /// What a layer without keys holds of a text.
+    pub(super) fn state<'a>(&self, layer: usize, table: &'a mut BlockTable) -> &'a mut [f32] {
+        if table.states.is_empty() {
+            table.states.resize(self.state_floats(), 0.0);
+        }
+        &mut table.states[self.states[layer].clone()]
     }
 
     pub(super) fn advance(table: &mut BlockTable, tokens: usize, phase: Phase) {

@@ -29,6 +29,8 @@ pub(super) const LLAMA: Family = Family {
     rotation: TURNED,
     windows: Windows::Never,
     shapes: Shapes::One,
+    delta: None,
+    gated_attention: false,
     sharing: None,
     sinks: None,
     layer_inputs: None,

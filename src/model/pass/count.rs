@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use candle_core::Tensor;
 
-use super::super::layers::{Attention, LayerInputs, Norm, SiteLinear};
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm, SiteLinear};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
 use super::workspace::{Pooled, part_tokens};
@@ -196,6 +196,12 @@ impl Machine for Counting<'_> {
         Ok(self.wide_of(given, x.width))
     }
 
+    fn narrowed(&mut self, given: &Given, x: Size) -> Result<Size> {
+        let narrow = self.act_of(given, x.width);
+        self.give(x);
+        Ok(narrow)
+    }
+
     fn again(&mut self, given: &Given, x: &Size) -> Result<Size> {
         Ok(self.wide_of(given, x.width))
     }
@@ -380,6 +386,18 @@ impl Machine for Counting<'_> {
         self.besides(back);
         self.give(grad);
         Ok(grads)
+    }
+
+    fn delta(&mut self, given: &Given, net: &DeltaNet, _: [&Size; 4]) -> Result<Size> {
+        Ok(self.delta_rule(given, net))
+    }
+
+    fn delta_back(&mut self, given: &Given, net: &DeltaNet, _: [&Size; 4], grad: Size) -> Result<[Size; 4]> {
+        let wide = self.delta_parts(net);
+        // The gradients before they are rounded.
+        self.besides(self.f32s(net.widths().iter().sum()));
+        wide.into_iter().chain([grad]).for_each(|size| self.give(size));
+        Ok(net.widths().map(|width| self.act_of(given, width)))
     }
 
     fn gate(&mut self, given: &Given, _: Activation, _: Option<&Size>, up: &Size) -> Result<Size> {

@@ -1,6 +1,6 @@
 //! What the counting machine counts at sites, between them and at the head.
 
-use super::super::layers::{Attention, SiteLinear};
+use super::super::layers::{Attention, DeltaNet, SiteLinear};
 use super::super::site::{Adapt, LowRankPair, Site, Term};
 use super::count::{Counting, F32, Size};
 use super::machine::{Given, Parts, Sites, Unscaled};
@@ -61,6 +61,27 @@ impl Counting<'_> {
         };
         self.count.logits = self.count.logits.max(logits);
         logits - self.scratch.min(logits) + rounded
+    }
+
+    /// The parts of a delta rule in f32, and what it makes.
+    pub(super) fn delta_rule(&mut self, given: &Given, net: &DeltaNet) -> Size {
+        let (values, wide) = (net.sizes.values(), self.delta_parts(net));
+        // What is convolved, and what is normed.
+        self.besides(self.f32s(net.sizes.channels() + values));
+        let out = self.act_of(given, values);
+        wide.into_iter().for_each(|size| self.give(size));
+        out
+    }
+
+    /// The parts of a delta rule and its output, in f32.
+    pub(super) fn delta_parts(&mut self, net: &DeltaNet) -> Vec<Size> {
+        let widths = net.widths().into_iter().chain([net.sizes.values()]);
+        widths.map(|width| self.take(self.tokens, width, F32)).collect()
+    }
+
+    /// Bytes of so many f32 a token.
+    pub(super) fn f32s(&self, width: usize) -> u64 {
+        (self.tokens * width * F32) as u64
     }
 
     /// Queries, keys and values, turned.

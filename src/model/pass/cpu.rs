@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::super::layers::{Attention, LayerInputs, Norm, SiteLinear};
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm, SiteLinear};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
 use super::sums::Sums;
@@ -11,6 +11,7 @@ use super::texts::PackedTexts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::activation::Activation;
+use crate::kernels::delta_rule;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
 use crate::kernels::engine::{Attended, AttentionGradient, Dest};
 use crate::kernels::host;
@@ -18,14 +19,30 @@ use crate::kernels::host;
 /// Numbers that one task scales.
 const SCALED: usize = 1 << 14;
 
-/// How queries find keys: from turned queries and keys, and values, to the output.
-pub(super) type Attend<'a, T> = &'a mut dyn FnMut(&Attention, [&[T]; 3], &mut [T]) -> Attended;
+/// Where tokens find those before them.
+pub(super) trait Past<T> {
+    /// From turned queries and keys, and values, to the output.
+    fn attend(&mut self, attention: &Attention, qkv: [&[T]; 3], out: &mut [T]) -> Attended;
+    /// From what its projections made to the output.
+    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]);
+}
+
+/// In their own texts, which are whole.
+impl<T: Pooled> Past<T> for &PackedTexts {
+    fn attend(&mut self, attention: &Attention, qkv: [&[T]; 3], out: &mut [T]) -> Attended {
+        T::attend(&self.spans(attention), qkv, out)
+    }
+
+    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]) {
+        delta_rule::forward(&net.frozen(), &self.spans, parts, out);
+    }
+}
 
 /// The CPU, with activations of `T`.
 pub(super) struct Cpu<'a, T: Pooled> {
     pub model: &'a Model,
     pub scratch: &'a mut Workspace,
-    pub attend: Attend<'a, T>,
+    pub past: &'a mut dyn Past<T>,
     /// The whole texts that a way back goes over.
     pub texts: Option<&'a PackedTexts>,
     pub sums: &'a mut Sums,
@@ -80,6 +97,13 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         let mut wide = self.zeros_of(given, x)?;
         convert(x, &mut wide);
         Ok(wide)
+    }
+
+    fn narrowed(&mut self, given: &Given, x: Buffer<f32>) -> Result<Buffer<T>> {
+        let mut narrow = self.take::<T>(given, x.len() / given.tokens());
+        convert(&x, &mut narrow);
+        self.scratch.give(x);
+        Ok(narrow)
     }
 
     fn again(&mut self, given: &Given, x: &Buffer<f32>) -> Result<Buffer<f32>> {
@@ -310,8 +334,16 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
 
     fn attend(&mut self, given: &Given, attention: &Attention, [q, k, v]: [&Buffer<T>; 3]) -> Result<(Buffer<T>, Attended)> {
         let mut out = self.take::<T>(given, attention.shape.widths()[0]);
-        let saved = (self.attend)(attention, [q, k, v], &mut out);
+        let saved = self.past.attend(attention, [q, k, v], &mut out);
         Ok((out, saved))
+    }
+
+    fn delta(&mut self, given: &Given, net: &DeltaNet, parts: [&Buffer<T>; 4]) -> Result<Buffer<T>> {
+        Ok(self.delta_rule(given, net, parts))
+    }
+
+    fn delta_back(&mut self, given: &Given, net: &DeltaNet, parts: [&Buffer<T>; 4], grad: Buffer<T>) -> Result<[Buffer<T>; 4]> {
+        Ok(self.delta_rule_back(given, net, parts, grad))
     }
 
     fn attend_back(

@@ -9,7 +9,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 
 use super::super::Targets;
-use super::super::layers::{Attention, LayerInputs, Norm, SharedTables, SiteLinear};
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm, SharedTables, SiteLinear};
 use super::super::site::Site;
 use super::prepared::PreparedAdapter;
 use crate::error::Result;
@@ -80,6 +80,8 @@ pub(super) trait Machine: Sized {
     fn rounded(&mut self, x: &Self::Wide) -> Result<Self::Act>;
     /// `x` (n, d) in f32.
     fn widened(&mut self, given: &Given, x: &Self::Act) -> Result<Self::Wide>;
+    /// `x` (n, any width) rounded.
+    fn narrowed(&mut self, given: &Given, x: Self::Wide) -> Result<Self::Act>;
     /// A copy of `x` (n, any width).
     fn again(&mut self, given: &Given, x: &Self::Wide) -> Result<Self::Wide>;
     /// Zeros of the shape of `x` (n, any width).
@@ -188,6 +190,11 @@ pub(super) trait Machine: Sized {
         saved: &Self::Saved,
         grad: Self::Act,
     ) -> Result<[Self::Wide; 3]>;
+
+    /// The gated delta rule over what its projections made; (n, values).
+    fn delta(&mut self, given: &Given, net: &DeltaNet, parts: [&Self::Act; 4]) -> Result<Self::Act>;
+    /// Gradients of what it read; `grad` is that of what it made.
+    fn delta_back(&mut self, given: &Given, net: &DeltaNet, parts: [&Self::Act; 4], grad: Self::Act) -> Result<[Self::Act; 4]>;
 
     /// What the feed-forward's last layer reads: `act(gate) · up`, or `act(up)`.
     fn gate(&mut self, given: &Given, act: Activation, gate: Option<&Self::Act>, up: &Self::Act) -> Result<Self::Act>;

@@ -13,10 +13,10 @@
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
 //! | 2 | `beside`, `dense` | what blocks hand on beside the stream; a feed-forward for all tokens |
 //! | 3 | `experts`, `layer_gate` | feed-forwards of experts; a block's third part, there and back |
-//! | 4 | `feed` | the feed-forward, of whichever kind |
+//! | 4 | `feed`, `mixer` | the feed-forward, of whichever kind; attention or a delta rule |
 //! | 5 | `block` | one block, there and back |
 //! | 6 | `cpu`, `tensors`, `count`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; sizes alone; all blocks, there and back |
-//! | 7 | `cpu_sites`, `cpu_turn`, `cpu_layer_inputs`, `cpu_experts`, `cpu_head`, `tensors_sites`, `tensors_turn`, `count_sites` | their linear layers and what acts on them, queries and keys, inputs of layers, experts, heads |
+//! | 7 | `cpu_sites`, `cpu_turn`, `cpu_layer_inputs`, `cpu_delta`, `cpu_experts`, `cpu_head`, `tensors_sites`, `tensors_turn`, `count_sites` | their linear layers and what acts on them, queries and keys, inputs of layers, experts, heads |
 //! | 8 | `tensors_head` | the head in tensor operations |
 //! | 9 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
 //! | 10 | `gradients` | one group of texts there and back; the supervised loss and its gradients |
@@ -27,6 +27,7 @@ mod block;
 mod count;
 mod count_sites;
 mod cpu;
+mod cpu_delta;
 mod cpu_experts;
 mod cpu_head;
 mod cpu_layer_inputs;
@@ -43,6 +44,7 @@ mod logps;
 mod loss;
 mod machine;
 mod memory;
+mod mixer;
 mod prepared;
 mod sums;
 mod tensors;
@@ -55,7 +57,7 @@ mod workspace;
 
 use super::Model;
 use super::batch::Batch;
-use super::layers::Attention;
+use super::layers::Mixer;
 use super::site::{Site, SiteKind};
 use crate::error::Result;
 use crate::kernels::engine::Phase;
@@ -81,7 +83,10 @@ impl Model {
         // A router is multiplied in f32 always.
         let multiplied = self.linears().filter(|l| self.sites[l.site.0].kind != SiteKind::Router);
         cfg!(target_arch = "x86_64")
-            && self.blocks.iter().all(|block| block.attention.shape.head_dim.is_multiple_of(2))
+            && self.blocks.iter().all(|block| match &block.mixer {
+                Mixer::Attention(layers) => layers.attention.shape.head_dim.is_multiple_of(2),
+                Mixer::Delta(_) => true,
+            })
             && multiplied.map(|l| &l.linear).all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
     }
 
@@ -101,9 +106,8 @@ impl Model {
         texts: &PackedTexts,
         run: impl FnOnce(&mut Cpu<T>, &Given) -> R,
     ) -> R {
-        let mut attend = |attention: &Attention, qkv: [&[T]; 3], out: &mut [T]| T::attend(&texts.spans(attention), qkv, out);
         let acting = [(0..texts.tokens(), adapter)];
-        let mut cpu = Cpu { model: self, scratch, attend: &mut attend, texts: Some(texts), sums };
+        let mut cpu = Cpu { model: self, scratch, past: &mut &*texts, texts: Some(texts), sums };
         run(&mut cpu, &self.given(&acting, texts))
     }
 

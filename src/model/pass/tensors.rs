@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
-use super::super::layers::{Attention, LayerInputs, Norm, SiteLinear};
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Mixer, Norm, SiteLinear};
 use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
@@ -17,6 +17,7 @@ use crate::kernels::activation::Activation;
 use crate::kernels::attention::Scores;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::tensors::attention::{self, Behind, Packed, Ramp};
+use crate::kernels::tensors::delta_rule;
 use crate::kernels::tensors::dropout::Masks;
 use crate::kernels::tensors::{mlp, norm};
 
@@ -27,7 +28,7 @@ pub(super) struct Tensors<'a> {
     pub(super) ids: Tensor,
     /// Of each of the model's rotations.
     pub(super) angles: Vec<Angles>,
-    keys: Keys<'a>,
+    pub(super) keys: Keys<'a>,
     /// By site, where one adapter acts.
     pub(super) masks: Masks,
     /// By site.
@@ -45,8 +46,8 @@ pub(super) struct Angles {
 
 /// Where a query finds its keys.
 pub(super) enum Keys<'a> {
-    /// In its own text of the pass, for each kind of scores.
-    Texts(Vec<(Scores, Packed)>),
+    /// In its own text of the pass, for each kind of scores; and where the texts are.
+    Texts(Vec<(Scores, Packed)>, Vec<Range<usize>>),
     /// In what its text keeps: the rows of the pass that are its new tokens, and the cache that they are put into.
     Cached(Vec<(Range<usize>, &'a mut KvCache)>, Ramp),
 }
@@ -81,12 +82,13 @@ impl<'a> Tensors<'a> {
         let ramp = Ramp::new(&model.device)?;
         let mut kinds: Vec<(Scores, Packed)> = Vec::new();
         for block in &model.blocks {
-            let scores = block.attention.scores;
+            let Mixer::Attention(layers) = &block.mixer else { continue };
+            let scores = layers.attention.scores;
             if kinds.iter().all(|(kind, _)| *kind != scores) {
                 kinds.push((scores, Packed::new(&texts.spans, scores, &ramp)?));
             }
         }
-        Ok(Keys::Texts(kinds))
+        Ok(Keys::Texts(kinds, texts.spans.clone()))
     }
 
     /// What was summed so far, by site.
@@ -175,6 +177,10 @@ impl Machine for Tensors<'_> {
 
     fn widened(&mut self, _: &Given, x: &Tensor) -> Result<Tensor> {
         Ok(x.to_dtype(DType::F32)?)
+    }
+
+    fn narrowed(&mut self, _: &Given, x: Tensor) -> Result<Tensor> {
+        Ok(x.to_dtype(self.dtype)?)
     }
 
     fn again(&mut self, _: &Given, x: &Tensor) -> Result<Tensor> {
@@ -326,7 +332,7 @@ impl Machine for Tensors<'_> {
         let sinks = attention.sinks.as_ref().map(|sinks| &sinks.tensor);
         let [q, k, v] = in_heads(qkv, attention)?;
         match &mut self.keys {
-            Keys::Texts(kinds) => {
+            Keys::Texts(kinds, _) => {
                 let (out, normalisers) = attention::forward([&q, &k, &v], sinks, of_kind(kinds, scores))?;
                 Ok((out.reshape(width)?, Some(normalisers)))
             }
@@ -354,7 +360,7 @@ impl Machine for Tensors<'_> {
         saved: &Option<Tensor>,
         grad: Tensor,
     ) -> Result<[Tensor; 3]> {
-        let (Keys::Texts(kinds), Some(normalisers)) = (&self.keys, saved) else {
+        let (Keys::Texts(kinds, _), Some(normalisers)) = (&self.keys, saved) else {
             unreachable!("a way back goes over whole texts")
         };
         let [q, k, v] = in_heads(qkv, attention)?;
@@ -363,6 +369,15 @@ impl Machine for Tensors<'_> {
         let [dq, dk, dv] = attention::backward([&q, &k, &v], behind, of_kind(kinds, attention.scores))?;
         let wide = |g: Tensor, like: &Tensor| -> Result<Tensor> { Ok(g.reshape(like.shape())?.to_dtype(DType::F32)?) };
         Ok([wide(dq, qkv[0])?, wide(dk, qkv[1])?, wide(dv, qkv[2])?])
+    }
+
+    fn delta(&mut self, _: &Given, net: &DeltaNet, parts: [&Tensor; 4]) -> Result<Tensor> {
+        self.delta_rule(net, parts)
+    }
+
+    fn delta_back(&mut self, _: &Given, net: &DeltaNet, parts: [&Tensor; 4], grad: Tensor) -> Result<[Tensor; 4]> {
+        let Keys::Texts(_, spans) = &self.keys else { unreachable!("a way back goes over whole texts") };
+        delta_rule::backward(&net.tensors(), spans, parts, &grad)
     }
 
     fn gate(&mut self, _: &Given, act: Activation, gate: Option<&Tensor>, up: &Tensor) -> Result<Tensor> {

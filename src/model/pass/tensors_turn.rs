@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Tensor};
 
-use super::super::layers::{Attention, LayerInputs, Norm};
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm};
 use super::machine::{Given, Parts, Turned};
-use super::tensors::{Angles, Tensors, in_rows};
+use super::tensors::{Angles, Keys, Tensors, in_rows};
 use crate::error::Result;
-use crate::kernels::tensors::rope;
+use crate::kernels::tensors::{delta_rule, rope};
 
 impl Tensors<'_> {
     /// Queries, keys and values (n, width), the first two turned.
@@ -61,6 +61,26 @@ impl Tensors<'_> {
             *grad = grad.to_dtype(self.dtype)?;
         }
         Ok(back)
+    }
+
+    /// The gated delta rule over what its projections made.
+    pub(super) fn delta_rule(&mut self, net: &DeltaNet, parts: [&Tensor; 4]) -> Result<Tensor> {
+        match &mut self.keys {
+            Keys::Texts(_, spans) => delta_rule::forward(&net.tensors(), spans, parts),
+            Keys::Cached(texts, _) => {
+                let mut outs = Vec::new();
+                for (rows, cache) in texts {
+                    let own = |t: &Tensor| t.narrow(0, rows.start, rows.len());
+                    let [qkv, z, a, b] = parts;
+                    let state = cache.state(net.layer);
+                    let own = [&own(qkv)?, &own(z)?, &own(a)?, &own(b)?];
+                    let (out, moved) = delta_rule::extend(&net.tensors(), state, own)?;
+                    *state = moved;
+                    outs.push(out);
+                }
+                Ok(Tensor::cat(&outs, 0)?)
+            }
+        }
     }
 
     /// `(norm(projected · its scale) + embedding · its scale) · scale`; with what the norm reads.
