@@ -105,14 +105,12 @@ impl Mixer {
     ) -> Result<Option<M::Wide>> {
         let dy = output_back(m, between.behind, between.post, way)?;
         let d_out = dy.as_ref().unwrap_or(&way.rounded);
-        let (inner, grads) = match (self, kept) {
-            (Mixer::Attention(layers), MixerActivations::Attention { .. }) => {
-                (layers.inner(), layers.backward(m, (given, beside), d_out, kept, unscaled)?)
-            }
+        let (inner, grads) = match (self, &mut *kept) {
             (Mixer::Delta(net), MixerActivations::Delta { parts, out }) => {
                 (net.inner.iter().collect(), net.backward(m, given, d_out, (parts, out), unscaled)?)
             }
-            _ => unreachable!("kept by the same kind"),
+            (Mixer::Attention(layers), kept) => (layers.inner(), layers.backward(m, (given, beside), d_out, kept, unscaled)?),
+            (Mixer::Delta(_), _) => unreachable!("kept by a delta rule"),
         };
         dy.into_iter().for_each(|dy| m.free(dy));
         let normed = given.adapts(&inner).then(|| m.norm_again(between.before, between.x)).transpose()?;
