@@ -59,6 +59,9 @@ fn shapes(r: &ConfigReader, family: &Family, windowed: &[bool], usual: HeadShape
         Some(table) => own_shape(table, i, usual),
     };
     let shapes = windowed.iter().enumerate().map(of).collect::<Result<Vec<_>>>()?;
+    if let Some((table, key)) = table.and_then(|table| Some((table, table.unread().first()?.0))) {
+        return Err(table.fail(key, format!("it is none of the {} layers", windowed.len()), RESTORE));
+    }
     for (i, shape) in shapes.iter().enumerate() {
         let first = windowed.iter().position(|other| other == &windowed[i]).unwrap_or(i);
         if *shape != shapes[first] {
