@@ -99,7 +99,7 @@ fn the_older_spelling_of_a_config_gives_the_same_model() {
             }
         }
     }
-    assert_eq!(read, 5 + 28);
+    assert_eq!(read, 5 + 29);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What a call holds, from its sizes alone: its own program run over a machine that counts.
 
 use super::super::{Model, Targets};
-use super::count::{Counting, PassCount, Rules};
+use super::count::Counting;
+use super::count_rules::{PassCount, Rules};
 use super::machine::Given;
 use super::prepared::PreparedAdapter;
 use super::workspace::{self, BatchTokens, Recompute};

@@ -12,7 +12,7 @@
 //! | 0 | `texts`, `prepared` | examples one after another; an adapter as machines take it |
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
 //! | 2 | `beside`, `dense` | what blocks hand on beside the stream; a feed-forward for all tokens |
-//! | 3 | `experts`, `layer_gate` | feed-forwards of experts; a block's third part, there and back |
+//! | 3 | `experts`, `layer_gate`, `count_rules` | feed-forwards of experts; a block's third part, there and back; what counting goes by |
 //! | 4 | `feed`, `mixer` | the feed-forward, of whichever kind; attention or a delta rule |
 //! | 5 | `block` | one block, there and back |
 //! | 6 | `cpu`, `tensors`, `count`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; sizes alone; all blocks, there and back |
@@ -25,6 +25,7 @@
 mod beside;
 mod block;
 mod count;
+mod count_rules;
 mod count_sites;
 mod cpu;
 mod cpu_delta;
