@@ -9,7 +9,7 @@ use super::super::cpu::Cpu;
 use super::super::prepared::PreparedAdapter;
 use super::super::sums::Sums;
 use super::super::trace::Trace;
-use super::super::workspace::{BatchTokens, Recompute, Workspace};
+use super::super::workspace::{BatchTokens, Pooled, Recompute, Workspace};
 use super::*;
 use crate::adapter::Adapter;
 use crate::device::Compute;
