@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 
 use super::target::FusedTarget;
 use crate::error::Result;
+use crate::model::family::ExpertWeights;
 use crate::model::{Model, Site, SiteInfo};
 
 /// Where the pairs of a parameter's sites lie in A `(E·r, inputs)`, the expert slowest, and B `(outputs, r·E)`, the expert fastest.
@@ -78,7 +79,7 @@ impl FusedPair {
 /// What is to be told of an adapter with pairs at `adapted` sites where transformers 5 has fused parameters: their names are those
 /// that `convert_peft_config_for_transformers` (`peft/utils/transformers_weight_conversion.py`) takes for experts.
 pub(super) fn told(model: &Model, adapted: impl Iterator<Item = Site>) -> Option<String> {
-    let experts = model.config.family.experts.as_ref()?;
+    let experts = model.config.family.experts.as_ref().filter(|names| matches!(names.weights, ExpertWeights::Each { .. }))?;
     let last = |path: &'_ str| path.rsplit('.').next().map(str::to_string).unwrap_or_default();
     let fused = |name: &str| {
         name == last(experts.router) || experts.fused.parameters.iter().any(|(_, matrices)| matrices.contains(&name))

@@ -154,6 +154,15 @@ pub enum MlpNames {
     Plain { up: &'static str, down: &'static str },
 }
 
+/// In which versions of transformers a matrix is that of a linear layer of its own, which PEFT adapts as a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearIn {
+    All,
+    /// Before version 5.
+    Older,
+    None,
+}
+
 /// A feed-forward of experts: names and keys.
 #[derive(Debug)]
 pub struct ExpertNames {
@@ -178,6 +187,7 @@ pub struct ExpertNames {
 pub struct FusedNames {
     /// Module of the router, whose matrix is its `weight`.
     pub router: &'static str,
+    pub router_linear: LinearIn,
     /// Module of the parameters.
     pub experts: &'static str,
     /// In the order that the module declares them, each with the matrices of an expert whose outputs follow one another in it.

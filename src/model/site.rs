@@ -41,6 +41,10 @@ pub struct SiteInfo {
     pub outputs: usize,
     /// The weight is stored `[inputs, outputs]` (GPT-2's Conv1D; PEFT's `fan_in_fan_out`).
     pub conv1d: bool,
+    /// `target_modules` can name it: it is a linear layer or was one before transformers 5.
+    pub module: bool,
+    /// `all-linear` takes it.
+    pub all_linear: bool,
 }
 
 /// What an adapter does at a site.
