@@ -185,9 +185,9 @@ fn weights(run: &TrainSetup) -> u64 {
     // The embedding last: where it is the head as well, it is read whole.
     let order = (0..model.sites().len()).filter(|i| !embedding(*i)).chain((0..model.sites().len()).filter(|i| embedding(*i)));
     for i in order {
-        let bytes = model.site_weight(Site(i)).data.bytes();
-        if seen.insert(bytes.as_ptr() as usize) {
-            let whole = bytes.len() as u64;
+        let weight = model.site_weight(Site(i));
+        if seen.insert(weight.data.bytes().as_ptr() as usize) {
+            let whole = weight.stored_bytes() as u64;
             sum +=
                 if embedding(i) { whole.min(used_rows(run) * PAGE.max(whole / model.config.vocab as u64 + PAGE)) } else { whole };
         }

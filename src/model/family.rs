@@ -79,6 +79,13 @@ pub struct ConfigKeys {
 #[derive(Debug)]
 pub struct Count(pub &'static [&'static str], pub Missing);
 
+impl Count {
+    /// The name that published files have: of several the last.
+    pub fn written(&self) -> &'static str {
+        self.0.last().copied().unwrap_or_default()
+    }
+}
+
 /// What a missing size is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
