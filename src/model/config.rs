@@ -242,7 +242,14 @@ impl ConfigReader<'_> {
     }
 
     /// The sizes of delta rules.
-    fn delta(&self, names: &DeltaNames) -> Result<DeltaSizes> {
+    fn delta(&self, names: &DeltaNames, (key, activation): (&str, Activation)) -> Result<DeltaSizes> {
+        if activation != Activation::Silu {
+            return Err(self.fail(
+                key,
+                "it is behind the convolution of delta rules as well, where only silu is supported",
+                RESTORE,
+            ));
+        }
         let [key_heads, value_heads] = [self.size(&names.key_heads)?, self.size(&names.value_heads)?];
         if !value_heads.is_multiple_of(key_heads) {
             let why = format!("{value_heads} heads of values do not divide among {key_heads} of keys");
@@ -308,7 +315,11 @@ impl Config {
             keys_of,
             keys_as_values,
             ffns,
-            delta: family.delta.as_ref().map(|names| Ok::<_, Error>((kinds.delta(), r.delta(names)?))).transpose()?,
+            delta: family
+                .delta
+                .as_ref()
+                .map(|names| Ok::<_, Error>((kinds.delta(), r.delta(names, (keys.activation.0, r.activation(family)?))?)))
+                .transpose()?,
             layer_inputs: family.layer_inputs.as_ref().map(|names| r.layer_inputs(names)).transpose()?.flatten(),
             experts: family.experts.as_ref().map(|names| r.experts(names, layers, ffn)).transpose()?.flatten(),
             norm_eps,

@@ -34,8 +34,8 @@ pub(super) const GEMMA4: Family = Family {
     scales: Scales { scores: ScoreScale::One, ..GEMMA3.scales },
     rotation: Rotation {
         theta_key: "",
+        part_key: "",
         windowed: Some(WindowedRotation { newer_only: true, theta: 10_000.0, theta_key: None }),
-        part: Some(1.0),
         table: Some(
             r#"{"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
                 "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}}"#,
