@@ -185,6 +185,7 @@ fn a_router_is_what_transformers_makes_of_it() {
     }
     let router = fresh(&model, &wanted(&["mlp.router.weight"], &["q_proj"])).unwrap();
     assert!(router.low_rank(at(&model, "model.layers.1.mlp.router")).is_some());
+    assert!(!router.config.fan_in_fan_out, "no layer is a Conv1D, which PEFT refuses beside parameters");
     assert!(router.params().iter().any(|p| p.key == "base_model.model.model.layers.1.mlp.router.lora_A.weight"));
 }
 
@@ -271,6 +272,10 @@ fn pairs_of_single_experts_are_told_of() {
             "{told}"
         );
     }
+    let model = open("families/qwen3_moe");
+    let told = fresh(&model, &wanted(&BOTH, &["q_proj", "up_proj"])).unwrap().told(&model).unwrap();
+    assert!(told.contains("`up_proj` are those of dense layers") && told.contains("loses the pairs"), "{told}");
+    assert!(fresh(&model, &wanted(&BOTH, &["q_proj"])).unwrap().told(&model).is_none());
     for (model, all) in [(open("families/mixtral"), false), (open("models/llama"), true)] {
         let targets = if all { recipe::TargetModules::AllLinear } else { recipe::TargetModules::Attention };
         assert!(fresh(&model, &recipe::Adapter::lora(2, targets)).unwrap().told(&model).is_none());

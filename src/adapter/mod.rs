@@ -114,8 +114,7 @@ impl Adapter {
     pub fn new(recipe: &recipe::Adapter, base: Option<String>, model: &Model, seed: u64) -> Result<Adapter> {
         let sites = model.sites();
         let names = attention_names(sites);
-        let conv1d = sites.iter().any(|s| s.conv1d);
-        let config = PeftConfig::from_recipe(recipe, base, conv1d, &names);
+        let config = PeftConfig::from_recipe(recipe, base, model.config.family.conv1d, &names);
         let plan = Plan::new(&config, sites, &model.fused_parameters())?;
         Adapter::build(config, &plan, model, |key, shape| match key {
             Start::A(path, rank) => init::a(recipe.init, path, rank, shape, seed, &model.device),
@@ -256,7 +255,7 @@ impl Adapter {
 
     /// What PEFT makes of it otherwise than lorakit, in words; it is to be told wherever the adapter is written.
     pub fn told(&self, model: &Model) -> Option<String> {
-        fused::told(model, self.single())
+        fused::told(model, self.single(), !self.fused.is_empty())
     }
 
     /// Sites with a pair of their own.
