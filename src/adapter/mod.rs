@@ -36,6 +36,7 @@ pub use target::{Plan, Target};
 
 use crate::error::Result;
 use crate::kernels::columns::OutputNorms;
+use crate::model::weights::multimodal;
 use crate::model::{Adapt, Dropout, LowRankPair, Magnitude, Model, Site, SiteGradient, SiteInfo, SiteKind, Term};
 use crate::{random, recipe};
 use fused::FusedPair;
@@ -267,7 +268,11 @@ impl Adapter {
     fn adapted_names(&self) -> Vec<String> {
         let mut names: Vec<String> = (self.single())
             .map(|site| &self.paths[site.0])
-            .map(|path| path.rsplit('.').next().unwrap_or(path).to_string())
+            .map(|path| match path.starts_with(multimodal::PREFIX) {
+                // The last part alone would name modules of the parts that see as well.
+                true => path.clone(),
+                false => path.rsplit('.').next().unwrap_or(path).to_string(),
+            })
             .collect();
         names.sort_unstable();
         names.dedup();
