@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Ids that llama.cpp (xllamacpp) and `lorakit serve` make of texts, by `tokenizer.ggml.pre`: gguf_splits.py LORAKIT VOCABULARY.gguf TEXT…
 
-VOCABULARY is a byte-level one (`ggml-vocab-gpt-2.gguf`); a tiny random model is put around it under each name."""
+VOCABULARY is a byte-level one (`ggml-vocab-gpt-2.gguf`), and a tiny random model is put around it under each name; or SentencePiece's
+(`ggml-vocab-llama-spm.gguf`), and becomes one of Gemma 4, with merges in place of scores."""
 import json, subprocess, sys, tempfile, time, urllib.request
 from pathlib import Path
 import gguf
@@ -12,6 +13,13 @@ NAMES = ["gpt-2", "olmo", "smollm", "starcoder", "refact", "command-r", "llama-b
 SIZES = {"block_count": 1, "context_length": 256, "embedding_length": 16, "feed_forward_length": 16, "attention.head_count": 2, "attention.head_count_kv": 2}
 
 
+def merges(tokens, scores):
+    """Every way to make a piece of two others, the best score first."""
+    ids = {t: i for i, t in enumerate(tokens)}
+    found = [(-scores[i], ids[t[:at]], ids[t[at:]], t[:at], t[at:]) for t, i in ids.items() for at in range(1, len(t)) if t[:at] in ids and t[at:] in ids]
+    return [f"{left} {right}" for *_, left, right in sorted(found)]
+
+
 def model(path, vocabulary, name):
     """A llama of one layer with this vocabulary."""
     w = gguf.GGUFWriter(path, "llama")
@@ -19,8 +27,10 @@ def model(path, vocabulary, name):
     w.add_layer_norm_rms_eps(1e-5)
     f = vocabulary.fields
     tokens = f["tokenizer.ggml.tokens"].contents()
-    w.add_tokenizer_model("gpt2"); w.add_tokenizer_pre(name); w.add_add_bos_token(False)
-    w.add_token_list(tokens); w.add_token_types(f["tokenizer.ggml.token_type"].contents()); w.add_token_merges(f["tokenizer.ggml.merges"].contents())
+    w.add_add_bos_token(False)
+    if name == "gemma4": w.add_tokenizer_model("gemma4"); w.add_add_space_prefix(False); w.add_token_merges(merges(tokens, f["tokenizer.ggml.scores"].contents()))
+    else: w.add_tokenizer_model("gpt2"); w.add_tokenizer_pre(name); w.add_token_merges(f["tokenizer.ggml.merges"].contents())
+    w.add_token_list(tokens); w.add_token_types(f["tokenizer.ggml.token_type"].contents())
     w.add_bos_token_id(len(tokens) - 1); w.add_eos_token_id(len(tokens) - 1)
     random = np.random.default_rng(0)
     for tensor in ["token_embd", "output_norm", *(f"blk.0.{part}" for part in ("attn_norm", "ffn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"))]:
@@ -58,7 +68,7 @@ def main():
         text = Path(file).read_text(encoding="utf-8", errors="ignore")[:400_000]
         texts += [text[i:i + 400] for i in range(0, len(text), 1600)]
     with tempfile.TemporaryDirectory() as d:
-        for name in NAMES:
+        for name in NAMES if "tokenizer.ggml.merges" in vocabulary.fields else ["gemma4"]:
             model(f"{d}/m.gguf", vocabulary, name)
             differ = compared(lorakit, f"{d}/m.gguf", texts)
             print(f"{name:12} {len(differ)} of {len(texts)} pieces of text differ", *(repr(t[:50]) for t in differ[:2]), flush=True)

@@ -92,7 +92,7 @@ fn layers_that_predict_further_tokens_are_carried_along() {
     let ahead: Vec<&String> = tensors.keys().filter(|name| name.starts_with("mtp.")).collect();
     assert_eq!(ahead.len(), 15, "{ahead:?}");
     assert_eq!(tensors["mtp.fc.weight"].dims(), [16, 32]);
-    assert_eq!(tensors["model.layers.0.linear_attn.conv1d.weight"].dims(), [256, 1, 4]);
+    assert_eq!(tensors["model.layers.0.linear_attn.conv1d.weight"].dims(), [160, 1, 4]);
     let values = |name: &str| tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
     for part in ["input_layernorm", "self_attn.q_norm", "self_attn.q_proj", "mlp.down_proj"] {
         assert_eq!(values(&format!("mtp.layers.0.{part}.weight")), values(&format!("model.layers.2.{part}.weight")), "{part}");
@@ -148,8 +148,8 @@ fn what_experts_and_kinds_of_layers_cannot_be_is_refused_by_name() {
         (renamed("gemma4", "rope_freqs.weight", "rope_freqz.weight"), vec!["rope_freqs.weight", "which part of a head turns"]),
         (patched("qwen35", "qwen35.ssm.group_count", &count(4)), vec!["qwen35.ssm.group_count", "6 heads of values"]),
         (patched("qwen35", "qwen35.ssm.inner_size", &count(25)), vec!["qwen35.ssm.inner_size", "25 cannot be divided"]),
-        (patched("qwen35", "qwen35.ssm.inner_size", &count(30)), vec!["blk.0.ssm_out.weight", "30 columns were expected"]),
-        (patched("qwen35", "qwen35.ssm.state_size", &count(6)), vec!["linear_attn.conv1d.weight", "heads of 4 for each of 2"]),
+        (patched("qwen35", "qwen35.ssm.inner_size", &count(30)), vec!["linear_attn.conv1d.weight", "40 rows are not 16 and heads of 5"]),
+        (patched("qwen35", "qwen35.ssm.state_size", &count(5)), vec!["linear_attn.conv1d.weight", "20 and heads of 4 for each of 2"]),
         (patched("qwen35", "qwen35.full_attention_interval", &count(2)), vec!["model.layers.1.self_attn"]),
         (patched("qwen35-blocks", "qwen35.nextn_predict_layers", &count(5)), vec!["nextn_predict_layers", "5 of 5 layers"]),
         (patched("qwen35-blocks", "qwen35.nextn_predict_layers", &count(0)), vec!["nextn.eh_proj", "no part of `qwen35`"]),
