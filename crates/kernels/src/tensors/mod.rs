@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | 0 | `pieces`, `sight`, `rope`, `linear`, `head`, `adamw`, `dropout` | rows a piece at a time; which keys a query sees; turning; products; head and loss; one update; masks |
 //! | 1 | `norm`, `mlp`, `columns`, `attention` | operations on rows; attention in tiles |
+//! | 2 | `over` | attention over other texts |
 
 pub mod adamw;
 pub mod attention;
@@ -18,6 +19,7 @@ pub mod head;
 pub mod linear;
 pub mod mlp;
 pub mod norm;
+pub mod over;
 mod pieces;
 pub mod rope;
 pub mod sight;
