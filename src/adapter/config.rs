@@ -68,7 +68,14 @@ pub struct PeftConfig {
     pub alpha_pattern: Map<String, Value>,
     pub modules_to_save: Option<Vec<String>>,
     pub init_lora_weights: Option<Value>,
+    /// What PEFT wraps the model for; causal where there is none.
+    #[serde(skip)]
+    pub task_type: Option<String>,
 }
+
+/// `task_type` of adapters of a base with an encoder, and of others.
+pub const SEQ_2_SEQ: &str = "SEQ_2_SEQ_LM";
+pub const CAUSAL: &str = "CAUSAL_LM";
 
 impl PeftConfig {
     /// From a recipe; `base` is the Hub id that goes into the file (never a local path), `conv1d` the layout of the targets.
@@ -100,6 +107,7 @@ impl PeftConfig {
                 recipe::Init::Default => json!(true),
                 recipe::Init::Gaussian => json!("gaussian"),
             }),
+            task_type: None,
         }
     }
 
@@ -126,6 +134,7 @@ impl PeftConfig {
             ("rank_pattern", Value::Object(self.rank_pattern.clone())),
             ("revision", json!(self.revision)),
             ("target_modules", targets),
+            ("task_type", json!(self.task_type.as_deref().unwrap_or(CAUSAL))),
             ("use_rslora", json!(self.use_rslora)),
             ("use_dora", json!(self.use_dora)),
         ];
@@ -158,7 +167,7 @@ fn defaults() -> Map<String, Value> {
         "ensure_weight_tying": false, "eva_config": null, "inference_mode": true, "layer_replication": null,
         "loftq_config": {}, "lora_bias": false, "lora_ga_config": null, "megatron_config": null,
         "megatron_core": "megatron.core", "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.20.0",
-        "qalora_group_size": 16, "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null,
+        "qalora_group_size": 16, "target_parameters": null, "trainable_token_indices": null,
         "use_bdlora": null, "use_qalora": false, "velora_config": null
     });
     match fixed {

@@ -27,6 +27,7 @@ pub mod inspect;
 use candle_core::{DType, Tensor, Var};
 
 pub use config::PeftConfig;
+use config::SEQ_2_SEQ;
 pub use target::{Plan, Target};
 
 use crate::error::Result;
@@ -106,7 +107,8 @@ impl Adapter {
         let sites = model.sites();
         let names = attention_names(sites);
         let conv1d = sites.iter().any(|s| s.conv1d);
-        let config = PeftConfig::from_recipe(recipe, base, conv1d, &names);
+        let mut config = PeftConfig::from_recipe(recipe, base, conv1d, &names);
+        config.task_type = model.has_encoder().then(|| SEQ_2_SEQ.to_string());
         let plan = Plan::new(&config, sites)?;
         Adapter::build(config, &plan, model, |key, shape| match key {
             Start::A(path) => init::a(recipe.init, path, shape.0, shape.1, seed, &model.device),

@@ -82,7 +82,7 @@ pub fn write(merged: &Merged<'_>, out: &Path, progress: &mut dyn FnMut(usize, us
     files::write_dir_atomic(out, |dir| {
         let files = ModelFiles::open(base)?;
         let untied = model.config.tied && touches(model, adapter, SiteKind::Head) | touches(model, adapter, SiteKind::Embedding);
-        let config = config(&files, dtype, untied);
+        let config = config(model, &files, dtype, untied);
         let entries = entries(files, model, adapter, untied);
         files::write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
         weights(model, adapter, &entries, dtype, &dir.join("model.safetensors"), progress)?;
@@ -96,7 +96,7 @@ fn touches(model: &Model, adapter: &Adapter, kind: SiteKind) -> bool {
     model.sites().iter().enumerate().any(|(i, s)| s.kind == kind && adapter.term(Site(i)).is_some())
 }
 
-fn config(base: &ModelFiles, dtype: Dtype, untied: bool) -> Value {
+fn config(model: &Model, base: &ModelFiles, dtype: Dtype, untied: bool) -> Value {
     let mut config = base.whole.as_ref().unwrap_or(&base.config).clone();
     let name = dtype.names().1;
     for key in ["dtype", "torch_dtype"] {
@@ -116,6 +116,10 @@ fn config(base: &ModelFiles, dtype: Dtype, untied: bool) -> Value {
         map.remove("quantization_config");
     }
     if untied {
+        // What T5 scales goes by the tie where nothing else says it.
+        if model.has_encoder() {
+            config["scale_decoder_outputs"] = json!(model.config.logit_scale != 1.0);
+        }
         config["tie_word_embeddings"] = json!(false);
         if base.whole.is_some() {
             config["text_config"]["tie_word_embeddings"] = json!(false);
@@ -133,10 +137,13 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
     };
     let head = format!("{HEAD}.weight");
     let tied = model.config.tied;
+    // The embedding under other names, which transformers ties again.
+    let copies = model.config.family.encoder.as_ref().map_or(&[][..], |encoder| encoder.copies);
+    let copy = |name: &str| copies.iter().any(|copy| name.strip_suffix(".weight") == Some(copy));
     let mut entries: Vec<MergedTensor> = files
         .tensors
         .into_iter()
-        .filter(|(name, _)| !(tied && *name == head))
+        .filter(|(name, _)| !(tied && *name == head) && !copy(name))
         .map(|(name, stored)| MergedTensor {
             shape: stored.shape.clone(),
             name: stored.written.clone(),

@@ -77,12 +77,26 @@ impl Expected {
         Ok(ids.chunks(cols).map(|r| r.iter().map(|i| *i as u32).collect()).collect())
     }
 
-    /// The unpadded batch and its targets (labels other than -100).
-    pub(super) fn batch(&self) -> Result<(Batch, Targets)> {
-        let batch = Batch::right_padded(&self.rows("input_ids")?, 0);
+    /// The unpadded batch and its targets (labels other than -100). For a model with an `encoder`, its labels are behind what that
+    /// reads.
+    pub(super) fn batch(&self, encoder: bool) -> Result<(Batch, Targets)> {
+        let mut rows = self.rows("input_ids")?;
         let (_, cols, labels) = self.integers("labels")?;
-        let targets = Targets::shifted(&batch, |row, i| labels[row * cols + i] != -100);
+        let read = if encoder { rows.first().map_or(0, Vec::len) } else { 0 };
+        if encoder {
+            self.answered(&mut rows)?;
+        }
+        let batch = Batch::right_padded(&rows, 0);
+        let targets = Targets::shifted(&batch, |row, i| i >= read && labels[row * cols + i - read] != -100);
         Ok((batch, targets))
+    }
+
+    /// Puts the labels behind `rows`; no token's place is 0 there.
+    pub(super) fn answered(&self, rows: &mut [Vec<u32>]) -> Result<()> {
+        let (_, cols, labels) = self.integers("labels")?;
+        let each = rows.iter_mut().zip(labels.chunks(cols));
+        each.for_each(|(row, labels)| row.extend(labels.iter().map(|label| (*label).max(0) as u32)));
+        Ok(())
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Builder<'a> {
     pub compute: Compute,
     pub device: &'a Device,
     pub sites: Vec<SiteInfo>,
+    /// What is built now is the encoder's.
+    pub encoding: bool,
 }
 
 impl Builder<'_> {
@@ -40,7 +42,12 @@ impl Builder<'_> {
             Some(name) => Some(Frozen::new(self.matrix(&format!("{name}.weight"), c.max_positions, c.width)?, self.compute)),
             None => None,
         };
-        let blocks = (0..c.layers).map(|i| self.block(i)).collect::<Result<Vec<_>>>()?;
+        self.check_copies(&embedding)?;
+        let (mut blocks, encoder) = self.encoder()?;
+        for i in 0..c.layers {
+            blocks.push(self.block(i)?);
+        }
+        self.distances(&mut blocks)?;
         let final_norm = self.scaled_norm(&self.path(family.final_norm), c.logit_scale)?;
         self.check_tie(&embedding)?;
         let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
@@ -58,6 +65,7 @@ impl Builder<'_> {
             device: self.device.clone(),
             embedding: Embedding { site: embedding_site, matrix, positions },
             blocks,
+            encoder,
             shared: SharedTables {
                 heads: c.heads,
                 kv_heads: c.kv_heads,
@@ -79,10 +87,7 @@ impl Builder<'_> {
     fn check_tie(&self, embedding: &Weight) -> Result<()> {
         let name = format!("{HEAD}.weight");
         let Some(head) = self.files.tensors.get(&name).filter(|_| self.config.tied) else { return Ok(()) };
-        let head = head.matrix()?;
-        let same = (head.dtype, head.rows, head.cols) == (embedding.dtype, embedding.rows, embedding.cols)
-            && head.data.bytes() == embedding.data.bytes();
-        if same {
+        if same(&head.matrix()?, embedding) {
             return Ok(());
         }
         Err(Error::model(
@@ -94,7 +99,7 @@ impl Builder<'_> {
     }
 
     /// Where a part of the text model stands in the files.
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         match name.strip_prefix("model.").filter(|_| self.files.whole.is_some()) {
             Some(rest) => format!("{}{rest}", multimodal::PREFIX),
             None => name.to_string(),
@@ -106,7 +111,7 @@ impl Builder<'_> {
         Site(self.sites.len() - 1)
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
+    pub(super) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Weight> {
         let weight = self.files.take(name)?.matrix()?;
         if (weight.rows, weight.cols) != (rows, cols) {
             return Err(Error::model(
@@ -133,12 +138,12 @@ impl Builder<'_> {
     }
 
     /// The norm at `path`, or what stands in its place.
-    fn norm_or_none(&mut self, prefix: &str, name: Option<&str>) -> Result<Norm> {
+    pub(super) fn norm_or_none(&mut self, prefix: &str, name: Option<&str>) -> Result<Norm> {
         name.map_or(Ok(Norm::Scale(1.0)), |name| self.scaled_norm(&format!("{prefix}.{name}"), 1.0))
     }
 
     /// A norm over the width whose result is multiplied with `by`.
-    fn scaled_norm(&mut self, path: &str, by: f64) -> Result<Norm> {
+    pub(super) fn scaled_norm(&mut self, path: &str, by: f64) -> Result<Norm> {
         let width = self.config.width;
         let mut weight = self.norm_weight(&format!("{path}.weight"), width)?;
         let mut bias = match self.config.family.norm {
@@ -191,7 +196,7 @@ impl Builder<'_> {
         Ok(norms)
     }
 
-    fn linear(
+    pub(super) fn linear(
         &mut self,
         layer: usize,
         name: &str,
@@ -200,7 +205,7 @@ impl Builder<'_> {
         outputs: usize,
         bias: bool,
     ) -> Result<SiteLinear> {
-        let path = format!("{}.{layer}.{name}", self.path(self.config.family.layers));
+        let path = format!("{}.{layer}.{name}", self.stack());
         let conv1d = self.config.family.conv1d;
         let (rows, cols) = if conv1d { (inputs, outputs) } else { (outputs, inputs) };
         let weight = self.matrix(&format!("{path}.weight"), rows, cols)?;
@@ -209,11 +214,11 @@ impl Builder<'_> {
         Ok(SiteLinear { site: self.site(path, Some(layer), kind, inputs, outputs, conv1d), linear })
     }
 
-    fn block(&mut self, i: usize) -> Result<Block> {
+    pub(super) fn block(&mut self, i: usize) -> Result<Block> {
         let c = self.config;
         let family = c.family;
         let (d, qd, kd) = (c.width, c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let prefix = format!("{}.{i}", self.path(family.layers));
+        let prefix = format!("{}.{i}", self.stack());
         let attention_norm = self.norm_or_none(&prefix, family.attention_norm)?;
         let att = SiteKind::Attention;
         let (qkv, o) = match &family.attention {
@@ -230,9 +235,10 @@ impl Builder<'_> {
         };
         let turn = Turn { norms: self.head_norms(&prefix)?, rope: c.rotation_of[i] };
         let output = self.linear(i, o, att, qd, d, c.output_bias)?;
+        let cross = self.cross(i)?;
         let mlp_norm = match c.parallel {
             Some(true) => attention_norm.clone(),
-            _ => self.norm_or_none(&prefix, family.mlp_norm)?,
+            _ => self.norm_or_none(&prefix, self.mlp_norm())?,
         };
         let mlp = self.mlp(i)?;
         let [post_attention_norm, post_mlp_norm] = self.post_norms(&prefix)?;
@@ -241,8 +247,10 @@ impl Builder<'_> {
             qkv,
             turn,
             scores: c.scores[i],
+            sight: self.sight(),
             output,
             post_attention_norm,
+            cross,
             mlp_norm,
             mlp,
             post_mlp_norm,
@@ -256,7 +264,7 @@ impl Builder<'_> {
         if let (Some(names), Some(sizes)) = (&family.experts, c.experts.as_ref().filter(|sizes| sizes.layers[i])) {
             return self.experts(i, names, sizes).map(Mlp::Experts);
         }
-        Ok(match &family.mlp {
+        Ok(match self.mlp_names(family) {
             MlpNames::Gated { gate, up, down } => Mlp::Gated {
                 gate: self.linear(i, gate, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
                 up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
@@ -302,4 +310,9 @@ impl Builder<'_> {
             None => Ok([None, None]),
         }
     }
+}
+
+/// Whether two matrices are one.
+pub(super) fn same(a: &Weight, b: &Weight) -> bool {
+    (a.dtype, a.rows, a.cols) == (b.dtype, b.rows, b.cols) && a.data.bytes() == b.data.bytes()
 }

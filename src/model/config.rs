@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::config_encoder::{self, EncoderSizes};
 use super::config_layers::Layers;
 use super::config_reader::{ConfigReader, RESTORE};
 use super::families::FAMILIES;
@@ -31,7 +32,7 @@ pub struct Config {
     pub ffn: usize,
     pub norm_eps: f64,
     pub activation: Activation,
-    /// Of each block.
+    /// Of each block, those of an encoder first.
     pub scores: Vec<Scores>,
     /// The rotations there are.
     pub rotations: Vec<Rotary>,
@@ -39,6 +40,8 @@ pub struct Config {
     pub rotation_of: Vec<Option<usize>>,
     /// Of layers with a choice of feed-forwards.
     pub experts: Option<ExpertSizes>,
+    /// What reads a text before the `layers`, which only answer then.
+    pub encoder: Option<EncoderSizes>,
     /// Queries and keys have norms.
     pub head_norms: bool,
     /// Attention and feed-forward read the same sum; `Some(true)`: and the same norm.
@@ -107,6 +110,11 @@ impl ConfigReader<'_> {
         if family.keys.gelu_is_tanh && name == "gelu" {
             return Ok(Activation::GeluTanh);
         }
+        self.activation_of(family, key, name)
+    }
+
+    /// The activation that the value `name` of a key stands for.
+    pub(super) fn activation_of(&self, family: &Family, key: &str, name: &str) -> Result<Activation> {
         ACTIVATIONS.iter().find(|(_, names)| names.contains(&name)).map(|(activation, _)| *activation).ok_or_else(|| {
             let names: Vec<&str> = ACTIVATIONS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
             let why = format!("activation `{name}` is not supported for {}", family.model_type);
@@ -118,6 +126,7 @@ impl ConfigReader<'_> {
     fn head_dim(&self, family: &Family, width: usize, heads: usize) -> Result<usize> {
         let stated = match family.keys.head_dim {
             HeadDim::Key(missing) => self.count(&Count(&["head_dim"], missing))?,
+            HeadDim::Keys(keys) => self.count(keys)?,
             HeadDim::Derived => None,
         };
         let derived = || match width.is_multiple_of(heads) {
@@ -137,7 +146,7 @@ impl ConfigReader<'_> {
                 let why = format!("{says} is not the width divided among the heads, {found}, which {} takes", family.model_type);
                 Err(self.fail("head_dim", why, RESTORE))
             }
-            _ if family.positions.is_none() && !found.is_multiple_of(2) => {
+            _ if family.positions.is_none() && family.encoder.is_none() && !found.is_multiple_of(2) => {
                 Err(self.fail("head_dim", format!("rotary positions need an even size, found {found}"), RESTORE))
             }
             _ => Ok(found),
@@ -240,7 +249,9 @@ impl Config {
         if norm_eps < 0.0 {
             return Err(r.fail(epsilon, format!("{norm_eps} is below zero"), RESTORE));
         }
-        let kinds = Layers::read(&r, family, layers)?;
+        let stacks = config_encoder::read(&r, family, layers, width)?;
+        let (encoder, layers) = (stacks.encoder, stacks.decoder);
+        let kinds = Layers::read(&r, family, layers + encoder.as_ref().map_or(0, |e| e.layers))?;
         let rotations = rope_parameters::rotations(&r, family, head_dim, positions, ignored)?;
         let ffn = r.count(&keys.ffn)?.unwrap_or(4 * width);
         let mut config = Config {
@@ -252,9 +263,10 @@ impl Config {
             kv_heads: r.kv_heads(family, heads)?,
             head_dim,
             ffn,
+            encoder,
             experts: family.experts.as_ref().map(|names| r.experts(names, layers, ffn)).transpose()?,
             norm_eps,
-            activation: r.activation(family)?,
+            activation: stacks.activation.map_or_else(|| r.activation(family), Ok)?,
             scores: kinds.scores(&r, family, head_dim)?,
             rotation_of: kinds.rotations(rotations.kinds.len()),
             rotations: rotations.kinds,
@@ -262,7 +274,7 @@ impl Config {
             parallel: r.parallel(family.parallel)?,
             embedding_scale: r.factor(family.scales.embedding, width)?,
             residual_scale: r.factor(family.scales.residual, width)?,
-            logit_scale: r.factor(family.scales.logits, width)?,
+            logit_scale: stacks.logit_scale * r.factor(family.scales.logits, width)?,
             final_cap: match keys.caps {
                 Some([_, usual]) => r.cap("final_logit_softcapping", usual)?,
                 None => None,

@@ -43,6 +43,7 @@ impl Layers {
         let plain = 1.0 / (head_dim as f64).sqrt();
         let (scale, by_layer) = match family.scales.scores {
             ScoreScale::HeadDim => (plain, false),
+            ScoreScale::One => (1.0, false),
             ScoreScale::OverRoot(key, default) => (1.0 / r.factor_or(key, default)?.sqrt(), false),
             ScoreScale::Times(key, default) => (r.factor_or(key, default)?, false),
             ScoreScale::Gpt2 => {

@@ -2,6 +2,8 @@
 //!
 //! Refuses to know: what is computed with them, which is [`super::pass`]'s.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::linear::FrozenLinear;
@@ -9,6 +11,7 @@ use super::site::Site;
 use crate::error::Result;
 use crate::kernels::activation::Activation;
 use crate::kernels::attention::Scores;
+use crate::kernels::attention::distance::DistanceBias;
 use crate::kernels::norm::FrozenNorm;
 use crate::kernels::rope::RopeTable;
 
@@ -132,6 +135,48 @@ pub(super) struct Turn {
     pub rope: Option<usize>,
 }
 
+/// Which keys queries see in a model with an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeysOf {
+    /// An encoder's: all of their own text.
+    Source,
+    /// A decoder's: those of their own text up to their place.
+    Target,
+    /// A decoder's: all of what the encoder read of their text.
+    Across,
+}
+
+/// How a block's queries see keys in a model with an encoder.
+#[derive(Debug, Clone)]
+pub(super) struct Sight {
+    pub keys: KeysOf,
+    /// What `q·k` is multiplied with.
+    pub scale: f64,
+    /// Of its stack.
+    pub bias: Option<Arc<DistanceBias>>,
+}
+
+/// A decoder's attention over what the encoder made.
+#[derive(Debug)]
+pub(super) struct Cross {
+    pub norm: Norm,
+    pub q: SiteLinear,
+    /// Of what the encoder made.
+    pub kv: [SiteLinear; 2],
+    pub output: SiteLinear,
+    pub sight: Sight,
+}
+
+/// What reads a text before the decoder answers: the first blocks of a model.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    pub blocks: usize,
+    /// Behind them.
+    pub norm: Norm,
+    /// What the decoder's texts begin with.
+    pub start: u32,
+}
+
 /// One block.
 #[derive(Debug)]
 pub(super) struct Block {
@@ -139,9 +184,13 @@ pub(super) struct Block {
     pub qkv: Qkv,
     pub turn: Turn,
     pub scores: Scores,
+    /// In place of scores, in a model with an encoder.
+    pub sight: Option<Sight>,
     pub output: SiteLinear,
     /// Of what attention gives, before it is added.
     pub post_attention_norm: Option<Norm>,
+    /// Between attention and feed-forward.
+    pub cross: Option<Cross>,
     pub mlp_norm: Norm,
     pub mlp: Mlp,
     /// Of what the feed-forward gives, before it is added.
@@ -180,6 +229,7 @@ impl Block {
             Qkv::Fused { qkv, .. } => vec![qkv],
         };
         all.push(&self.output);
+        all.extend(self.cross.iter().flat_map(|cross| [&cross.q, &cross.kv[0], &cross.kv[1], &cross.output]));
         match &self.mlp {
             Mlp::Gated { gate, up, down } => all.extend([gate, up, down]),
             Mlp::GatedFused { gate_up, down } => all.extend([gate_up, down]),

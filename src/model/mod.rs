@@ -9,16 +9,18 @@
 //! | 0 | `site`, `batch`, `family`, `linear`, `resolve` | where adapters act; rows of ids; what families differ in; a frozen layer; where a base is |
 //! | 1 | `families`, `config_reader`, `layers`, `targets` | a row each; a table of `config.json`, key by key; what a model is made of; which positions carry loss |
 //! | 2 | `weights`, `settings` | files of a base; keys that no row reads |
-//! | 3 | `config_layers`, `rope_parameters`, `text` | windows and rotations of each layer; rotary frequencies; the tokenizer of a base |
+//! | 3 | `config_layers`, `config_encoder`, `rope_parameters`, `text` | windows and rotations of each layer; an encoder's sizes; rotary frequencies; the tokenizer of a base |
 //! | 4 | `config` | `config.json` |
-//! | 5 | `cache`, `paged`, `peculiarities` | keys and values of tokens seen: of one text, in blocks that texts share; what is special in a configuration, in words |
+//! | 5 | `cache`, `decoder_cache`, `paged`, `peculiarities` | keys and values of tokens seen: of one text, of one that an encoder has read, in blocks that texts share; what is special in a configuration, in words |
 //! | 6 | `build` | from files to model |
-//! | 7 | `pass` | the one pass: training, scoring, prompts, decoding |
+//! | 7 | `build_encoder`, `pass` | an encoder's part of that; the one pass: training, scoring, prompts, decoding |
 //! | 8 | `score`, `inspect` | losses of texts; what a base is |
 
 pub mod batch;
 mod build;
+mod build_encoder;
 pub mod cache;
+mod decoder_cache;
 mod paged;
 pub mod weights;
 pub mod config;
@@ -32,6 +34,7 @@ mod peculiarities;
 mod settings;
 mod config_reader;
 mod config_layers;
+mod config_encoder;
 mod rope_parameters;
 mod targets;
 mod score;
@@ -47,10 +50,11 @@ use candle_core::{DType, Device};
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
+pub use decoder_cache::DecoderCache;
 pub use paged::{BlockTable, PagedKv};
 pub use pass::{
-    BatchTokens, Chunk, DevicePassMemory, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients, PassMemory,
-    PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
+    AnswerChunk, BatchTokens, Chunk, DevicePassMemory, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients,
+    PassMemory, PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
 };
 pub use peculiarities::Peculiarity;
 pub use score::{LossSum, Marked};
@@ -63,7 +67,8 @@ use crate::kernels::columns::OutputNorms;
 pub use crate::kernels::engine::Phase;
 use crate::kernels::linear::Frozen;
 use crate::kernels::weight::Weight;
-use layers::{Block, Norm, SharedTables, SiteLinear};
+use family::HEAD;
+use layers::{Block, Encoder, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
 
 /// A frozen causal language model over mapped weights.
@@ -72,7 +77,9 @@ pub struct Model {
     pub config: Config,
     pub device: Device,
     embedding: Embedding,
+    /// An encoder's first.
     blocks: Vec<Block>,
+    encoder: Option<Encoder>,
     shared: SharedTables,
     final_norm: Norm,
     head: SiteLinear,
@@ -116,8 +123,11 @@ impl Model {
     /// As [`Config::from_json_ignoring`] and [`Model::open`].
     pub fn open_ignoring(path: &Path, compute: Compute, device: &Device, ignored: &[String]) -> Result<Model> {
         let files = ModelFiles::open(path)?;
-        let config = Config::from_json_ignoring(&files.config, path, ignored)?;
-        build::Builder { files, config: &config, compute, device, sites: Vec::new() }.build()
+        let mut config = Config::from_json_ignoring(&files.config, path, ignored)?;
+        // transformers 5 ties them always, unless the files have a head of its own.
+        config.tied &= config.encoder.is_none();
+        config.tied |= config.encoder.is_some() && !files.tensors.contains_key(&format!("{HEAD}.weight"));
+        build::Builder { files, config: &config, compute, device, sites: Vec::new(), encoding: false }.build()
     }
 
     /// The same model run in tensor operations, as on an accelerator, wherever it is.
@@ -141,6 +151,11 @@ impl Model {
     /// Whether passes are kernels over plain buffers.
     pub(crate) fn in_kernels(&self) -> bool {
         self.machine == MachineKind::Kernels
+    }
+
+    /// Whether an encoder reads each text up to its first target, and a decoder the rest.
+    pub fn has_encoder(&self) -> bool {
+        self.encoder.is_some()
     }
 
     /// Every place where an adapter may act, indexed by [`Site`].

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | 0 | `llama` | the row that the others differ from |
 //! | 1 | `rms`, `gemma`, `layer_norm` | the others |
+//! | 1 | `t5` | an encoder and a decoder |
 //! | 2 | `experts` | those with a choice of feed-forwards |
 
 mod experts;
@@ -12,6 +13,7 @@ mod gemma;
 mod layer_norm;
 mod llama;
 mod rms;
+mod t5;
 
 use super::family::Family;
 use experts::{MIXTRAL, QWEN3_MOE};
@@ -19,9 +21,10 @@ use gemma::{GEMMA, GEMMA2, GEMMA3};
 use layer_norm::{COHERE, COHERE2, GPT_NEOX, GPT2, STABLELM, STARCODER2};
 use llama::LLAMA;
 use rms::{GLM4, GRANITE, MINISTRAL3, MISTRAL, OLMO2, OLMO3, PHI3, QWEN2, QWEN3, SMOLLM3};
+use t5::T5;
 
 /// Every family, in the order they are listed to a user.
 pub const FAMILIES: &[Family] = &[
     LLAMA, QWEN2, QWEN3, QWEN3_MOE, MISTRAL, MINISTRAL3, MIXTRAL, GEMMA, GEMMA2, GEMMA3, PHI3, GRANITE, OLMO2, OLMO3, SMOLLM3,
-    GLM4, STARCODER2, STABLELM, COHERE, COHERE2, GPT_NEOX, GPT2,
+    GLM4, STARCODER2, STABLELM, COHERE, COHERE2, GPT_NEOX, GPT2, T5,
 ];

@@ -1,6 +1,7 @@
 //! One block, forward and backward, on any machine: the only place where the order of its operations stands.
 
 use super::super::layers::{Block, Mlp, Norm, Qkv, SiteLinear};
+use super::cross::{Beside, CrossActivations, Memory};
 use super::experts::ExpertActivations;
 use super::machine::{Given, Machine, Unscaled};
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub(super) struct BlockActivations<M: Machine> {
     /// Attention's output (n, h·e).
     attended: M::Act,
     saved: M::Saved,
+    /// Of attention over what an encoder made.
+    cross: Option<CrossActivations<M>>,
     /// What the feed-forward's norm read (n, d), where that is not the input.
     middle: Option<M::Act>,
     fed: FeedActivations<M>,
@@ -37,16 +40,18 @@ enum FeedActivations<M: Machine> {
 impl<M: Machine> BlockActivations<M> {
     /// The same for another machine over the same buffers.
     pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> BlockActivations<N> {
-        let BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, unscaled } = self;
+        let BlockActivations { x, qkv, bare, attended, saved, cross, middle, fed, post, unscaled } = self;
+        let cross = cross.map(CrossActivations::on);
         let fed = match fed {
             FeedActivations::Dense { gate, up } => FeedActivations::Dense { gate, up },
             FeedActivations::Experts(kept) => FeedActivations::Experts(kept.on()),
         };
-        BlockActivations { x, qkv, bare, attended, saved, middle, fed, post, unscaled }
+        BlockActivations { x, qkv, bare, attended, saved, cross, middle, fed, post, unscaled }
     }
 
     pub(super) fn free(self, m: &mut M) {
-        let BlockActivations { x, qkv, bare, attended, saved: _, middle, fed, post, unscaled } = self;
+        let BlockActivations { x, qkv, bare, attended, saved: _, cross, middle, fed, post, unscaled } = self;
+        cross.into_iter().for_each(|cross| cross.free(m));
         match fed {
             FeedActivations::Dense { gate, up } => gate.into_iter().chain([up]).for_each(|act| m.free(act)),
             FeedActivations::Experts(kept) => kept.free(m),
@@ -73,6 +78,14 @@ pub(super) struct WayBack<M: Machine> {
 /// Three of what a block has three of.
 fn three<T>(parts: Vec<T>) -> [T; 3] {
     parts.try_into().unwrap_or_else(|_| unreachable!("queries, keys and values"))
+}
+
+/// What attention read and made.
+struct Seen<M: Machine> {
+    qkv: [M::Act; 3],
+    bare: [Option<M::Act>; 3],
+    attended: M::Act,
+    saved: M::Saved,
 }
 
 /// Adds what a site makes of `act`, through the norm after it where there is one, to `x`; returns what that norm read.
@@ -129,20 +142,15 @@ impl Block {
         m: &mut M,
         given: &Given,
         layer: usize,
+        memory: Option<&Memory<M>>,
         x: &mut M::Wide,
     ) -> Result<BlockActivations<M>> {
         let mut unscaled = Vec::new();
         let [normed, kept_x] = m.norm(&self.attention_norm, x)?;
         let mut early = if self.parallel { Some(m.norm(&self.mlp_norm, x)?) } else { None };
-        let mut parts = m.project(given, &self.queries_keys_values(), &normed, &mut unscaled)?;
-        m.free(normed);
-        let parts = match &self.qkv {
-            Qkv::Fused { groups, .. } => m.split(given, parts.remove(0), *groups)?,
-            Qkv::Split { .. } => three(parts),
-        };
-        let (qkv, bare) = m.turn(given, &self.turn, parts)?;
-        let (attended, saved) = m.attend(given, layer, self.scores, &qkv)?;
+        let Seen { qkv, bare, attended, saved } = self.attend(m, given, layer, normed, &mut unscaled)?;
         let post_attention = add_output(m, given, (&self.output, &self.post_attention_norm), &attended, x, &mut unscaled)?;
+        let cross = self.cross.as_ref().map(|cross| cross.forward(m, given, (layer, memory), x, &mut unscaled)).transpose()?;
         let [normed, middle] = match early.take() {
             Some(early) => early,
             None => m.norm(&self.mlp_norm, x)?,
@@ -157,7 +165,33 @@ impl Block {
             false => Some(middle),
         };
         let post = [post_attention, post_mlp];
-        Ok(BlockActivations { x: kept_x, qkv, bare, attended, saved, middle, fed, post, unscaled })
+        Ok(BlockActivations { x: kept_x, qkv, bare, attended, saved, cross, middle, fed, post, unscaled })
+    }
+
+    /// Attention of `normed` (n, d), which is given back.
+    fn attend<M: Machine>(
+        &self,
+        m: &mut M,
+        given: &Given,
+        layer: usize,
+        normed: M::Act,
+        unscaled: &mut Unscaled<M>,
+    ) -> Result<Seen<M>> {
+        if let Some(sight) = &self.sight {
+            let qkv = three(m.project_rounded(given, &self.queries_keys_values(), &normed, unscaled)?);
+            m.free(normed);
+            let (attended, saved) = m.attend_over(given, layer, sight, &qkv[0], Some([&qkv[1], &qkv[2]]))?;
+            return Ok(Seen { qkv, bare: [None, None, None], attended, saved });
+        }
+        let mut parts = m.project(given, &self.queries_keys_values(), &normed, unscaled)?;
+        m.free(normed);
+        let parts = match &self.qkv {
+            Qkv::Fused { groups, .. } => m.split(given, parts.remove(0), *groups)?,
+            Qkv::Split { .. } => three(parts),
+        };
+        let (qkv, bare) = m.turn(given, &self.turn, parts)?;
+        let (attended, saved) = m.attend(given, layer, self.scores, &qkv)?;
+        Ok(Seen { qkv, bare, attended, saved })
     }
 
     /// The feed-forward of `normed` (n, d), added to `x`; with what the norm behind it read.
@@ -199,10 +233,14 @@ impl Block {
         way: &mut WayBack<M>,
         mut kept: BlockActivations<M>,
         below: bool,
+        beside: Option<&mut Beside<M>>,
     ) -> Result<()> {
         // Where both read the block's input, each goes back from the gradient of the output.
         let early = if self.parallel { Some(self.attend_back(m, given, way, &kept, below)?) } else { None };
         self.feed_back(m, given, way, &mut kept)?;
+        if let (Some(cross), Some(kept_cross), Some(beside)) = (&self.cross, &kept.cross, beside) {
+            cross.backward(m, given, kept_cross, &kept.unscaled, (&mut way.dx, &mut way.rounded), beside)?;
+        }
         let d_normed = match early {
             Some(early) => early,
             None => self.attend_back(m, given, way, &kept, below)?,
@@ -289,8 +327,13 @@ impl Block {
         let site = (&self.output, dy.as_ref().unwrap_or(&way.rounded));
         let grad = m.project_back_rounded(given, &[site], attended, &kept.unscaled)?;
         dy.into_iter().for_each(|dy| m.free(dy));
-        let grads = m.attend_back(given, self.scores, &kept.qkv, &kept.attended, &kept.saved, grad)?;
-        let grads = m.turn_back(given, &self.turn, &kept.bare, grads)?;
+        let grads = match &self.sight {
+            Some(sight) => m.attend_over_back(given, sight, kept.qkv.each_ref(), (&kept.attended, &kept.saved), grad)?,
+            None => {
+                let grads = m.attend_back(given, self.scores, &kept.qkv, &kept.attended, &kept.saved, grad)?;
+                m.turn_back(given, &self.turn, &kept.bare, grads)?
+            }
+        };
         let grads: Vec<M::Act> = match &self.qkv {
             Qkv::Fused { groups, .. } => vec![m.join(given, grads, *groups)?],
             Qkv::Split { .. } => grads.into(),

@@ -7,12 +7,13 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::super::layers::{Norm, SiteLinear, Turn};
+use super::super::layers::{KeysOf, Norm, Sight, SiteLinear, Turn};
 use super::super::linear::FrozenLinear;
 use super::super::site::{Adapt, LowRankPair, Site, Term};
 use super::super::{Model, Targets};
+use super::count_rules::Rules;
 use super::machine::{Given, Machine, Sites, Turned, Unscaled};
-use super::workspace::{Pooled, part_tokens};
+use super::workspace::part_tokens;
 use crate::error::Result;
 use crate::kernels::attention::Scores;
 use crate::kernels::engine::Engine;
@@ -51,41 +52,6 @@ pub(super) struct PassCount {
     /// All buffers that are taken and given back.
     pub pool: u64,
     pub peak: u64,
-}
-
-/// What machines differ in.
-#[derive(Clone, Copy)]
-pub(super) struct Rules {
-    /// Bytes of an activation.
-    element: usize,
-    /// Bytes that attention leaves, a token and head.
-    attended: usize,
-    each_head: bool,
-    /// Buffers stay in a pool when they are given back, as the CPU's do, and operations hold what its kernels do.
-    pooled: bool,
-    logit_rows: usize,
-    /// Bytes that attention holds besides, there and back, of tokens and the widths of queries, keys and values.
-    attending: fn(usize, [usize; 3]) -> [u64; 2],
-}
-
-impl Rules {
-    /// Of [`super::cpu`] with activations of `T`.
-    pub(super) fn cpu<T: Pooled>() -> Rules {
-        Rules {
-            element: size_of::<T>(),
-            attended: T::ATTENDED,
-            each_head: T::EACH_HEAD,
-            pooled: true,
-            logit_rows: T::LOGIT_ROWS,
-            attending: T::attending_bytes,
-        }
-    }
-
-    /// Of [`super::tensors`], with activations of `element` bytes: the buffers between operations and what these make anew, not
-    /// what is inside of attention, the feed-forward's activation and the head.
-    pub(super) fn tensors(element: usize) -> Rules {
-        Rules { element, attended: F32, each_head: false, pooled: false, logit_rows: 0, attending: |_, _| [0, 0] }
-    }
 }
 
 /// Counts a machine that goes by `rules`.
@@ -421,6 +387,31 @@ impl Machine for Counting<'_> {
         self.besides(back);
         self.give(grad);
         Ok(grads)
+    }
+
+    /// In f32, of which all is a copy.
+    fn attend_over(&mut self, given: &Given, _: usize, _: &Sight, _: &Size, _: Option<[&Size; 2]>) -> Result<(Size, Left)> {
+        let width = given.shared.widths()[0];
+        let out = self.act(width);
+        let bytes = (self.tokens * given.shared.heads * f32::ATTENDED) as u64;
+        self.left.set(self.left.get() + bytes);
+        self.besides((5 * self.tokens * width * F32) as u64);
+        Ok((out, Left { bytes, all: Rc::clone(&self.left) }))
+    }
+
+    fn attend_over_back(
+        &mut self,
+        given: &Given,
+        sight: &Sight,
+        _: [&Size; 3],
+        _: (&Size, &Left),
+        grad: Size,
+    ) -> Result<[Size; 3]> {
+        let width = given.shared.widths()[0];
+        self.give(grad);
+        self.besides((11 * self.tokens * width * F32) as u64);
+        let keys = given.source.filter(|_| sight.keys == KeysOf::Across).unwrap_or(given);
+        Ok([given, keys, keys].map(|given| self.act_of(given, width)))
     }
 
     fn gate(&mut self, given: &Given, _: Option<&Size>, up: &Size) -> Result<Size> {

@@ -1,6 +1,6 @@
 //! A pass on the CPU, in f32 or in bf16: kernels over plain buffers, which are used again.
 
-use super::super::layers::{Norm, SiteLinear, Turn};
+use super::super::layers::{Norm, Sight, SiteLinear, Turn};
 use super::super::linear::FrozenLinear;
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Sites, Turned, Unscaled};
@@ -17,11 +17,16 @@ use crate::kernels::host;
 /// How queries find keys: from block, scores, turned queries and keys, and values, to the output.
 pub(super) type Attend<'a, T> = &'a mut dyn FnMut(usize, Scores, [&[T]; 3], &mut [T]) -> Attended;
 
+/// How queries find keys in a model with an encoder: from block, sight, queries, keys and values if there are new ones, to the output.
+pub(super) type AttendOver<'a> = &'a mut dyn FnMut(usize, &Sight, &[f32], Option<[&[f32]; 2]>, &mut [f32]);
+
 /// The CPU, with activations of `T`.
 pub(super) struct Cpu<'a, T: Pooled> {
     pub model: &'a Model,
     pub scratch: &'a mut Workspace,
     pub attend: Attend<'a, T>,
+    /// Nothing over whole texts.
+    pub over: Option<AttendOver<'a>>,
     /// The whole texts that a way back goes over.
     pub spans: Option<&'a dyn Fn(Scores) -> Varlen<'a>>,
     pub sums: &'a mut Sums,
@@ -374,6 +379,28 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         T::attend_back(&spans, [&qkv[0], &qkv[1], &qkv[2]], behind, [dq, dk, dv]);
         self.scratch.give(grad);
         Ok(grads)
+    }
+
+    fn attend_over(
+        &mut self,
+        given: &Given,
+        layer: usize,
+        sight: &Sight,
+        q: &Buffer<T>,
+        kv: Option<[&Buffer<T>; 2]>,
+    ) -> Result<(Buffer<T>, Attended)> {
+        Ok(self.attended_over(given, layer, sight, q, kv))
+    }
+
+    fn attend_over_back(
+        &mut self,
+        given: &Given,
+        sight: &Sight,
+        qkv: [&Buffer<T>; 3],
+        made: (&Buffer<T>, &Attended),
+        grad: Buffer<T>,
+    ) -> Result<[Buffer<T>; 3]> {
+        Ok(self.attended_over_back(given, sight, qkv, made, grad))
     }
 
     fn gate(&mut self, given: &Given, gate: Option<&Buffer<T>>, up: &Buffer<T>) -> Result<Buffer<T>> {

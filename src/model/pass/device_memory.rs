@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::super::Model;
 use super::super::layers::Block;
 use super::super::site::{Adapt, LowRankPair, Site, Term};
-use super::count::Rules;
+use super::count_rules::Rules;
 use super::prepared::PreparedAdapter;
 use super::texts;
 use super::workspace::Recompute;

@@ -8,7 +8,7 @@ use super::super::Model;
 use super::super::cache::KvCache;
 use super::super::paged::{BlockTable, PagedKv};
 use super::cpu::Cpu;
-use super::machine::{Given, Machine};
+use super::machine::{Acting, Given, Machine};
 use super::prepared::PreparedAdapter;
 use super::sums::Sums;
 use super::tensors::{Keys, Tensors};
@@ -47,13 +47,13 @@ impl Model {
         // On a thread of the pool, as in training.
         let logits = rayon::scope(|_| {
             let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
-            let given =
-                Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared, chosen: None };
+            let given = self.extending(&acting, phase, [&ids, &positions]);
             scratch.fit(ids.len());
             let mut attend = |layer: usize, scores: Scores, qkv: [&[f32]; 3], out: &mut [f32]| {
                 self.attend_cached(kv, layer, (chunks, &rows), scores, qkv, out)
             };
-            let mut cpu = Cpu::<f32> { model: self, scratch, attend: &mut attend, spans: None, sums: &mut Sums::default() };
+            let mut cpu =
+                Cpu::<f32> { model: self, scratch, attend: &mut attend, over: None, spans: None, sums: &mut Sums::default() };
             let x = self.through(&mut cpu, &given)?;
             // As decoding makes them in every phase: how many are asked for at once is chance.
             let logits = cpu.logits(&Given { phase: Phase::Decode, ..given }, &x, &wanted)?;
@@ -62,6 +62,11 @@ impl Model {
         })?;
         chunks.iter_mut().for_each(|c| PagedKv::advance(c.table, c.ids.len(), phase));
         Ok(logits)
+    }
+
+    /// What blocks are given of new tokens.
+    pub(super) fn extending<'a>(&'a self, acting: &'a Acting<'a>, phase: Phase, [ids, positions]: [&'a [u32]; 2]) -> Given<'a> {
+        Given { acting, phase, ids, positions, rows: &[], shared: &self.shared, chosen: None, source: None, seen: None }
     }
 
     /// Keeps the new keys and values of one layer and attends to all.
@@ -114,8 +119,7 @@ impl Model {
         let wanted: Vec<usize> = chunks.iter().zip(&rows).flat_map(|(c, rows)| rows.end - c.logits..rows.end).collect();
         let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
         let phase = Phase::Blocked;
-        let given =
-            Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared, chosen: None };
+        let given = self.extending(&acting, phase, [&ids, &positions]);
         let caches = chunks.iter_mut().zip(&rows).map(|(c, rows)| (rows.clone(), &mut *c.cache)).collect();
         let mut tensors = Tensors::new(self, &given, Keys::Cached(caches, Ramp::new(&self.device)?))?;
         let x = self.through(&mut tensors, &given)?;
@@ -138,7 +142,9 @@ fn rows(chunks: &[Chunk]) -> Vec<Range<usize>> {
 }
 
 /// Neighbours under one adapter together.
-fn acting<'a>(rows: impl Iterator<Item = (Range<usize>, &'a PreparedAdapter)>) -> Vec<(Range<usize>, &'a PreparedAdapter)> {
+pub(super) fn acting<'a>(
+    rows: impl Iterator<Item = (Range<usize>, &'a PreparedAdapter)>,
+) -> Vec<(Range<usize>, &'a PreparedAdapter)> {
     let mut acting: Vec<(Range<usize>, &PreparedAdapter)> = Vec::new();
     for (rows, adapter) in rows {
         match acting.last_mut() {

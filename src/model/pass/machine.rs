@@ -7,10 +7,11 @@
 use std::ops::Range;
 
 use super::super::Targets;
-use super::super::layers::{Norm, SharedTables, SiteLinear, Turn};
+use super::super::layers::{Norm, SharedTables, Sight, SiteLinear, Turn};
 use super::super::linear::FrozenLinear;
 use super::super::site::Site;
 use super::prepared::PreparedAdapter;
+use super::texts::SeenTexts;
 use crate::error::Result;
 use crate::kernels::attention::Scores;
 use crate::kernels::engine::Phase;
@@ -31,6 +32,10 @@ pub(super) struct Given<'a> {
     pub shared: &'a SharedTables,
     /// Where these are some tokens of a pass: which, ascending.
     pub chosen: Option<&'a [u32]>,
+    /// Of a decoder: its encoder's tokens.
+    pub source: Option<&'a Given<'a>>,
+    /// Which keys queries see, in a model with an encoder.
+    pub seen: Option<&'a SeenTexts>,
 }
 
 impl Given<'_> {
@@ -173,6 +178,26 @@ pub(super) trait Machine: Sized {
         saved: &Self::Saved,
         grad: Self::Act,
     ) -> Result<[Self::Wide; 3]>;
+
+    /// Attention of block `layer` in a model with an encoder; keys and values are those that the machine has kept where none are
+    /// given.
+    fn attend_over(
+        &mut self,
+        given: &Given,
+        layer: usize,
+        sight: &Sight,
+        q: &Self::Act,
+        kv: Option<[&Self::Act; 2]>,
+    ) -> Result<(Self::Act, Self::Saved)>;
+    /// Gradients of what [`Machine::attend_over`] read, rounded; `grad` is that of what it made.
+    fn attend_over_back(
+        &mut self,
+        given: &Given,
+        sight: &Sight,
+        qkv: [&Self::Act; 3],
+        made: (&Self::Act, &Self::Saved),
+        grad: Self::Act,
+    ) -> Result<[Self::Act; 3]>;
 
     /// What the feed-forward's last layer reads: `act(gate) · up`, or `act(up)`.
     fn gate(&mut self, given: &Given, gate: Option<&Self::Act>, up: &Self::Act) -> Result<Self::Act>;

@@ -6,7 +6,8 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
-use super::super::layers::{Norm, SiteLinear, Turn};
+use super::super::decoder_cache::DecoderCache;
+use super::super::layers::{KeysOf, Norm, Sight, SiteLinear, Turn};
 use super::super::linear::FrozenLinear;
 use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
@@ -18,16 +19,16 @@ use crate::kernels::attention::Scores;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
 use crate::kernels::tensors::attention::{self, Behind, Packed, Ramp};
 use crate::kernels::tensors::dropout::Masks;
+use crate::kernels::tensors::over::OverTexts;
 use crate::kernels::tensors::{linear, mlp, norm, rope};
 
 /// A device, with activations of one dtype.
 pub(super) struct Tensors<'a> {
     pub model: &'a Model,
     pub dtype: DType,
-    ids: Tensor,
     /// Of each of the model's rotations.
     angles: Vec<Angles>,
-    keys: Keys<'a>,
+    pub(super) keys: Keys<'a>,
     /// By site, where one adapter acts.
     pub(super) masks: Masks,
     /// By site.
@@ -49,6 +50,10 @@ pub(super) enum Keys<'a> {
     Texts(Vec<(Scores, Packed)>),
     /// In what its text keeps: the rows of the pass that are its new tokens, and the cache that they are put into.
     Cached(Vec<(Range<usize>, &'a mut KvCache)>, Ramp),
+    /// Of a model with an encoder, in the texts of the pass.
+    Over(Vec<(KeysOf, OverTexts)>),
+    /// The same in what is kept of texts.
+    Kept(Vec<(Range<usize>, &'a mut DecoderCache)>),
 }
 
 impl<'a> Tensors<'a> {
@@ -68,16 +73,21 @@ impl<'a> Tensors<'a> {
             [(_, adapter)] => adapter.masks.as_slice(),
             _ => &[],
         };
-        let mask =
-            |(mask, site): (&Option<DropoutMask>, &SiteInfo)| Some((TokenMask { mask: (*mask)?, rows: given.rows }, site.inputs));
-        let masks: Vec<_> = masks.iter().zip(&model.sites).map(mask).collect();
+        let rows = |site: usize| given.source.filter(|_| model.reads_source(Site(site))).map_or(given.rows, |source| source.rows);
+        let mask = |(at, (mask, site)): (usize, (&Option<DropoutMask>, &SiteInfo))| {
+            Some((TokenMask { mask: (*mask)?, rows: rows(at) }, site.inputs))
+        };
+        let masks: Vec<_> = masks.iter().zip(&model.sites).enumerate().map(mask).collect();
         let masks = Masks::new(&masks, model.dtype, device)?;
         let sums = model.sites.iter().map(|_| None).collect();
-        Ok(Tensors { model, dtype: model.dtype, ids: Tensor::new(given.ids, device)?, angles, keys, masks, sums })
+        Ok(Tensors { model, dtype: model.dtype, angles, keys, masks, sums })
     }
 
     /// The masks of whole texts.
     pub(super) fn texts(model: &Model, texts: &PackedTexts) -> Result<Keys<'a>> {
+        if let Some(source) = &texts.source {
+            return Tensors::over(model, &source.seen);
+        }
         let ramp = Ramp::new(&model.device)?;
         let mut kinds: Vec<(Scores, Packed)> = Vec::new();
         for block in &model.blocks {
@@ -98,7 +108,7 @@ impl<'a> Tensors<'a> {
         Ok(Tensor::new(given.chosen.unwrap_or(&[]), &self.model.device)?)
     }
 
-    fn heads(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn heads(&self, x: &Tensor) -> Result<Tensor> {
         let e = self.model.config.head_dim;
         Ok(x.reshape((x.dim(0)?, x.dim(1)? / e, e))?)
     }
@@ -172,7 +182,7 @@ impl Machine for Tensors<'_> {
     fn embed(&mut self, given: &Given) -> Result<Tensor> {
         let (embedding, mut parts) = (&self.model.embedding, Vec::new());
         for (rows, adapter) in given.acting {
-            let ids = self.ids.narrow(0, rows.start, rows.len())?;
+            let ids = Tensor::new(&given.ids[rows.clone()], &self.model.device)?;
             parts.push(match adapter.term(embedding.site) {
                 Some(Term::Full(full)) => full.index_select(&ids, 0)?,
                 _ => embedding.matrix.rows(&given.ids[rows.clone()], &ids)?,
@@ -195,7 +205,7 @@ impl Machine for Tensors<'_> {
         let site = self.model.embedding.site;
         if let Some(Term::Full(full)) = given.only().term(site) {
             let scale = f64::from(given.shared.embedding_scale.unwrap_or(1.0));
-            let dw = full.zeros_like()?.index_add(&self.ids, &(dx * scale)?, 0)?;
+            let dw = full.zeros_like()?.index_add(&Tensor::new(given.ids, dx.device())?, &(dx * scale)?, 0)?;
             sums::add(&mut self.sums[site.0], SiteGradient::Full(dw))?;
         }
         Ok(())
@@ -349,6 +359,7 @@ impl Machine for Tensors<'_> {
                 }
                 Ok((Tensor::cat(&outs, 0)?.reshape(width)?, None))
             }
+            Keys::Over(_) | Keys::Kept(_) => unreachable!("these blocks have a sight"),
         }
     }
 
@@ -370,6 +381,28 @@ impl Machine for Tensors<'_> {
         let [dq, dk, dv] = attention::backward([&q, &k, &v], behind, of_kind(kinds, scores))?;
         let wide = |g: Tensor, like: &Tensor| -> Result<Tensor> { Ok(g.reshape(like.shape())?.to_dtype(DType::F32)?) };
         Ok([wide(dq, &qkv[0])?, wide(dk, &qkv[1])?, wide(dv, &qkv[2])?])
+    }
+
+    fn attend_over(
+        &mut self,
+        _: &Given,
+        layer: usize,
+        sight: &Sight,
+        q: &Tensor,
+        kv: Option<[&Tensor; 2]>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        self.attended_over(layer, sight, q, kv)
+    }
+
+    fn attend_over_back(
+        &mut self,
+        _: &Given,
+        sight: &Sight,
+        qkv: [&Tensor; 3],
+        (_, saved): (&Tensor, &Option<Tensor>),
+        grad: Tensor,
+    ) -> Result<[Tensor; 3]> {
+        self.attended_over_back(sight, qkv, saved, &grad)
     }
 
     fn gate(&mut self, given: &Given, gate: Option<&Tensor>, up: &Tensor) -> Result<Tensor> {

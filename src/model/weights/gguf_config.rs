@@ -54,7 +54,7 @@ impl Metadata<'_> {
             None => return Err(self.fail("attention.head_count_kv", format!("it must be {heads}, as there are heads"))),
         }
         match (keys.head_dim, self.head_dim()?) {
-            (HeadDim::Key(_), head_dim) => put("head_dim", json!(head_dim)),
+            (HeadDim::Key(_) | HeadDim::Keys(_), head_dim) => put("head_dim", json!(head_dim)),
             (HeadDim::Derived, head_dim) if head_dim * heads == self.size("embedding_length")? => {}
             (HeadDim::Derived, head_dim) => {
                 return Err(self.fail("attention.key_length", format!("{heads} heads of {head_dim} are not the width")));
@@ -141,7 +141,7 @@ impl Metadata<'_> {
             put(name, json!(self.number("logit_scale")?));
         }
         match family.scales.scores {
-            ScoreScale::HeadDim | ScoreScale::Gpt2 => {}
+            ScoreScale::HeadDim | ScoreScale::One | ScoreScale::Gpt2 => {}
             ScoreScale::Times(name, _) => {
                 let plain = 1.0 / (head_dim as f64).sqrt();
                 put(name, json!(self.set_number("attention.scale")?.unwrap_or(plain)));

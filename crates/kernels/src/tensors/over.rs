@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use candle_core::{D, DType, Device, Tensor};
 
-use super::attention::Behind;
 use super::sight::{TILE, wrong};
 use crate::attention::over::{Over, Seen};
 use crate::error::Result;
@@ -45,8 +44,8 @@ impl OverTexts {
         Ok(OverTexts { texts: over.texts.iter().map(text).collect::<Result<_>>()?, scale: over.scale, tile })
     }
 
-    /// Attention (n, h, e) in the dtype of `q` (n, h, e) over `k` and `v` (m, h, e), and the logarithm of what normalises each row,
-    /// (h, n) f32.
+    /// Attention (n, h, e) in the dtype of `q` (n, h, e) over `k` and `v` (m, h, e), and what normalises each row: its largest score and
+    /// the sum of exponentials, (2, h, n) f32. Kept apart so that large scores cost no digits.
     pub fn forward(&self, [q, k, v]: [&Tensor; 3]) -> Result<(Tensor, Tensor)> {
         let (mut outs, mut normalisers) = (Vec::new(), Vec::new());
         for text in &self.texts {
@@ -57,14 +56,15 @@ impl OverTexts {
                 let p = scores.broadcast_sub(&max)?.exp()?;
                 let sum = p.sum_keepdim(D::Minus1)?;
                 outs.push(by_token(&p.matmul(&v)?.broadcast_div(&sum)?, q.dtype())?); // (h, b, m) · (h, m, e)
-                normalisers.push((max + sum.log()?)?.squeeze(2)?);
+                normalisers.push(Tensor::stack(&[max.squeeze(2)?, sum.squeeze(2)?], 0)?);
             }
         }
-        Ok((Tensor::cat(&outs, 0)?, Tensor::cat(&normalisers, 1)?))
+        Ok((Tensor::cat(&outs, 0)?, Tensor::cat(&normalisers, 2)?))
     }
 
-    /// The gradients of q (n, h, e), k and v (m, h, e) in the dtype of `q`; the formulas are those of [`Over::backward`].
-    pub fn backward(&self, [q, k, v]: [&Tensor; 3], behind: Behind) -> Result<[Tensor; 3]> {
+    /// The gradients of q (n, h, e), k and v (m, h, e) in the dtype of `q`, of what [`OverTexts::forward`] gave; the formulas are those of
+    /// [`Over::backward`], with `Σ p∘(g·vᵀ)` for `Σ g∘o`, which is the same.
+    pub fn backward(&self, [q, k, v]: [&Tensor; 3], normalisers: &Tensor, gradient: &Tensor) -> Result<[Tensor; 3]> {
         let mut grads: [Vec<Tensor>; 3] = Default::default();
         for text in &self.texts {
             let [k, v] = [by_head(k, &text.seen.keys)?, by_head(v, &text.seen.keys)?];
@@ -72,11 +72,12 @@ impl OverTexts {
             for block in self.blocks(text) {
                 let at = text.seen.queries.start + block.start..text.seen.queries.start + block.end;
                 let scaled = self.queries(q, text, &block)?;
-                let [d_out, out] = [by_head(behind.gradient, &at)?, by_head(behind.out, &at)?];
-                let along = (&d_out * out)?.sum_keepdim(D::Minus1)?;
-                let normaliser = behind.normalisers.narrow(1, at.start, at.len())?.unsqueeze(2)?;
-                let p = self.scores(text, &scaled, &k, &block)?.broadcast_sub(&normaliser)?.exp()?;
-                let ds = (d_out.matmul(&v.t()?)?.broadcast_sub(&along)? * &p)?;
+                let d_out = by_head(gradient, &at)?;
+                let rows = normalisers.narrow(2, at.start, at.len())?.unsqueeze(3)?;
+                let p =
+                    self.scores(text, &scaled, &k, &block)?.broadcast_sub(&rows.get(0)?)?.exp()?.broadcast_div(&rows.get(1)?)?;
+                let dp = d_out.matmul(&v.t()?)?; // (h, b, e) · (h, e, m)
+                let ds = (dp.broadcast_sub(&(&dp * &p)?.sum_keepdim(D::Minus1)?)? * &p)?;
                 dv = (dv + p.transpose(1, 2)?.matmul(&d_out)?)?; // (h, m, b) · (h, b, e)
                 dk = (dk + ds.transpose(1, 2)?.matmul(&scaled)?)?;
                 grads[0].push(by_token(&(ds.matmul(&k)? * self.scale)?, q.dtype())?); // (h, b, m) · (h, m, e)

@@ -4,7 +4,6 @@ use super::{BOTH, CPU, agrees, behind};
 use crate::attention::over::tests::{cases, given, plain, texts};
 use crate::attention::over::{Over, Seen};
 use crate::gradient_check::{Tolerance, double, run};
-use crate::tensors::attention::Behind;
 use crate::tensors::over::OverTexts;
 
 fn check(over: &Over, dtype: DType, tile: usize, what: &str) {
@@ -13,8 +12,7 @@ fn check(over: &Over, dtype: DType, tile: usize, what: &str) {
     let texts = OverTexts::of(over, &CPU, tile).unwrap();
     let (out, normalisers) = texts.forward([&q, &k, &v]).unwrap();
     let gradient = behind(q.dims(), dtype);
-    let behind = Behind { out: &out, normalisers: &normalisers, gradient: &gradient };
-    let [dq, dk, dv] = texts.backward([&q, &k, &v], behind).unwrap();
+    let [dq, dk, dv] = texts.backward([&q, &k, &v], &normalisers, &gradient).unwrap();
     assert!([&out, &dq, &dk, &dv].iter().all(|x| x.dtype() == dtype) && normalisers.dtype() == DType::F32);
     let tolerance = match dtype {
         DType::F32 => Tolerance { absolute: 1e-5, relative: 1e-5 },
