@@ -21,7 +21,7 @@ pub(super) fn run(dir: &Path, how: &How) -> Result<Vec<ToleranceCheck>> {
     let base = dir.join(config.base_model_name_or_path.unwrap_or_default());
     let model = open(&base, how)?;
     let adapter = Adapter::load(dir, &model)?;
-    let (batch, targets) = expected.batch(model.has_encoder())?;
+    let (batch, targets) = expected.batch(&model)?;
     let work = Work { model: &model, adapter: &adapter, batch: &batch, targets: &targets, expected: &expected, how };
     let logits = work.logits(&model, &adapter.frozen())?;
     let want = expected.floats("logits")?;

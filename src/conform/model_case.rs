@@ -11,7 +11,7 @@ use crate::model::{AnswerChunk, BlockTable, Chunk, Model, OwnChunk, PagedKv, Pha
 pub(super) fn run(dir: &Path, how: &How) -> Result<Vec<ToleranceCheck>> {
     let expected = Expected::open(dir)?;
     let model = open(dir, how)?;
-    let (batch, targets) = expected.batch(model.has_encoder())?;
+    let (batch, targets) = expected.batch(&model)?;
     let rows: Vec<&[u32]> = batch.ids.chunks(batch.len).collect();
     let is_target = |row: usize, i: usize| i > 0 && targets.at.contains(&((row * batch.len + i - 1) as u32));
     let logits = model.divided_logits(&(), &rows, &is_target)?.concat();
@@ -52,7 +52,7 @@ fn padded(model: &Model, expected: &Expected, side: &str) -> Result<ToleranceChe
     let want = expected.floats(&format!("{side}.logits"))?;
     if model.has_encoder() {
         let read: Vec<usize> = rows.iter().map(Vec::len).collect();
-        expected.answered(&mut rows)?;
+        expected.answered(model, &mut rows)?;
         let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         let got = model.divided_logits(&(), &rows, &|row, i| i >= read[row])?.concat();
         return Ok(ToleranceCheck::new(format!("logits, {side}"), largest(&got, &want), 1e-4, "absolute"));
