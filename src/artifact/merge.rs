@@ -143,7 +143,7 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
     let mut entries: Vec<MergedTensor> = files
         .tensors
         .into_iter()
-        .filter(|(name, _)| !(tied && *name == head) && !copy(name))
+        .filter(|(name, _)| !(copy(name) || tied && *name == head))
         .map(|(name, stored)| MergedTensor {
             shape: stored.shape.clone(),
             name: stored.written.clone(),
