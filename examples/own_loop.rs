@@ -34,7 +34,7 @@ pub(crate) fn run(base: &Path, steps: usize) -> Result<Vec<f32>> {
     for step in 0..steps {
         let adapt = adapter.training(1, step as u64, 0); // with dropout, if the recipe says so
         let found = model.gradients(&mut room, &adapt, &rows, &|row, i| i < rows[row].len(), 1.0 / predicted as f64)?;
-        optim.add(adapter.by_param(found.gradients))?;
+        optim.add(adapter.by_param(found.gradients)?)?;
         optim.step(&adamw::settings(&recipe.train, 5e-3, optim.norm()?))?; // clips as the recipe says
         losses.push(found.loss as f32);
     }

@@ -59,6 +59,8 @@ pub struct PeftConfig {
     pub use_dora: bool,
     pub fan_in_fan_out: bool,
     pub target_modules: Option<Modules>,
+    /// Names or suffixes of paths of parameters that are no module's weight: those of all experts together.
+    pub target_parameters: Vec<String>,
     pub exclude_modules: Option<Modules>,
     pub layers_to_transform: Option<OneOrMany<usize>>,
     pub layers_pattern: Option<OneOrMany<String>>,
@@ -97,6 +99,7 @@ impl PeftConfig {
             use_dora: recipe.dora,
             fan_in_fan_out: conv1d,
             target_modules: Some(modules(&recipe.targets)),
+            target_parameters: once(&recipe.target_parameters),
             exclude_modules: recipe.exclude.as_ref().map(modules),
             layers_to_transform: recipe.layers.clone().map(OneOrMany::Many),
             layers_pattern: (!recipe.layers_pattern.is_empty()).then(|| OneOrMany::Many(recipe.layers_pattern.clone())),
@@ -134,6 +137,7 @@ impl PeftConfig {
             ("rank_pattern", Value::Object(self.rank_pattern.clone())),
             ("revision", json!(self.revision)),
             ("target_modules", targets),
+            ("target_parameters", if self.target_parameters.is_empty() { Value::Null } else { json!(self.target_parameters) }),
             ("task_type", json!(self.task_type.as_deref().unwrap_or(CAUSAL))),
             ("use_rslora", json!(self.use_rslora)),
             ("use_dora", json!(self.use_dora)),
@@ -167,7 +171,7 @@ fn defaults() -> Map<String, Value> {
         "ensure_weight_tying": false, "eva_config": null, "inference_mode": true, "layer_replication": null,
         "loftq_config": {}, "lora_bias": false, "lora_ga_config": null, "megatron_config": null,
         "megatron_core": "megatron.core", "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.20.0",
-        "qalora_group_size": 16, "target_parameters": null, "trainable_token_indices": null,
+        "qalora_group_size": 16, "trainable_token_indices": null,
         "use_bdlora": null, "use_qalora": false, "velora_config": null
     });
     match fixed {

@@ -88,7 +88,7 @@ const FIELDS: &[(&str, Verdict)] = &[
     // Where tensors lie while PEFT works.
     ("runtime_config", Meaningless),
     ("lora_bias", Only(Off)),
-    ("target_parameters", Only(Empty)),
+    ("target_parameters", Honoured),
     ("use_bdlora", Only(Unset)),
     ("arrow_config", Only(Unset)),
     ("kasa_config", Only(Unset)),
@@ -259,7 +259,7 @@ mod tests {
         let set = json!({
             "peft_type": "LOHA", "bias": "all", "trainable_token_indices": [1], "velora_config": {},
             "alora_invocation_tokens": [1, 2], "use_qalora": true, "monteclora_config": {"num_samples": 2},
-            "layer_replication": [[0, 2]], "lora_bias": true, "target_parameters": ["experts.up"], "use_bdlora": {},
+            "layer_replication": [[0, 2]], "lora_bias": true, "use_bdlora": {},
             "arrow_config": {"top_k": 2}, "kasa_config": {}, "ensure_weight_tying": true, "enable_lora": [true, false],
             "use_merged_linear": true, "some_method": true, "other_method": {"k": 1}, "third": 0.5
         });

@@ -8,18 +8,25 @@ use crate::model::{Model, Site};
 use crate::random;
 use crate::recipe::Init;
 
-/// A of shape `(r, inputs)`. PEFT's default is `kaiming_uniform_(a=sqrt(5))`, that is U(-1/√in, 1/√in)
+/// A of `shape`: `(r, inputs)`, or that of several pairs one below the other. PEFT's default is `kaiming_uniform_(a=sqrt(5))`, that is U(-1/√in, 1/√in)
 /// (`peft/tuners/lora/layer.py`, `reset_lora_parameters`); gaussian is N(0, 1/r²).
-pub(super) fn a(init: Init, path: &str, r: usize, inputs: usize, seed: u64, device: &Device) -> Result<Tensor> {
+pub(super) fn a(
+    init: Init,
+    path: &str,
+    r: usize,
+    shape @ (_, inputs): (usize, usize),
+    seed: u64,
+    device: &Device,
+) -> Result<Tensor> {
     let mut rng = random::stream(seed, &format!("lora_A {path}"), &[]);
     let values: Vec<f32> = match init {
         Init::Default => {
             let bound = 1.0 / (inputs as f64).sqrt();
-            (0..r * inputs).map(|_| rng.random_range(-bound..bound) as f32).collect()
+            (0..shape.0 * inputs).map(|_| rng.random_range(-bound..bound) as f32).collect()
         }
-        Init::Gaussian => (0..r * inputs).map(|_| (normal(&mut rng) / r as f64) as f32).collect(),
+        Init::Gaussian => (0..shape.0 * inputs).map(|_| (normal(&mut rng) / r as f64) as f32).collect(),
     };
-    Ok(Tensor::from_vec(values, (r, inputs), device)?)
+    Ok(Tensor::from_vec(values, shape, device)?)
 }
 
 /// A copy of the base's own matrix, to be trained in full.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::base_copies;
 use super::config::{Modules, PeftConfig};
 use super::expression::Expression;
+use super::parameters::ends_in;
 use super::peft;
 use super::target::first;
 use crate::error::{Error, Result};
@@ -64,10 +65,10 @@ pub struct Inspection {
     pub notes: Vec<String>,
 }
 
-/// A low-rank pair. Norms are Frobenius norms.
+/// A low-rank pair, or those of all experts on a parameter. Norms are Frobenius norms.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Module {
-    /// As Hugging Face names it.
+    /// As Hugging Face names it; of a parameter of all experts, its own.
     pub path: String,
     pub inputs: usize,
     pub outputs: usize,
@@ -97,10 +98,10 @@ pub fn inspect(dir: &Path, ignored: &[String]) -> Result<Inspection> {
     let mut tensors = peft::read_tensors(&bytes, dir, &Device::Cpu)?;
     notes.extend(copies(&mut tensors));
     let parameters = tensors.values().map(Tensor::elem_count).sum();
-    let alphas = alphas(&config)?;
+    let (ranks, alphas) = (patterns("rank_pattern", &config.rank_pattern)?, patterns("alpha_pattern", &config.alpha_pattern)?);
     let modules = pairs(&mut tensors, dir)?
         .into_iter()
-        .map(|(path, a, b)| module(&config, &alphas, dir, path, &a, &b))
+        .map(|(path, a, b)| module(&config, [&ranks, &alphas], dir, path, [&a, &b]))
         .collect::<Result<Vec<_>>>()?;
     let full = tensors.into_iter().map(|(key, tensor)| full(dir, &key, &tensor)).collect::<Result<Vec<_>>>()?;
     let recipe = dir.join(RECIPE);
@@ -205,29 +206,57 @@ fn plain(path: &str) -> String {
     path.strip_prefix("base_model.model.").unwrap_or(path).to_string()
 }
 
-/// The expressions of `alpha_pattern` with their values.
-fn alphas(config: &PeftConfig) -> Result<Vec<(Expression, f64)>> {
-    let each = |(pattern, value): (&String, &serde_json::Value)| {
-        Ok((Expression::ending("alpha_pattern", pattern)?, value.as_f64().unwrap_or(config.lora_alpha)))
-    };
-    config.alpha_pattern.iter().map(each).collect()
+/// The expressions of a table of patterns with their values.
+fn patterns(key: &str, table: &serde_json::Map<String, serde_json::Value>) -> Result<Vec<(Expression, f64)>> {
+    let each =
+        |(pattern, value): (&String, &serde_json::Value)| Ok((Expression::ending(key, pattern)?, value.as_f64().unwrap_or(0.0)));
+    table.iter().map(each).collect()
 }
 
-fn module(config: &PeftConfig, alphas: &[(Expression, f64)], dir: &Path, path: String, a: &Tensor, b: &Tensor) -> Result<Module> {
-    let ((rank, inputs), (outputs, rank_b)) = match (a.dims(), b.dims()) {
+/// Parameters of all experts, in the order in which the modules of transformers declare them.
+const FUSED: [&str; 2] = ["gate_up_proj", "down_proj"];
+
+/// The parameter that a pair at `path` is on, where `target_parameters` names it; the pair of the first of several lies in a
+/// `base_layer`.
+fn parameter(config: &PeftConfig, path: &str) -> Option<String> {
+    let (module, inner) = path.strip_suffix(".base_layer").map_or((path, false), |module| (module, true));
+    let is_named = |path: &String| config.target_parameters.iter().any(|name| ends_in(path, name));
+    let names = FUSED.iter().filter(|_| ends_in(module, "experts"));
+    let mut named = names.map(|name| format!("{module}.{name}")).filter(is_named);
+    let found = if inner { named.next() } else { named.next_back() };
+    found.or_else(|| Some(format!("{module}.weight")).filter(is_named))
+}
+
+/// Of a pair, or of those of all experts together: A `(E·r, i)`, the expert slowest, and B `(o, r·E)`, the expert fastest.
+fn module(
+    config: &PeftConfig,
+    [ranks, alphas]: [&[(Expression, f64)]; 2],
+    dir: &Path,
+    path: String,
+    [a, b]: [&Tensor; 2],
+) -> Result<Module> {
+    let ((rows, inputs), (outputs, columns)) = match (a.dims(), b.dims()) {
         (&[r, i], &[o, s]) => ((r, i), (o, s)),
         _ => return Err(odd(dir, &path, a, b)),
     };
-    if rank != rank_b || rank == 0 {
+    let parameter = parameter(config, &path);
+    let path = parameter.clone().unwrap_or(path);
+    let rank = match parameter {
+        Some(_) => first(ranks, &path)?.map_or(config.r, |rank| rank as usize),
+        None => rows,
+    };
+    if rows != columns || rows == 0 || !rows.is_multiple_of(rank) {
         return Err(odd(dir, &path, a, b));
     }
+    let experts = rows / rank;
     let alpha = first(alphas, &path)?.unwrap_or(config.lora_alpha);
     let scale = scale(config, alpha, rank);
     let (a, b) = (a.to_dtype(DType::F64)?, b.to_dtype(DType::F64)?);
     let (norm_a, norm_b) = (norm(&a)?, norm(&b)?);
+    let (a, b) = (a.reshape((experts, rank, inputs))?, b.reshape((outputs, rank, experts))?.permute((2, 0, 1))?.contiguous()?);
     // ‖BA‖² = tr(AᵀBᵀBA) = ⟨BᵀB, AAᵀ⟩: two r × r matrices instead of one of the weight's size.
-    let gram_a = a.matmul(&a.t()?)?; // (r, i) · (i, r)
-    let gram_b = b.t()?.matmul(&b)?; // (r, o) · (o, r)
+    let gram_a = a.matmul(&a.t()?.contiguous()?)?; // (E, r, i) · (E, i, r)
+    let gram_b = b.t()?.contiguous()?.matmul(&b)?; // (E, r, o) · (E, o, r)
     let squared = (gram_a * gram_b)?.sum_all()?.to_scalar::<f64>()?;
     Ok(Module { path, inputs, outputs, rank, scale, norm_a, norm_b, norm_delta: scale.abs() * squared.max(0.0).sqrt() })
 }

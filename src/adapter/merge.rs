@@ -19,7 +19,7 @@ impl Adapter {
         let Some(pair) = self.low_rank(site) else { return Ok(None) };
         let weight = model.site_weight(site);
         let base = Tensor::from_vec(weight.to_f32(), (weight.rows, weight.cols), &model.device)?;
-        let delta = (pair.b.detach().matmul(&pair.a.detach())? * pair.scale)?; // (o, r) · (r, i)
+        let delta = (pair.b.detach().contiguous()?.matmul(&pair.a.detach())? * pair.scale)?; // (o, r) · (r, i)
         let conv1d = model.sites()[site.0].conv1d;
         let delta = if conv1d { delta.t()?.contiguous()? } else { delta };
         let sum = (base + delta)?;

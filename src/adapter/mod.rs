@@ -7,15 +7,18 @@
 //! |---|---|---|
 //! | 0 | `config`, `fields`, `expression` | `adapter_config.json`; what becomes of each of its fields; Python's expressions |
 //! | 0 | `init`, `merge`, `base_copies` | first values; what is added to a weight; copies of the base in a file |
-//! | 1 | `parse`, `target` | the file read by PEFT's rules; which sites, with which rank and alpha |
-//! | 2 | `peft` | PEFT's files, read and written |
+//! | 1 | `parameters` | which parameters of all experts |
+//! | 2 | `parse`, `target` | the file read by PEFT's rules; which sites, with which rank and alpha |
+//! | 3 | `fused`, `peft` | pairs on parameters of all experts; PEFT's files, read and written |
 //! | 0 | `mix` | several adapters as one |
-//! | 3 | `inspect` | what a directory holds, without its base |
+//! | 4 | `inspect` | what a directory holds, without its base |
 
 mod base_copies;
 pub mod config;
 mod expression;
 mod fields;
+mod fused;
+mod parameters;
 mod parse;
 pub mod target;
 mod init;
@@ -23,6 +26,8 @@ pub mod peft;
 pub mod merge;
 pub mod mix;
 pub mod inspect;
+
+use std::collections::HashMap;
 
 use candle_core::{DType, Tensor, Var};
 
@@ -34,6 +39,7 @@ use crate::error::Result;
 use crate::kernels::columns::OutputNorms;
 use crate::model::{Adapt, Dropout, LowRankPair, Magnitude, Model, Site, SiteGradient, SiteInfo, SiteKind, Term};
 use crate::{random, recipe};
+use fused::FusedPair;
 
 /// The low-rank pair of one site: `y + scale · B·A·x` (Hu et al. 2021, eq. 3).
 #[derive(Debug, Clone)]
@@ -76,8 +82,11 @@ pub struct Adapter {
     full: Vec<Option<Tensor>>,
     /// Every trained tensor, in the order of the sites, A before B.
     params: Vec<Param>,
-    /// By [`Site`]: where its A is in `params`, which B and the magnitudes follow, or its full matrix.
+    /// By [`Site`]: where its A is in `params`, which B and the magnitudes follow, or its full matrix; none where its pair is a part of
+    /// a fused one.
     first: Vec<Option<usize>>,
+    /// Pairs on parameters of all experts.
+    fused: Vec<FusedPair>,
     /// Paths of the sites, for the file.
     paths: Vec<String>,
     /// What its files ask for in vain, to be told to whoever loads it.
@@ -90,10 +99,10 @@ fn keys(path: &str) -> [String; 4] {
 }
 
 /// `alpha / r`, or `alpha / sqrt(r)` for rsLoRA (Kalajdzievski 2023, eq. 7).
-fn scale(config: &PeftConfig, target: &Target) -> f64 {
+fn scale(config: &PeftConfig, rank: usize, alpha: f64) -> f64 {
     match config.use_rslora {
-        true => target.alpha / (target.rank as f64).sqrt(),
-        false => target.alpha / target.rank as f64,
+        true => alpha / (rank as f64).sqrt(),
+        false => alpha / rank as f64,
     }
 }
 
@@ -109,9 +118,9 @@ impl Adapter {
         let conv1d = sites.iter().any(|s| s.conv1d);
         let mut config = PeftConfig::from_recipe(recipe, base, conv1d, &names);
         config.task_type = model.has_encoder().then(|| SEQ_2_SEQ.to_string());
-        let plan = Plan::new(&config, sites)?;
+        let plan = Plan::new(&config, sites, &model.fused_parameters())?;
         Adapter::build(config, &plan, model, |key, shape| match key {
-            Start::A(path) => init::a(recipe.init, path, shape.0, shape.1, seed, &model.device),
+            Start::A(path, rank) => init::a(recipe.init, path, rank, shape, seed, &model.device),
             Start::B => Ok(Tensor::zeros(shape, DType::F32, &model.device)?),
             Start::Magnitude(norms) => Ok(Tensor::from_vec(norms.base(), shape.0, &model.device)?),
             Start::Full(site) => init::full(model, site),
@@ -142,14 +151,14 @@ impl Adapter {
             let info = &sites[target.site.0];
             let [key_a, key_b, key_m, _] = keys(&info.path);
             first[target.site.0] = Some(each * i);
-            let a = param(key_a, start(Start::A(&info.path), (target.rank, info.inputs))?)?;
+            let a = param(key_a, start(Start::A(&info.path, target.rank), (target.rank, info.inputs))?)?;
             let b = param(key_b, start(Start::B, (info.outputs, target.rank))?)?;
             let magnitude = |base: OutputNorms| -> Result<OutputMagnitude> {
                 let m = param(key_m, start(Start::Magnitude(&base), (info.outputs, 1))?)?;
                 Ok(OutputMagnitude { m, base, known: None })
             };
             let magnitude = norms.map(magnitude).transpose()?;
-            pairs[target.site.0] = Some(LowRank { a, b, scale: scale(&config, target), magnitude });
+            pairs[target.site.0] = Some(LowRank { a, b, scale: scale(&config, target.rank, target.alpha), magnitude });
         }
         for (at, site) in plan.full.iter().enumerate() {
             let info = &sites[site.0];
@@ -157,8 +166,20 @@ impl Adapter {
             first[site.0] = Some(each * plan.targets.len() + at);
             full[site.0] = Some(param(keys(&info.path)[3].clone(), start(Start::Full(*site), shape)?)?);
         }
+        let mut fused = Vec::new();
+        for target in &plan.fused {
+            let at = each * plan.targets.len() + plan.full.len() + 2 * fused.len();
+            let pair = FusedPair::new(target, sites, at);
+            let ([key_a, key_b, ..], [shape_a, shape_b]) = (keys(&target.module), pair.shapes());
+            let a = param(key_a, start(Start::A(&target.module, target.rank), shape_a)?)?;
+            let b = param(key_b, start(Start::B, shape_b)?)?;
+            for (site, a, b) in pair.views(&a.detach(), &b.detach())? {
+                pairs[site.0] = Some(LowRank { a, b, scale: scale(&config, target.rank, target.alpha), magnitude: None });
+            }
+            fused.push(pair);
+        }
         let paths = sites.iter().map(|s| s.path.clone()).collect();
-        Ok(Adapter { config, pairs, full, params, first, paths, notes: Vec::new() })
+        Ok(Adapter { config, pairs, full, params, first, fused, paths, notes: Vec::new() })
     }
 
     /// Every trained tensor with its name.
@@ -167,10 +188,18 @@ impl Adapter {
     }
 
     /// Gradients by site, in the order of [`Adapter::params`].
-    pub fn by_param(&self, gradients: Vec<(Site, SiteGradient)>) -> Vec<Option<Tensor>> {
-        let mut by_param = vec![None; self.params.len()];
+    ///
+    /// # Errors
+    /// When those of a fused parameter cannot be put together.
+    pub fn by_param(&self, gradients: Vec<(Site, SiteGradient)>) -> Result<Vec<Option<Tensor>>> {
+        let (mut by_param, mut parts) = (vec![None; self.params.len()], HashMap::new());
         for (site, gradient) in gradients {
-            let Some(at) = self.first.get(site.0).copied().flatten() else { continue };
+            let Some(at) = self.first.get(site.0).copied().flatten() else {
+                if let SiteGradient::Pair(a, b, _) = gradient {
+                    parts.insert(site, (a, b));
+                }
+                continue;
+            };
             match gradient {
                 SiteGradient::Pair(a, b, m) => {
                     (by_param[at], by_param[at + 1]) = (Some(a), Some(b));
@@ -181,7 +210,12 @@ impl Adapter {
                 SiteGradient::Full(full) => by_param[at] = Some(full),
             }
         }
-        by_param
+        for pair in &self.fused {
+            if let Some([a, b]) = pair.gradients(&parts)? {
+                (by_param[pair.at], by_param[pair.at + 1]) = (Some(a), Some(b));
+            }
+        }
+        Ok(by_param)
     }
 
     /// Number of trained values.
@@ -222,11 +256,21 @@ impl Adapter {
         Training { adapter: self, seed, step, micro }
     }
 
+    /// What PEFT makes of it otherwise than lorakit, in words; it is to be told wherever the adapter is written.
+    pub fn told(&self, model: &Model) -> Option<String> {
+        fused::told(model, self.single())
+    }
+
+    /// Sites with a pair of their own.
+    fn single(&self) -> impl Iterator<Item = Site> {
+        (0..self.pairs.len()).filter(|site| self.pairs[*site].is_some() && self.first[*site].is_some()).map(Site)
+    }
+
     /// Last components of the paths of the adapted sites, as PEFT writes an expanded `all-linear`.
     fn adapted_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = (self.pairs.iter().zip(&self.paths))
-            .filter(|(p, _)| p.is_some())
-            .map(|(_, path)| path.rsplit('.').next().unwrap_or(path).to_string())
+        let mut names: Vec<String> = (self.single())
+            .map(|site| &self.paths[site.0])
+            .map(|path| path.rsplit('.').next().unwrap_or(path).to_string())
             .collect();
         names.sort_unstable();
         names.dedup();
@@ -236,7 +280,8 @@ impl Adapter {
 
 /// What [`Adapter::build`] asks for.
 enum Start<'a> {
-    A(&'a str),
+    /// Of the module with this path, of this rank.
+    A(&'a str, usize),
     B,
     Magnitude(&'a OutputNorms),
     Full(Site),

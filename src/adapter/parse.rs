@@ -44,7 +44,8 @@ struct Fields<'a> {
 impl Fields<'_> {
     fn config(&self) -> Result<PeftConfig> {
         let target_modules = self.modules("target_modules")?;
-        if target_modules.is_none() {
+        let target_parameters = self.names("target_parameters")?.unwrap_or_default();
+        if target_modules.is_none() && target_parameters.is_empty() {
             return Err(self.bad("target_modules", "missing"));
         }
         Ok(PeftConfig {
@@ -57,6 +58,7 @@ impl Fields<'_> {
             use_dora: self.flag("use_dora")?,
             fan_in_fan_out: self.flag("fan_in_fan_out")?,
             target_modules,
+            target_parameters,
             exclude_modules: self.modules("exclude_modules")?.filter(|m| !m.is_empty()),
             layers_to_transform: self.layers()?,
             layers_pattern: self.names("layers_pattern")?.map(OneOrMany::Many),
@@ -184,7 +186,7 @@ mod tests {
         });
         let empty = json!({
             "exclude_modules": [], "layers_to_transform": [], "layers_pattern": [], "rank_pattern": {}, "alpha_pattern": {},
-            "modules_to_save": [], "loftq_config": {}
+            "modules_to_save": [], "target_parameters": [], "loftq_config": {}
         });
         for changes in [nulls, empty, json!({"layers_pattern": "", "exclude_modules": ""})] {
             assert_eq!(read(changes.clone()).unwrap(), plain, "{changes}");
@@ -196,7 +198,7 @@ mod tests {
         let (config, notes) = read(json!({
             "r": 8.0, "lora_alpha": 11.3137, "layers_to_transform": 1.0, "rank_pattern": {"b": 2.0, "a": 3},
             "alpha_pattern": {"z": 1, "a": 2.5}, "target_modules": ["v", "q", "v"], "modules_to_save": ["lm_head", "lm_head"],
-            "layers_pattern": "model.layers"
+            "layers_pattern": "model.layers", "target_parameters": ["b", "a", "b"]
         }))
         .unwrap();
         assert_eq!((config.r, config.lora_alpha, notes.len()), (8, 11.3137, 0));
@@ -206,6 +208,7 @@ mod tests {
         assert_eq!(Value::Object(config.alpha_pattern).to_string(), r#"{"z":1,"a":2.5}"#);
         assert_eq!(config.target_modules, Some(Modules::Names(vec!["v".into(), "q".into()])));
         assert_eq!(config.modules_to_save, Some(vec!["lm_head".into()]));
+        assert_eq!(config.target_parameters, ["b", "a"]);
     }
 
     #[test]
@@ -222,7 +225,7 @@ mod tests {
         let wrong = json!({
             "r": 0, "lora_alpha": null, "lora_dropout": 1, "use_rslora": "yes", "use_dora": 1, "target_modules": 3, "exclude_modules": [1],
             "layers_to_transform": [-1], "layers_pattern": {}, "rank_pattern": {"q": 1.5}, "alpha_pattern": {"q": "2"},
-            "modules_to_save": {"a": 1}, "base_model_name_or_path": 3
+            "modules_to_save": {"a": 1}, "target_parameters": [2], "base_model_name_or_path": 3
         });
         for (key, value) in wrong.as_object().unwrap() {
             let error = read(json!({key: value})).unwrap_err();

@@ -43,7 +43,7 @@ impl Adapter {
     pub fn load_ignoring(dir: &Path, model: &Model, ignored: &[String]) -> Result<Adapter> {
         let (mut config, mut notes) = read(dir, ignored)?;
         config.task_type = task_of(&config, model, dir)?;
-        let (plan, idle) = Plan::of_file(&config, model.sites()).map_err(|e| in_file(e, dir))?;
+        let (plan, idle) = Plan::of_file(&config, model.sites(), &model.fused_parameters()).map_err(|e| in_file(e, dir))?;
         notes.extend(idle);
         let bytes = read_weights(dir)?;
         let mut tensors = in_names_of(model, read_tensors(&bytes, dir, &model.device)?);
@@ -52,7 +52,7 @@ impl Adapter {
         let mut expected: Vec<String> = Vec::new();
         let adapter = Adapter::build(config, &plan, model, |start, shape| {
             let key = match (&start, expected.last()) {
-                (Start::A(path), _) => keys(path)[0].clone(),
+                (Start::A(path, _), _) => keys(path)[0].clone(),
                 (Start::B, Some(previous)) => str::replace(previous, ".lora_A.", ".lora_B."),
                 (Start::B | Start::Magnitude(_), None) => unreachable!("they are asked for after their A"),
                 (Start::Magnitude(_), Some(previous)) => previous.replace(".lora_B.weight", ".lora_magnitude_vector"),

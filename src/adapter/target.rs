@@ -4,12 +4,15 @@
 //! told. Source of the rules: `check_target_module_exists` (`peft/tuners/tuners_utils.py`) and `get_pattern_key`
 //! (`peft/utils/other.py`) of PEFT 0.21. Refuses to know files and tensors.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::config::{ALL_LINEAR, Modules, OneOrMany, PeftConfig};
 use super::expression::Expression;
+use super::parameters::{self, Named, ends_in, last};
 use crate::error::{Error, Result, nearest};
-use crate::model::{Site, SiteInfo, SiteKind};
+use crate::model::{FusedParameter, Site, SiteInfo, SiteKind};
 
 /// One adapted site.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,22 +22,33 @@ pub struct Target {
     pub alpha: f64,
 }
 
+/// A parameter of all experts that is adapted as one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FusedTarget {
+    pub parameter: FusedParameter,
+    /// As PEFT calls the module that holds the pair: each wraps those of the parameters declared before it.
+    pub module: String,
+    pub rank: usize,
+    pub alpha: f64,
+}
+
 /// The sites a configuration adapts and replaces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     pub targets: Vec<Target>,
+    pub fused: Vec<FusedTarget>,
     /// Sites trained in full (`modules_to_save`).
     pub full: Vec<Site>,
 }
 
 impl Plan {
-    /// Applies the configuration of a recipe to the sites of a model.
+    /// Applies the configuration of a recipe to the sites of a model and to the parameters of its experts.
     ///
     /// # Errors
     /// [`Error::Usage`] for every name, pattern, layer or module that does nothing.
-    pub fn new(config: &PeftConfig, sites: &[SiteInfo]) -> Result<Plan> {
+    pub fn new(config: &PeftConfig, sites: &[SiteInfo], fused: &[FusedParameter]) -> Result<Plan> {
         let names = Vocabulary::of_recipes();
-        let (plan, idle) = Layout { config, sites, names: &names }.plan()?;
+        let (plan, idle) = Layout { config, sites, fused, names: &names }.plan()?;
         match idle.into_iter().next() {
             Some(idle) => Err(idle.error()),
             None => Ok(plan),
@@ -45,9 +59,9 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Usage`] when nothing is adapted, or something that cannot be.
-    pub fn of_file(config: &PeftConfig, sites: &[SiteInfo]) -> Result<(Plan, Vec<String>)> {
+    pub fn of_file(config: &PeftConfig, sites: &[SiteInfo], fused: &[FusedParameter]) -> Result<(Plan, Vec<String>)> {
         let names = Vocabulary::of_files();
-        let (plan, idle) = Layout { config, sites, names: &names }.plan()?;
+        let (plan, idle) = Layout { config, sites, fused, names: &names }.plan()?;
         Ok((plan, idle.into_iter().map(|idle| idle.note()).collect()))
     }
 }
@@ -86,15 +100,6 @@ impl Idle {
     }
 }
 
-fn last(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
-}
-
-/// Whether `path` is `name` or ends in `.name`.
-fn ends_in(path: &str, name: &str) -> bool {
-    path == name || path.strip_suffix(name).is_some_and(|head| head.ends_with('.'))
-}
-
 /// A list of names, an expression, or PEFT's shorthand, ready to be asked.
 enum Matcher<'a> {
     Names(&'a [String]),
@@ -112,10 +117,13 @@ impl<'a> Matcher<'a> {
     }
 
     fn matches(&self, site: &SiteInfo) -> Result<bool> {
+        if site.kind == SiteKind::Expert {
+            return Ok(false);
+        }
         match self {
             Matcher::Names(names) => Ok(names.iter().any(|n| ends_in(&site.path, n))),
             Matcher::Whole(expression, _) => expression.matches(&site.path),
-            Matcher::AllLinear => Ok(!matches!(site.kind, SiteKind::Embedding | SiteKind::Head)),
+            Matcher::AllLinear => Ok(!matches!(site.kind, SiteKind::Embedding | SiteKind::Head | SiteKind::Router)),
         }
     }
 }
@@ -130,6 +138,7 @@ struct Layers {
 struct Layout<'a> {
     config: &'a PeftConfig,
     sites: &'a [SiteInfo],
+    fused: &'a [FusedParameter],
     names: &'a Vocabulary,
 }
 
@@ -137,16 +146,49 @@ impl Layout<'_> {
     fn plan(&self) -> Result<(Plan, Vec<Idle>)> {
         let mut idle = Vec::new();
         let full = self.full(&mut idle)?;
-        let chosen = self.chosen(&full, &mut idle)?;
-        let ranks = self.patterns("rank_pattern", &self.config.rank_pattern, &chosen, &mut idle)?;
-        let alphas = self.patterns("alpha_pattern", &self.config.alpha_pattern, &chosen, &mut idle)?;
+        let Named { parameters, vain } = parameters::named(self.config, self.fused, self.names.targets)?;
+        idle.extend(vain.into_iter().map(|(why, help)| Idle { key: parameters::KEY, why, help }));
+        let chosen = if self.only_parameters(&mut idle) { Vec::new() } else { self.chosen(&full, &mut idle)? };
+        let mut paths: Vec<String> = chosen.iter().map(|site| self.sites[site.0].path.clone()).collect();
+        paths.extend(parameters.iter().map(|parameter| parameter.path()));
+        let ranks = self.patterns("rank_pattern", &self.config.rank_pattern, &paths, &mut idle)?;
+        let alphas = self.patterns("alpha_pattern", &self.config.alpha_pattern, &paths, &mut idle)?;
+        let of = |path: &str| -> Result<(usize, f64)> {
+            let rank = first(&ranks, path)?.map_or(self.config.r, |r| r as usize);
+            Ok((rank, first(&alphas, path)?.unwrap_or(self.config.lora_alpha)))
+        };
         let mut targets = Vec::new();
         for site in chosen {
-            let path = &self.sites[site.0].path;
-            let rank = first(&ranks, path)?.map_or(self.config.r, |r| r as usize);
-            targets.push(Target { site, rank, alpha: first(&alphas, path)?.unwrap_or(self.config.lora_alpha) });
+            let (rank, alpha) = of(&self.sites[site.0].path)?;
+            targets.push(Target { site, rank, alpha });
         }
-        Ok((Plan { targets, full }, idle))
+        let mut fused = Vec::new();
+        for (i, parameter) in parameters.iter().enumerate() {
+            let (rank, alpha) = of(&parameter.path())?;
+            let later = parameters[i + 1..].iter().filter(|other| other.module == parameter.module).count();
+            let module = format!("{}{}", parameter.module, ".base_layer".repeat(later));
+            fused.push(FusedTarget { parameter: (*parameter).clone(), module, rank, alpha });
+        }
+        Ok((Plan { targets, fused, full }, idle))
+    }
+
+    /// Parameters are named, and no modules; fields about modules do nothing then.
+    fn only_parameters(&self, idle: &mut Vec<Idle>) -> bool {
+        let config = self.config;
+        let only = !config.target_parameters.is_empty() && config.target_modules.as_ref().is_none_or(Modules::is_empty);
+        let beside =
+            [(self.names.exclude, config.exclude_modules.is_some()), (self.names.layers, config.layers_to_transform.is_some())];
+        for (key, _) in beside.iter().filter(|(_, there)| only && *there) {
+            let help = "name single layers in `target_parameters`, e.g. `layers.0.mlp.experts.down_proj`";
+            idle.push(Idle { key, why: "it does nothing to parameters of experts".into(), help: help.into() });
+        }
+        only
+    }
+
+    /// Sites that are no modules where parameters of all experts are named: what these are made of is none in transformers 5.
+    fn hidden(&self) -> HashSet<Site> {
+        let parts = self.fused.iter().flat_map(|parameter| parameter.parts.iter().flatten().copied());
+        if self.config.target_parameters.is_empty() { HashSet::new() } else { parts.collect() }
     }
 
     /// Why `pattern` does nothing, with the nearest name that would do something.
@@ -194,11 +236,14 @@ impl Layout<'_> {
         let targets = Matcher::new(key, modules)?;
         let exclude = self.config.exclude_modules.as_ref().map(|e| Matcher::new(self.names.exclude, e)).transpose()?;
         let layers = self.layers(&targets)?;
-        let mut chosen = Vec::new();
+        let (hidden, mut chosen) = (self.hidden(), Vec::new());
         for (i, s) in self.sites.iter().enumerate() {
             let wanted = targets.matches(s)? && self.in_layers(&targets, layers.as_ref(), s)?;
             let excluded = exclude.as_ref().map_or(Ok(false), |e| e.matches(s))?;
-            if wanted && !excluded && !full.contains(&Site(i)) {
+            if wanted && !excluded && !full.contains(&Site(i)) && !hidden.contains(&Site(i)) {
+                if s.kind == SiteKind::Router && self.config.use_dora {
+                    return Err(self.router(s));
+                }
                 if s.kind == SiteKind::Embedding {
                     return Err(self.embedding(&targets, s));
                 }
@@ -213,6 +258,14 @@ impl Layout<'_> {
         }
         self.idle_rest(exclude.as_ref(), layers.as_ref(), idle)?;
         Ok(chosen)
+    }
+
+    fn router(&self, site: &SiteInfo) -> Error {
+        Error::usage(
+            format!("`{}`", self.names.targets),
+            format!("`{}` chooses the experts of a token and cannot have magnitudes (DoRA)", site.path),
+            format!("leave it out of `{}`, or train without DoRA", self.names.targets),
+        )
     }
 
     /// PEFT puts a pair of another form on the embedding (`lora_embedding_A`, `lora_embedding_B`).
@@ -233,10 +286,12 @@ impl Layout<'_> {
     /// Targets that adapt nothing.
     fn idle_targets(&self, targets: &Matcher, chosen: &[Site], idle: &mut Vec<Idle>) -> Result<()> {
         let key = self.names.targets;
+        let whole =
+            if self.config.target_parameters.is_empty() { "" } else { ", or of experts, as `target_parameters` has them" };
         let taken_away = |pattern: &str| Idle {
             key,
             why: format!(
-                "every module that `{pattern}` matches is excluded again, saved in full, or outside `{}`",
+                "every module that `{pattern}` matches is excluded again, saved in full, or outside `{}`{whole}",
                 self.names.layers
             ),
             help: format!("loosen `{}` or `{}`, or leave it out of `{key}`", self.names.exclude, self.names.layers),
@@ -354,15 +409,15 @@ impl Layout<'_> {
         &self,
         key: &'static str,
         map: &Map<String, Value>,
-        chosen: &[Site],
+        paths: &[String],
         idle: &mut Vec<Idle>,
     ) -> Result<Vec<(Expression, f64)>> {
         let mut all = Vec::new();
         for (pattern, value) in map {
             let expression = Expression::ending(key, pattern)?;
             let mut hit = false;
-            for site in chosen {
-                hit |= expression.matches(&self.sites[site.0].path)?;
+            for path in paths {
+                hit |= expression.matches(path)?;
             }
             if !hit {
                 idle.push(self.unmatched(key, pattern, "matches no adapted module"));

@@ -28,7 +28,7 @@ fn config(fields: Value) -> PeftConfig {
 
 /// Places of the adapted sites, and the notes.
 fn of_file(fields: Value) -> (Vec<usize>, Vec<String>) {
-    let (plan, notes) = Plan::of_file(&config(fields), &sites()).unwrap();
+    let (plan, notes) = Plan::of_file(&config(fields), &sites(), &[]).unwrap();
     (plan.targets.iter().map(|t| t.site.0).collect(), notes)
 }
 
@@ -58,7 +58,7 @@ fn what_a_file_asks_for_in_vain_is_told_and_a_recipe_is_refused() {
         let (chosen, notes) = of_file(fields.clone());
         assert_eq!(chosen, [1, 2, 4, 5], "{fields}");
         assert!(matches!(&notes[..], [note] if note.contains(name) && note.contains(&format!("`{key}`"))), "{notes:?}");
-        let error = refused(Plan::new(&config(fields), &sites()));
+        let error = refused(Plan::new(&config(fields), &sites(), &[]));
         assert!(error.contains(name) && !error.contains(&format!("did you mean `{name}`")), "{error}");
     }
 }
@@ -84,7 +84,7 @@ fn a_file_is_read_as_peft_reads_it() {
     for (fields, expected) in cases {
         assert_eq!(of_file(fields.clone()).0, expected, "{fields}");
     }
-    let full = Plan::of_file(&config(json!({"modules_to_save": ["lm_head", "lm_head"]})), &sites()).unwrap().0.full;
+    let full = Plan::of_file(&config(json!({"modules_to_save": ["lm_head", "lm_head"]})), &sites(), &[]).unwrap().0.full;
     assert_eq!(full, [Site(7)]);
     let only_full = json!({"target_modules": [], "modules_to_save": ["lm_head"]});
     assert_eq!(of_file(only_full).0, [0usize; 0]);
@@ -93,7 +93,7 @@ fn a_file_is_read_as_peft_reads_it() {
 #[test]
 fn the_first_pattern_in_the_file_wins() {
     let fields = json!({"rank_pattern": {"q_proj|v_proj": 2, r"layers\.1\..*": 6}, "alpha_pattern": {r".*\.1\..*": 5.5}});
-    let (plan, notes) = Plan::of_file(&config(fields), &sites()).unwrap();
+    let (plan, notes) = Plan::of_file(&config(fields), &sites(), &[]).unwrap();
     let values: Vec<_> = plan.targets.iter().map(|t| (t.rank, t.alpha)).collect();
     assert_eq!((values, notes.len()), (vec![(2, 8.0), (2, 8.0), (2, 5.5), (2, 5.5)], 0));
 }
@@ -101,14 +101,16 @@ fn the_first_pattern_in_the_file_wins() {
 #[test]
 fn the_embedding_is_refused_by_name() {
     for fields in [json!({"target_modules": ["q_proj", "embed_tokens"]}), json!({"target_modules": ["embed_tokens"]})] {
-        for error in [refused(Plan::new(&config(fields.clone()), &sites())), refused(Plan::of_file(&config(fields), &sites()))] {
+        for error in
+            [refused(Plan::new(&config(fields.clone()), &sites(), &[])), refused(Plan::of_file(&config(fields), &sites(), &[]))]
+        {
             assert!(
                 error.contains("`embed_tokens` is the model's token embedding") && !error.contains("did you mean"),
                 "{error}"
             );
         }
     }
-    let error = refused(Plan::new(&config(json!({"target_modules": ".*"})), &sites()));
+    let error = refused(Plan::new(&config(json!({"target_modules": ".*"})), &sites(), &[]));
     assert!(error.contains("`.*` also matches the model's token embedding"), "{error}");
     assert_eq!(of_file(json!({"target_modules": ".*", "exclude_modules": ["embed_tokens"]})).0, [1, 2, 3, 4, 5, 6, 7]);
 }
@@ -127,7 +129,7 @@ fn what_adapts_nothing_is_refused() {
         (json!({"target_modules": "(q"}), "not a regular expression"),
     ];
     for (fields, expected) in cases {
-        let error = refused(Plan::of_file(&config(fields), &sites()));
+        let error = refused(Plan::of_file(&config(fields), &sites(), &[]));
         assert!(error.contains(expected), "{expected}: {error}");
     }
 }

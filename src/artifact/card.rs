@@ -42,6 +42,8 @@ pub struct Card<'a> {
     pub base_id: Option<&'a str>,
     /// Keys of its configuration that were left out of account; sentences.
     pub base_told: &'a [String],
+    /// What PEFT makes of the adapter otherwise; a sentence.
+    pub adapter_told: Option<String>,
     pub params: usize,
     pub steps: usize,
     pub trained_tokens: u64,
@@ -75,6 +77,7 @@ impl Card<'_> {
         );
         let base = |told: &String| format!("Of the base: {told}.\n\n");
         out += &self.base_told.iter().map(base).collect::<String>();
+        out += &self.adapter_told.iter().map(|told| format!("Of the adapter: {told}.\n\n")).collect::<String>();
         out += &self.rows();
         out += &self.table();
         for s in self.samples {

@@ -69,7 +69,7 @@ pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
     let gemm_peak_gflops = peak(compute)?;
     let tile_gflops = peak::bf16_gflops(compute).map(|limit| limit.tile);
     let mut shapes: Vec<(MatrixShape, Vec<Site>)> = Vec::new();
-    let linear = |kind| matches!(kind, SiteKind::Attention | SiteKind::Mlp | SiteKind::Head);
+    let linear = |kind| matches!(kind, SiteKind::Attention | SiteKind::Mlp | SiteKind::Expert | SiteKind::Head);
     for (i, info) in model.sites().iter().enumerate().filter(|(_, s)| linear(s.kind)) {
         let (weight, name) = (model.site_weight(Site(i)), info.path.rsplit('.').next().unwrap_or(&info.path));
         let same = |s: &MatrixShape| (s.outputs, s.inputs, s.dtype) == (info.outputs, info.inputs, weight.dtype.name());

@@ -120,12 +120,12 @@ fn flops(work: &BenchRun, settings: &recipe::Train) -> Result<Vec<f64>> {
     let size = |kinds: fn(SiteKind) -> bool| -> f64 {
         sites.iter().filter(|s| kinds(s.kind)).map(|s| (s.inputs * s.outputs) as f64).sum()
     };
-    let blocks = size(|k| matches!(k, SiteKind::Attention | SiteKind::Mlp));
+    let blocks = size(|k| matches!(k, SiteKind::Attention | SiteKind::Mlp | SiteKind::Expert));
     let head = size(|k| k == SiteKind::Head);
     let pairs = pair_flops(work)?;
     let example = |e: ExampleRef| {
         let (tokens, trained) = (e.ids.len() as f64, e.targets() as f64);
-        let attention = 7.0 * tokens * tokens * (c.heads * c.head_dim * c.layers) as f64;
+        let attention = 7.0 * tokens * tokens * c.shapes.iter().map(|shape| shape.heads * shape.head_dim).sum::<usize>() as f64;
         (4.0 * blocks + pairs) * tokens + 4.0 * head * trained + attention
     };
     let mixture = Mixture::plain(work.examples.len());

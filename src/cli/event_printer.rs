@@ -149,7 +149,7 @@ impl EventPrinter {
                 self.clock = RunClock::new(*steps, *eval_every, eval_tokens);
                 self.bar = Some(("training".into(), ProgressDisplay::timed_elsewhere("training", *steps as u64, Unit::Items)));
             }
-            train::Event::Step { step, loss, seconds, .. } => {
+            train::Event::Step { step, loss, balance, seconds, .. } => {
                 self.clock.stepped(*seconds);
                 let heldout = heldout.map(|l| format!(", held out {l:.4}")).unwrap_or_default();
                 let left = match self.clock.left(*step, rate) {
@@ -157,7 +157,8 @@ impl EventPrinter {
                     _ => String::new(),
                 };
                 if let Some((_, bar)) = &mut self.bar {
-                    bar.set(*step as u64, &format!("loss {loss:.4}{heldout}, {rate:.0} tokens/s{left}"));
+                    let balance = balance.map(|balance| format!(", balance {balance:.3}")).unwrap_or_default();
+                    bar.set(*step as u64, &format!("loss {loss:.4}{heldout}{balance}, {rate:.0} tokens/s{left}"));
                 }
             }
             train::Event::Judging { step, done, all } => {

@@ -80,6 +80,8 @@ fn sites(found: &ModelInspection) -> String {
         let kind = match group.kind {
             SiteKind::Attention => "attention",
             SiteKind::Mlp => "feed-forward",
+            SiteKind::Expert => "experts",
+            SiteKind::Router => "router",
             SiteKind::Embedding => "embedding",
             SiteKind::Head => "head",
         };

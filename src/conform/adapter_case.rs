@@ -92,7 +92,7 @@ impl Work<'_> {
         let (targets, is_target) = (self.targets, |row: usize, i: usize| self.is_target(row, i));
         let scratch = &mut Workspace::new(Recompute::Never);
         let got = self.model.gradients(scratch, self.adapter, &self.rows(), &is_target, 1.0 / targets.len() as f64)?;
-        Ok((got.loss as f32, self.adapter.by_param(got.gradients)))
+        Ok((got.loss as f32, self.adapter.by_param(got.gradients)?))
     }
 
     fn gradients(&self) -> Result<Vec<ToleranceCheck>> {

@@ -170,7 +170,7 @@ fn answers(run: &TrainSetup, eval: &recipe::Eval) -> u64 {
     let c = &run.model.config;
     let judged = eval.limit.unwrap_or(usize::MAX).min(run.heldout.len());
     let (rows, longest) = (eval.batch_size.min(judged), (0..judged).map(|i| run.heldout.length(i)).max().unwrap_or(0));
-    let cached = rows * (longest + eval.max_new_tokens) * 2 * c.kv_heads * c.head_dim * c.layers;
+    let cached = rows * (longest + eval.max_new_tokens) * c.cached_width();
     let pass = rows * longest * (4 * c.width + 3 * c.ffn) + rows * c.vocab;
     (cached + pass) as u64 * F32
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::evaluate;
-use super::events::Listener;
+use super::events::{JobEvent, Listener, tell};
 use super::feasible::{self, NamedQuestions, NamedSet};
 use super::open::{self, OpenedBase};
 use super::rows::PlannedRows;
@@ -72,6 +72,7 @@ pub fn prepare(recipe: &Recipe, began: Instant, listener: &mut Listener<'_>) -> 
     lap("data");
     let adapter = Adapter::new(&recipe.adapter, opened.resolved.id.clone(), &opened.model, recipe.train.seed)
         .map_err(|e| in_recipe(e, &recipe.path))?;
+    adapter.told(&opened.model).map_or(Ok(()), |told| tell(listener, JobEvent::Remark(format!("adapter: {told}"))))?;
     lap("adapter");
     Ok(Prepared { opened, renderer, loaded, mixture, judged, sets, questions, adapter, parts })
 }

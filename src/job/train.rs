@@ -260,6 +260,7 @@ impl TrainRun<'_> {
             recipe: self.job.recipe,
             base_id: self.prepared.opened.resolved.id.as_deref(),
             base_told: &self.prepared.opened.model.config.notes,
+            adapter_told: self.prepared.adapter.told(&self.prepared.opened.model),
             params: self.prepared.adapter.param_count(),
             steps: record.best.unwrap_or(record.step),
             trained_tokens: record.trained,

@@ -2,9 +2,9 @@
 
 use candle_core::{Device, Tensor};
 
-use super::config::{Config, ExpertSizes};
-use super::family::{AttentionNames, ExpertNames, HEAD, HeadNorms, MlpNames, NormKind, NormedTogether};
-use super::layers::{Block, Expert, Experts, Mlp, Norm, Qkv, SharedTables, SiteLinear, Turn};
+use super::config::Config;
+use super::family::{HEAD, NormKind};
+use super::layers::{LayerInputs, Norm, SharedTables, SiteLinear};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
 use super::weights::{ModelFiles, multimodal};
@@ -54,6 +54,7 @@ impl Builder<'_> {
         let head = FrozenLinear::new(head_weight, None, false, self.compute);
         let matrix = if c.tied { head.matrix.clone() } else { Frozen::new(embedding, self.compute) };
         let head_site = self.site(HEAD.to_string(), None, SiteKind::Head, c.width, c.vocab, false);
+        let layer_inputs = self.layer_inputs()?;
         let ropes = c.rotations.iter().map(|rotary| {
             let positions = (ROPE_ANGLES / rotary.inverse_frequencies.len().max(1)).clamp(1, ROPE_POSITIONS);
             RopeTable::new(rotary.clone(), c.max_positions.min(positions))
@@ -67,20 +68,42 @@ impl Builder<'_> {
             blocks,
             encoder,
             shared: SharedTables {
-                heads: c.heads,
-                kv_heads: c.kv_heads,
-                head_dim: c.head_dim,
-                activation: c.activation,
                 ropes,
                 embedding_scale: (c.embedding_scale != 1.0).then_some(c.embedding_scale as f32),
                 final_cap: c.final_cap,
             },
+            layer_inputs,
             final_norm,
             head: SiteLinear { site: head_site, linear: head },
             sites: self.sites,
             machine: if self.device.is_cpu() { MachineKind::Kernels } else { MachineKind::Tensors },
             dtype: self.compute.dtype(self.device),
         })
+    }
+
+    /// What layers are given beside the stream.
+    fn layer_inputs(&mut self) -> Result<Option<LayerInputs>> {
+        let c = self.config;
+        let (Some(names), Some([width, vocab])) = (&c.family.layer_inputs, c.layer_inputs) else { return Ok(None) };
+        let all = c.layers * width;
+        let embedding = self.matrix(&format!("{}.weight", self.path(names.embedding)), vocab, all)?;
+        if vocab < c.vocab {
+            let why = format!("{vocab} tokens have inputs of layers, the vocabulary has {}", c.vocab);
+            return Err(Error::model(&self.files.path, format!("config `{}`", names.vocab.0[0]), why, "restore the config.json"));
+        }
+        let path = self.path(names.projection);
+        let projection = FrozenLinear::new(self.matrix(&format!("{path}.weight"), all, c.width)?, None, false, self.compute);
+        let weight = self.norm_weight(&format!("{}.weight", self.path(names.norm)), width)?;
+        let norm = self.made(weight, None)?;
+        Ok(Some(LayerInputs {
+            embedding: Frozen::new(embedding, self.compute),
+            embedding_scale: (width as f32).sqrt(),
+            projection: SiteLinear { site: self.site(path, None, SiteKind::Mlp, c.width, all, false), linear: projection },
+            projection_scale: 1.0 / (c.width as f32).sqrt(),
+            norm,
+            scale: std::f32::consts::FRAC_1_SQRT_2,
+            width,
+        }))
     }
 
     /// A head beside a tied embedding must be the same matrix: transformers 5 takes both where they differ, older ones the embedding.
@@ -106,7 +129,15 @@ impl Builder<'_> {
         }
     }
 
-    fn site(&mut self, path: String, layer: Option<usize>, kind: SiteKind, inputs: usize, outputs: usize, conv1d: bool) -> Site {
+    pub(super) fn site(
+        &mut self,
+        path: String,
+        layer: Option<usize>,
+        kind: SiteKind,
+        inputs: usize,
+        outputs: usize,
+        conv1d: bool,
+    ) -> Site {
         self.sites.push(SiteInfo { path, layer, kind, inputs, outputs, conv1d });
         Site(self.sites.len() - 1)
     }
@@ -124,7 +155,7 @@ impl Builder<'_> {
         Ok(weight)
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
+    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
         let values = self.files.take(name)?.vector_f32()?;
         if values.len() != len {
             return Err(Error::model(
@@ -158,42 +189,18 @@ impl Builder<'_> {
     }
 
     /// Weights of a norm as they are multiplied with.
-    fn norm_weight(&mut self, name: &str, len: usize) -> Result<Tensor> {
+    pub(super) fn norm_weight(&mut self, name: &str, len: usize) -> Result<Tensor> {
         let weight = self.vector(name, len)?;
         Ok(if self.config.family.norm == NormKind::RmsLessOne { (weight + 1.0)? } else { weight })
     }
 
     /// A norm of the family's kind: a layer norm without a bias has one of zeros.
-    fn made(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Norm> {
+    pub(super) fn made(&self, weight: Tensor, bias: Option<Tensor>) -> Result<Norm> {
         let bias = match self.config.family.norm {
             NormKind::LayerUnbiased | NormKind::Layer if bias.is_none() => Some(weight.zeros_like()?),
             _ => bias,
         };
         Norm::new(weight, bias, self.config.norm_eps)
-    }
-
-    /// The norms of queries and keys.
-    fn head_norms(&mut self, prefix: &str) -> Result<[Option<Norm>; 3]> {
-        let c = self.config;
-        let Some(HeadNorms { q, k, over, .. }) = c.family.head_norms.as_ref().filter(|_| c.head_norms) else {
-            return Ok([None, None, None]);
-        };
-        let mut norms = [None, None, None];
-        for (norm, (name, heads)) in norms.iter_mut().zip([(q, c.heads), (k, c.kv_heads)]) {
-            let path = format!("{prefix}.{name}");
-            let whole = format!("{path}.weight");
-            let weight = match over {
-                NormedTogether::Head => self.norm_weight(&whole, c.head_dim)?,
-                NormedTogether::Width => self.norm_weight(&whole, heads * c.head_dim)?,
-                NormedTogether::EachHead => self.norm_weight(&whole, heads * c.head_dim)?.reshape((heads, c.head_dim))?,
-                NormedTogether::EachHeadApart => {
-                    let each = (0..heads).map(|head| self.norm_weight(&format!("{path}.norms.{head}.weight"), c.head_dim));
-                    Tensor::stack(&each.collect::<Result<Vec<_>>>()?, 0)?
-                }
-            };
-            *norm = Some(self.made(weight, None)?);
-        }
-        Ok(norms)
     }
 
     pub(super) fn linear(
@@ -212,103 +219,6 @@ impl Builder<'_> {
         let bias = if bias { Some(self.vector(&format!("{path}.bias"), outputs)?) } else { None };
         let linear = FrozenLinear::new(weight, bias, conv1d, self.compute);
         Ok(SiteLinear { site: self.site(path, Some(layer), kind, inputs, outputs, conv1d), linear })
-    }
-
-    pub(super) fn block(&mut self, i: usize) -> Result<Block> {
-        let c = self.config;
-        let family = c.family;
-        let (d, qd, kd) = (c.width, c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let prefix = format!("{}.{i}", self.stack());
-        let attention_norm = self.norm_or_none(&prefix, family.attention_norm)?;
-        let att = SiteKind::Attention;
-        let (qkv, o) = match &family.attention {
-            AttentionNames::Split { q, k, v, o } => {
-                let q = self.linear(i, q, att, d, qd, c.qkv_bias)?;
-                let k = self.linear(i, k, att, d, kd, c.qkv_bias)?;
-                let v = self.linear(i, v, att, d, kd, c.qkv_bias)?;
-                (Qkv::Split { q, k, v }, o)
-            }
-            AttentionNames::Fused { qkv, o, by_head } => {
-                let qkv = self.linear(i, qkv, att, d, qd + 2 * kd, c.qkv_bias)?;
-                (Qkv::Fused { qkv, groups: if *by_head { c.heads } else { 1 } }, o)
-            }
-        };
-        let turn = Turn { norms: self.head_norms(&prefix)?, rope: c.rotation_of[i] };
-        let output = self.linear(i, o, att, qd, d, c.output_bias)?;
-        let cross = self.cross(i)?;
-        let mlp_norm = match c.parallel {
-            Some(true) => attention_norm.clone(),
-            _ => self.norm_or_none(&prefix, self.mlp_norm())?,
-        };
-        let mlp = self.mlp(i)?;
-        let [post_attention_norm, post_mlp_norm] = self.post_norms(&prefix)?;
-        Ok(Block {
-            attention_norm,
-            qkv,
-            turn,
-            scores: c.scores[i],
-            sight: self.sight(),
-            output,
-            post_attention_norm,
-            cross,
-            mlp_norm,
-            mlp,
-            post_mlp_norm,
-            parallel: c.parallel.is_some(),
-        })
-    }
-
-    fn mlp(&mut self, i: usize) -> Result<Mlp> {
-        let c = self.config;
-        let (family, d) = (c.family, c.width);
-        if let (Some(names), Some(sizes)) = (&family.experts, c.experts.as_ref().filter(|sizes| sizes.layers[i])) {
-            return self.experts(i, names, sizes).map(Mlp::Experts);
-        }
-        Ok(match self.mlp_names(family) {
-            MlpNames::Gated { gate, up, down } => Mlp::Gated {
-                gate: self.linear(i, gate, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
-                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
-            },
-            MlpNames::GatedFused { gate_up, down } => Mlp::GatedFused {
-                gate_up: self.linear(i, gate_up, SiteKind::Mlp, d, 2 * c.ffn, c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
-            },
-            MlpNames::Plain { up, down } => Mlp::Plain {
-                up: self.linear(i, up, SiteKind::Mlp, d, c.ffn, c.mlp_bias)?,
-                down: self.linear(i, down, SiteKind::Mlp, c.ffn, d, c.mlp_bias)?,
-            },
-        })
-    }
-
-    fn experts(&mut self, i: usize, names: &ExpertNames, sizes: &ExpertSizes) -> Result<Experts> {
-        let (c, kind) = (self.config, SiteKind::Mlp);
-        let (d, f) = (c.width, sizes.ffn);
-        let router = format!("{}.{i}.{}.weight", self.path(c.family.layers), names.router);
-        let router = FrozenLinear::new(self.matrix(&router, sizes.count, d)?, None, false, self.compute);
-        let each = (0..sizes.count).map(|number| {
-            let name = |part: &str| format!("{}.{number}.{part}", names.each);
-            Ok(Expert {
-                gate: self.linear(i, &name(names.gate), kind, d, f, c.mlp_bias)?,
-                up: self.linear(i, &name(names.up), kind, d, f, c.mlp_bias)?,
-                down: self.linear(i, &name(names.down), kind, f, d, c.mlp_bias)?,
-            })
-        });
-        let each = each.collect::<Result<_>>()?;
-        Ok(Experts { router, each, chosen: sizes.chosen, renormalised: sizes.renormalised })
-    }
-
-    /// Of what attention and the feed-forward give: norms, or a factor.
-    fn post_norms(&mut self, prefix: &str) -> Result<[Option<Norm>; 2]> {
-        let by = self.config.residual_scale;
-        match self.config.family.post_norms {
-            Some([attention, mlp]) => {
-                let mut norm = |name| self.scaled_norm(&format!("{prefix}.{name}"), by).map(Some);
-                Ok([norm(attention)?, norm(mlp)?])
-            }
-            None if by != 1.0 => Ok([(); 2].map(|()| Some(Norm::Scale(by as f32)))),
-            None => Ok([None, None]),
-        }
     }
 }
 

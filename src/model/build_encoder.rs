@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::build::{Builder, same};
 use super::family::{AttentionNames, EncoderNames, Family, MlpNames};
-use super::layers::{Block, Cross, Encoder, KeysOf, Sight};
+use super::layers::{Attention, Block, Cross, Encoder, Mixer, Sight};
 use super::site::SiteKind;
 use crate::error::{Error, Result};
 use crate::kernels::attention::distance::DistanceBias;
@@ -15,7 +15,12 @@ impl Builder<'_> {
         self.config.family.encoder.as_ref()
     }
 
-    /// Prefix of the blocks of the stack that is built now.
+    /// Which of all blocks layer `i` of the stack that is built now is.
+    pub(super) fn at(&self, i: usize) -> usize {
+        if self.encoding { i } else { self.config.encoder_layers() + i }
+    }
+
+    /// Prefix of the blocks of that stack.
     pub(super) fn stack(&self) -> String {
         match self.names() {
             Some(names) if self.encoding => names.layers.to_string(),
@@ -51,29 +56,43 @@ impl Builder<'_> {
         Ok((blocks, Some(Encoder { blocks: sizes.layers, norm, start: sizes.start })))
     }
 
-    /// How the blocks of this stack see keys; their biases come when all are there.
-    pub(super) fn sight(&self) -> Option<Sight> {
-        self.names()?;
-        let keys = if self.encoding { KeysOf::Source } else { KeysOf::Target };
-        Some(Sight { keys, scale: self.config.scores.first()?.scale, bias: None })
+    /// Which keys the blocks of this stack see; their biases come when all are there.
+    pub(super) fn sight(&self) -> Sight {
+        match self.names() {
+            None => Sight::Text,
+            Some(_) if self.encoding => Sight::Source,
+            Some(_) => Sight::Target,
+        }
     }
 
     /// A decoder's attention over what the encoder made.
-    pub(super) fn cross(&mut self, i: usize) -> Result<Option<Cross>> {
+    pub(super) fn cross(&mut self, i: usize, prefix: &str) -> Result<Option<Cross>> {
         let Some(EncoderNames { cross_norm, cross: AttentionNames::Split { q, k, v, o }, .. }) =
             self.names().filter(|_| !self.encoding)
         else {
             return Ok(None);
         };
-        let (c, att) = (self.config, SiteKind::Attention);
-        let (d, qd) = (c.width, c.heads * c.head_dim);
-        let norm = self.norm_or_none(&format!("{}.{i}", self.stack()), Some(cross_norm))?;
+        let (c, att, at) = (self.config, SiteKind::Attention, self.at(i));
+        let (d, shape) = (c.width, c.shapes[at]);
+        let [qd, kd, _] = shape.widths();
+        let norm = self.norm_or_none(prefix, Some(cross_norm))?;
         Ok(Some(Cross {
             norm,
             q: self.linear(i, q, att, d, qd, c.qkv_bias)?,
-            kv: [self.linear(i, k, att, d, qd, c.qkv_bias)?, self.linear(i, v, att, d, qd, c.qkv_bias)?],
+            kv: [self.linear(i, k, att, d, kd, c.qkv_bias)?, self.linear(i, v, att, d, kd, c.qkv_bias)?],
             output: self.linear(i, o, att, qd, d, c.output_bias)?,
-            sight: Sight { keys: KeysOf::Across, scale: c.scores.first().map_or(1.0, |s| s.scale), bias: None },
+            attention: Attention {
+                layer: at,
+                keys_of: at,
+                lends: false,
+                shape,
+                norms: [None, None, None],
+                rope: None,
+                scores: c.scores[at],
+                sinks: None,
+                sight: Sight::Across,
+                distances: None,
+            },
         }))
     }
 
@@ -85,9 +104,13 @@ impl Builder<'_> {
             let name = format!("{stack}.0.{}.weight", names.distances);
             let table = self.matrix(&name, sizes.buckets, self.config.heads)?.to_f32();
             let bias = Arc::new(DistanceBias::new(table, self.config.heads, sizes.most_distance, encoding));
-            let own = if encoding { KeysOf::Source } else { KeysOf::Target };
-            for sight in blocks.iter_mut().filter_map(|block| block.sight.as_mut()).filter(|sight| sight.keys == own) {
-                sight.bias = Some(bias.clone());
+            let own = if encoding { Sight::Source } else { Sight::Target };
+            for block in blocks.iter_mut() {
+                if let Mixer::Attention(layers) = &mut block.mixer
+                    && layers.attention.sight == own
+                {
+                    layers.attention.distances = Some(bias.clone());
+                }
             }
         }
         Ok(())

@@ -10,13 +10,15 @@ use serde_json::Value;
 use super::config_encoder::{self, EncoderSizes};
 use super::config_layers::Layers;
 use super::config_reader::{ConfigReader, RESTORE};
+use super::config_shapes::LayerShapes;
 use super::families::FAMILIES;
-use super::family::{Bias, Count, ExpertNames, Factor, Family, HeadDim, Parallel};
+use super::family::{Bias, Count, DeltaNames, ExpertNames, Factor, Family, HeadDim, LayerInputNames, Parallel};
 use super::rope_parameters;
 use super::settings::{self, Ignored};
 use crate::error::{Error, Result, nearest};
 use crate::kernels::activation::Activation;
-use crate::kernels::attention::Scores;
+use crate::kernels::attention::{HeadShape, Scores};
+use crate::kernels::delta_rule::DeltaSizes;
 use crate::kernels::rope::Rotary;
 
 /// A checked model configuration.
@@ -25,14 +27,28 @@ pub struct Config {
     pub family: &'static Family,
     pub vocab: usize,
     pub width: usize,
+    /// Of a model with an encoder its decoder's.
     pub layers: usize,
+    /// Of layers that are like most.
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
     pub ffn: usize,
+    /// Heads of each block, those of an encoder first, as all that is told of each is.
+    pub shapes: Vec<HeadShape>,
+    /// Whose keys and values each layer reads.
+    pub keys_of: Vec<usize>,
+    /// Whether a layer's values are made of what its keys are.
+    pub keys_as_values: Vec<bool>,
+    /// Width of each layer's feed-forward.
+    pub ffns: Vec<usize>,
+    /// Layers with a delta rule in place of attention, and its sizes.
+    pub delta: Option<(Vec<bool>, DeltaSizes)>,
+    /// Numbers that each layer is given of a token beside the stream, and of how many tokens.
+    pub layer_inputs: Option<[usize; 2]>,
     pub norm_eps: f64,
     pub activation: Activation,
-    /// Of each block, those of an encoder first.
+    /// Of each block.
     pub scores: Vec<Scores>,
     /// The rotations there are.
     pub rotations: Vec<Rotary>,
@@ -102,6 +118,10 @@ impl ConfigReader<'_> {
     }
 
     fn activation(&self, family: &Family) -> Result<Activation> {
+        if let Some([(alpha, usual), (limit, most)]) = family.keys.clamped {
+            let [alpha, limit] = [self.factor_or(alpha, usual)?, self.factor_or(limit, most)?].map(|v| v as f32);
+            return Ok(Activation::Clamped { alpha, limit });
+        }
         let (key, default) = family.keys.activation;
         let name = match self.get(key) {
             None => default,
@@ -198,7 +218,14 @@ impl ConfigReader<'_> {
     }
 
     /// transformers' `Qwen3MoeDecoderLayer` says which layers have experts.
-    fn experts(&self, names: &ExpertNames, layers: usize, ffn: usize) -> Result<ExpertSizes> {
+    fn experts(&self, names: &ExpertNames, layers: usize, ffn: usize) -> Result<Option<ExpertSizes>> {
+        if let Some(beside) = &names.beside
+            && !self.flag(beside.key, false)?
+        {
+            let sizes = [Some(&names.count), Some(&names.chosen), names.ffn.as_ref()];
+            sizes.into_iter().flatten().try_for_each(|size| self.count(size).map(|_| ()))?;
+            return Ok(None);
+        }
         let (count, chosen) = (self.size(&names.count)?, self.size(&names.chosen)?);
         if chosen > count {
             return Err(self.fail(names.chosen.0[0], format!("{chosen} of {count} experts cannot be met"), RESTORE));
@@ -210,7 +237,29 @@ impl ConfigReader<'_> {
             false => (1, Vec::new()),
         };
         let layers = (0..layers).map(|i| (i + 1).is_multiple_of(every) && !without.contains(&(i as f64))).collect();
-        Ok(ExpertSizes { count, chosen, ffn: own.unwrap_or(ffn), renormalised, layers })
+        Ok(Some(ExpertSizes { count, chosen, ffn: own.unwrap_or(ffn), renormalised, layers }))
+    }
+
+    /// What layers are given beside the stream.
+    fn layer_inputs(&self, names: &LayerInputNames) -> Result<Option<[usize; 2]>> {
+        let (key, usual) = names.width;
+        let vocab = self.size(&names.vocab)?;
+        match self.get(key) {
+            Some(Value::Null) => Ok(None),
+            Some(none) if none.as_f64() == Some(0.0) => Ok(None),
+            _ => Ok(Some([self.count_or(key, usual)?, vocab])),
+        }
+    }
+
+    /// The sizes of delta rules.
+    fn delta(&self, names: &DeltaNames) -> Result<DeltaSizes> {
+        let [key_heads, value_heads] = [self.size(&names.key_heads)?, self.size(&names.value_heads)?];
+        if !value_heads.is_multiple_of(key_heads) {
+            let why = format!("{value_heads} heads of values do not divide among {key_heads} of keys");
+            return Err(self.fail(names.value_heads.0[0], why, RESTORE));
+        }
+        let [key_dim, value_dim] = [self.size(&names.key_dim)?, self.size(&names.value_dim)?];
+        Ok(DeltaSizes { key_heads, value_heads, key_dim, value_dim, kernel: self.size(&names.kernel)? })
     }
 
     fn head_norms(&self, family: &Family) -> Result<bool> {
@@ -252,19 +301,29 @@ impl Config {
         let stacks = config_encoder::read(&r, family, layers, width)?;
         let (encoder, layers) = (stacks.encoder, stacks.decoder);
         let kinds = Layers::read(&r, family, layers + encoder.as_ref().map_or(0, |e| e.layers))?;
-        let rotations = rope_parameters::rotations(&r, family, head_dim, positions, ignored)?;
         let ffn = r.count(&keys.ffn)?.unwrap_or(4 * width);
+        let usual = HeadShape { heads, kv_heads: r.kv_heads(family, heads)?, head_dim };
+        let windowed = kinds.windowed();
+        let LayerShapes { shapes, keys_of, keys_as_values, ffns } = LayerShapes::read(&r, family, &windowed, usual, ffn)?;
+        let full = windowed.iter().position(|windowed| !windowed).map_or(head_dim, |i| shapes[i].head_dim);
+        let rotations = rope_parameters::rotations(&r, family, [full, head_dim], positions, ignored)?;
         let mut config = Config {
             family,
             vocab: r.size(&keys.vocab)?,
             width,
             layers,
             heads,
-            kv_heads: r.kv_heads(family, heads)?,
+            kv_heads: usual.kv_heads,
             head_dim,
             ffn,
             encoder,
-            experts: family.experts.as_ref().map(|names| r.experts(names, layers, ffn)).transpose()?,
+            shapes,
+            keys_of,
+            keys_as_values,
+            ffns,
+            delta: family.delta.as_ref().map(|names| Ok::<_, Error>((kinds.delta(), r.delta(names)?))).transpose()?,
+            layer_inputs: family.layer_inputs.as_ref().map(|names| r.layer_inputs(names)).transpose()?.flatten(),
+            experts: family.experts.as_ref().map(|names| r.experts(names, windowed.len(), ffn)).transpose()?.flatten(),
             norm_eps,
             activation: stacks.activation.map_or_else(|| r.activation(family), Ok)?,
             scores: kinds.scores(&r, family, head_dim)?,
@@ -290,6 +349,35 @@ impl Config {
         settings::refuse_unread(&r, family, ignored)?;
         config.notes = ignored.notes(&r)?;
         Ok(config)
+    }
+}
+
+impl Config {
+    /// Blocks that are an encoder's.
+    pub fn encoder_layers(&self) -> usize {
+        self.encoder.as_ref().map_or(0, |encoder| encoder.layers)
+    }
+
+    /// The sizes of each block's delta rule, where it has one.
+    pub fn delta_layers(&self) -> impl Iterator<Item = Option<DeltaSizes>> {
+        (0..self.shapes.len()).map(|layer| self.delta.as_ref().filter(|(layers, _)| layers[layer]).map(|(_, sizes)| *sizes))
+    }
+
+    /// Whether a layer has a delta rule in place of attention.
+    pub fn is_delta(&self, layer: usize) -> bool {
+        self.delta.as_ref().is_some_and(|(layers, _)| layers[layer])
+    }
+
+    /// Whether a block keeps keys and values of its own for the tokens that follow: none that reads those of another one, has a state
+    /// instead, or is an encoder's.
+    pub fn keeps_keys(&self, block: usize) -> bool {
+        self.keys_of[block] == block && !self.is_delta(block) && block >= self.encoder_layers()
+    }
+
+    /// Numbers that a token's keys and values have, over all blocks that keep some.
+    pub fn cached_width(&self) -> usize {
+        let own = self.shapes.iter().enumerate().filter(|(i, _)| self.keeps_keys(*i));
+        own.map(|(_, shape)| shape.widths()[1..].iter().sum::<usize>()).sum()
     }
 }
 

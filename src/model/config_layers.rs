@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use super::config_reader::{ConfigReader, RESTORE};
-use super::family::{Count, Family, Missing, ScoreScale, Unturned, Windows};
+use super::family::{Count, DeltaNames, Family, Missing, ScoreScale, Unturned, Windows};
 use crate::error::Result;
 use crate::kernels::attention::Scores;
 
 const SLIDING: &str = "sliding_attention";
+const LINEAR: &str = "linear_attention";
 const FULL: &str = "full_attention";
 
 /// Each layer of a model.
@@ -17,6 +18,8 @@ struct Layer {
     /// Newest keys that a query sees; all without.
     window: Option<usize>,
     turns: bool,
+    /// A delta rule in place of attention.
+    delta: bool,
 }
 
 impl Layers {
@@ -25,6 +28,10 @@ impl Layers {
     /// # Errors
     /// [`crate::Error::Model`] naming the key that is impossible or not supported.
     pub(super) fn read(r: &ConfigReader, family: &Family, layers: usize) -> Result<Layers> {
+        if let Some(names) = &family.delta {
+            let delta = delta(r, names, layers)?;
+            return Ok(Layers(delta.into_iter().map(|delta| Layer { window: None, turns: !delta, delta }).collect()));
+        }
         let turning = turning(r, family, layers)?;
         let windows = windows(r, family, layers, &turning)?;
         let layer = |(i, window): (usize, Option<usize>)| {
@@ -33,7 +40,7 @@ impl Layers {
                 Unturned::Listed => turning[i],
                 Unturned::Full => window.is_some(),
             };
-            Layer { window, turns }
+            Layer { window, turns, delta: false }
         };
         Ok(Layers(windows.into_iter().enumerate().map(layer).collect()))
     }
@@ -58,6 +65,16 @@ impl Layers {
         };
         let scale = |i: usize| if by_layer { scale / (i + 1) as f64 } else { scale };
         Ok(self.0.iter().enumerate().map(|(i, layer)| Scores { scale: scale(i), cap, window: layer.window }).collect())
+    }
+
+    /// Whether each layer has a delta rule in place of attention.
+    pub(super) fn delta(&self) -> Vec<bool> {
+        self.0.iter().map(|layer| layer.delta).collect()
+    }
+
+    /// Whether each layer looks through a window.
+    pub(super) fn windowed(&self) -> Vec<bool> {
+        self.0.iter().map(|layer| layer.window.is_some()).collect()
     }
 
     /// Which of `kinds` rotations each layer has: the second, where there is one, is that of layers with a window.
@@ -98,6 +115,14 @@ fn turning(r: &ConfigReader, family: &Family, layers: usize) -> Result<Vec<bool>
     flags.ok_or_else(|| r.fail("no_rope_layers", format!("expected a list of {layers} numbers, one a layer"), RESTORE))
 }
 
+/// Whether each layer has a delta rule, by `layer_types` or by the family's rule.
+fn delta(r: &ConfigReader, names: &DeltaNames, layers: usize) -> Result<Vec<bool>> {
+    let (key, usual) = names.all_but;
+    let every = r.count_or(key, usual)?;
+    let rule = || (1..=layers).map(|i| !i.is_multiple_of(every)).collect();
+    Ok(kinds(r, layers, &[(LINEAR, true), (FULL, false), ("attention", false)])?.unwrap_or_else(rule))
+}
+
 /// The window of each layer.
 fn windows(r: &ConfigReader, family: &Family, layers: usize, turning: &[bool]) -> Result<Vec<Option<usize>>> {
     let size = |default: Option<usize>| match (r.get("sliding_window"), default) {
@@ -132,6 +157,12 @@ fn windows(r: &ConfigReader, family: &Family, layers: usize, turning: &[bool]) -
             let every = key.map_or(Ok(every), |key| r.count_or(key, every))?;
             by_types(r, layers, size(Some(default))?, |i| !(i + 1).is_multiple_of(every))
         }
+        Windows::AllButAndLast(every, default) => {
+            let size = size(Some(default))?;
+            let slide = types(r, layers)?.unwrap_or_else(|| (1..=layers).map(|i| !i.is_multiple_of(every)).collect());
+            let last = |(i, slide): (usize, bool)| slide && i + 1 < layers;
+            of_types(r, &slide.into_iter().enumerate().map(last).collect::<Vec<_>>(), size)
+        }
         Windows::Unturned => {
             let on = r.flag("use_sliding_window", false)?;
             let window = size(None)?.filter(|_| on);
@@ -157,14 +188,18 @@ fn of_types(r: &ConfigReader, slide: &[bool], window: Option<usize>) -> Result<V
 
 /// Whether each layer slides by `layer_types`; `None` where the file has none.
 fn types(r: &ConfigReader, layers: usize) -> Result<Option<Vec<bool>>> {
+    kinds(r, layers, &[(SLIDING, true), (FULL, false), ("attention", false)])
+}
+
+/// What `layer_types` says of each layer, in one of the `known` names; `None` where the file has none.
+fn kinds(r: &ConfigReader, layers: usize, known: &[(&str, bool)]) -> Result<Option<Vec<bool>>> {
     let Some(types) = r.get("layer_types").filter(|v| !v.is_null()) else { return Ok(None) };
     let Some(types) = types.as_array().filter(|types| types.len() == layers) else {
         return Err(r.fail("layer_types", format!("expected a list of {layers}, one for each of the {layers} layers"), RESTORE));
     };
-    let each = types.iter().map(|kind| match kind.as_str() {
-        Some(SLIDING) => Ok(true),
-        Some(FULL | "attention") => Ok(false),
-        _ => Err(r.fail("layer_types", format!("attention {kind} is not supported"), RESTORE)),
+    let each = types.iter().map(|kind| {
+        let found = known.iter().find(|(name, _)| kind.as_str() == Some(name));
+        found.map(|(_, kind)| *kind).ok_or_else(|| r.fail("layer_types", format!("attention {kind} is not supported"), RESTORE))
     });
     each.collect::<Result<Vec<bool>>>().map(Some)
 }

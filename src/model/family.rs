@@ -36,6 +36,17 @@ pub struct Family {
     pub scales: Scales,
     pub rotation: Rotation,
     pub windows: Windows,
+    pub shapes: Shapes,
+    /// Some layers have a gated delta rule in place of attention.
+    pub delta: Option<DeltaNames>,
+    /// What makes queries makes a gate of each head's output behind them.
+    pub gated_attention: bool,
+    pub sharing: Option<KeySharing>,
+    /// A logit of each head that nothing stands behind.
+    pub sinks: Option<&'static str>,
+    pub layer_inputs: Option<LayerInputNames>,
+    /// A number that each block's output is multiplied with.
+    pub layer_scale: Option<&'static str>,
     pub keys: ConfigKeys,
     /// Keys that its class has and that nothing here depends on, beside those of every family.
     pub meaningless: &'static [&'static str],
@@ -60,6 +71,9 @@ pub struct ConfigKeys {
     pub activation: (&'static str, &'static str),
     /// `gelu` means its tanh form (transformers #35235).
     pub gelu_is_tanh: bool,
+    /// A gate held to limits, whatever the activation is called: keys and defaults of `alpha` and `limit`
+    /// ([`crate::kernels::activation::Activation::Clamped`]).
+    pub clamped: Option<[(&'static str, f64); 2]>,
     pub tied: bool,
 }
 
@@ -111,6 +125,8 @@ pub struct HeadNorms {
     pub q: &'static str,
     pub k: &'static str,
     pub over: NormedTogether,
+    /// Values have one as well, without weights.
+    pub values: bool,
     /// The key that has them, where that is a choice; off where it is missing.
     pub key: Option<&'static str>,
 }
@@ -143,11 +159,9 @@ pub enum MlpNames {
 #[derive(Debug)]
 pub struct ExpertNames {
     pub router: &'static str,
-    /// Each is `{each}.{number}` with these names, gated.
-    pub each: &'static str,
-    pub gate: &'static str,
-    pub up: &'static str,
-    pub down: &'static str,
+    pub weights: ExpertWeights,
+    /// Experts are a setting: a key, off where it is missing; and they stand beside the feed-forward for all tokens.
+    pub beside: Option<BesideExperts>,
     pub count: Count,
     /// That a token meets.
     pub chosen: Count,
@@ -157,6 +171,109 @@ pub struct ExpertNames {
     pub renormalised: Option<(&'static str, bool)>,
     /// `decoder_sparse_step` and `mlp_only_layers` leave layers without experts.
     pub sparse: bool,
+    pub fused: FusedNames,
+}
+
+/// Parameters that hold a matrix of every expert, as transformers has them from version 5 on.
+#[derive(Debug)]
+pub struct FusedNames {
+    /// Module of the router, whose matrix is its `weight`.
+    pub router: &'static str,
+    /// Module of the parameters.
+    pub experts: &'static str,
+    /// In the order that the module declares them, each with the matrices of an expert whose outputs follow one another in it.
+    pub parameters: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl ExpertNames {
+    /// Module of the experts' sites, which are `{module}.{number}.{matrix}`.
+    pub fn module(&self) -> &'static str {
+        match self.weights {
+            ExpertWeights::Each { each, .. } => each,
+            ExpertWeights::Fused { .. } | ExpertWeights::FusedInTurn { .. } => self.fused.experts,
+        }
+    }
+}
+
+/// Where the weights of experts are.
+#[derive(Debug)]
+pub enum ExpertWeights {
+    /// Each is `{each}.{number}` with these names.
+    Each { each: &'static str, gate: &'static str, up: &'static str, down: &'static str },
+    /// One tensor for all: (E, 2f, d) with a gate's outputs before those of up, and (E, d, f).
+    Fused { gate_up: &'static str, down: &'static str },
+    /// The same with inputs before outputs, gate and up in turn, a bias of each, and one of the router.
+    FusedInTurn { gate_up: &'static str, down: &'static str },
+}
+
+/// Experts beside a feed-forward for all tokens (transformers' `Gemma4TextDecoderLayer`).
+#[derive(Debug)]
+pub struct BesideExperts {
+    pub key: &'static str,
+    /// Norm of what the feed-forward gives; of what experts read; of what they give.
+    pub norms: [&'static str; 3],
+    /// What the normed input of the router is multiplied with, beside one over the root of the width.
+    pub router_scale: &'static str,
+    /// What the weights of each expert are multiplied with.
+    pub expert_scale: &'static str,
+}
+
+/// A gated delta rule in place of attention (Yang et al. 2024): names, and keys of its sizes.
+#[derive(Debug)]
+pub struct DeltaNames {
+    /// Makes queries, keys and values; the gate of the output; forgetting; and strength.
+    pub inner: [&'static str; 4],
+    pub output: &'static str,
+    pub conv: &'static str,
+    pub a_log: &'static str,
+    pub dt_bias: &'static str,
+    pub norm: &'static str,
+    /// Heads of keys and of values, their sizes, and tokens that the convolution sees.
+    pub key_heads: Count,
+    pub value_heads: Count,
+    pub key_dim: Count,
+    pub value_dim: Count,
+    pub kernel: Count,
+    /// All layers but each so-many-th, where `layer_types` does not say: a key and its default.
+    pub all_but: (&'static str, usize),
+}
+
+/// Whether layers differ in their heads.
+#[derive(Debug)]
+pub enum Shapes {
+    One,
+    /// Layers that see everything have heads of their own: a key and default of their size, and a key of the number that keys have,
+    /// where keys are values as well.
+    ByWindow {
+        head_dim: (&'static str, usize),
+        kv_heads: Count,
+    },
+}
+
+/// Keys and values that layers share, and that are one.
+#[derive(Debug)]
+pub struct KeySharing {
+    /// How many of the last layers read keys and values of the last one before them that is of their kind.
+    pub layers: &'static str,
+    /// Feed-forwards of these are twice as wide.
+    pub wide: &'static str,
+    /// In layers that see everything, values are made of what keys are.
+    pub keys_as_values: &'static str,
+}
+
+/// What layers are given of each token beside the stream.
+#[derive(Debug)]
+pub struct LayerInputNames {
+    /// Numbers that a layer is given of a token; 0 or `null`: nothing.
+    pub width: (&'static str, usize),
+    pub vocab: Count,
+    pub embedding: &'static str,
+    pub projection: &'static str,
+    pub norm: &'static str,
+    /// In each layer: from the stream, back to it, and the norm of that.
+    pub gate: &'static str,
+    pub output: &'static str,
+    pub output_norm: &'static str,
 }
 
 /// An encoder and how its decoder, which the other names are of, sees it. Names are behind those of a block's stack.
@@ -279,6 +396,8 @@ pub struct Rotation {
 /// The rotation of layers that look through a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WindowedRotation {
+    /// The older spelling (`rope_scaling`, numbers beside it) is not read.
+    pub newer_only: bool,
     pub theta: f64,
     /// Its name in the older spelling, if it had one.
     pub theta_key: Option<&'static str>,
@@ -307,6 +426,8 @@ pub enum Windows {
     From(usize, usize),
     /// All but each so-many-th, or by `layer_types`; default of `sliding_window`; the key that says another number, if there is one.
     AllBut(usize, usize, Option<&'static str>),
+    /// As [`Windows::AllBut`] without a key, and the last one sees everything in any case.
+    AllButAndLast(usize, usize),
     /// Where `use_sliding_window` says so, those that do not turn, or by `layer_types`.
     Unturned,
 }

@@ -7,17 +7,18 @@
 //! | # | room | knows |
 //! |---|---|---|
 //! | 0 | `site`, `batch`, `family`, `linear`, `resolve` | where adapters act; rows of ids; what families differ in; a frozen layer; where a base is |
-//! | 1 | `families`, `config_reader`, `layers`, `targets` | a row each; a table of `config.json`, key by key; what a model is made of; which positions carry loss |
+//! | 1 | `families`, `config_reader`, `layers`, `targets`, `fused` | a row each; a table of `config.json`, key by key; what a model is made of; which positions carry loss; the experts' parameters as transformers 5 has them |
 //! | 2 | `weights`, `settings` | files of a base; keys that no row reads |
-//! | 3 | `config_layers`, `config_encoder`, `rope_parameters`, `text` | windows and rotations of each layer; an encoder's sizes; rotary frequencies; the tokenizer of a base |
+//! | 3 | `config_layers`, `config_shapes`, `config_encoder`, `rope_parameters`, `text` | windows and rotations of each layer; heads of each layer; an encoder's sizes; rotary frequencies; the tokenizer of a base |
 //! | 4 | `config` | `config.json` |
 //! | 5 | `cache`, `decoder_cache`, `paged`, `peculiarities` | keys and values of tokens seen: of one text, of one that an encoder has read, in blocks that texts share; what is special in a configuration, in words |
 //! | 6 | `build` | from files to model |
-//! | 7 | `build_encoder`, `pass` | an encoder's part of that; the one pass: training, scoring, prompts, decoding |
+//! | 7 | `build_block`, `build_encoder`, `pass` | parts of that: a block, an encoder; the one pass: training, scoring, prompts, decoding |
 //! | 8 | `score`, `inspect` | losses of texts; what a base is |
 
 pub mod batch;
 mod build;
+mod build_block;
 mod build_encoder;
 pub mod cache;
 mod decoder_cache;
@@ -25,6 +26,7 @@ mod paged;
 pub mod weights;
 pub mod config;
 mod layers;
+mod fused;
 mod pass;
 pub mod family;
 pub mod families;
@@ -35,6 +37,7 @@ mod settings;
 mod config_reader;
 mod config_layers;
 mod config_encoder;
+mod config_shapes;
 mod rope_parameters;
 mod targets;
 mod score;
@@ -51,10 +54,11 @@ pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
 pub use decoder_cache::DecoderCache;
+pub use fused::FusedParameter;
 pub use paged::{BlockTable, PagedKv};
 pub use pass::{
-    AnswerChunk, BatchTokens, Chunk, DevicePassMemory, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients,
-    PassMemory, PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
+    AnswerChunk, BatchTokens, Chunk, DevicePassMemory, ExpertBalance, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass,
+    PassGradients, PassMemory, PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
 };
 pub use peculiarities::Peculiarity;
 pub use score::{LossSum, Marked};
@@ -68,7 +72,7 @@ pub use crate::kernels::engine::Phase;
 use crate::kernels::linear::Frozen;
 use crate::kernels::weight::Weight;
 use family::HEAD;
-use layers::{Block, Encoder, Norm, SharedTables, SiteLinear};
+use layers::{Block, Encoder, LayerInputs, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
 
 /// A frozen causal language model over mapped weights.
@@ -81,6 +85,7 @@ pub struct Model {
     blocks: Vec<Block>,
     encoder: Option<Encoder>,
     shared: SharedTables,
+    layer_inputs: Option<LayerInputs>,
     final_norm: Norm,
     head: SiteLinear,
     sites: Vec<SiteInfo>,
@@ -163,10 +168,21 @@ impl Model {
         &self.sites
     }
 
+    /// Parameters of all experts of a layer together, as transformers 5 has them; layer by layer, each module's in the order that it
+    /// declares them.
+    pub fn fused_parameters(&self) -> Vec<FusedParameter> {
+        self.config.family.experts.as_ref().map_or(Vec::new(), |names| fused::of(&self.sites, names))
+    }
+
+    /// Every linear layer at a site.
+    fn linears(&self) -> impl Iterator<Item = &SiteLinear> {
+        let inputs = self.layer_inputs.iter().map(|inputs| &inputs.projection);
+        self.blocks.iter().flat_map(Block::linears).chain(inputs).chain([&self.head])
+    }
+
     /// The weight of a site as it lies in the file (`[outputs, inputs]`, or `[inputs, outputs]` when `conv1d`).
     pub fn site_weight(&self, site: Site) -> &Weight {
-        let linears = self.blocks.iter().flat_map(|b| b.linears()).chain([&self.head]);
-        linears.into_iter().find(|l| l.site == site).map_or(&self.embedding.matrix.weight, |l| &l.linear.matrix.weight)
+        self.linears().find(|l| l.site == site).map_or(&self.embedding.matrix.weight, |l| &l.linear.matrix.weight)
     }
 
     /// Norms of the outputs of a site's own matrix.
@@ -174,8 +190,7 @@ impl Model {
     /// # Panics
     /// On the embedding, which has no outputs.
     pub fn output_norms(&self, site: Site) -> OutputNorms {
-        let linears = self.blocks.iter().flat_map(|b| b.linears()).chain([&self.head]);
-        let linear = linears.into_iter().find(|l| l.site == site).map(|l| &l.linear);
+        let linear = self.linears().find(|l| l.site == site).map(|l| &l.linear);
         let linear = linear.unwrap_or_else(|| panic!("site {} is no linear layer", site.0));
         OutputNorms::new(&linear.matrix, linear.side)
     }

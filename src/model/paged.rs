@@ -7,6 +7,7 @@
 //! "PagedAttention"; the tokens are compared on a hit, not only their hash.)
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::config::Config;
 use super::site::ContentHash;
@@ -22,6 +23,8 @@ type BlockId = usize;
 pub struct BlockTable {
     blocks: Vec<BlockId>,
     len: usize,
+    /// What layers without keys hold of the text, one after another; nothing before its first tokens.
+    states: Vec<f32>,
     /// Tokens at the beginning that a prompt's pass wrote.
     prefilled: usize,
     /// Blocks at the beginning that are published, or were taken from there.
@@ -62,11 +65,34 @@ struct Place {
     used: u64,
 }
 
+/// Where a layer lies in a block.
+#[derive(Debug, Clone, Copy)]
+struct LayerPlace {
+    layout: BlockLayout,
+    at: usize,
+}
+
+/// The layers' places in a block, and the floats of a block.
+fn layer_places(config: &Config) -> (Vec<Option<LayerPlace>>, usize) {
+    let mut at = 0;
+    let places = config.shapes.iter().enumerate().map(|(layer, shape)| {
+        let layout = BlockLayout { key_heads: shape.kv_heads, head_dim: shape.head_dim };
+        let place = config.keeps_keys(layer).then_some(LayerPlace { layout, at });
+        at += place.map_or(0, |place| place.layout.floats());
+        place
+    });
+    (places.collect(), at)
+}
+
 /// The pool of blocks.
 #[derive(Debug)]
 pub struct PagedKv {
-    layout: BlockLayout,
-    layers: usize,
+    /// Of each layer, and where it begins in a block; none where it reads another one's keys and values.
+    layers: Vec<Option<LayerPlace>>,
+    /// Of a block.
+    floats: usize,
+    /// Where the state of each layer without keys lies in that of a text.
+    states: Vec<Range<usize>>,
     places: Vec<Place>,
     /// Held by no text and not published.
     free: Vec<BlockId>,
@@ -79,9 +105,18 @@ pub struct PagedKv {
 impl PagedKv {
     /// Room for `tokens` at most, over all texts (rounded up to whole blocks); memory is taken as it is used.
     pub fn new(config: &Config, tokens: usize) -> PagedKv {
+        let (layers, floats) = layer_places(config);
+        let mut end = 0;
+        let states = config.delta_layers().map(|sizes| {
+            let from = end;
+            end += sizes.map_or(0, |sizes| sizes.state());
+            from..end
+        });
+        let states = states.collect();
         PagedKv {
-            layout: BlockLayout { key_heads: config.kv_heads, head_dim: config.head_dim },
-            layers: config.layers,
+            states,
+            layers,
+            floats,
             places: Vec::new(),
             free: Vec::new(),
             found: HashMap::new(),
@@ -97,8 +132,7 @@ impl PagedKv {
 
     /// Bytes of a block of a model.
     pub fn block_bytes(config: &Config) -> usize {
-        let layout = BlockLayout { key_heads: config.kv_heads, head_dim: config.head_dim };
-        config.layers * layout.floats() * size_of::<f32>()
+        layer_places(config).1 * size_of::<f32>()
     }
 
     /// Bytes of a token's keys and values in all layers.
@@ -106,8 +140,12 @@ impl PagedKv {
         PagedKv::block_bytes(config) / BLOCK_TOKENS
     }
 
-    pub(super) fn layout(&self) -> BlockLayout {
-        self.layout
+    pub(super) fn layout(&self, layer: usize) -> BlockLayout {
+        self.place(layer).layout
+    }
+
+    fn place(&self, layer: usize) -> LayerPlace {
+        self.layers[layer].unwrap_or_else(|| unreachable!("a layer with keys and values"))
     }
 
     /// Blocks that texts could still take.
@@ -130,12 +168,16 @@ impl PagedKv {
         let blocks = self.chain(acting, ids);
         blocks.iter().for_each(|block| self.places[*block].texts += 1);
         let len = blocks.len() * BLOCK_TOKENS;
-        BlockTable { len, prefilled: len, shared: blocks.len(), blocks }
+        BlockTable { len, states: Vec::new(), prefilled: len, shared: blocks.len(), blocks }
     }
 
     /// The published blocks that hold the beginning of `ids`.
     fn chain(&self, acting: &ContentHash, ids: &[u32]) -> Vec<BlockId> {
         let mut blocks: Vec<BlockId> = Vec::new();
+        // A state is of all tokens before it, and none is kept beside the blocks.
+        if self.state_floats() > 0 {
+            return blocks;
+        }
         for tokens in ids[..ids.len().saturating_sub(1)].as_chunks::<BLOCK_TOKENS>().0 {
             let key = Published { acting: *acting, before: blocks.last().copied(), tokens: *tokens };
             match self.found.get(&key) {
@@ -171,7 +213,7 @@ impl PagedKv {
     fn take(&mut self) -> Option<BlockId> {
         let block = self.free.pop().or_else(|| {
             if self.places.len() < self.most {
-                self.places.push(Place { data: vec![0.0; self.layers * self.layout.floats()], ..Place::default() });
+                self.places.push(Place { data: vec![0.0; self.floats], ..Place::default() });
                 return Some(self.places.len() - 1);
             }
             let unheld = self.places.iter().enumerate().filter(|(_, p)| p.texts == 0 && p.after == 0);
@@ -196,6 +238,9 @@ impl PagedKv {
     /// Makes whole blocks of what a prompt's pass wrote known to later texts; `ids` are the text's tokens so far, of which `table`
     /// holds the first.
     pub fn publish(&mut self, acting: &ContentHash, ids: &[u32], table: &mut BlockTable) {
+        if self.state_floats() > 0 {
+            return;
+        }
         let whole = table.prefilled.min(ids.len()) / BLOCK_TOKENS;
         for (i, tokens) in ids.as_chunks::<BLOCK_TOKENS>().0.iter().enumerate().take(whole).skip(table.shared) {
             let (block, before) = (table.blocks[i], i.checked_sub(1).map(|i| table.blocks[i]));
@@ -229,14 +274,27 @@ impl PagedKv {
     /// Puts keys and values (n, key_heads, dh) of new tokens behind what `table` holds, in one layer; the length moves on with
     /// [`PagedKv::advance`], once every layer has written.
     pub(super) fn write(&mut self, layer: usize, table: &BlockTable, keys: &[f32], values: &[f32]) {
-        let (floats, width) = (self.layout.floats(), self.layout.key_heads * self.layout.head_dim);
+        let LayerPlace { layout, at: from } = self.place(layer);
+        let width = layout.key_heads * layout.head_dim;
         for (i, (key, value)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
             let at = table.len + i;
             let block = table.blocks[at / BLOCK_TOKENS];
             debug_assert!(at / BLOCK_TOKENS >= table.shared, "a published block is not written");
-            let data = &mut self.places[block].data[layer * floats..][..floats];
-            self.layout.write(data, at % BLOCK_TOKENS, key, value);
+            let data = &mut self.places[block].data[from..][..layout.floats()];
+            layout.write(data, at % BLOCK_TOKENS, key, value);
         }
+    }
+
+    fn state_floats(&self) -> usize {
+        self.states.last().map_or(0, |last| last.end)
+    }
+
+    /// What a layer without keys holds of a text.
+    pub(super) fn state<'a>(&self, layer: usize, table: &'a mut BlockTable) -> &'a mut [f32] {
+        if table.states.is_empty() {
+            table.states.resize(self.state_floats(), 0.0);
+        }
+        &mut table.states[self.states[layer].clone()]
     }
 
     pub(super) fn advance(table: &mut BlockTable, tokens: usize, phase: Phase) {
@@ -248,7 +306,7 @@ impl PagedKv {
 
     /// The blocks of a text in one layer.
     pub(super) fn layer<'a>(&'a self, layer: usize, table: &BlockTable) -> Vec<&'a [f32]> {
-        let floats = self.layout.floats();
-        table.blocks.iter().map(|block| &self.places[*block].data[layer * floats..][..floats]).collect()
+        let LayerPlace { layout, at } = self.place(layer);
+        table.blocks.iter().map(|block| &self.places[*block].data[at..][..layout.floats()]).collect()
     }
 }

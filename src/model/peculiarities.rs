@@ -155,6 +155,8 @@ fn feed_forward(config: &Config) -> String {
         Activation::GeluTanh => "gelu, its tanh form",
         Activation::Gelu => "gelu",
         Activation::Relu => "relu",
+        Activation::Sigmoid => "a sigmoid",
+        Activation::Clamped { .. } => "SwiGLU with its inputs held to a limit",
     };
     if let Some(experts) = &config.experts {
         let sums = if experts.renormalised { ", weights summing to one" } else { "" };

@@ -42,7 +42,8 @@ const KEYS: &[&str] = &[
 struct Reading<'a> {
     r: &'a ConfigReader<'a>,
     family: &'static Family,
-    head_dim: usize,
+    /// Numbers of a head in layers that see everything, and in those with a window.
+    head_dims: [usize; 2],
     positions: usize,
     ignored: &'a Ignored<'a>,
 }
@@ -57,14 +58,14 @@ struct Reading<'a> {
 pub(super) fn rotations(
     r: &ConfigReader,
     family: &'static Family,
-    head_dim: usize,
+    head_dims: [usize; 2],
     positions: usize,
     ignored: &Ignored,
 ) -> Result<Rotations> {
     if family.positions.is_some() || family.encoder.is_some() {
         return Ok(Rotations { kinds: Vec::new(), positions });
     }
-    let reading = Reading { r, family, head_dim, positions, ignored };
+    let reading = Reading { r, family, head_dims, positions, ignored };
     let (kinds, positions) = match family.rotation.windowed {
         None => reading.one()?,
         Some(windowed) => reading.two(windowed)?,
@@ -80,7 +81,7 @@ impl Reading<'_> {
     /// One rotation for all layers.
     fn one(&self) -> Result<(Vec<Rotary>, usize)> {
         let theta = || Ok(self.beside(self.rotation().theta_key)?.unwrap_or(self.rotation().theta));
-        let read = |table: Option<&ConfigReader>| self.rotary(table, &theta);
+        let read = |table: Option<&ConfigReader>| self.rotary(table, self.head_dims[0], &theta);
         let (old, new) = (self.r.table("rope_scaling")?, self.r.table("rope_parameters")?);
         let (found, positions) = match (&old, &new) {
             (Some(old), Some(new)) => {
@@ -96,11 +97,7 @@ impl Reading<'_> {
             }
             (None, None) => match self.rotation().table {
                 None => read(None)?,
-                Some(text) => {
-                    let json: Value =
-                        serde_json::from_str(text).map_err(|e| self.r.fail("rope_parameters", e.to_string(), RESTORE))?;
-                    read(Some(&ConfigReader::new(&json, self.r.path, "rope_parameters.")))?
-                }
+                Some(text) => read(Some(&ConfigReader::new(&self.usual(text)?, self.r.path, "rope_parameters.")))?,
             },
             (old, new) => read(old.as_ref().or(new.as_ref()))?,
         };
@@ -109,15 +106,22 @@ impl Reading<'_> {
         Ok((vec![found], positions))
     }
 
+    /// The table of a row.
+    fn usual(&self, text: &str) -> Result<Value> {
+        serde_json::from_str(text).map_err(|e| self.r.fail("rope_parameters", e.to_string(), RESTORE))
+    }
+
     /// One for layers that see everything, one for those with a window (`Gemma3TextConfig.convert_rope_params_to_dict`).
     fn two(&self, windowed: WindowedRotation) -> Result<(Vec<Rotary>, usize)> {
-        let table = self.r.table("rope_parameters")?;
+        let json = self.rotation().table.map(|text| self.usual(text)).transpose()?;
+        let usual = json.as_ref().map(|json| ConfigReader::new(json, self.r.path, "rope_parameters."));
+        let table = self.r.table("rope_parameters")?.or(usual);
         let part = |key: &str| table.as_ref().map_or(Ok(None), |table| table.table(key));
         let (full, sliding) = (part("full_attention")?, part("sliding_attention")?);
         if let Some(table) = &table {
             settings::refuse_unread(table, self.family, self.ignored)?;
         }
-        let scaling = self.r.table("rope_scaling")?;
+        let scaling = if windowed.newer_only { None } else { self.r.table("rope_scaling")? };
         let older = scaling.as_ref().filter(|table| table.get("rope_type").is_none());
         let kind = older.and_then(|table| Some((table, table.get("type")?)));
         if let Some((table, _)) = kind.filter(|(_, kind)| kind.as_str() != Some("default")) {
@@ -132,7 +136,7 @@ impl Reading<'_> {
             ));
         }
         let theta = || Ok(self.beside(self.rotation().theta_key)?.unwrap_or(self.rotation().theta));
-        let (first, positions) = self.rotary(full.as_ref().or(scaling.as_ref()), &theta)?;
+        let (first, positions) = self.rotary(full.as_ref().or(scaling.as_ref()), self.head_dims[0], &theta)?;
         self.r.get(self.rotation().theta_key);
         let beside = if sliding.is_none() { self.beside(self.rotation().theta_key)? } else { None };
         if let (None, Some(theta)) = (windowed.theta_key, beside.filter(|theta| *theta != windowed.theta)) {
@@ -145,7 +149,7 @@ impl Reading<'_> {
             ));
         }
         let local = || Ok(windowed.theta_key.map_or(Ok(None), |key| self.beside(key))?.unwrap_or(windowed.theta));
-        let (second, shorter) = self.rotary(sliding.as_ref(), &local)?;
+        let (second, shorter) = self.rotary(sliding.as_ref(), self.head_dims[1], &local)?;
         windowed.theta_key.and_then(|key| self.r.get(key));
         Ok((vec![first, second], positions.min(shorter)))
     }
@@ -156,21 +160,23 @@ impl Reading<'_> {
     }
 
     /// The rotation that a table says, and the tokens that a text may have with it.
-    fn rotary(&self, table: Option<&ConfigReader>, theta: &dyn Fn() -> Result<f64>) -> Result<(Rotary, usize)> {
+    fn rotary(&self, table: Option<&ConfigReader>, head_dim: usize, theta: &dyn Fn() -> Result<f64>) -> Result<(Rotary, usize)> {
         let none = Value::Null;
         let empty = ConfigReader::new(&none, self.r.path, "");
         let s = table.unwrap_or(&empty);
         let theta = if s.get("rope_theta").is_some() { s.positive("rope_theta")? } else { theta()? };
-        let dim = self.turning(s)?;
+        let kind = self.kind(s)?;
+        let dim = if kind == "proportional" { head_dim } else { self.turning(s, head_dim)? };
         let plain: Vec<f64> = (0..dim / 2).map(|i| theta.powf(-2.0 * i as f64 / dim as f64)).collect();
         let mut positions = self.positions;
-        let (frequencies, scaling) = match self.kind(s)? {
+        let (frequencies, scaling) = match kind {
             // `dynamic` differs only beyond the positions there are.
             "default" | "dynamic" => (plain, 1.0),
             "linear" => {
                 let factor = s.positive("factor")?;
                 (plain.iter().map(|f| f / factor).collect(), 1.0)
             }
+            "proportional" => (proportional(s, &plain)?, 1.0),
             "llama3" => (llama3(s, &plain, self.original(s)?)?, 1.0),
             "yarn" => self.yarn(s, &plain, theta)?,
             "longrope" => {
@@ -179,7 +185,7 @@ impl Reading<'_> {
                 self.longrope(s, &plain, original)?
             }
             other => {
-                let help = "use a model with default, linear, dynamic, llama3, yarn or longrope rope";
+                let help = "use a model with default, linear, dynamic, proportional, llama3, yarn or longrope rope";
                 return Err(s.fail("rope_type", format!("`{other}` is not supported"), help));
             }
         };
@@ -215,7 +221,7 @@ impl Reading<'_> {
     }
 
     /// Elements of a head that turn.
-    fn turning(&self, s: &ConfigReader) -> Result<usize> {
+    fn turning(&self, s: &ConfigReader, head_dim: usize) -> Result<usize> {
         let key = self.rotation().part_key;
         let (holder, name) = match s.get("partial_rotary_factor").is_some() {
             true => (s, "partial_rotary_factor"),
@@ -231,10 +237,10 @@ impl Reading<'_> {
             }
             (Some(part), _) => part,
         };
-        let dim = (self.head_dim as f64 * part) as usize;
+        let dim = (head_dim as f64 * part) as usize;
         match part <= 1.0 && dim >= 2 && dim.is_multiple_of(2) {
             true => Ok(dim),
-            false => Err(holder.fail(name, format!("{dim} of {} elements of a head cannot turn", self.head_dim), RESTORE)),
+            false => Err(holder.fail(name, format!("{dim} of {} elements of a head cannot turn", head_dim), RESTORE)),
         }
     }
 
@@ -316,6 +322,17 @@ impl Reading<'_> {
         let length = s.whole_or(key, None)?.ok_or_else(|| s.fail(key, "missing", RESTORE))?;
         Ok(Some(QueryScale { beta: s.positive("llama_4_scaling_beta")?, length }))
     }
+}
+
+/// `_compute_proportional_rope_parameters`: the first part of the pairs turns, with frequencies of whole heads.
+fn proportional(s: &ConfigReader, plain: &[f64]) -> Result<Vec<f64>> {
+    let key = "partial_rotary_factor";
+    let (part, factor) = (s.factor_or(key, 1.0)?, s.factor_or("factor", 1.0)?);
+    let turning = (part * (2 * plain.len()) as f64 / 2.0) as usize;
+    if turning > plain.len() {
+        return Err(s.fail(key, format!("{part} is more than whole heads"), RESTORE));
+    }
+    Ok(plain.iter().enumerate().map(|(i, f)| if i < turning { f / factor } else { 0.0 }).collect())
 }
 
 /// `_compute_llama3_parameters`.

@@ -124,6 +124,7 @@ pub(super) const NEUTRAL: &[(&str, &[&str])] = &[
     ("cross_attention_hidden_size", &["null"]),
     ("tie_encoder_decoder", OFF),
     ("per_layer_config", NONE),
+    ("enable_moe_block", OFF),
     ("pruned_heads", NONE),
     ("quantization_config", NONE),
     ("compression_config", NONE),
@@ -147,7 +148,7 @@ pub(super) const NEUTRAL: &[(&str, &[&str])] = &[
     ("kv_lora_rank", ZERO),
     ("cross_layer_kv_sharing", NONE),
     ("num_kv_shared_layers", ZERO),
-    ("use_bidirectional_attention", OFF),
+    ("use_bidirectional_attention", &["null", "false", "\"vision\""]),
     // ---- positions
     ("alibi", OFF),
     ("rope_local_base_freq", &["null"]),

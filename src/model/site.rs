@@ -17,6 +17,10 @@ pub enum SiteKind {
     Attention,
     /// A projection of the feed-forward block.
     Mlp,
+    /// A matrix of one expert, of a tensor of all: no module of its own.
+    Expert,
+    /// What chooses the experts of a token.
+    Router,
     /// The token embedding.
     Embedding,
     /// The output head.

@@ -66,10 +66,13 @@ pub enum Event {
     },
     /// A micro-step is done, and its step is not: `micro` of `of` in step `step` (from 1).
     Micro { step: usize, micro: usize, of: usize },
-    /// An optimiser step is done. `loss` is the mean per trained token in nats, before the step.
+    /// An optimiser step is done. `loss` is the mean per trained token in nats, before the step; `balance` what transformers calls the
+    /// router's auxiliary loss, which is not trained ([`crate::model::ExpertBalance::loss`]), a mean over the micro-steps' tokens.
     Step {
         step: usize,
         loss: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        balance: Option<f64>,
         lr: f64,
         grad_norm: f64,
         tokens: usize,
@@ -245,14 +248,16 @@ impl Loop<'_> {
         let row = |row: &Vec<usize>| row.iter().map(|i| job.examples.get(*i)).collect();
         let rows: Vec<Vec<ExampleRef>> = micros[micro].iter().map(row).collect();
         let adapt = job.adapter.training(job.settings.seed, step as u64, micro as u64);
-        let loss = accumulate(job, &mut self.scratch, &adapt, &rows, trained, &mut self.carried.optim, &mut self.parts);
-        let loss = loss.or_else(|error| self.saved_first(error))?;
+        let found = accumulate(job, &mut self.scratch, &adapt, &rows, trained, &mut self.carried.optim, &mut self.parts);
+        let (loss, balance) = found.or_else(|error| self.saved_first(error))?;
         let of = micros.len();
         self.plan = Some((step, micros));
         let within = &mut self.carried.progress.within;
         within.micro += 1;
         within.loss.0 += loss;
-        within.tokens += rows.iter().flatten().map(|e| e.ids.len()).sum::<usize>();
+        let tokens = rows.iter().flatten().map(|e| e.ids.len()).sum::<usize>();
+        within.tokens += tokens;
+        within.balance.0 += balance.unwrap_or(0.0) * tokens as f64;
         self.seconds += started.elapsed().as_secs_f64();
         match micro + 1 < of {
             true => self.tell(Event::Micro { step: step + 1, micro: micro + 1, of }),
@@ -263,7 +268,7 @@ impl Loop<'_> {
     /// The optimiser's part of a step, from the gradients gathered.
     fn update(&mut self, trained: usize) -> Result<()> {
         let (started, step, s) = (Instant::now(), self.carried.progress.step, self.job.settings);
-        let Within { loss: Exact(loss), tokens, .. } = std::mem::take(&mut self.carried.progress.within);
+        let Within { loss: Exact(loss), balance: Exact(balance), tokens, .. } = std::mem::take(&mut self.carried.progress.within);
         let grad_norm = self.carried.optim.norm()?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             self.carried.optim.clear();
@@ -286,7 +291,8 @@ impl Loop<'_> {
         let optimizer = started.elapsed().as_secs_f64();
         let parts = StepSeconds { optimizer, ..std::mem::take(&mut self.parts) };
         let seconds = std::mem::take(&mut self.seconds) + optimizer;
-        self.tell(Event::Step { step: step + 1, loss, lr, grad_norm, tokens, trained, seconds, parts })
+        let balance = self.job.model.config.experts.as_ref().map(|_| balance / tokens as f64);
+        self.tell(Event::Step { step: step + 1, loss, balance, lr, grad_norm, tokens, trained, seconds, parts })
     }
 
     /// Measures the held-out loss. A stop leaves it unmeasured; a resumed run begins with it then.
@@ -379,7 +385,8 @@ pub fn recompute(recomputation: recipe::Recomputation) -> Recompute {
     }
 }
 
-/// Adds the gradient of one micro-batch's share of the step's mean loss to those that `optim` gathers; returns that share.
+/// Adds the gradient of one micro-batch's share of the step's mean loss to those that `optim` gathers; returns that share, and how the
+/// experts were met.
 fn accumulate(
     job: &TrainSetup,
     scratch: &mut Workspace,
@@ -388,14 +395,14 @@ fn accumulate(
     trained: usize,
     optim: &mut Optimizer,
     parts: &mut StepSeconds,
-) -> Result<f64> {
+) -> Result<(f64, Option<f64>)> {
     let examples: Vec<ExampleRef> = rows.concat();
     let ids: Vec<&[u32]> = examples.iter().map(|e| e.ids).collect();
     let is_target = |example: usize, i: usize| examples[example].trained.get(i);
     let factor = 1.0 / trained.max(1) as f64;
     let found = job.model.gradients(scratch, adapt, &ids, &is_target, factor)?;
-    optim.add(job.adapter.by_param(found.gradients))?;
+    optim.add(job.adapter.by_param(found.gradients)?)?;
     parts.forward += found.times.forward.as_secs_f64();
     parts.backward += found.times.backward.as_secs_f64();
-    Ok(found.loss)
+    Ok((found.loss, found.balance.loss()))
 }

@@ -38,6 +38,9 @@ pub struct Within {
     pub micro: usize,
     /// Their share of the step's loss.
     pub loss: Exact,
+    /// How their experts were met, by their tokens.
+    #[serde(default)]
+    pub balance: Exact,
     /// Their tokens.
     pub tokens: usize,
 }

@@ -35,7 +35,7 @@ fn it_starts_as_the_base_learns_and_survives_its_file_and_a_merge() {
             let adapt = adapter.training(1, step, 0);
             let mut room = Workspace::new(Recompute::Never);
             let found = model.gradients(&mut room, &adapt, &rows, &|_, i| i > 0, 0.1).unwrap();
-            let grads: Vec<Option<Tensor>> = adapter.by_param(found.gradients);
+            let grads: Vec<Option<Tensor>> = adapter.by_param(found.gradients).unwrap();
             assert!(grads.iter().all(Option::is_some), "{name}");
             optim.step(adapter.params(), &grads, &update_settings(&train, 1e-2, norm(&grads).unwrap())).unwrap();
             losses.push(found.loss);

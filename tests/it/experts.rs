@@ -13,10 +13,13 @@ fn open(name: &str) -> Model {
     Model::open(&dir, Compute::F32, &Device::Cpu).unwrap()
 }
 
-/// Pairs at the layers of these names, neither matrix zero.
+/// Pairs at the layers of these names, and on the experts' parameters of those that no layer has; neither matrix zero.
 fn adapter(model: &Model, names: &[&str], dropout: f64) -> Adapter {
-    let targets = recipe::TargetModules::Names(names.iter().map(|name| name.to_string()).collect());
-    let recipe = recipe::Adapter { dropout, ..recipe::Adapter::lora(2, targets) };
+    let (parameters, layers): (Vec<_>, Vec<_>) =
+        names.iter().map(|name| name.to_string()).partition(|name| name.contains("experts."));
+    let dropout = if parameters.is_empty() { dropout } else { 0.0 };
+    let wanted = recipe::Adapter::lora(2, recipe::TargetModules::Names(layers));
+    let recipe = recipe::Adapter { dropout, target_parameters: parameters, ..wanted };
     let adapter = Adapter::new(&recipe, None, model, 7).unwrap();
     for (i, param) in adapter.params().iter().enumerate() {
         let value = |j: usize| (random::indexed(i as u64, j as u64) as f64 / u64::MAX as f64 - 0.5) as f32;
@@ -25,6 +28,8 @@ fn adapter(model: &Model, names: &[&str], dropout: f64) -> Adapter {
     }
     adapter
 }
+
+const FUSED: [&str; 2] = ["experts.gate_up_proj", "experts.down_proj"];
 
 fn texts() -> Vec<Vec<u32>> {
     [19u64, 11, 14].iter().map(|len| (0..*len).map(|i| (random::indexed(*len, i) % 21) as u32 + 3).collect()).collect()
@@ -44,9 +49,10 @@ fn flat(t: &Tensor) -> Vec<f32> {
 /// and blocks that run again.
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
-    for (name, layers) in
-        [("mixtral", ["w1", "w2", "w3", "v_proj"]), ("qwen3_moe", ["gate_proj", "up_proj", "down_proj", "q_proj"])]
-    {
+    for (name, layers) in [
+        ("mixtral", ["w1", "w2", "w3", "v_proj", FUSED[0], FUSED[1], "block_sparse_moe.gate"]),
+        ("qwen3_moe", ["gate_proj", "up_proj", "down_proj", "q_proj", FUSED[0], FUSED[1], "mlp.gate"]),
+    ] {
         for layer in layers {
             for (tensors, dropout, recompute) in
                 [(false, 0.0, Recompute::Never), (false, 0.2, Recompute::Always), (true, 0.2, Recompute::Never)]
@@ -54,7 +60,7 @@ fn gradients_are_the_slopes_of_the_loss() {
                 let model = if tensors { open(name).in_tensors() } else { open(name) };
                 let adapter = adapter(&model, &[layer], dropout);
                 let found = mean(&model, &adapter.training(1, 0, 0), recompute);
-                let grads: Vec<Tensor> = adapter.by_param(found.gradients).into_iter().map(Option::unwrap).collect();
+                let grads: Vec<Tensor> = adapter.by_param(found.gradients).unwrap().into_iter().map(Option::unwrap).collect();
                 let square: f64 = grads.iter().flat_map(flat).map(|g| f64::from(g * g)).sum();
                 let starts: Vec<Tensor> = adapter.params().iter().map(|p| p.var.as_tensor().copy().unwrap()).collect();
                 let at = |by: f64| {
@@ -79,7 +85,7 @@ fn gradients_are_the_slopes_of_the_loss() {
 #[test]
 fn company_and_pieces_do_not_change_a_bit() {
     let model = open("qwen3_moe");
-    let own = [adapter(&model, &["gate_proj", "down_proj"], 0.0), adapter(&model, &["up_proj"], 0.0)];
+    let own = [adapter(&model, &["gate_proj", "down_proj", "gate"], 0.0), adapter(&model, &FUSED, 0.0)];
     let prepared =
         [model.prepare(&own[0].frozen()).unwrap(), model.prepare(&own[1].frozen()).unwrap(), model.prepare(&()).unwrap()];
     let texts = texts();
@@ -116,4 +122,27 @@ fn company_and_pieces_do_not_change_a_bit() {
         assert_eq!(run(&[text], 4)[0], *together, "{text} in pieces");
     }
     assert_eq!(run(&[2, 0, 1], 3), [2, 0, 1].map(|text| together[text].clone()));
+}
+
+/// `load_balancing_loss_func` of transformers 5.24 over the batch of the golden case, with its adapter.
+#[test]
+fn the_balance_of_experts_is_what_transformers_calls_the_auxiliary_loss() {
+    for (name, expected) in [("mixtral", 2.045_647_86), ("qwen3_moe", 2.087_750_43)] {
+        for (tensors, recompute) in [(false, Recompute::Never), (false, Recompute::Always), (true, Recompute::Never)] {
+            let model = if tensors { open(name).in_tensors() } else { open(name) };
+            let case =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/families").join(name).join("adapters/all_linear");
+            let adapter = Adapter::load(&case, &model).unwrap();
+            let file = candle_core::safetensors::load(case.join("expected.safetensors"), &Device::Cpu).unwrap();
+            let rows: Vec<Vec<u32>> = file["input_ids"].to_dtype(candle_core::DType::U32).unwrap().to_vec2().unwrap();
+            let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+            let found = model.gradients(&mut Workspace::new(recompute), &adapter, &ids, &|_, i| i > 20, 1.0).unwrap();
+            let balance = found.balance.loss().unwrap();
+            assert!((balance - expected).abs() < 1e-5, "{name} {tensors}: {balance}");
+        }
+    }
+    let dense =
+        Model::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models/llama"), Compute::F32, &Device::Cpu)
+            .unwrap();
+    assert_eq!(mean(&dense, &(), Recompute::Never).balance.loss(), None);
 }

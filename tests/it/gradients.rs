@@ -47,7 +47,7 @@ fn mean_loss(model: &Model, adapt: &dyn Adapt) -> f64 {
 
 /// Gradients of [`mean`] in the order of the adapter's parameters; each has its parameter's shape, and every value is a number.
 fn mean_gradients(model: &Model, adapter: &Adapter, adapt: &dyn Adapt) -> Vec<Vec<f32>> {
-    let found = adapter.by_param(mean(model, adapt).gradients);
+    let found = adapter.by_param(mean(model, adapt).gradients).unwrap();
     assert_eq!(found.len(), adapter.params().len());
     let each = adapter.params().iter().zip(found).map(|(param, grad)| {
         let grad = grad.unwrap_or_else(|| panic!("{} has no gradient", param.key));
@@ -238,7 +238,7 @@ fn gradients_without_a_tape_are_those_of_autograd() {
         let want = loss.to_scalar::<f64>().unwrap();
         let case = format!("{name}, head {head:?}, dropout {dropout}");
         assert!((direct.loss - want).abs() < 1e-4 * want, "{case}: {} against {want}", direct.loss);
-        for (param, got) in moved.params().iter().zip(moved.by_param(direct.gradients)) {
+        for (param, got) in moved.params().iter().zip(moved.by_param(direct.gradients).unwrap()) {
             let (got, want) = (got.unwrap_or_else(|| panic!("{case}: {}", param.key)), grads.get(&param.var).unwrap());
             let error = (&got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             let size = want.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
@@ -257,7 +257,7 @@ fn written_out(model: &Model, recompute: Recompute, head: &str, dropout: f64) ->
     let ids: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     let got = model.gradients(&mut Workspace::new(recompute), &adapter, &ids, &|_, i| i % 3 > 0, 0.01).unwrap();
     let flat = |t: Option<Tensor>| t.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    (got.loss, moved.by_param(got.gradients).into_iter().map(flat).enumerate().collect())
+    (got.loss, moved.by_param(got.gradients).unwrap().into_iter().map(flat).enumerate().collect())
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Case {
     /// Each gradient against the expected one, within `tolerance` of its largest number.
     fn compare(&self, adapter: &Adapter, found: &PassGradients, (pass, prefix): (usize, &str), tolerance: f64) {
         let gradients = found.gradients[pass].iter().map(|(site, g)| (*site, copied(g))).collect();
-        let grads = adapter.by_param(gradients);
+        let grads = adapter.by_param(gradients).unwrap();
         for (param, grad) in adapter.params().iter().zip(grads) {
             let want = &self.expected[&format!("{prefix}{}", param.key)];
             let largest =
@@ -162,8 +162,11 @@ fn the_sum_of_losses_is_what_training_computes() {
     let pass = Pass { adapt: &policy, rows: &rows, trained: &trained, learns: true };
     let found = model.loss_of(&mut Workspace::new(Recompute::Never), &[pass], &mut loss).unwrap();
     assert!((found.loss - direct.loss).abs() < 1e-6 * direct.loss);
-    for (got, want) in
-        policy.by_param(found.gradients.into_iter().flatten().collect()).iter().zip(policy.by_param(direct.gradients))
+    for (got, want) in policy
+        .by_param(found.gradients.into_iter().flatten().collect())
+        .unwrap()
+        .iter()
+        .zip(policy.by_param(direct.gradients).unwrap())
     {
         let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(numbers(got.as_ref().unwrap()), numbers(&want.unwrap()));

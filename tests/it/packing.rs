@@ -93,7 +93,7 @@ fn written_out(model: &Model, adapter: &Adapter, texts: &Texts) -> Outcome {
     let ids: Vec<&[u32]> = order.iter().map(|i| texts.ids[*i].as_slice()).collect();
     let direct =
         model.gradients(&mut Workspace::new(Recompute::Never), adapter, &ids, &|t, i| texts.trained[order[t]][i], 1.0).unwrap();
-    let gradients = adapter.by_param(direct.gradients).iter().map(|g| values(g.as_ref().unwrap())).collect();
+    let gradients = adapter.by_param(direct.gradients).unwrap().iter().map(|g| values(g.as_ref().unwrap())).collect();
     Outcome { loss: direct.loss, gradients }
 }
 

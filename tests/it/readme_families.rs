@@ -50,7 +50,7 @@ fn trained(model: &Model) -> Result<Adapter> {
     for step in 0..25 {
         let mut room = Workspace::new(Recompute::Never);
         let found = model.gradients(&mut room, &adapter.training(1, step, 0), &rows, &|_, i| i > 0, 0.1)?;
-        let grads: Vec<Option<Tensor>> = adapter.by_param(found.gradients);
+        let grads: Vec<Option<Tensor>> = adapter.by_param(found.gradients).unwrap();
         optimizer.step(adapter.params(), &grads, &settings(&train, 1e-2, norm(&grads)?))?;
         losses.push(found.loss);
     }

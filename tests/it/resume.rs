@@ -41,7 +41,10 @@ fn run(f: &Fixture, state: Option<State>, stop: usize, ask: Control) -> (Ended, 
     let (mut losses, mut best, mut saved, mut events) = (Vec::new(), Vec::new(), None, 0);
     let reason = f.run(&adapter, state, &mut |event| {
         match event {
-            Event::Step { step, loss, .. } => losses.push(("step", step, loss.to_bits())),
+            Event::Step { step, loss, balance, .. } => {
+                losses.push(("step", step, loss.to_bits()));
+                losses.extend(balance.map(|balance| ("balance", step, balance.to_bits())));
+            }
             Event::Eval { step, loss, .. } => losses.push(("eval", step, loss.to_bits())),
             Event::Save { state, .. } => saved = Some(state.to_bytes()?),
             Event::Finished { best: values, .. } => {
@@ -87,6 +90,19 @@ fn stopped_at_any_event_it_ends_the_same_with_a_module_trained_whole() {
 #[test]
 fn stopped_at_any_event_it_ends_the_same() {
     stopped_everywhere(&fixture(&["adapter.dropout=0.1"]));
+}
+
+/// What gate and up of an expert share is one matrix then, with one state.
+#[test]
+fn stopped_at_any_event_it_ends_the_same_with_parameters_of_experts() {
+    for f in [Fixture::of_experts(SMALL), Fixture::of_experts(SMALL).in_tensors()] {
+        stopped_everywhere(&f);
+        let (ended, ..) = run(&f, None, usize::MAX, Control::Go);
+        let balances: Vec<f64> =
+            ended.losses.iter().filter(|(what, ..)| *what == "balance").map(|l| f64::from_bits(l.2)).collect();
+        // Two experts a token, met as evenly as that.
+        assert!(balances.len() == 5 && balances.iter().all(|balance| (1.9..3.0).contains(balance)), "{balances:?}");
+    }
 }
 
 /// Values and moments are one buffer each then, and the state is the same file.

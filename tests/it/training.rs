@@ -3,18 +3,44 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use candle_core::Device;
 use lorakit::adapter::Adapter;
 use lorakit::data::{self, Loaded, Renderer};
+use lorakit::device::Compute;
 use lorakit::model::{Model, text};
 use lorakit::recipe::Recipe;
 use lorakit::train::mixture::Mixture;
 use lorakit::train::{self, Control, Event, State, StopReason, TrainSetup};
 use lorakit::{Error, Result};
+use serde_json::{Map, Value, json};
 
 use crate::tiny_models;
 
 pub(crate) fn recipe_file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny/recipe.toml")
+}
+
+/// A model of experts, rows of its words, and a recipe of an adapter on the experts' parameters and on queries: its path.
+fn experts_folder(dir: &Path) -> PathBuf {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/families/mixtral");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(base.join(file), dir.join(file)).unwrap();
+    }
+    let vocab: Map<String, Value> = (0..24).map(|i| (format!("t{i}"), json!(i))).collect();
+    let write = |name: &str, text: String| std::fs::write(dir.join(name), text).unwrap();
+    let words = json!({"type": "WordLevel", "vocab": vocab, "unk_token": "t0"});
+    let tokenizer = json!({"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": words});
+    write("tokenizer.json", tokenizer.to_string());
+    let row = |row: usize| {
+        let words: Vec<String> = (0..8 + row % 5).map(|i| format!("t{}", (7 * row + 3 * i + i * i) % 21 + 3)).collect();
+        json!({"text": words.join(" ")}).to_string() + "\n"
+    };
+    write("rows.jsonl", (0..24).map(row).collect());
+    let experts = r#"target_parameters = ["experts.gate_up_proj", "experts.down_proj"]"#;
+    let adapter = format!("[adapter]\nrank = 2\ntargets = [\"q_proj\"]\n{experts}\n");
+    let data = "[data]\ntrain = \"rows.jsonl\"\nheldout_fraction = 0.2\n[train]\nmax_length = 32\n";
+    write("recipe.toml", format!("[base]\nmodel = {dir:?}\n{adapter}{data}"));
+    dir.join("recipe.toml")
 }
 
 /// Model and data of the tiny recipe under some overrides.
@@ -33,6 +59,19 @@ impl Fixture {
         let rows = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed).unwrap();
         let mixture = Mixture::plan(&recipe.data, &rows.train).unwrap();
         Fixture { recipe, model: tiny_models::open("llama"), rows, mixture }
+    }
+
+    /// What [`experts_folder`] writes.
+    pub(crate) fn of_experts(set: &[&str]) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let file = experts_folder(dir.path());
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let recipe = Recipe::load(&file, &set).unwrap();
+        let renderer = Renderer::new(text::tokenizer(dir.path()).unwrap(), &recipe.template).unwrap();
+        let rows = data::load(&recipe.data, &renderer, recipe.train.max_length, recipe.train.seed).unwrap();
+        let mixture = Mixture::plan(&recipe.data, &rows.train).unwrap();
+        let model = Model::open(dir.path(), Compute::F32, &Device::Cpu).unwrap();
+        Fixture { recipe, model, rows, mixture }
     }
 
     /// The same, computed in tensor operations.
@@ -172,7 +211,7 @@ fn the_verb_keeps_the_best_adapter_and_ends_in_one_json_line() {
     let set = ["--set", "train.lr=0.1", "--set", "train.eval_every=3", "--set", "eval.exact_match=true"];
     let done = lorakit(dir.path(), &[&["--json", "--out", "a"], set.as_slice()].concat()).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let line: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let line: Value = serde_json::from_slice(&done.stdout).unwrap();
     let out = dir.path().join("a");
     for file in
         ["adapter_config.json", "adapter_model.safetensors", "recipe.toml", "README.md", "trace.json", "events.jsonl", "loss.svg"]
@@ -180,10 +219,37 @@ fn the_verb_keeps_the_best_adapter_and_ends_in_one_json_line() {
         assert!(out.join(file).is_file(), "{file}");
     }
     let events = std::fs::read_to_string(out.join("events.jsonl")).unwrap();
-    let evals = events.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()).filter(|e| e["event"] == "eval");
+    let evals = events.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).filter(|e| e["event"] == "eval");
     let best = evals.map(|e| e["loss"].as_f64().unwrap()).fold(f64::INFINITY, f64::min);
     let kept = line["adapter"]["loss"].as_f64().unwrap();
     assert!((kept - best).abs() < 1e-4, "the adapter kept has loss {kept}, the best evaluation was {best}");
     assert!(line["base"]["loss"].as_f64().unwrap() > kept && line["adapter"]["exact_match"].is_number());
     assert_eq!(line["adapter_dir"], "a");
+}
+
+/// What PEFT makes of pairs at single experts is told where they are trained and beside the adapter; of their parameters there is
+/// nothing to tell.
+#[test]
+fn an_adapter_says_what_peft_makes_of_its_pairs_at_single_experts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = experts_folder(dir.path());
+    let single = r#"[adapter]
+rank = 2
+targets = ["q_proj", "w2"]
+"#;
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (start, end) = (text.find("[adapter]").unwrap(), text.find("[data]").unwrap());
+    std::fs::write(dir.path().join("single.toml"), format!("{}{single}{}", &text[..start], &text[end..])).unwrap();
+    for (name, told) in [("recipe", false), ("single", true)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lorakit"));
+        command.current_dir(dir.path()).args(["train", &format!("{name}.toml"), "--out", name, "--set", "train.steps=2"]);
+        let done = command.args(["--set", "eval.max_new_tokens=2"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{said}");
+        let card = std::fs::read_to_string(dir.path().join(name).join("README.md")).unwrap();
+        let sentence = "its pairs at `w2` are those of single layers";
+        assert_eq!([said.contains(sentence), card.contains(&format!("Of the adapter: {sentence}"))], [told; 2], "{said}\n{card}");
+        let events = std::fs::read_to_string(dir.path().join(name).join("events.jsonl")).unwrap();
+        assert_eq!(events.matches("\"balance\":").count(), 2, "{events}");
+    }
 }

@@ -10,7 +10,7 @@ use super::host;
 use super::simd::{Lanes, Simd, multiversion, runs};
 
 /// The function between the feed-forward's layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     Silu,
     /// `½x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
@@ -18,6 +18,13 @@ pub enum Activation {
     /// `x·Φ(x)`.
     Gelu,
     Relu,
+    /// `1/(1 + e⁻ˣ)`.
+    Sigmoid,
+    /// As a gate `x·σ(alpha·x) · (up + 1)`, with `x` at most `limit` and `up` from −`limit` to `limit` (transformers' `GptOssExperts`).
+    Clamped {
+        alpha: f32,
+        limit: f32,
+    },
 }
 
 impl Activation {
@@ -33,6 +40,11 @@ impl Activation {
             Activation::GeluTanh => gelu_run(lanes, x, out),
             Activation::Gelu => gelu_erf_run(lanes, x, out),
             Activation::Relu => each(lanes, x, out, |x| x.max(0.0)),
+            Activation::Sigmoid => sigmoid_run(lanes, x, out),
+            Activation::Clamped { alpha, limit } => each(lanes, x, out, |x| {
+                let x = x.min(limit);
+                x / (1.0 + (-alpha * x).exp())
+            }),
         }
     }
 
@@ -48,6 +60,14 @@ impl Activation {
             Activation::GeluTanh => gelu_run_back(lanes, x, g),
             Activation::Gelu => gelu_erf_run_back(lanes, x, g),
             Activation::Relu => each_back(lanes, x, g, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+            Activation::Sigmoid => sigmoid_run_back(lanes, x, g),
+            Activation::Clamped { alpha, limit } => each_back(lanes, x, g, |x| {
+                if x > limit {
+                    return 0.0;
+                }
+                let sigma = 1.0 / (1.0 + (-alpha * x).exp());
+                sigma * (1.0 + alpha * x * (1.0 - sigma))
+            }),
         }
     }
 
@@ -63,7 +83,17 @@ impl Activation {
                 return gelu_gate_run(lanes, gate, up, out);
             }
             self.forward_here(lanes, gate, out);
-            times_run(lanes, up, out);
+            match self.bounds() {
+                None => times_run(lanes, up, out),
+                Some(limit) => {
+                    let mut shifted = [T::default(); PIECE];
+                    for (up, out) in up.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
+                        let shifted = &mut shifted[..up.len()];
+                        each(lanes, up, shifted, |up| up.clamp(-limit, limit) + 1.0);
+                        times_run(lanes, shifted, out);
+                    }
+                }
+            }
         });
     }
 
@@ -82,12 +112,27 @@ impl Activation {
                 let (act, behind) = (&mut act[..g.len()], &mut behind[..g.len()]);
                 self.forward_here(lanes, gate, act);
                 behind.copy_from_slice(g);
-                times_run(lanes, up, behind);
+                if let Some(limit) = self.bounds() {
+                    let mut shifted = [T::default(); PIECE];
+                    let shifted = &mut shifted[..up.len()];
+                    each(lanes, up, shifted, |up| up.clamp(-limit, limit) + 1.0);
+                    times_run(lanes, shifted, behind);
+                    // Where it is clamped nothing goes back.
+                    each(lanes, up, shifted, |up| if up.abs() > limit { 0.0 } else { 1.0 });
+                    times_run(lanes, shifted, act);
+                } else {
+                    times_run(lanes, up, behind);
+                }
                 self.backward_here(lanes, gate, behind);
                 up.copy_from_slice(g);
                 times_run(lanes, act, up);
             }
         });
+    }
+
+    /// What `up` is held to before one is added.
+    fn bounds(self) -> Option<f32> {
+        if let Activation::Clamped { limit, .. } = self { Some(limit) } else { None }
     }
 }
 
@@ -120,6 +165,8 @@ fn each_back<T: Element>(lanes: Lanes, x: &mut [T], g: &[T], slope: impl Fn(f32)
 
 multiversion! { fn silu_run<T: Element>(x: &[T], out: &mut [T]) = silu_body; }
 multiversion! { fn silu_run_back<T: Element>(x: &mut [T], g: &[T]) = silu_back_body; }
+multiversion! { fn sigmoid_run<T: Element>(x: &[T], out: &mut [T]) = sigmoid_body; }
+multiversion! { fn sigmoid_run_back<T: Element>(x: &mut [T], g: &[T]) = sigmoid_back_body; }
 multiversion! { fn gelu_run<T: Element>(x: &[T], out: &mut [T]) = gelu_body; }
 multiversion! { fn gelu_run_back<T: Element>(x: &mut [T], g: &[T]) = gelu_back_body; }
 multiversion! { fn gelu_erf_run<T: Element>(x: &[T], out: &mut [T]) = gelu_erf_body; }
@@ -148,6 +195,22 @@ fn silu_back_body<S: Simd, T: Element>(s: S, x: &mut [T], g: &[T]) {
         let sigma = T::sigmoid(s, at);
         let slope = s.mul(sigma, s.mul_add(at, s.sub(one, sigma), one));
         T::store(s, s.mul(T::load(s, g), slope), x);
+    }
+}
+
+#[inline(always)]
+fn sigmoid_body<S: Simd, T: Element>(s: S, x: &[T], out: &mut [T]) {
+    for (x, out) in runs(s, (x, out)) {
+        T::store(s, T::sigmoid(s, T::load(s, x)), out);
+    }
+}
+
+/// σ′(x) = σ·(1 − σ)
+#[inline(always)]
+fn sigmoid_back_body<S: Simd, T: Element>(s: S, x: &mut [T], g: &[T]) {
+    for (x, g) in runs(s, (x, g)) {
+        let sigma = T::sigmoid(s, T::load(s, x));
+        T::store(s, s.mul(T::load(s, g), s.mul(sigma, s.sub(s.splat(1.0), sigma))), x);
     }
 }
 
@@ -237,7 +300,24 @@ mod tests {
     use super::super::gradient_check;
     use super::*;
 
-    const ALL: [Activation; 4] = [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu];
+    const ALL: [Activation; 6] = [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::Gelu,
+        Activation::Relu,
+        Activation::Sigmoid,
+        Activation::Clamped { alpha: 1.3, limit: 0.8 },
+    ];
+
+    /// `1/(1 + e⁻ˣ)` as candle differentiates it.
+    fn sigmoid(x: &Tensor) -> candle_core::Result<Tensor> {
+        (x.neg()?.exp()? + 1.0)?.recip()
+    }
+
+    /// What `up` becomes before it is multiplied with.
+    fn shifted(kind: Activation, up: f32) -> f32 {
+        if let Activation::Clamped { limit, .. } = kind { up.clamp(-limit, limit) + 1.0 } else { up }
+    }
 
     fn candle(kind: Activation, x: &Tensor) -> Tensor {
         match kind {
@@ -245,6 +325,11 @@ mod tests {
             Activation::GeluTanh => x.gelu(),
             Activation::Gelu => x.gelu_erf(),
             Activation::Relu => x.relu(),
+            Activation::Sigmoid => sigmoid(x),
+            Activation::Clamped { alpha, limit } => {
+                let x = x.minimum(f64::from(limit)).unwrap();
+                &x * sigmoid(&(&x * f64::from(alpha)).unwrap()).unwrap()
+            }
         }
         .unwrap()
     }
@@ -334,9 +419,12 @@ mod tests {
             let mut act = vec![0f32; gate.len()];
             kind.forward(&gate, &mut act);
             let mut d_gate = gate.clone();
-            kind.backward_in_place(&mut d_gate, &g.iter().zip(&up).map(|(g, up)| g * up).collect::<Vec<_>>());
+            kind.backward_in_place(&mut d_gate, &g.iter().zip(&up).map(|(g, up)| g * shifted(kind, *up)).collect::<Vec<_>>());
             let times = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>();
-            let want = [times(&act, &up), d_gate, times(&act, &g)];
+            let moved: Vec<f32> = up.iter().map(|up| shifted(kind, *up)).collect();
+            let bounded = |up: f32| matches!(kind, Activation::Clamped { limit, .. } if up.abs() > limit);
+            let d_up: Vec<f32> = times(&act, &g).iter().zip(&up).map(|(d, up)| if bounded(*up) { 0.0 } else { *d }).collect();
+            let want = [times(&act, &moved), d_gate, d_up];
             let close = |got: [&[f32]; 3], part: f32| {
                 let pairs = got.iter().zip(&want).flat_map(|(got, want)| got.iter().zip(want));
                 pairs.into_iter().all(|(a, b)| (a - b).abs() < part * b.abs().max(0.5))

@@ -255,7 +255,8 @@ impl Engine for f32 {
     }
 
     fn attend(texts: &Varlen, qkv: [&[f32]; 3], out: &mut [f32]) -> Attended {
-        let (attended, normalisers) = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scores).forward();
+        let slices = Slices::new(qkv, 1, texts.starts, texts.head_dim, texts.scores).with_sinks(texts.sinks);
+        let (attended, normalisers) = slices.forward();
         out.copy_from_slice(&attended);
         Attended::Exact(normalisers)
     }

@@ -12,7 +12,7 @@
 //! | 2 | `weight`, `element`, `tile`, `tile_bf16`, `cross_entropy`, `soft_cap` | a matrix where it lies; f32 or bf16 activations; the inner loops of products; the loss and the cap of logits |
 //! | 3 | `panel`, `gemm_f32`, `skinny_gemm`, `norm`, `rope`, `glu`, `dropout`, `peak` | packing for products; f32 products; products of a few rows; operations on rows; the machine's limits |
 //! | 4 | `gemm_bf16`, `pair_bf16`, `attention`, `activation` | bf16 products, of frozen matrices and of low-rank pairs; attention; the function of the feed-forward |
-//! | 5 | `linear`, `linear_cross_entropy_bf16` | the product with a frozen matrix, whichever way is best; head and loss in bf16 |
+//! | 5 | `linear`, `linear_cross_entropy_bf16`, `delta_rule` | the product with a frozen matrix, whichever way is best; head and loss in bf16; linear attention by the gated delta rule |
 //! | 6 | `adapted`, `linear_cross_entropy`, `tensors` | a frozen product with its low-rank delta; head and loss in f32; all of it on any device |
 //! | 7 | `engine` | what a block of the decoder is computed with, in either precision |
 //! | 8 | `columns` | a factor for every output: the magnitudes of DoRA |
@@ -50,6 +50,7 @@ pub mod rope;
 pub mod attention;
 pub mod glu;
 pub mod activation;
+pub mod delta_rule;
 pub mod dropout;
 pub mod cross_entropy;
 pub mod soft_cap;

@@ -117,22 +117,26 @@ pub struct Rotation<'a> {
     pub inverse: bool,
 }
 
-/// Queries, keys (both turned) and values of every token into `out`; each is (tokens, its heads · dh). Where an input has
-/// several times the heads of its output, heads that share a head of the output are summed first (the gradients that
+/// Queries, keys (both turned) and values of every token into `out`; each is (tokens, its heads · dh). One that is empty
+/// is left out. Where an input has several times the heads of its output, heads that share a head of the output are summed first (the gradients that
 /// query heads give to the keys and values they share).
 pub fn turn_parts<T: Element>(turn: &Rotation, parts: [&[f32]; 3], out: [&mut [T]; 3]) {
     let (lanes, tokens) = (Lanes::in_force(), turn.positions.len().max(1));
     let angles = turn.table.map(|t| (t, t.upto(turn.positions.iter().max().map_or(0, |p| *p as usize + 1))));
     let widths = [0, 1, 2].map(|i| (parts[i].len() / tokens, out[i].len() / tokens));
     let rows = host::rows_per_task(widths[0].0);
+    let count = tokens.div_ceil(rows);
     let [q, k, v] = out;
-    let tasks = q.par_chunks_mut(rows * widths[0].1).zip(k.par_chunks_mut(rows * widths[1].1));
-    let tasks = tasks.zip(v.par_chunks_mut(rows * widths[2].1)).enumerate();
+    let tasks = runs_of(q, rows * widths[0].1, count).into_par_iter().zip(runs_of(k, rows * widths[1].1, count));
+    let tasks = tasks.zip(runs_of(v, rows * widths[2].1, count)).enumerate();
     tasks.for_each(|(task, ((q, k), v))| {
         let mut summed = vec![0f32; widths[1].1.max(widths[2].1)];
         let mut own = vec![0f32; widths[0].1];
         for (which, out) in [q, k, v].into_iter().enumerate() {
             let (from, to) = widths[which];
+            if to == 0 {
+                continue;
+            }
             for (i, out) in out.chunks_exact_mut(to).enumerate() {
                 let token = task * rows + i;
                 let mut x = shared(lanes, &parts[which][token * from..][..from], turn.head_dim, to, &mut summed);
@@ -156,6 +160,11 @@ pub fn turn_parts<T: Element>(turn: &Rotation, parts: [&[f32]; 3], out: [&mut [T
             }
         }
     });
+}
+
+/// `count` runs of `len`, the last maybe shorter; of nothing as many that are empty.
+fn runs_of<T>(of: &mut [T], len: usize, count: usize) -> Vec<&mut [T]> {
+    if len == 0 { (0..count).map(|_| [].as_mut_slice()).collect() } else { of.chunks_mut(len).collect() }
 }
 
 /// As [`turn_token`], element `2i` with `2i + 1`.

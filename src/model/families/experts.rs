@@ -1,8 +1,10 @@
-//! Families whose feed-forward is a choice of experts: Mixtral, Qwen 3 MoE.
+//! Families whose feed-forward is a choice of experts: Mixtral, Qwen 3 MoE, gpt-oss.
 
-use super::llama::{LLAMA_KEYS, TURNED, kv_heads, layers, positions, vocab, width};
+use super::llama::{ATTENTION_BIASED, LLAMA_KEYS, TURNED, heads, kv_heads, layers, positions, vocab, width};
 use super::rms::{MISTRAL, QWEN3};
-use crate::model::family::{ConfigKeys, Count, ExpertNames, Family, HeadDim, Missing, Rotation, Windows};
+use crate::model::family::{
+    ConfigKeys, Count, ExpertNames, ExpertWeights, Family, FusedNames, HeadDim, Missing, Rotation, Windows,
+};
 
 /// Where both names of the number of experts are there, the classes take the one that is not their field's.
 pub(super) const MIXTRAL: Family = Family {
@@ -10,15 +12,14 @@ pub(super) const MIXTRAL: Family = Family {
     class: "MixtralForCausalLM",
     experts: Some(ExpertNames {
         router: "block_sparse_moe.gate",
-        each: "block_sparse_moe.experts",
-        gate: "w1",
-        up: "w3",
-        down: "w2",
+        weights: ExpertWeights::Each { each: "block_sparse_moe.experts", gate: "w1", up: "w3", down: "w2" },
+        beside: None,
         count: Count(&["num_experts", "num_local_experts"], Missing::Is(8)),
         chosen: Count(&["num_experts_per_tok"], Missing::Is(2)),
         ffn: None,
         renormalised: None,
         sparse: false,
+        fused: fused(&[("gate_up_proj", &["w1", "w3"]), ("down_proj", &["w2"])]),
     }),
     rotation: Rotation { theta: 1_000_000.0, ..TURNED },
     windows: Windows::All(None),
@@ -27,7 +28,15 @@ pub(super) const MIXTRAL: Family = Family {
     ..MISTRAL
 };
 
-/// What training from nothing adds to the loss; a frozen router has none.
+/// As both classes call their modules.
+const fn fused(parameters: &'static [(&'static str, &'static [&'static str])]) -> FusedNames {
+    FusedNames { router: "mlp.gate", experts: "mlp.experts", parameters }
+}
+
+/// Experts whose tensors are these parameters.
+pub(super) const ONE_EACH: &[(&str, &[&str])] = &[("gate_up_proj", &["gate_up_proj"]), ("down_proj", &["down_proj"])];
+
+/// What training from nothing adds to the loss is not trained here.
 const LOSSES: &[&str] = &["output_router_logits", "router_aux_loss_coef", "max_window_layers"];
 
 pub(super) const QWEN3_MOE: Family = Family {
@@ -35,15 +44,14 @@ pub(super) const QWEN3_MOE: Family = Family {
     class: "Qwen3MoeForCausalLM",
     experts: Some(ExpertNames {
         router: "mlp.gate",
-        each: "mlp.experts",
-        gate: "gate_proj",
-        up: "up_proj",
-        down: "down_proj",
+        weights: ExpertWeights::Each { each: "mlp.experts", gate: "gate_proj", up: "up_proj", down: "down_proj" },
+        beside: None,
         count: Count(&["num_local_experts", "num_experts"], Missing::Is(128)),
         chosen: Count(&["num_experts_per_tok"], Missing::Is(8)),
         ffn: Some(Count(&["moe_intermediate_size"], Missing::Is(768))),
         renormalised: Some(("norm_topk_prob", false)),
         sparse: true,
+        fused: fused(&[("gate_up_proj", &["gate_proj", "up_proj"]), ("down_proj", &["down_proj"])]),
     }),
     windows: Windows::AllIf(4096),
     keys: ConfigKeys {
@@ -58,4 +66,48 @@ pub(super) const QWEN3_MOE: Family = Family {
     },
     meaningless: LOSSES,
     ..QWEN3
+};
+
+pub(super) const GPT_OSS: Family = Family {
+    model_type: "gpt_oss",
+    class: "GptOssForCausalLM",
+    experts: Some(ExpertNames {
+        router: "mlp.router",
+        weights: ExpertWeights::FusedInTurn { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
+        beside: None,
+        count: Count(&["num_experts", "num_local_experts"], Missing::Is(128)),
+        chosen: Count(&["num_experts_per_tok"], Missing::Is(4)),
+        ffn: None,
+        renormalised: None,
+        sparse: false,
+        fused: FusedNames { router: "mlp.router", experts: "mlp.experts", parameters: ONE_EACH },
+    }),
+    sinks: Some("self_attn.sinks"),
+    qkv_bias: ATTENTION_BIASED,
+    output_bias: ATTENTION_BIASED,
+    rotation: Rotation {
+        theta: 150_000.0,
+        table: Some(
+            r#"{"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+                "original_max_position_embeddings": 4096}"#,
+        ),
+        ..TURNED
+    },
+    windows: Windows::AllBut(2, 128, None),
+    keys: ConfigKeys {
+        vocab: vocab(201_088),
+        width: width(2880),
+        layers: layers(36),
+        heads: heads(64),
+        kv_heads: kv_heads(Missing::IsOrDerived(8)),
+        positions: positions(131_072),
+        ffn: Count(&["intermediate_size"], Missing::Is(2880)),
+        head_dim: HeadDim::Key(Missing::IsOrDerived(64)),
+        epsilon: ("rms_norm_eps", 1e-5),
+        clamped: Some([("swiglu_alpha", 1.702), ("swiglu_limit", 7.0)]),
+        ..LLAMA_KEYS
+    },
+    // The experts' gate has its own function.
+    meaningless: &["hidden_act", "output_router_logits", "router_aux_loss_coef", "initial_context_length", "experts_per_token"],
+    ..MISTRAL
 };

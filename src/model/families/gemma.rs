@@ -59,7 +59,7 @@ pub(super) const GEMMA3: Family = Family {
     head_norms: Some(HEAD_NORMS),
     rotation: Rotation {
         theta: 1_000_000.0,
-        windowed: Some(WindowedRotation { theta: 10_000.0, theta_key: Some("rope_local_base_freq") }),
+        windowed: Some(WindowedRotation { newer_only: false, theta: 10_000.0, theta_key: Some("rope_local_base_freq") }),
         ..TURNED
     },
     windows: Windows::AllBut(6, 4096, Some("sliding_window_pattern")),

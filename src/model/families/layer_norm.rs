@@ -40,6 +40,7 @@ pub(super) const STABLELM: Family = Family {
         q: "self_attn.q_layernorm",
         k: "self_attn.k_layernorm",
         over: NormedTogether::EachHeadApart,
+        values: false,
         key: Some("qk_layernorm"),
     }),
     parallel: Parallel::OneNormIf("use_parallel_residual", false),

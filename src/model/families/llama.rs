@@ -2,7 +2,7 @@
 
 use crate::model::family::{
     AttentionNames, Bias, ConfigKeys, Count, Factor, Family, HeadDim, HeadNorms, Missing, MlpNames, NormKind, NormedTogether,
-    Parallel, Rotation, Scales, ScoreScale, Unturned, Windows,
+    Parallel, Rotation, Scales, ScoreScale, Shapes, Unturned, Windows,
 };
 
 pub(super) const LLAMA: Family = Family {
@@ -29,6 +29,13 @@ pub(super) const LLAMA: Family = Family {
     scales: UNSCALED,
     rotation: TURNED,
     windows: Windows::Never,
+    shapes: Shapes::One,
+    delta: None,
+    gated_attention: false,
+    sharing: None,
+    sinks: None,
+    layer_inputs: None,
+    layer_scale: None,
     keys: LLAMA_KEYS,
     meaningless: &["pretraining_tp"],
 };
@@ -62,6 +69,7 @@ pub(super) const LLAMA_KEYS: ConfigKeys = ConfigKeys {
     epsilon: ("rms_norm_eps", 1e-6),
     activation: ("hidden_act", "silu"),
     gelu_is_tanh: false,
+    clamped: None,
     tied: false,
 };
 
@@ -73,9 +81,11 @@ pub(super) const GATED: MlpNames = MlpNames::Gated { gate: "mlp.gate_proj", up: 
 pub(super) const FUSED_GATED: MlpNames = MlpNames::GatedFused { gate_up: "mlp.gate_up_proj", down: "mlp.down_proj" };
 
 pub(super) const HEAD_NORMS: HeadNorms =
-    HeadNorms { q: "self_attn.q_norm", k: "self_attn.k_norm", over: NormedTogether::Head, key: None };
+    HeadNorms { q: "self_attn.q_norm", k: "self_attn.k_norm", over: NormedTogether::Head, values: false, key: None };
 
 pub(super) const ATTENTION_BIAS: Bias = Bias::Config("attention_bias", false);
+
+pub(super) const ATTENTION_BIASED: Bias = Bias::Config("attention_bias", true);
 
 pub(super) const fn vocab(n: usize) -> Count {
     Count(&["vocab_size"], Missing::Is(n))

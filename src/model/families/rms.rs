@@ -136,7 +136,11 @@ pub(super) const OLMO2: Family = Family {
 pub(super) const OLMO3: Family = Family {
     model_type: "olmo3",
     class: "Olmo3ForCausalLM",
-    rotation: Rotation { theta: 500_000.0, windowed: Some(WindowedRotation { theta: 500_000.0, theta_key: None }), ..TURNED },
+    rotation: Rotation {
+        theta: 500_000.0,
+        windowed: Some(WindowedRotation { newer_only: false, theta: 500_000.0, theta_key: None }),
+        ..TURNED
+    },
     windows: Windows::AllBut(4, 4096, None),
     ..OLMO2
 };

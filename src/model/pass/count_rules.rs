@@ -1,23 +1,35 @@
-//! What a machine holds beside the buffers of [`super::machine`]'s operations, in numbers.
+//! What the counting machine goes by and what it finds.
 
 use super::workspace::Pooled;
 
 /// Bytes of an f32.
 const F32: usize = size_of::<f32>();
 
+/// What is counted, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PassCount {
+    /// Kept at the loss for the way back.
+    pub kept: u64,
+    /// Logits, their gradient in the same place.
+    pub logits: u64,
+    /// All buffers that are taken and given back.
+    pub pool: u64,
+    pub peak: u64,
+}
+
 /// What machines differ in.
 #[derive(Clone, Copy)]
 pub(super) struct Rules {
     /// Bytes of an activation.
-    pub element: usize,
+    pub(super) element: usize,
     /// Bytes that attention leaves, a token and head.
-    pub attended: usize,
-    pub each_head: bool,
+    pub(super) attended: usize,
+    pub(super) each_head: bool,
     /// Buffers stay in a pool when they are given back, as the CPU's do, and operations hold what its kernels do.
-    pub pooled: bool,
-    pub logit_rows: usize,
+    pub(super) pooled: bool,
+    pub(super) logit_rows: usize,
     /// Bytes that attention holds besides, there and back, of tokens and the widths of queries, keys and values.
-    pub attending: fn(usize, [usize; 3]) -> [u64; 2],
+    pub(super) attending: fn(usize, [usize; 3]) -> [u64; 2],
 }
 
 impl Rules {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 
 use super::super::super::Model;
-use super::super::count_rules::Rules;
 use super::super::cpu::Cpu;
 use super::super::prepared::PreparedAdapter;
 use super::super::sums::Sums;
@@ -14,10 +13,12 @@ use super::super::workspace::{BatchTokens, Pooled, Recompute, Workspace};
 use super::*;
 use crate::adapter::Adapter;
 use crate::device::Compute;
+use crate::model::Adapt;
+use crate::model::layers::Block;
 
 /// Families that are known, of `tests/data/golden/families`, and adapters of them.
-const FAMILIES: usize = 26;
-const ADAPTERS: usize = 103;
+const FAMILIES: usize = 28;
+const ADAPTERS: usize = 113;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
@@ -66,9 +67,9 @@ fn agree<T: Pooled>(model: &Model, adapter: &Adapter, recompute: Recompute, what
     let room = if size_of::<T>() == F32 || adapter.term(model.head.site).is_some() { 0 } else { count.logits };
     assert_eq!(count.pool + room, pool, "{what}");
     // Beside the buffers stays what attention leaves.
-    let kept_blocks = model.blocks.iter().skip(if again { model.blocks.len() } else { model.lowest(|site| counted.acts(site)) });
-    let attentions: usize = kept_blocks.map(|block| 1 + usize::from(block.cross.is_some())).sum();
-    assert_eq!(count.kept - (attentions * memory.tokens * model.shared.heads * T::ATTENDED) as u64, kept, "{what}");
+    let lowest = if again { model.blocks.len() } else { model.lowest(|site| counted.acts(site)) };
+    let attentions = model.blocks[lowest..].iter().flat_map(Block::attentions).count();
+    assert_eq!(count.kept - (attentions * memory.tokens * model.config.heads * T::ATTENDED) as u64, kept, "{what}");
     assert_eq!(memory.activations, count.kept, "{what}");
     assert_eq!(memory.activations + memory.logits + memory.workspace, count.peak, "{what}");
     assert!(count.peak > count.pool && memory.recomputed == again, "{what}: {count:?}");
@@ -153,7 +154,7 @@ fn in_tensor_operations_the_same_is_kept_and_the_peak_is_what_is_live() {
     let adapter = PreparedAdapter::unprepared(&model, &adapter);
     let count = |rules, again| model.counted(rules, [128, 64], again, &adapter);
     let (full, half) = (count(Rules::tensors(4), false), count(Rules::tensors(2), false));
-    let left = |bytes: usize| (model.blocks.len() * 128 * model.shared.heads * bytes) as u64;
+    let left = |bytes: usize| (model.blocks.len() * 128 * model.config.heads * bytes) as u64;
     assert_eq!(full.kept - left(4), count(Rules::cpu::<f32>(), false).kept - left(8));
     assert_eq!(2 * (half.kept - left(4)), full.kept - left(4));
     let (d, f) = (model.config.width, model.config.ffn);

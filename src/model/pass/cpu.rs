@@ -1,43 +1,35 @@
 //! A pass on the CPU, in f32 or in bf16: kernels over plain buffers, which are used again.
 
-use super::super::layers::{Norm, Sight, SiteLinear, Turn};
-use super::super::linear::FrozenLinear;
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm, SiteLinear};
 use super::super::{Model, Targets};
-use super::machine::{Given, Machine, Sites, Turned, Unscaled};
-use super::prepared::PreparedAdapter;
+use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
+use super::past::Past;
 use super::sums::Sums;
+use super::texts::PackedTexts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
-use crate::kernels::attention::{Scores, Varlen};
-use crate::kernels::dropout::TokenMask;
+use crate::kernels::activation::Activation;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
-use crate::kernels::engine::{Attended, AttentionGradient, Back, Dest, Engine, Layer};
+use crate::kernels::engine::{Attended, AttentionGradient, Dest};
 use crate::kernels::host;
 
-/// How queries find keys: from block, scores, turned queries and keys, and values, to the output.
-pub(super) type Attend<'a, T> = &'a mut dyn FnMut(usize, Scores, [&[T]; 3], &mut [T]) -> Attended;
-
-/// How queries find keys in a model with an encoder: from block, sight, queries, keys and values if there are new ones, to the output.
-pub(super) type AttendOver<'a> = &'a mut dyn FnMut(usize, &Sight, &[f32], Option<[&[f32]; 2]>, &mut [f32]);
+/// Numbers that one task scales.
+const SCALED: usize = 1 << 14;
 
 /// The CPU, with activations of `T`.
 pub(super) struct Cpu<'a, T: Pooled> {
     pub model: &'a Model,
     pub scratch: &'a mut Workspace,
-    pub attend: Attend<'a, T>,
-    /// Nothing over whole texts.
-    pub over: Option<AttendOver<'a>>,
+    pub past: &'a mut dyn Past<T>,
     /// The whole texts that a way back goes over.
-    pub spans: Option<&'a dyn Fn(Scores) -> Varlen<'a>>,
+    pub texts: Option<&'a PackedTexts>,
     pub sums: &'a mut Sums,
 }
 
 impl<T: Pooled> Cpu<'_, T> {
-    fn layer<'a>(given: &'a Given, adapter: &'a PreparedAdapter, site: &'a SiteLinear) -> Layer<'a> {
-        let drop = adapter.masks[site.site.0].map(|mask| TokenMask { mask, rows: given.rows });
-        Layer { matrix: &site.linear.matrix, side: site.linear.side, pair: adapter.pairs[site.site.0].as_ref(), drop }
-    }
-
     /// A buffer (n, width) for the tokens of `given`.
     pub(super) fn take<X: Pooled>(&mut self, given: &Given, width: usize) -> Buffer<X> {
         match given.chosen {
@@ -45,90 +37,9 @@ impl<T: Pooled> Cpu<'_, T> {
             Some(_) => self.scratch.take_part(given.tokens(), width),
         }
     }
-
-    /// `x` through several sites, each to its own place, without biases.
-    fn multiply(&mut self, given: &Given, sites: &[&SiteLinear], x: &[T], dests: Vec<Dest<T>>, unscaled: &mut Unscaled<Self>) {
-        let [(_, adapter)] = given.acting else { return self.multiply_mixed(given, sites, x, dests) };
-        let layers: Vec<Layer> = sites.iter().map(|s| Self::layer(given, adapter, s)).collect();
-        if sites.iter().all(|s| adapter.columns[s.site.0].is_none()) {
-            return T::forward(given.phase, x, &layers, dests);
-        }
-        for ((site, layer), dest) in sites.iter().zip(layers).zip(dests) {
-            match &adapter.columns[site.site.0] {
-                None => T::forward(given.phase, x, &[layer], vec![dest]),
-                Some(columns) => {
-                    let mut z = self.take::<T>(given, site.linear.outputs());
-                    T::forward(given.phase, x, &[layer], vec![Dest::Store(&mut z)]);
-                    columns.apply(&z, dest);
-                    unscaled.push((site.site, z));
-                }
-            }
-        }
-    }
-
-    /// As [`Cpu::multiply`], with several adapters, without a way back.
-    fn multiply_mixed(&mut self, given: &Given, sites: &[&SiteLinear], x: &[T], dests: Vec<Dest<T>>) {
-        for (site, mut dest) in sites.iter().zip(dests) {
-            if given.acting.iter().all(|(_, adapter)| adapter.columns[site.site.0].is_none()) {
-                let parts = given.acting.iter().map(|(rows, adapter)| (rows.clone(), Self::layer(given, adapter, site)));
-                T::forward_mixed(given.phase, x, &parts.collect::<Vec<_>>(), dest);
-                continue;
-            }
-            let (inputs, outputs) = (site.linear.inputs(), site.linear.outputs());
-            for (rows, adapter) in given.acting {
-                let x = &x[rows.start * inputs..rows.end * inputs];
-                let to = dest.part(rows.start * outputs..rows.end * outputs);
-                let layer = Self::layer(given, adapter, site);
-                match &adapter.columns[site.site.0] {
-                    None => T::forward(given.phase, x, &[layer], vec![to]),
-                    Some(columns) => {
-                        let mut z = self.scratch.take_part::<T>(rows.len(), outputs);
-                        T::forward(given.phase, x, &[layer], vec![Dest::Store(&mut z)]);
-                        columns.apply(&z, to);
-                        self.scratch.give(z);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The gradients of sites with a common input `x`, and of that input.
-    fn back(
-        &mut self,
-        given: &Given,
-        sites: &Sites<Self>,
-        x: Option<&Buffer<T>>,
-        unscaled: &Unscaled<Self>,
-        dx: Option<Dest<T>>,
-    ) {
-        let adapter = given.only();
-        let x: &[T] = x.map_or(&[], |x| x);
-        // Where outputs are scaled, what goes back is the gradient before the factors.
-        let mut inner: Vec<Option<Buffer<T>>> = Vec::new();
-        for (s, dy) in sites {
-            let scaled = adapter.columns[s.site.0].as_ref().zip(unscaled.iter().find(|(site, _)| *site == s.site));
-            inner.push(scaled.map(|(columns, (_, z))| {
-                if let Some(sum) = &mut self.sums.sites[s.site.0].magnitude {
-                    columns.add_gradient(dy, z, sum);
-                }
-                let mut dz = self.take::<T>(given, s.linear.outputs());
-                columns.apply(dy, Dest::Store(&mut dz));
-                dz
-            }));
-        }
-        let mut taken: Vec<_> = sites.iter().map(|(s, _)| self.sums.sites[s.site.0].pair.take()).collect();
-        let layers = sites.iter().zip(&mut taken).zip(&inner).map(|(((s, dy), g), inner)| {
-            let dy: &[T] = inner.as_deref().unwrap_or(dy);
-            Back { layer: Self::layer(given, adapter, s), x, dy, gradient: g.as_mut() }
-        });
-        T::backward(layers.collect(), dx);
-        for ((s, _), pair) in sites.iter().zip(taken) {
-            self.sums.sites[s.site.0].pair = pair;
-        }
-        inner.into_iter().flatten().for_each(|dz| self.scratch.give(dz));
-    }
 }
 
+/// Adds the bias of a site.
 fn biased<T: Pooled>(site: &SiteLinear, y: &mut [T]) -> Result<()> {
     if let Some(bias) = &site.linear.bias {
         add_to_rows(y, &bias.to_vec1::<f32>()?);
@@ -161,6 +72,52 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         let mut rounded = self.scratch.take::<T>(x.len() / d, d);
         convert(x, &mut rounded);
         Ok(rounded)
+    }
+
+    fn widened(&mut self, given: &Given, x: &Buffer<T>) -> Result<Buffer<f32>> {
+        let mut wide = self.zeros_of(given, x)?;
+        convert(x, &mut wide);
+        Ok(wide)
+    }
+
+    fn narrowed(&mut self, given: &Given, x: Buffer<f32>) -> Result<Buffer<T>> {
+        let mut narrow = self.take::<T>(given, x.len() / given.tokens());
+        convert(&x, &mut narrow);
+        self.scratch.give(x);
+        Ok(narrow)
+    }
+
+    fn again(&mut self, given: &Given, x: &Buffer<f32>) -> Result<Buffer<f32>> {
+        let mut copy = self.take::<f32>(given, x.len() / given.tokens());
+        copy.copy_from_slice(x);
+        Ok(copy)
+    }
+
+    fn zeros_of(&mut self, given: &Given, x: &Buffer<T>) -> Result<Buffer<f32>> {
+        let mut zeros = self.take::<f32>(given, x.len() / given.tokens());
+        zeros.fill(0.0);
+        Ok(zeros)
+    }
+
+    fn add(&mut self, x: &mut Buffer<f32>, y: Buffer<f32>) -> Result<()> {
+        add_to_rows(x, &y);
+        self.scratch.give(y);
+        Ok(())
+    }
+
+    fn sum(&mut self, given: &Given, x: Buffer<T>, y: Buffer<T>) -> Result<Buffer<T>> {
+        let [mut sum, more] = [self.widened(given, &x)?, self.widened(given, &y)?];
+        self.add(&mut sum, more)?;
+        let mut x = x;
+        convert(&sum, &mut x);
+        self.scratch.give(sum);
+        self.scratch.give(y);
+        Ok(x)
+    }
+
+    fn scale(&mut self, by: f32, x: &mut Buffer<f32>) -> Result<()> {
+        x.par_chunks_mut(SCALED).for_each(|x| x.iter_mut().for_each(|x| *x *= by));
+        Ok(())
     }
 
     fn embed(&mut self, given: &Given) -> Result<Buffer<f32>> {
@@ -312,71 +269,79 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         Ok(dx)
     }
 
-    fn split(&mut self, given: &Given, fused: Buffer<f32>, groups: usize) -> Result<[Buffer<f32>; 3]> {
-        let mut parts = given.shared.widths().map(|w| self.take::<f32>(given, w));
-        let [q, k, v] = &mut parts;
-        split_rows(&fused, given.tokens(), groups, &mut [q, k, v]);
+    fn split(&mut self, given: &Given, fused: Buffer<f32>, widths: &[usize], groups: usize) -> Result<Vec<Buffer<f32>>> {
+        let mut parts: Vec<_> = widths.iter().map(|w| self.take::<f32>(given, *w)).collect();
+        let mut slices: Vec<&mut [f32]> = parts.iter_mut().map(|part| &mut **part).collect();
+        split_rows(&fused, given.tokens(), groups, &mut slices);
         self.scratch.give(fused);
         Ok(parts)
     }
 
-    fn join(&mut self, given: &Given, parts: [Buffer<T>; 3], groups: usize) -> Result<Buffer<T>> {
-        let mut fused = self.take::<T>(given, given.shared.widths().iter().sum());
-        join_rows(&[&parts[0], &parts[1], &parts[2]], given.tokens(), groups, &mut fused);
+    fn join(&mut self, given: &Given, parts: Vec<Buffer<T>>, groups: usize) -> Result<Buffer<T>> {
+        let mut fused = self.take::<T>(given, parts.iter().map(|part| part.len()).sum::<usize>() / given.tokens());
+        join_rows(&parts.iter().map(|part| &**part).collect::<Vec<_>>(), given.tokens(), groups, &mut fused);
         parts.into_iter().for_each(|p| self.scratch.give(p));
         Ok(fused)
     }
 
-    fn halve(&mut self, given: &Given, fused: Buffer<T>) -> Result<[Buffer<T>; 2]> {
+    fn halve(&mut self, given: &Given, fused: Buffer<T>, groups: usize) -> Result<[Buffer<T>; 2]> {
         let width = fused.len() / given.tokens() / 2;
         let mut parts = [(); 2].map(|()| self.take::<T>(given, width));
         let [gate, up] = &mut parts;
-        split_rows(&fused, given.tokens(), 1, &mut [gate, up]);
+        split_rows(&fused, given.tokens(), groups, &mut [gate, up]);
         self.scratch.give(fused);
         Ok(parts)
     }
 
-    fn unite(&mut self, given: &Given, gate: &Buffer<T>, up: &Buffer<T>) -> Result<Buffer<T>> {
+    fn unite(&mut self, given: &Given, gate: &Buffer<T>, up: &Buffer<T>, groups: usize) -> Result<Buffer<T>> {
         let mut fused = self.take::<T>(given, 2 * gate.len() / given.tokens());
-        join_rows(&[gate, up], given.tokens(), 1, &mut fused);
+        join_rows(&[gate, up], given.tokens(), groups, &mut fused);
         Ok(fused)
     }
 
-    fn turn(&mut self, given: &Given, turn: &Turn, parts: [Buffer<f32>; 3]) -> Result<Turned<Self>> {
-        Ok(self.normed_and_turned(given, turn, parts))
+    fn turn(&mut self, given: &Given, attention: &Attention, parts: Parts<Buffer<f32>>) -> Result<Turned<Self>> {
+        Ok(self.normed_and_turned(given, attention, parts))
     }
 
     fn turn_back(
         &mut self,
         given: &Given,
-        turn: &Turn,
-        bare: &[Option<Buffer<T>>; 3],
-        grads: [Buffer<f32>; 3],
-    ) -> Result<[Buffer<T>; 3]> {
-        Ok(self.turned_and_normed_back(given, turn, bare, grads))
+        attention: &Attention,
+        bare: &Parts<Buffer<T>>,
+        grads: Parts<Buffer<f32>>,
+    ) -> Result<Parts<Buffer<T>>> {
+        Ok(self.turned_and_normed_back(given, attention, bare, grads))
     }
 
-    fn attend(&mut self, given: &Given, layer: usize, scores: Scores, qkv: &[Buffer<T>; 3]) -> Result<(Buffer<T>, Attended)> {
-        let mut out = self.take::<T>(given, given.shared.widths()[0]);
-        let saved = (self.attend)(layer, scores, [&qkv[0], &qkv[1], &qkv[2]], &mut out);
+    fn attend(&mut self, given: &Given, attention: &Attention, [q, k, v]: [&Buffer<T>; 3]) -> Result<(Buffer<T>, Attended)> {
+        let mut out = self.take::<T>(given, attention.shape.widths()[0]);
+        let saved = self.past.attend(attention, [q, k, v], &mut out);
         Ok((out, saved))
+    }
+
+    fn delta(&mut self, given: &Given, net: &DeltaNet, parts: [&Buffer<T>; 4]) -> Result<Buffer<T>> {
+        Ok(self.delta_rule(given, net, parts))
+    }
+
+    fn delta_back(&mut self, given: &Given, net: &DeltaNet, parts: [&Buffer<T>; 4], grad: Buffer<T>) -> Result<[Buffer<T>; 4]> {
+        Ok(self.delta_rule_back(given, net, parts, grad))
     }
 
     fn attend_back(
         &mut self,
         given: &Given,
-        scores: Scores,
-        qkv: &[Buffer<T>; 3],
+        attention: &Attention,
+        [q, k, v]: [&Buffer<T>; 3],
         out: &Buffer<T>,
         saved: &Attended,
         grad: Buffer<T>,
     ) -> Result<[Buffer<f32>; 3]> {
-        let widths = given.shared.widths();
+        let widths = attention.shape.widths();
         let mut grads = widths.map(|w| self.take::<f32>(given, if T::EACH_HEAD { widths[0] } else { w }));
-        let spans = self.spans.unwrap_or_else(|| unreachable!("a way back goes over whole texts"))(scores);
+        let texts = self.texts.unwrap_or_else(|| unreachable!("a way back goes over whole texts"));
         let [dq, dk, dv] = &mut grads;
         let behind = AttentionGradient { out, grad: &grad, saved };
-        T::attend_back(&spans, [&qkv[0], &qkv[1], &qkv[2]], behind, [dq, dk, dv]);
+        T::attend_back(&texts.spans(attention), [q, k, v], behind, [dq, dk, dv]);
         self.scratch.give(grad);
         Ok(grads)
     }
@@ -384,50 +349,85 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
     fn attend_over(
         &mut self,
         given: &Given,
-        layer: usize,
-        sight: &Sight,
+        attention: &Attention,
         q: &Buffer<T>,
         kv: Option<[&Buffer<T>; 2]>,
     ) -> Result<(Buffer<T>, Attended)> {
-        Ok(self.attended_over(given, layer, sight, q, kv))
+        Ok(self.attended_over(given, attention, q, kv))
     }
 
     fn attend_over_back(
         &mut self,
         given: &Given,
-        sight: &Sight,
+        attention: &Attention,
         qkv: [&Buffer<T>; 3],
         made: (&Buffer<T>, &Attended),
         grad: Buffer<T>,
     ) -> Result<[Buffer<T>; 3]> {
-        Ok(self.attended_over_back(given, sight, qkv, made, grad))
+        Ok(self.attended_over_back(given, attention, qkv, made, grad))
     }
 
-    fn gate(&mut self, given: &Given, gate: Option<&Buffer<T>>, up: &Buffer<T>) -> Result<Buffer<T>> {
-        let mut act = self.take::<T>(given, up.len() / given.tokens());
+    fn gate(&mut self, given: &Given, act: Activation, gate: Option<&Buffer<T>>, up: &Buffer<T>) -> Result<Buffer<T>> {
+        let mut out = self.take::<T>(given, up.len() / given.tokens());
         match gate {
-            Some(gate) => given.shared.activation.gate(gate, up, &mut act),
-            None => given.shared.activation.forward(up, &mut act),
+            Some(gate) => act.gate(gate, up, &mut out),
+            None => act.forward(up, &mut out),
         }
-        Ok(act)
+        Ok(out)
     }
 
-    fn gate_back(&mut self, given: &Given, gate: Option<&mut Buffer<T>>, up: &mut Buffer<T>, grad: Buffer<T>) -> Result<()> {
+    fn gate_back(
+        &mut self,
+        _: &Given,
+        act: Activation,
+        gate: Option<&mut Buffer<T>>,
+        up: &mut Buffer<T>,
+        grad: Buffer<T>,
+    ) -> Result<()> {
         match gate {
-            Some(gate) => given.shared.activation.gate_backward_in_place(gate, up, &grad),
-            None => given.shared.activation.backward_in_place(up, &grad),
+            Some(gate) => act.gate_backward_in_place(gate, up, &grad),
+            None => act.backward_in_place(up, &grad),
         }
         self.scratch.give(grad);
         Ok(())
     }
 
-    fn route(&mut self, given: &Given, router: &FrozenLinear, x: &Buffer<T>) -> Result<Vec<f32>> {
+    fn layer_inputs(&mut self, given: &Given, inputs: &LayerInputs, projected: Buffer<f32>) -> Result<[Buffer<T>; 2]> {
+        Ok(self.made_layer_inputs(given, inputs, projected))
+    }
+
+    fn layer_inputs_back(
+        &mut self,
+        given: &Given,
+        inputs: &LayerInputs,
+        kept: &Buffer<T>,
+        grad: Buffer<f32>,
+    ) -> Result<Buffer<T>> {
+        Ok(self.layer_inputs_gradient(given, inputs, kept, grad))
+    }
+
+    fn layer_input(&mut self, given: &Given, all: &Buffer<T>, layer: usize) -> Result<Buffer<T>> {
+        Ok(self.one_layer_input(given, all, layer))
+    }
+
+    fn add_layer_input(&mut self, given: &Given, layer: usize, grad: Buffer<T>, all: &mut Buffer<f32>) -> Result<()> {
+        self.add_to_layer(given, layer, grad, all);
+        Ok(())
+    }
+
+    fn route(&mut self, given: &Given, router: &SiteLinear, x: &Buffer<T>) -> Result<Vec<f32>> {
         self.router_logits(given, router, x)
     }
 
-    fn route_back(&mut self, _: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Buffer<f32>) -> Result<()> {
-        let layer = Layer { matrix: &router.matrix, side: router.side, pair: None, drop: None };
-        f32::backward(vec![Back { layer, x: &[], dy: d_logits, gradient: None }], Some(Dest::Add(dx)));
+    fn route_back(
+        &mut self,
+        given: &Given,
+        router: &SiteLinear,
+        x: &Buffer<T>,
+        d_logits: &[f32],
+        dx: &mut Buffer<f32>,
+    ) -> Result<()> {
+        self.router_back(given, router, x, d_logits, dx);
         Ok(())
     }
 
@@ -453,6 +453,14 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
 
     fn dots(&mut self, given: &Given, a: &Buffer<T>, b: &Buffer<T>) -> Result<Vec<f32>> {
         Ok(Self::row_dots(given.tokens(), a, b))
+    }
+
+    fn dots_with(&mut self, given: &Given, a: &Buffer<T>, b: &Tensor) -> Result<Vec<f32>> {
+        let row: Vec<f32> = b.to_vec1()?;
+        let mut wide = self.widened(given, a)?;
+        let dots = wide.chunks_exact_mut(row.len()).map(|a| a.iter().zip(&row).map(|(a, b)| a * b).sum()).collect();
+        self.scratch.give(wide);
+        Ok(dots)
     }
 
     fn loss(&mut self, given: &Given, x: &Buffer<f32>, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Buffer<f32>)> {

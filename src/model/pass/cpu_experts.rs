@@ -2,26 +2,37 @@
 
 use rayon::prelude::*;
 
-use super::super::linear::FrozenLinear;
+use super::super::layers::SiteLinear;
 use super::cpu::Cpu;
 use super::machine::Given;
 use super::workspace::{Buffer, Pooled};
 use crate::error::Result;
 use crate::kernels::element::{add_to_rows, convert};
-use crate::kernels::engine::{Dest, Engine, Layer};
+use crate::kernels::engine::{Back, Dest, Engine};
 
 impl<T: Pooled> Cpu<'_, T> {
     /// In f32 whatever the activations are: which expert comes first hangs on the last digits.
-    pub(super) fn router_logits(&mut self, given: &Given, router: &FrozenLinear, x: &[T]) -> Result<Vec<f32>> {
+    pub(super) fn router_logits(&mut self, given: &Given, router: &SiteLinear, x: &[T]) -> Result<Vec<f32>> {
         let mut wide = vec![0f32; x.len()];
         convert(x, &mut wide);
-        let mut logits = vec![0f32; given.tokens() * router.outputs()];
-        let layer = Layer { matrix: &router.matrix, side: router.side, pair: None, drop: None };
-        f32::forward(given.phase, &wide, &[layer], vec![Dest::Set(&mut logits)]);
-        if let Some(bias) = &router.bias {
+        let mut logits = vec![0f32; given.tokens() * router.linear.outputs()];
+        let parts = given.acting.iter().map(|(rows, adapter)| (rows.clone(), Self::layer(given, adapter, router)));
+        f32::forward_mixed(given.phase, &wide, &parts.collect::<Vec<_>>(), Dest::Set(&mut logits));
+        if let Some(bias) = &router.linear.bias {
             add_to_rows(&mut logits, &bias.to_vec1::<f32>()?);
         }
         Ok(logits)
+    }
+
+    /// The way back of [`Cpu::router_logits`].
+    pub(super) fn router_back(&mut self, given: &Given, router: &SiteLinear, x: &[T], d_logits: &[f32], dx: &mut [f32]) {
+        let (layer, mut wide) = (Self::layer(given, given.only(), router), Vec::new());
+        if layer.pair.is_some() {
+            wide.resize(x.len(), 0f32);
+            convert(x, &mut wide);
+        }
+        let gradient = self.sums.sites[router.site.0].pair.as_mut();
+        f32::backward(vec![Back { layer, x: &wide, dy: d_logits, gradient }], Some(Dest::Add(dx)));
     }
 
     /// The chosen tokens of `x`.

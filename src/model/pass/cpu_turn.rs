@@ -1,57 +1,70 @@
 //! What the CPU does with queries, keys and values between their projections and attention: norms, positions.
 
-use super::super::layers::Turn;
+use super::super::layers::Attention;
 use super::cpu::Cpu;
-use super::machine::{Given, Turned};
+use super::machine::{Given, Parts, Turned};
 use super::workspace::{Buffer, Pooled};
 use crate::kernels::element::convert;
 use crate::kernels::rope::{Rotation, turn_parts};
 
 impl<T: Pooled> Cpu<'_, T> {
     /// Queries, keys and values, the first two turned; heads that share one are summed.
-    fn turned<X: Pooled>(&mut self, given: &Given, turn: &Turn, parts: [Buffer<f32>; 3], inverse: bool) -> [Buffer<X>; 3] {
-        let (table, head_dim) = (turn.rope.map(|at| &given.shared.ropes[at]), given.shared.head_dim);
-        let mut out = given.shared.widths().map(|w| self.take::<X>(given, w));
+    fn turned<X: Pooled>(
+        &mut self,
+        given: &Given,
+        attention: &Attention,
+        parts: Parts<Buffer<f32>>,
+        inverse: bool,
+    ) -> Parts<Buffer<X>> {
+        let Attention { shape, rope, .. } = attention;
+        let table = rope.map(|at| &given.shared.ropes[at]);
+        let [q, k, v] = shape.widths();
+        let [from_q, from_k, from_v] = &parts;
+        let mut out =
+            [(from_q, q), (from_k, k), (from_v, v)].map(|(from, width)| from.as_ref().map(|_| self.take::<X>(given, width)));
         let [to_q, to_k, to_v] = &mut out;
-        let rotation = Rotation { table, positions: given.positions, head_dim, inverse };
-        turn_parts(&rotation, [&parts[0], &parts[1], &parts[2]], [to_q, to_k, to_v]);
-        parts.into_iter().for_each(|f| self.scratch.give(f));
+        let rotation = Rotation { table, positions: given.positions, head_dim: shape.head_dim, inverse };
+        let from = [from_q, from_k, from_v].map(|from| from.as_deref().unwrap_or(&[]));
+        turn_parts(&rotation, from, [to_q, to_k, to_v].map(|to| to.as_deref_mut().unwrap_or(&mut [])));
+        parts.into_iter().flatten().for_each(|f| self.scratch.give(f));
         out
     }
 
     /// Norms where there are any, then positions; with what the norms read.
-    pub(super) fn normed_and_turned(&mut self, given: &Given, turn: &Turn, parts: [Buffer<f32>; 3]) -> Turned<Self> {
-        let (mut normed, mut bare) = (Vec::with_capacity(3), [None, None, None]);
-        for ((part, norm), bare) in parts.into_iter().zip(&turn.norms).zip(&mut bare) {
-            let Some(norm) = norm else {
-                normed.push(part);
-                continue;
-            };
-            let mut out = self.take::<f32>(given, part.len() / given.tokens());
-            norm.frozen().forward(&part, &mut out);
-            let mut kept = self.take::<T>(given, part.len() / given.tokens());
-            convert(&part, &mut kept);
-            self.scratch.give(part);
+    pub(super) fn normed_and_turned(
+        &mut self,
+        given: &Given,
+        attention: &Attention,
+        mut parts: Parts<Buffer<f32>>,
+    ) -> Turned<Self> {
+        let mut bare = [None, None, None];
+        for ((part, norm), bare) in parts.iter_mut().zip(&attention.norms).zip(&mut bare) {
+            let (Some(norm), Some(read)) = (norm, part.as_ref()) else { continue };
+            let width = read.len() / given.tokens();
+            let (mut normed, mut kept) = (self.take::<f32>(given, width), self.take::<T>(given, width));
+            norm.frozen().forward(read, &mut normed);
+            convert(read, &mut kept);
+            part.replace(normed).into_iter().for_each(|read| self.scratch.give(read));
             *bare = Some(kept);
-            normed.push(out);
         }
-        let normed = normed.try_into().unwrap_or_else(|_| unreachable!("queries, keys and values"));
-        (self.turned(given, turn, normed, false), bare)
+        (self.turned(given, attention, parts, false), bare)
     }
 
     /// The way back of [`Cpu::normed_and_turned`].
     pub(super) fn turned_and_normed_back(
         &mut self,
         given: &Given,
-        turn: &Turn,
-        bare: &[Option<Buffer<T>>; 3],
-        grads: [Buffer<f32>; 3],
-    ) -> [Buffer<T>; 3] {
-        if turn.norms.iter().all(Option::is_none) {
-            return self.turned(given, turn, grads, true);
+        attention: &Attention,
+        bare: &Parts<Buffer<T>>,
+        grads: Parts<Buffer<f32>>,
+    ) -> Parts<Buffer<T>> {
+        if attention.norms.iter().all(Option::is_none) {
+            return self.turned(given, attention, grads, true);
         }
-        let turned = self.turned::<f32>(given, turn, grads, true);
-        let back = turned.into_iter().zip(&turn.norms).zip(bare).map(|((grad, norm), bare)| {
+        let turned = self.turned::<f32>(given, attention, grads, true);
+        let mut back = [None, None, None];
+        for (((grad, norm), bare), back) in turned.into_iter().zip(&attention.norms).zip(bare).zip(&mut back) {
+            let Some(grad) = grad else { continue };
             let width = grad.len() / given.tokens();
             let mut rounded = self.take::<T>(given, width);
             if let Some((norm, bare)) = norm.as_ref().zip(bare.as_ref()) {
@@ -63,9 +76,8 @@ impl<T: Pooled> Cpu<'_, T> {
                 convert(&grad, &mut rounded);
             }
             self.scratch.give(grad);
-            rounded
-        });
-        let back: Vec<Buffer<T>> = back.collect();
-        back.try_into().unwrap_or_else(|_| unreachable!("queries, keys and values"))
+            *back = Some(rounded);
+        }
+        back
     }
 }

@@ -1,39 +1,10 @@
 //! A decoder's attention over what the encoder made of its texts (Vaswani et al. 2017, section 3.2.3), there and back.
 
-use super::super::layers::{Cross, Norm, SiteLinear};
+use super::super::layers::{Cross, SiteLinear};
+use super::beside::{Beside, Memory};
+use super::dense::WayBack;
 use super::machine::{Given, Machine, Unscaled};
 use crate::error::Result;
-
-/// What the encoder made.
-pub(super) struct Memory<M: Machine> {
-    /// Its last block's output (n, d), normed and not.
-    pub normed: M::Act,
-    pub x: M::Wide,
-    /// What the norm read, rounded for the way back.
-    pub kept: M::Act,
-}
-
-impl<M: Machine> Memory<M> {
-    /// The same for another machine over the same buffers.
-    pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide>>(self) -> Memory<N> {
-        Memory { normed: self.normed, x: self.x, kept: self.kept }
-    }
-
-    pub(super) fn free(self, m: &mut M) {
-        m.free(self.normed);
-        m.free(self.kept);
-        m.free_wide(self.x);
-    }
-}
-
-/// The way back to the encoder, beside that through the decoder.
-pub(super) struct Beside<'a, M: Machine> {
-    pub memory: &'a Memory<M>,
-    /// The encoder's.
-    pub norm: &'a Norm,
-    /// The gradient (n, d) of the encoder's output before its norm, so far, and rounded; nothing where nobody wants it.
-    pub way: Option<(M::Wide, M::Act)>,
-}
 
 /// What this attention keeps for its way back.
 pub(super) struct CrossActivations<M: Machine> {
@@ -78,55 +49,54 @@ impl Cross {
         Ok(both(m.project_rounded(source, &self.keys_values(), &memory.normed, unscaled)?))
     }
 
-    /// Adds this attention, that of block `layer`, to `x` (n, d). Without a memory the machine has keys and values.
+    /// Adds this attention to `x` (n, d). Without a memory the machine has keys and values.
     pub(super) fn forward<M: Machine>(
         &self,
         m: &mut M,
-        given: &Given,
-        (layer, memory): (usize, Option<&Memory<M>>),
+        (given, beside): (&Given, &Beside<M>),
         x: &mut M::Wide,
         unscaled: &mut Unscaled<M>,
     ) -> Result<CrossActivations<M>> {
         let [normed, kept] = m.norm(&self.norm, x)?;
         let q = m.project_rounded(given, &[&self.q], &normed, unscaled)?.remove(0);
         m.free(normed);
-        let kv = match (given.source, memory) {
+        let kv = match (given.source, beside.memory()) {
             (Some(source), Some(memory)) => Some(self.remember(m, source, memory, unscaled)?),
             _ => None,
         };
         let read = kv.as_ref().map(|kv| kv.each_ref());
-        let (attended, saved) = m.attend_over(given, layer, &self.sight, &q, read)?;
+        let (attended, saved) = m.attend_over(given, &self.attention, &q, read)?;
         m.project_add(given, &self.output, &attended, x, unscaled)?;
         Ok(CrossActivations { x: kept, q, kv, attended, saved })
     }
 
-    /// `way` (n, d; rounded) turns from the gradient of the sum into that of what this attention was added to; the encoder's share
-    /// is added beside.
+    /// `way` turns from the gradient of the sum into that of what this attention was added to; the encoder's share is added beside.
     pub(super) fn backward<M: Machine>(
         &self,
         m: &mut M,
         given: &Given,
+        (way, beside): (&mut WayBack<M>, &mut Beside<M>),
         kept: &CrossActivations<M>,
         unscaled: &Unscaled<M>,
-        (dx, rounded): (&mut M::Wide, &mut M::Act),
-        beside: &mut Beside<M>,
     ) -> Result<()> {
-        let (Some(source), Some([k, v])) = (given.source, &kept.kv) else { unreachable!("a way back goes over whole texts") };
-        let grad = m.project_back_rounded(given, &[(&self.output, &*rounded)], Some(&kept.attended), unscaled)?;
+        let (Some(source), Some([k, v]), Some(memory)) = (given.source, &kept.kv, beside.memory()) else {
+            unreachable!("a way back goes over whole texts")
+        };
+        let grad = m.project_back_rounded(given, &[(&self.output, &way.rounded)], Some(&kept.attended), unscaled)?;
         let saved = (&kept.attended, &kept.saved);
-        let [dq, dk, dv] = m.attend_over_back(given, &self.sight, [&kept.q, k, v], saved, grad)?;
+        let [dq, dk, dv] = m.attend_over_back(given, &self.attention, [&kept.q, k, v], saved, grad)?;
         let normed = given.adapts(&[&self.q]).then(|| m.norm_again(&self.norm, &kept.x)).transpose()?;
         let d_normed = m.project_back(given, &[(&self.q, &dq)], normed.as_ref(), unscaled)?;
         normed.into_iter().chain([dq]).for_each(|act| m.free(act));
-        m.norm_back(&self.norm, &kept.x, d_normed, dx, rounded)?;
+        m.norm_back(&self.norm, &kept.x, d_normed, &mut way.dx, &mut way.rounded)?;
         let [key, value] = self.keys_values();
-        let (sites, memory) = ([(key, &dk), (value, &dv)], beside.memory);
-        match &mut beside.way {
-            Some((dx, rounded)) => {
+        let sites = [(key, &dk), (value, &dv)];
+        match memory.wanted {
+            true => {
                 let d_memory = m.project_back(source, &sites, Some(&memory.normed), unscaled)?;
-                m.norm_back(beside.norm, &memory.kept, d_memory, dx, rounded)?;
+                beside.memory_back(m, d_memory)?;
             }
-            None => m.gradients(source, &sites, Some(&memory.normed), unscaled)?,
+            false => m.gradients(source, &sites, Some(&memory.normed), unscaled)?,
         }
         [dk, dv].into_iter().for_each(|act| m.free(act));
         Ok(())

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::super::Model;
-use super::super::layers::Block;
 use super::super::site::{Adapt, LowRankPair, Site, Term};
 use super::count_rules::Rules;
 use super::prepared::PreparedAdapter;
@@ -85,10 +84,11 @@ impl Model {
 
     /// Bytes of all frozen matrices on the device, and of the largest on its way into the dtype of products.
     fn device_weights(&self) -> [u64; 2] {
-        let linears = self.blocks.iter().flat_map(Block::linears).chain([&self.head]).map(|l| &l.linear.matrix);
+        let linears = self.linears().map(|l| &l.linear.matrix);
         let (mut seen, mut sum) = (HashSet::new(), [0, 0]);
         // Rows of a quantised embedding are read on the host.
-        let tables = [Some(&self.embedding.matrix), self.embedding.positions.as_ref()];
+        let inputs = self.layer_inputs.as_ref().map(|inputs| &inputs.embedding);
+        let tables = [Some(&self.embedding.matrix), self.embedding.positions.as_ref(), inputs];
         let tables = tables.into_iter().flatten().filter(|table| table.weight.dtype.block() == 1);
         for matrix in linears.chain(tables) {
             if seen.insert(matrix.weight.data.bytes().as_ptr() as usize) {

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::super::layers::{Expert, Experts, SiteLinear};
+use super::super::layers::Experts;
+use super::dense::Made;
 use super::machine::{Given, Machine, Unscaled};
 use super::prepared::PreparedAdapter;
 use crate::error::Result;
@@ -16,11 +17,51 @@ struct Routing {
     met: Vec<(Vec<u32>, Vec<f32>)>,
 }
 
+/// How the tokens of a pass met the experts of its layers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExpertBalance {
+    /// By expert: tokens that met it, and the sum of its probabilities.
+    experts: Vec<[f64; 2]>,
+    /// Tokens, once a layer.
+    tokens: usize,
+}
+
+impl ExpertBalance {
+    fn count(&mut self, routing: &Routing) {
+        let experts = routing.met.len();
+        self.experts.resize(experts, [0.0; 2]);
+        self.tokens += routing.probabilities.len() / experts;
+        for (sum, (tokens, _)) in self.experts.iter_mut().zip(&routing.met) {
+            sum[0] += tokens.len() as f64;
+        }
+        for row in routing.probabilities.chunks_exact(experts) {
+            self.experts.iter_mut().zip(row).for_each(|(sum, p)| sum[1] += f64::from(*p));
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &ExpertBalance) {
+        self.experts.resize(self.experts.len().max(other.experts.len()), [0.0; 2]);
+        self.tokens += other.tokens;
+        for (sum, more) in self.experts.iter_mut().zip(&other.experts) {
+            *sum = [sum[0] + more[0], sum[1] + more[1]];
+        }
+    }
+
+    /// `E · Σ f·p`, with the share f of tokens that an expert meets and its mean probability p (Fedus et al. 2021, eq. 4; transformers'
+    /// `load_balancing_loss_func`): the number of experts a token meets where all are met evenly, more elsewhere. Nothing without
+    /// experts.
+    pub fn loss(&self) -> Option<f64> {
+        let (count, tokens) = (self.experts.len() as f64, self.tokens as f64);
+        let sum: f64 = self.experts.iter().map(|[met, p]| met * p).sum();
+        (self.tokens > 0).then(|| count * sum / (tokens * tokens))
+    }
+}
+
 /// What experts keep for their backward pass.
 pub(super) struct ExpertActivations<M: Machine> {
     routing: Routing,
-    /// Gate and up (tokens, f) of each expert that was met.
-    made: Vec<Option<[M::Act; 2]>>,
+    /// Of each expert that was met.
+    made: Vec<Option<Made<M>>>,
 }
 
 impl<M: Machine> ExpertActivations<M> {
@@ -28,8 +69,13 @@ impl<M: Machine> ExpertActivations<M> {
         ExpertActivations { routing: self.routing, made: self.made }
     }
 
+    pub(super) fn count(&self, balance: &mut ExpertBalance) {
+        balance.count(&self.routing);
+    }
+
     pub(super) fn free(self, m: &mut M) {
-        self.made.into_iter().flatten().flatten().for_each(|act| m.free(act));
+        let made = self.made.into_iter().flatten();
+        made.flat_map(|(gate, up)| gate.into_iter().chain([up])).for_each(|act| m.free(act));
     }
 }
 
@@ -70,16 +116,16 @@ impl<'a> Part<'a> {
 }
 
 impl Experts {
-    /// Adds what the experts make of `normed` (n, d) to `x` (n, d).
+    /// Adds what the experts make of what they read (n, d) to `out` (n, d); the router reads the second.
     pub(super) fn forward<M: Machine>(
         &self,
         m: &mut M,
         given: &Given,
-        normed: &M::Act,
-        x: &mut M::Wide,
+        [read, routed]: [&M::Act; 2],
+        out: &mut M::Wide,
         unscaled: &mut Unscaled<M>,
     ) -> Result<ExpertActivations<M>> {
-        let routing = self.route(m.route(given, &self.router, normed)?);
+        let routing = self.route(m.route(given, &self.router, routed)?);
         let mut made = Vec::with_capacity(self.each.len());
         for (expert, (tokens, weights)) in self.each.iter().zip(&routing.met) {
             if tokens.is_empty() {
@@ -88,33 +134,32 @@ impl Experts {
             }
             let part = Part::new(given, tokens);
             let given = part.given(given);
-            let own = m.gather(&given, normed)?;
-            let mut parts = m.project_rounded(&given, &expert.inner(), &own, unscaled)?;
+            let own = m.gather(&given, read)?;
+            let kept = expert.made(m, &given, &own, unscaled)?;
             m.free(own);
-            let (up, gate) = (parts.remove(1), parts.remove(0));
-            let act = m.gate(&given, Some(&gate), &up)?;
+            let act = expert.act(m, &given, &kept)?;
             let y = m.project(&given, &[&expert.down], &act, unscaled)?.remove(0);
             m.free(act);
-            m.scatter_add(&given, y, Some(weights), x)?;
-            made.push(Some([gate, up]));
+            m.scatter_add(&given, y, Some(weights), out)?;
+            made.push(Some(kept));
         }
         Ok(ExpertActivations { routing, made })
     }
 
-    /// The gradient (n, d) at what the experts read, `normed`, given that of what they made, rounded and not.
+    /// Adds the gradient (n, d) at what the experts read to `d_read`, given that of what they made; returns that of the router's
+    /// logits (n, E).
     pub(super) fn backward<M: Machine>(
         &self,
         m: &mut M,
         given: &Given,
-        (d_out, wide): (&M::Act, &M::Wide),
+        d_out: &M::Act,
         kept: &mut ExpertActivations<M>,
-        normed: &M::Act,
+        (read, d_read): (&M::Act, &mut M::Wide),
         unscaled: &Unscaled<M>,
-    ) -> Result<M::Wide> {
-        let mut d_normed = m.zeros_like(wide)?;
+    ) -> Result<Vec<f32>> {
         let mut d_weights: Vec<Vec<f32>> = Vec::with_capacity(self.each.len());
         for ((expert, (tokens, weights)), made) in self.each.iter().zip(&kept.routing.met).zip(&mut kept.made) {
-            let Some([gate, up]) = made else {
+            let Some(made) = made else {
                 d_weights.push(Vec::new());
                 continue;
             };
@@ -122,23 +167,21 @@ impl Experts {
             let given = part.given(given);
             let mut dy = m.gather(&given, d_out)?;
             m.weigh(weights, &mut dy)?;
-            let act = m.gate(&given, Some(gate), up)?;
+            let act = expert.act(m, &given, made)?;
             let d_act = m.project_back_rounded(&given, &[(&expert.down, &dy)], Some(&act), unscaled)?;
             // Of the weighted output: a weight's own gradient is that over the weight.
-            let dots = m.dots(&given, &act, &d_act)?;
-            d_weights.push(dots.iter().zip(weights).map(|(dot, w)| if *w > 0.0 { dot / w } else { 0.0 }).collect());
+            let mut dots = m.dots(&given, &act, &d_act)?;
+            if let Some(bias) = &expert.down.linear.bias {
+                let more = m.dots_with(&given, &dy, bias)?;
+                dots.iter_mut().zip(more).for_each(|(dot, more)| *dot += more);
+            }
+            d_weights.push(dots.iter().zip(weights).map(|(dot, w)| if *w == 0.0 { 0.0 } else { dot / w }).collect());
             m.free(act);
             m.free(dy);
-            m.gate_back(&given, Some(gate), up, d_act)?;
-            let own = if given.adapts(&expert.inner()) { Some(m.gather(&given, normed)?) } else { None };
-            let sites = [(&expert.gate, &*gate), (&expert.up, &*up)];
-            let back = m.project_back(&given, &sites, own.as_ref(), unscaled)?;
-            own.into_iter().for_each(|own| m.free(own));
-            m.scatter_add(&given, back, None, &mut d_normed)?;
+            let back = expert.made_back(m, &given, d_act, made, |m| m.gather(&given, read), unscaled)?;
+            m.scatter_add(&given, back, None, d_read)?;
         }
-        let d_logits = self.route_back(&kept.routing, &d_weights);
-        m.route_back(given, &self.router, &d_logits, &mut d_normed)?;
-        Ok(d_normed)
+        Ok(self.route_back(&kept.routing, &d_weights))
     }
 
     /// The experts that each token meets, of their logits (n, E): transformers' `MixtralTopKRouter`, `Qwen3MoeTopKRouter`.
@@ -156,7 +199,7 @@ impl Experts {
             let total: f32 = if self.renormalised { chosen.iter().map(|e| row[*e]).sum() } else { 1.0 };
             for expert in chosen {
                 met[*expert].0.push(token as u32);
-                met[*expert].1.push(row[*expert] / total);
+                met[*expert].1.push(row[*expert] / total * self.scale(*expert));
             }
         }
         Routing { probabilities: logits, met }
@@ -176,7 +219,8 @@ impl Experts {
             for ((token, weight), d) in tokens.iter().zip(weights).zip(d) {
                 let at = *token as usize;
                 // A softmax over the chosen, or one over all of which the others are left out.
-                d_logits[at * experts + expert] += if self.renormalised { weight * (d - along[at]) } else { weight * d };
+                let own = if self.renormalised { along[at] / self.scale(expert) } else { 0.0 };
+                d_logits[at * experts + expert] += weight * (d - own);
             }
         }
         if !self.renormalised {
@@ -186,11 +230,9 @@ impl Experts {
         }
         d_logits
     }
-}
 
-impl Expert {
-    /// The layers that read its input.
-    pub(super) fn inner(&self) -> [&SiteLinear; 2] {
-        [&self.gate, &self.up]
+    /// What the weights of an expert are multiplied with.
+    fn scale(&self, expert: usize) -> f32 {
+        self.scales.as_ref().map_or(1.0, |scales| scales[expert])
     }
 }

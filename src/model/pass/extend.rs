@@ -6,16 +6,20 @@ use std::ops::Range;
 
 use super::super::Model;
 use super::super::cache::KvCache;
+use rayon::prelude::*;
+
+use super::super::layers::{Attention, DeltaNet, NormVector};
 use super::super::paged::{BlockTable, PagedKv};
 use super::cpu::Cpu;
 use super::machine::{Acting, Given, Machine};
+use super::past::Past;
 use super::prepared::PreparedAdapter;
 use super::sums::Sums;
 use super::tensors::{Keys, Tensors};
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
-use crate::kernels::attention::Scores;
 use crate::kernels::attention::cached::{CachedText, cached};
+use crate::kernels::delta_rule;
 use crate::kernels::engine::{Attended, Phase};
 use crate::kernels::tensors::attention::Ramp;
 
@@ -49,11 +53,8 @@ impl Model {
             let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
             let given = self.extending(&acting, phase, [&ids, &positions]);
             scratch.fit(ids.len());
-            let mut attend = |layer: usize, scores: Scores, qkv: [&[f32]; 3], out: &mut [f32]| {
-                self.attend_cached(kv, layer, (chunks, &rows), scores, qkv, out)
-            };
-            let mut cpu =
-                Cpu::<f32> { model: self, scratch, attend: &mut attend, over: None, spans: None, sums: &mut Sums::default() };
+            let mut past = Cached { kv, chunks, rows: &rows };
+            let mut cpu = Cpu::<f32> { model: self, scratch, past: &mut past, texts: None, sums: &mut Sums::default() };
             let x = self.through(&mut cpu, &given)?;
             // As decoding makes them in every phase: how many are asked for at once is chance.
             let logits = cpu.logits(&Given { phase: Phase::Decode, ..given }, &x, &wanted)?;
@@ -66,32 +67,60 @@ impl Model {
 
     /// What blocks are given of new tokens.
     pub(super) fn extending<'a>(&'a self, acting: &'a Acting<'a>, phase: Phase, [ids, positions]: [&'a [u32]; 2]) -> Given<'a> {
-        Given { acting, phase, ids, positions, rows: &[], shared: &self.shared, chosen: None, source: None, seen: None }
+        Given { acting, phase, ids, positions, rows: &[], shared: &self.shared, chosen: None, source: None }
     }
+}
 
-    /// Keeps the new keys and values of one layer and attends to all.
-    fn attend_cached(
-        &self,
-        kv: &mut PagedKv,
-        layer: usize,
-        (chunks, rows): (&[Chunk], &[Range<usize>]),
-        scores: Scores,
-        [q, k, v]: [&[f32]; 3],
-        out: &mut [f32],
-    ) -> Attended {
-        let [_, width, _] = self.shared.widths();
-        for (chunk, rows) in chunks.iter().zip(rows) {
-            let own = rows.start * width..rows.end * width;
-            kv.write(layer, chunk.table, &k[own.clone()], &v[own]);
+/// In what texts hold already.
+struct Cached<'a, 'c> {
+    kv: &'a mut PagedKv,
+    chunks: &'a mut [Chunk<'c>],
+    rows: &'a [Range<usize>],
+}
+
+impl Past<f32> for Cached<'_, '_> {
+    /// Keeps the new keys and values of one layer, where they are its own, and attends to all.
+    fn attend(&mut self, attention: &Attention, [q, k, v]: [&[f32]; 3], out: &mut [f32]) -> Attended {
+        let [_, width, _] = attention.shape.widths();
+        if !attention.borrows() {
+            for (chunk, rows) in self.chunks.iter().zip(self.rows) {
+                let own = rows.start * width..rows.end * width;
+                self.kv.write(attention.layer, chunk.table, &k[own.clone()], &v[own]);
+            }
         }
         let text = |(chunk, rows): (&Chunk, &Range<usize>)| CachedText {
             queries: rows.clone(),
             past: chunk.table.len(),
-            blocks: kv.layer(layer, chunk.table),
+            blocks: self.kv.layer(attention.keys_of, chunk.table),
         };
-        let texts: Vec<CachedText> = chunks.iter().zip(rows).map(text).collect();
-        cached(kv.layout(), self.shared.heads, scores, &texts, q, out);
+        let texts: Vec<CachedText> = self.chunks.iter().zip(self.rows).map(text).collect();
+        let sinks = attention.sinks.as_ref().map(NormVector::values);
+        cached(self.kv.layout(attention.keys_of), attention.shape.heads, attention.scores, sinks, &texts, q, out);
         Attended::default()
+    }
+
+    fn attend_over(&mut self, _: &Attention, _: &[f32], _: Option<[&[f32]; 2]>, _: &mut [f32]) -> Attended {
+        unreachable!("what follows an encoder is in caches of its own")
+    }
+
+    /// Each text from its own state, which moves on.
+    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]) {
+        let (layer, widths, values) = (net.frozen(), net.widths(), net.sizes.values());
+        let mut out = out;
+        let mut texts = Vec::new();
+        for (chunk, rows) in self.chunks.iter_mut().zip(self.rows) {
+            let (own, rest) = out.split_at_mut(rows.len() * values);
+            out = rest;
+            texts.push((self.kv.state(net.layer, chunk.table), rows, own));
+        }
+        texts.into_par_iter().for_each(|(state, rows, out)| {
+            let mut at = 0;
+            let own = parts.map(|part| {
+                at += 1;
+                &part[rows.start * widths[at - 1]..rows.end * widths[at - 1]]
+            });
+            delta_rule::extend(&layer, state, own, out);
+        });
     }
 }
 

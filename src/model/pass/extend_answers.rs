@@ -7,14 +7,15 @@ use rayon::prelude::*;
 
 use super::super::Model;
 use super::super::decoder_cache::DecoderCache;
-use super::super::layers::Sight;
+use super::super::layers::{Attention, DeltaNet};
 use super::cpu::Cpu;
 use super::extend::acting;
 use super::machine::{Given, Machine};
+use super::past::Past;
 use super::prepared::PreparedAdapter;
 use super::sums::Sums;
-use super::tensors::{Keys, Tensors};
-use super::texts::{SeenTexts, over};
+use super::tensors::{Keys, Tensors, in_rows};
+use super::texts::over;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
 use crate::kernels::attention::over::Seen;
@@ -44,25 +45,23 @@ impl Model {
         if ids.is_empty() {
             return Err(Error::usage("prompt", "it has no tokens, so nothing can follow", "give it some text"));
         }
-        let (n, acting) = (ids.len(), [(0..ids.len(), adapter)]);
-        let positions: Vec<u32> = (0..n as u32).collect();
-        let seen = SeenTexts { source: vec![Seen { queries: 0..n, keys: 0..n, past: 0 }], ..SeenTexts::default() };
-        let given = Given { seen: Some(&seen), ..self.extending(&acting, Phase::Blocked, [ids, &positions]) };
+        let (n, texts) = (ids.len(), self.packed(&[ids], &[0], &|_, _| false));
         if !self.in_kernels() {
-            let mut tensors = Tensors::new(self, &given, Tensors::over(self, &seen)?)?;
-            let across = self.remembered(&mut tensors, &given)?;
-            let heads = across.into_iter().map(|[k, v]| Ok([tensors.heads(&k)?, tensors.heads(&v)?]));
-            return Ok(DecoderCache::of_tensors(heads.collect::<Result<_>>()?, n));
+            return self.in_tensors_over(adapter, &texts, |mut tensors, given| {
+                let across = self.remembered(&mut tensors, given)?;
+                let e = self.config.head_dim;
+                let heads = across.into_iter().map(|[k, v]| Ok([in_rows(&k, e)?, in_rows(&v, e)?]));
+                Ok(DecoderCache::of_tensors(heads.collect::<Result<_>>()?, n))
+            });
         }
         rayon::scope(|_| {
-            scratch.fit(n);
-            let mut attend = |_, _, _: [&[f32]; 3], _: &mut [f32]| Attended::default();
-            let mut sums = Sums::default();
-            let mut cpu = Cpu::<f32> { model: self, scratch, attend: &mut attend, over: None, spans: None, sums: &mut sums };
-            let across = self.remembered(&mut cpu, &given)?;
-            let floats = across.iter().map(|kv| kv.each_ref().map(|x| x.to_vec())).collect();
-            across.into_iter().flatten().for_each(|x| cpu.free(x));
-            Ok(DecoderCache::of_floats(floats, n))
+            scratch.fit(texts.room());
+            self.on_cpu::<f32, _>((scratch, &mut Sums::default()), adapter, &texts, |cpu, given| {
+                let across = self.remembered(cpu, given)?;
+                let floats = across.iter().map(|kv| kv.each_ref().map(|x| x.to_vec())).collect();
+                across.into_iter().flatten().for_each(|x| cpu.free(x));
+                Ok(DecoderCache::of_floats(floats, n))
+            })
         })
     }
 
@@ -102,31 +101,34 @@ impl Model {
         wanted: &[usize],
     ) -> Result<Vec<f32>> {
         scratch.fit(given.tokens());
-        let mut attend = |_, _, _: [&[f32]; 3], _: &mut [f32]| Attended::default();
-        let mut kept = |layer: usize, sight: &Sight, q: &[f32], kv: Option<[&[f32]; 2]>, out: &mut [f32]| {
-            self.attend_kept((chunks, rows), (layer - self.first(), sight), q, kv, out);
-        };
-        let (over, mut sums) = (Some(&mut kept as _), Sums::default());
-        let mut cpu = Cpu::<f32> { model: self, scratch, attend: &mut attend, over, spans: None, sums: &mut sums };
+        let (mut past, mut sums) = (Read { chunks, rows, first: self.first() }, Sums::default());
+        let mut cpu = Cpu::<f32> { model: self, scratch, past: &mut past, texts: None, sums: &mut sums };
         let x = self.through(&mut cpu, given)?;
         // As decoding makes them in every phase, as in [`Model::extend`].
         let logits = cpu.logits(&Given { phase: Phase::Decode, ..*given }, &x, wanted)?;
         cpu.free_wide(x);
         Ok(logits)
     }
+}
 
-    /// Attention over what is kept of each text in one of the decoder's layers, its new keys and values put behind it.
-    fn attend_kept(
-        &self,
-        (chunks, rows): (&mut [AnswerChunk], &[Range<usize>]),
-        (layer, sight): (usize, &Sight),
-        q: &[f32],
-        kv: Option<[&[f32]; 2]>,
-        mut out: &mut [f32],
-    ) {
-        let [width, ..] = self.shared.widths();
+/// In what is kept of each text.
+struct Read<'a, 'c> {
+    chunks: &'a mut [AnswerChunk<'c>],
+    rows: &'a [Range<usize>],
+    /// The decoder's first block.
+    first: usize,
+}
+
+impl Past<f32> for Read<'_, '_> {
+    fn attend(&mut self, _: &Attention, _: [&[f32]; 3], _: &mut [f32]) -> Attended {
+        unreachable!("no block of a model with an encoder sees a text alone")
+    }
+
+    /// Over what is kept in one of the decoder's layers, new keys and values put behind it.
+    fn attend_over(&mut self, attention: &Attention, q: &[f32], kv: Option<[&[f32]; 2]>, mut out: &mut [f32]) -> Attended {
+        let ([width, ..], layer) = (attention.shape.widths(), attention.layer - self.first);
         let mut texts = Vec::new();
-        for (chunk, rows) in chunks.iter_mut().zip(rows) {
+        for (chunk, rows) in self.chunks.iter_mut().zip(self.rows) {
             let own = rows.start * width..rows.end * width;
             texts.push((chunk, rows.len(), own.clone(), out.split_off_mut(..own.len()).unwrap_or_default()));
         }
@@ -134,7 +136,12 @@ impl Model {
             let past = chunk.cache.len();
             let [k, v] = chunk.cache.floats(layer, kv.map(|kv| kv.map(|x| &x[own.clone()])));
             let seen = [Seen { queries: 0..n, keys: 0..k.len() / width, past }];
-            over(&self.shared, sight, &seen).forward([&q[own], k, v], out);
+            over(attention, &seen).forward([&q[own], k, v], out);
         });
+        Attended::default()
+    }
+
+    fn delta(&mut self, _: &DeltaNet, _: [&[f32]; 4], _: &mut [f32]) {
+        unreachable!("no model with an encoder has delta rules")
     }
 }

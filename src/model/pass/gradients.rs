@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::Model;
 use super::super::site::{Adapt, Site};
 use super::cpu::Cpu;
+use super::experts::ExpertBalance;
 use super::machine::{Given, Machine};
 use super::prepared::PreparedAdapter;
 use super::sums::{self, SiteGradient, Sums};
@@ -21,6 +22,8 @@ pub struct LossAndGradients {
     pub loss: f64,
     /// Gradients by site, times the factor asked for.
     pub gradients: Vec<(Site, SiteGradient)>,
+    /// How the experts of all layers were met.
+    pub balance: ExpertBalance,
     /// Time of the forward part (with head and loss) and of the backward part.
     pub times: Times,
 }
@@ -41,6 +44,7 @@ pub(super) struct Learner<'a> {
     sums: Sums,
     /// By site, where a pass is in tensor operations.
     tensors: Vec<Option<SiteGradient>>,
+    balance: ExpertBalance,
     pub times: Times,
 }
 
@@ -74,8 +78,8 @@ impl Model {
             let losses = learner.there_and_back(scratch, texts, &vec![factor as f32; texts.targets.len()])?;
             loss += factor * losses.into_iter().map(f64::from).sum::<f64>();
         }
-        let times = learner.times;
-        Ok(LossAndGradients { loss, gradients: learner.gradients()?, times })
+        let (times, balance) = (learner.times, std::mem::take(&mut learner.balance));
+        Ok(LossAndGradients { loss, gradients: learner.gradients()?, balance, times })
     }
 
     /// `rows` in the groups that go through the model at once; those without a target are left out.
@@ -90,7 +94,8 @@ impl<'a> Learner<'a> {
     pub(super) fn new(model: &'a Model, adapter: &'a PreparedAdapter) -> Learner<'a> {
         let lowest = model.lowest(|site| adapter.acts(site));
         let sums = if model.in_kernels() { Sums::zero(model, adapter) } else { Sums::default() };
-        Learner { model, adapter, lowest, sums, tensors: model.sites.iter().map(|_| None).collect(), times: Times::default() }
+        let tensors = model.sites.iter().map(|_| None).collect();
+        Learner { model, adapter, lowest, sums, tensors, balance: ExpertBalance::default(), times: Times::default() }
     }
 
     /// Whether blocks of `tokens` run again on the way back.
@@ -103,10 +108,11 @@ impl<'a> Learner<'a> {
         let Learner { model, adapter, lowest, .. } = *self;
         let group = Group { model, texts, lowest };
         let again = self.recomputes(scratch.recompute, texts.room());
-        let times = &mut self.times;
+        let told = (&mut self.balance, &mut self.times);
         if !model.in_kernels() {
             let (losses, found) = model.in_tensors_over(adapter, texts, |mut m, given| {
-                let losses = group.there_and_back(&mut m, given, again, weights, times)?;
+                let (balance, times) = told;
+                let losses = group.there_and_back(&mut m, given, again, weights, (balance, times))?;
                 let waits = Instant::now();
                 model.device.synchronize()?;
                 times.backward += waits.elapsed();
@@ -119,11 +125,9 @@ impl<'a> Learner<'a> {
         rayon::scope(|_| match model.multiplies_in_bf16() {
             #[cfg(target_arch = "x86_64")]
             true => model.on_cpu::<half::bf16, _>(buffers, adapter, texts, |m, given| {
-                group.there_and_back(m, given, again, weights, times)
+                group.there_and_back(m, given, again, weights, told)
             }),
-            _ => {
-                model.on_cpu::<f32, _>(buffers, adapter, texts, |m, given| group.there_and_back(m, given, again, weights, times))
-            }
+            _ => model.on_cpu::<f32, _>(buffers, adapter, texts, |m, given| group.there_and_back(m, given, again, weights, told)),
         })
     }
 
@@ -196,10 +200,11 @@ impl Group<'_> {
         given: &Given,
         again: bool,
         weights: &[f32],
-        times: &mut Times,
+        (balance, times): (&mut ExpertBalance, &mut Times),
     ) -> Result<Vec<f32>> {
         let started = Instant::now();
         let trace = self.model.traced(m, given, self.lowest, again)?;
+        balance.add(&trace.balance);
         let (losses, back) = self.model.loss_at_head(m, given, trace, &self.texts.targets, weights)?;
         times.forward += started.elapsed();
         let started = Instant::now();

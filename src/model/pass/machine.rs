@@ -6,14 +6,14 @@
 
 use std::ops::Range;
 
+use candle_core::Tensor;
+
 use super::super::Targets;
-use super::super::layers::{Norm, SharedTables, Sight, SiteLinear, Turn};
-use super::super::linear::FrozenLinear;
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm, SharedTables, SiteLinear};
 use super::super::site::Site;
 use super::prepared::PreparedAdapter;
-use super::texts::SeenTexts;
 use crate::error::Result;
-use crate::kernels::attention::Scores;
+use crate::kernels::activation::Activation;
 use crate::kernels::engine::Phase;
 
 /// What acts on which tokens: in order, together all of them.
@@ -34,8 +34,6 @@ pub(super) struct Given<'a> {
     pub chosen: Option<&'a [u32]>,
     /// Of a decoder: its encoder's tokens.
     pub source: Option<&'a Given<'a>>,
-    /// Which keys queries see, in a model with an encoder.
-    pub seen: Option<&'a SeenTexts>,
 }
 
 impl Given<'_> {
@@ -57,8 +55,11 @@ impl Given<'_> {
 /// Outputs of sites with magnitudes, before these and the bias (n, o).
 pub(super) type Unscaled<M> = Vec<(Site, <M as Machine>::Act)>;
 
+/// Queries, keys and values; those that are there.
+pub(super) type Parts<T> = [Option<T>; 3];
+
 /// Queries, keys and values as attention reads them, and before their norms where these are.
-pub(super) type Turned<M> = ([<M as Machine>::Act; 3], [Option<<M as Machine>::Act>; 3]);
+pub(super) type Turned<M> = (Parts<<M as Machine>::Act>, Parts<<M as Machine>::Act>);
 
 /// A site with the gradient of its output (n, o).
 pub(super) type Sites<'a, M> = [(&'a SiteLinear, &'a <M as Machine>::Act)];
@@ -79,6 +80,20 @@ pub(super) trait Machine: Sized {
     fn copied(&mut self, x: &Self::Wide) -> Result<Self::Wide>;
     /// `x` rounded.
     fn rounded(&mut self, x: &Self::Wide) -> Result<Self::Act>;
+    /// `x` (n, d) in f32.
+    fn widened(&mut self, given: &Given, x: &Self::Act) -> Result<Self::Wide>;
+    /// `x` (n, any width) rounded.
+    fn narrowed(&mut self, given: &Given, x: Self::Wide) -> Result<Self::Act>;
+    /// A copy of `x` (n, any width).
+    fn again(&mut self, given: &Given, x: &Self::Wide) -> Result<Self::Wide>;
+    /// Zeros of the shape of `x` (n, any width).
+    fn zeros_of(&mut self, given: &Given, x: &Self::Act) -> Result<Self::Wide>;
+    /// `x += y`, of one shape.
+    fn add(&mut self, x: &mut Self::Wide, y: Self::Wide) -> Result<()>;
+    /// `x + y`, of one shape.
+    fn sum(&mut self, given: &Given, x: Self::Act, y: Self::Act) -> Result<Self::Act>;
+    /// `x` times a factor.
+    fn scale(&mut self, by: f32, x: &mut Self::Wide) -> Result<()>;
 
     /// Embeddings (n, d).
     fn embed(&mut self, given: &Given) -> Result<Self::Wide>;
@@ -147,45 +162,42 @@ pub(super) trait Machine: Sized {
         unscaled: &Unscaled<Self>,
     ) -> Result<Self::Act>;
 
-    /// Queries, keys and values of a fused projection, whose outputs are `groups` times a piece of each.
-    fn split(&mut self, given: &Given, fused: Self::Wide, groups: usize) -> Result<[Self::Wide; 3]>;
+    /// The parts of `widths` of a fused projection, whose outputs are `groups` times a piece of each.
+    fn split(&mut self, given: &Given, fused: Self::Wide, widths: &[usize], groups: usize) -> Result<Vec<Self::Wide>>;
     /// [`Machine::split`] undone.
-    fn join(&mut self, given: &Given, parts: [Self::Act; 3], groups: usize) -> Result<Self::Act>;
-    /// Gate and up of a fused projection, the one half and the other.
-    fn halve(&mut self, given: &Given, fused: Self::Act) -> Result<[Self::Act; 2]>;
+    fn join(&mut self, given: &Given, parts: Vec<Self::Act>, groups: usize) -> Result<Self::Act>;
+    /// Gate and up of a fused projection, whose outputs are `groups` times a piece of each.
+    fn halve(&mut self, given: &Given, fused: Self::Act, groups: usize) -> Result<[Self::Act; 2]>;
     /// [`Machine::halve`] undone.
-    fn unite(&mut self, given: &Given, gate: &Self::Act, up: &Self::Act) -> Result<Self::Act>;
+    fn unite(&mut self, given: &Given, gate: &Self::Act, up: &Self::Act, groups: usize) -> Result<Self::Act>;
     /// Queries, keys and values normed where there are norms, and the first two turned by their positions; with what the norms
     /// read, rounded for the way back.
-    fn turn(&mut self, given: &Given, turn: &Turn, parts: [Self::Wide; 3]) -> Result<Turned<Self>>;
+    fn turn(&mut self, given: &Given, attention: &Attention, parts: Parts<Self::Wide>) -> Result<Turned<Self>>;
     /// The way back of [`Machine::turn`].
     fn turn_back(
         &mut self,
         given: &Given,
-        turn: &Turn,
-        bare: &[Option<Self::Act>; 3],
-        grads: [Self::Wide; 3],
-    ) -> Result<[Self::Act; 3]>;
-    /// Attention of block `layer`.
-    fn attend(&mut self, given: &Given, layer: usize, scores: Scores, qkv: &[Self::Act; 3]) -> Result<(Self::Act, Self::Saved)>;
+        attention: &Attention,
+        bare: &Parts<Self::Act>,
+        grads: Parts<Self::Wide>,
+    ) -> Result<Parts<Self::Act>>;
+    fn attend(&mut self, given: &Given, attention: &Attention, qkv: [&Self::Act; 3]) -> Result<(Self::Act, Self::Saved)>;
     /// Gradients of what attention read; `grad` is that of `out`.
     fn attend_back(
         &mut self,
         given: &Given,
-        scores: Scores,
-        qkv: &[Self::Act; 3],
+        attention: &Attention,
+        qkv: [&Self::Act; 3],
         out: &Self::Act,
         saved: &Self::Saved,
         grad: Self::Act,
     ) -> Result<[Self::Wide; 3]>;
 
-    /// Attention of block `layer` in a model with an encoder; keys and values are those that the machine has kept where none are
-    /// given.
+    /// Attention in a model with an encoder; keys and values are those that the machine has kept where none are given.
     fn attend_over(
         &mut self,
         given: &Given,
-        layer: usize,
-        sight: &Sight,
+        attention: &Attention,
         q: &Self::Act,
         kv: Option<[&Self::Act; 2]>,
     ) -> Result<(Self::Act, Self::Saved)>;
@@ -193,21 +205,50 @@ pub(super) trait Machine: Sized {
     fn attend_over_back(
         &mut self,
         given: &Given,
-        sight: &Sight,
+        attention: &Attention,
         qkv: [&Self::Act; 3],
         made: (&Self::Act, &Self::Saved),
         grad: Self::Act,
     ) -> Result<[Self::Act; 3]>;
 
+    /// The gated delta rule over what its projections made; (n, values).
+    fn delta(&mut self, given: &Given, net: &DeltaNet, parts: [&Self::Act; 4]) -> Result<Self::Act>;
+    /// Gradients of what it read; `grad` is that of what it made.
+    fn delta_back(&mut self, given: &Given, net: &DeltaNet, parts: [&Self::Act; 4], grad: Self::Act) -> Result<[Self::Act; 4]>;
+
     /// What the feed-forward's last layer reads: `act(gate) · up`, or `act(up)`.
-    fn gate(&mut self, given: &Given, gate: Option<&Self::Act>, up: &Self::Act) -> Result<Self::Act>;
+    fn gate(&mut self, given: &Given, act: Activation, gate: Option<&Self::Act>, up: &Self::Act) -> Result<Self::Act>;
     /// `gate` and `up` become their gradients.
-    fn gate_back(&mut self, given: &Given, gate: Option<&mut Self::Act>, up: &mut Self::Act, grad: Self::Act) -> Result<()>;
+    fn gate_back(
+        &mut self,
+        given: &Given,
+        act: Activation,
+        gate: Option<&mut Self::Act>,
+        up: &mut Self::Act,
+        grad: Self::Act,
+    ) -> Result<()>;
+
+    /// What all layers are given of each token (n, L·p), of their projection (n, L·p); with that, rounded.
+    fn layer_inputs(&mut self, given: &Given, inputs: &LayerInputs, projected: Self::Wide) -> Result<[Self::Act; 2]>;
+    /// The gradient of the projection, which [`Machine::layer_inputs`] kept.
+    fn layer_inputs_back(&mut self, given: &Given, inputs: &LayerInputs, kept: &Self::Act, grad: Self::Wide)
+    -> Result<Self::Act>;
+    /// The part (n, p) of one layer, of `all` (n, L·p).
+    fn layer_input(&mut self, given: &Given, all: &Self::Act, layer: usize) -> Result<Self::Act>;
+    /// Adds `grad` (n, p) to the part of one layer.
+    fn add_layer_input(&mut self, given: &Given, layer: usize, grad: Self::Act, all: &mut Self::Wide) -> Result<()>;
 
     /// Logits of experts (n, E) of `x` (n, d), one token after another.
-    fn route(&mut self, given: &Given, router: &FrozenLinear, x: &Self::Act) -> Result<Vec<f32>>;
-    /// Adds the gradient of what [`Machine::route`] read to `dx` (n, d).
-    fn route_back(&mut self, given: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Self::Wide) -> Result<()>;
+    fn route(&mut self, given: &Given, router: &SiteLinear, x: &Self::Act) -> Result<Vec<f32>>;
+    /// Adds the gradients of a pair at the router, and that of `x`, which [`Machine::route`] read, to `dx` (n, d).
+    fn route_back(
+        &mut self,
+        given: &Given,
+        router: &SiteLinear,
+        x: &Self::Act,
+        d_logits: &[f32],
+        dx: &mut Self::Wide,
+    ) -> Result<()>;
     /// Zeros of the shape of `x`.
     fn zeros_like(&mut self, x: &Self::Wide) -> Result<Self::Wide>;
     /// The chosen tokens (c, d) of `x` (n, d); `given` is theirs.
@@ -218,6 +259,8 @@ pub(super) trait Machine: Sized {
     fn weigh(&mut self, weights: &[f32], x: &mut Self::Act) -> Result<()>;
     /// The product of each row of `a` with that of `b` (c, f).
     fn dots(&mut self, given: &Given, a: &Self::Act, b: &Self::Act) -> Result<Vec<f32>>;
+    /// The product of each row of `a` (c, d) with `b` (d).
+    fn dots_with(&mut self, given: &Given, a: &Self::Act, b: &Tensor) -> Result<Vec<f32>>;
 
     /// Final norm, head and loss: `−log p` of each target in nats, and the gradient at `x` of their sum by `weights`; adds
     /// those of a trained head.

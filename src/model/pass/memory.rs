@@ -1,8 +1,8 @@
 //! What a call holds, from its sizes alone: its own program run over a machine that counts.
 
 use super::super::{Model, Targets};
-use super::count::{Counting, PassCount};
-use super::count_rules::Rules;
+use super::count::Counting;
+use super::count_rules::{PassCount, Rules};
 use super::machine::Given;
 use super::prepared::PreparedAdapter;
 use super::workspace::{self, BatchTokens, Recompute};
@@ -62,7 +62,6 @@ impl Model {
             shared: &self.shared,
             chosen: None,
             source: None,
-            seen: None,
         };
         // Either stack may have most of the tokens.
         let both = Given { source: self.encoder.as_ref().map(|_| &given), ..given };

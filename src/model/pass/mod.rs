@@ -11,39 +11,53 @@
 //! |---|---|---|
 //! | 0 | `texts`, `prepared` | examples one after another; an adapter as machines take it |
 //! | 1 | `workspace`, `machine`, `sums` | buffers used again; what a block asks of a machine; sums of gradients |
-//! | 2 | `count_rules`, `experts`, `cross` | what machines hold besides; a feed-forward of experts, there and back; a decoder's attention over what its encoder made |
-//! | 3 | `block` | one block, there and back |
-//! | 4 | `cpu`, `tensors`, `count`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; sizes alone; all blocks, there and back |
-//! | 5 | `tensors_sites`, `tensors_over`, `cpu_turn`, `cpu_over`, `cpu_experts`, `cpu_head` | the latter's linear layers and what acts on them, its attention over other texts; the former's queries and keys, that attention, its experts, its head |
-//! | 6 | `tensors_head` | the latter's head |
-//! | 7 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
-//! | 8 | `gradients`, `extend_answers` | one group of texts there and back; the supervised loss and its gradients; new tokens behind what an encoder has read |
-//! | 9 | `loss` | any loss of log-probabilities, of several passes |
+//! | 2 | `beside`, `dense`, `past` | what blocks hand on beside the stream; a feed-forward for all tokens; where tokens of the CPU find those before them |
+//! | 3 | `experts`, `layer_gate`, `cross`, `count_rules` | feed-forwards of experts; a block's third part, there and back; a decoder's attention over what its encoder made; what counting goes by |
+//! | 4 | `feed`, `mixer` | the feed-forward, of whichever kind; attention or a delta rule |
+//! | 5 | `block` | one block, there and back |
+//! | 6 | `cpu`, `tensors`, `count`, `trace` | the machines: kernels over plain buffers; tensor operations on any device; sizes alone; all blocks, there and back |
+//! | 7 | `cpu_sites`, `cpu_turn`, `cpu_over`, `cpu_layer_inputs`, `cpu_delta`, `cpu_experts`, `cpu_head`, `tensors_sites`, `tensors_turn`, `tensors_attend`, `tensors_over`, `count_sites` | their linear layers and what acts on them, queries and keys, attention, that over other texts, inputs of layers, experts, heads |
+//! | 8 | `tensors_head` | the head in tensor operations |
+//! | 9 | `memory`, `device_memory`, `logps`, `extend` | what a call holds, here and on a device; log-probabilities without a way back; new tokens behind cached ones |
+//! | 10 | `gradients`, `extend_answers` | one group of texts there and back; the supervised loss and its gradients; new tokens behind what an encoder has read |
+//! | 11 | `loss` | any loss of log-probabilities, of several passes |
 
+mod beside;
 mod block;
-mod cross;
 mod count;
 mod count_rules;
+mod count_sites;
+mod cross;
 mod cpu;
+mod cpu_delta;
 mod cpu_experts;
 mod cpu_head;
+mod cpu_layer_inputs;
 mod cpu_over;
+mod cpu_sites;
 mod cpu_turn;
+mod dense;
 mod device_memory;
 mod experts;
 mod extend;
 mod extend_answers;
+mod feed;
 mod gradients;
+mod layer_gate;
 mod logps;
 mod loss;
 mod machine;
 mod memory;
+mod mixer;
+mod past;
 mod prepared;
 mod sums;
 mod tensors;
+mod tensors_attend;
 mod tensors_head;
 mod tensors_over;
 mod tensors_sites;
+mod tensors_turn;
 mod texts;
 mod trace;
 mod workspace;
@@ -51,12 +65,12 @@ mod workspace;
 use super::Model;
 use super::batch::Batch;
 use super::layers::Block;
-use super::site::Site;
+use super::site::{Site, SiteKind};
 use crate::error::Result;
-use crate::kernels::attention::Scores;
 use crate::kernels::engine::Phase;
 use cpu::Cpu;
 pub use device_memory::DevicePassMemory;
+pub use experts::ExpertBalance;
 pub use extend::{Chunk, OwnChunk};
 pub use extend_answers::AnswerChunk;
 pub use gradients::{LossAndGradients, Times};
@@ -74,15 +88,16 @@ pub use workspace::{BatchTokens, Recompute, Workspace};
 impl Model {
     /// Whether activations are bf16: every matrix is multiplied so, and no width is odd.
     fn multiplies_in_bf16(&self) -> bool {
-        let linears = self.blocks.iter().flat_map(Block::linears).map(|l| &l.linear).chain([&self.head.linear]);
+        // A router is multiplied in f32 always.
+        let multiplied = self.linears().filter(|l| self.sites[l.site.0].kind != SiteKind::Router);
         cfg!(target_arch = "x86_64")
-            && self.shared.head_dim.is_multiple_of(2)
-            && linears.into_iter().all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
+            && self.blocks.iter().flat_map(Block::attentions).all(|attention| attention.shape.head_dim.is_multiple_of(2))
+            && multiplied.map(|l| &l.linear).all(|l| l.matrix.is_bf16() && (l.inputs() | l.outputs()).is_multiple_of(2))
     }
 
     /// The lowest block that gradients go back to: all of them for an adapted embedding, none for a head alone.
     fn lowest(&self, adapted: impl Fn(Site) -> bool) -> usize {
-        if adapted(self.embedding.site) {
+        if adapted(self.embedding.site) || self.layer_inputs.as_ref().is_some_and(|inputs| adapted(inputs.projection.site)) {
             return 0;
         }
         self.blocks.iter().position(|b| b.linears().iter().any(|l| adapted(l.site))).unwrap_or(self.blocks.len())
@@ -96,10 +111,8 @@ impl Model {
         texts: &PackedTexts,
         run: impl FnOnce(&mut Cpu<T>, &Given) -> R,
     ) -> R {
-        let spans = |scores| texts.spans(&self.shared, scores);
-        let mut attend = |_, scores: Scores, qkv: [&[T]; 3], out: &mut [T]| T::attend(&spans(scores), qkv, out);
         let acting = [(0..texts.tokens(), adapter)];
-        let mut cpu = Cpu { model: self, scratch, attend: &mut attend, over: None, spans: Some(&spans), sums };
+        let mut cpu = Cpu { model: self, scratch, past: &mut &*texts, texts: Some(texts), sums };
         self.given(&acting, texts, |given| run(&mut cpu, given))
     }
 
@@ -117,13 +130,13 @@ impl Model {
 
     /// What blocks are given of whole texts under one adapter.
     fn given<R>(&self, acting: &Acting, texts: &PackedTexts, run: impl FnOnce(&Given) -> R) -> R {
-        let Batch { ids, positions, .. } = &texts.batch;
-        let (phase, shared) = (Phase::Blocked, &self.shared);
-        let given = Given { acting, phase, ids, positions, rows: &texts.rows, shared, chosen: None, source: None, seen: None };
-        let Some(Source { batch, rows, seen }) = &texts.source else { return run(&given) };
-        let (seen, read) = (Some(seen), [(0..batch.len, given.only())]);
-        let source = Given { acting: &read, ids: &batch.ids, positions: &batch.positions, rows, seen, ..given };
-        run(&Given { source: Some(&source), seen, ..given })
+        let (Batch { ids, positions, .. }, shared) = (&texts.batch, &self.shared);
+        let given =
+            Given { acting, phase: Phase::Blocked, ids, positions, rows: &texts.rows, shared, chosen: None, source: None };
+        let Some(Source { batch, rows, .. }) = &texts.source else { return run(&given) };
+        let read = [(0..batch.len, given.only())];
+        let source = Given { acting: &read, ids: &batch.ids, positions: &batch.positions, rows, ..given };
+        run(&Given { source: Some(&source), ..given })
     }
 
     /// Some of `rows` as this model reads them.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::super::Model;
-use super::super::site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, Term};
+use super::super::site::{Adapt, ContentHash, Dropout, LowRankPair, Magnitude, Site, SiteKind, Term};
 use crate::device::Compute;
 use crate::error::Result;
 use crate::files::Mapped;
@@ -65,10 +65,12 @@ impl Model {
         Ok(PreparedAdapter {
             masks: pairs.iter().map(mask).collect(),
             columns: pairs.par_iter().map(|p| p.map_or(Ok(None), scale)).collect::<Result<_>>()?,
-            pairs: pairs.par_iter().map(|p| p.filter(|_| kernels).map(|p| read(p, half)).transpose()).collect::<Result<_>>()?,
+            pairs: (pairs.par_iter().zip(&self.sites))
+                .map(|(p, site)| p.filter(|_| kernels).map(|p| read(p, half && site.kind != SiteKind::Router)).transpose())
+                .collect::<Result<_>>()?,
             full_head: full(self.head.site).filter(|_| kernels).map(frozen).transpose()?,
             full_embedding: full(self.embedding.site).cloned(),
-            terms: terms.iter().map(|t| t.as_ref().map(OwnTerm::new)).collect(),
+            terms: terms.iter().map(|t| t.as_ref().map(|t| OwnTerm::new(t).laid_out()).transpose()).collect::<Result<_>>()?,
             content: OnceLock::new(),
         })
     }
@@ -136,6 +138,16 @@ impl OwnTerm {
                 }),
             },
         }
+    }
+
+    /// With pairs whose rows lie one after another, for products on any device: a copy where they are a part of a larger tensor.
+    fn laid_out(self) -> Result<OwnTerm> {
+        Ok(match self {
+            OwnTerm::LowRank { a, b, scale, dropout, magnitude } => {
+                OwnTerm::LowRank { a: a.contiguous()?, b: b.contiguous()?, scale, dropout, magnitude }
+            }
+            full => full,
+        })
     }
 
     fn hash(&self, hash: &mut Sha256) -> Result<()> {

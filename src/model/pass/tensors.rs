@@ -7,27 +7,28 @@ use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
 use super::super::decoder_cache::DecoderCache;
-use super::super::layers::{KeysOf, Norm, Sight, SiteLinear, Turn};
-use super::super::linear::FrozenLinear;
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Mixer, Norm, Sight, SiteLinear};
 use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
-use super::machine::{Given, Machine, Sites, Turned, Unscaled};
+use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
 use super::sums::{self, SiteGradient};
 use super::texts::PackedTexts;
 use crate::error::Result;
+use crate::kernels::activation::Activation;
 use crate::kernels::attention::Scores;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
-use crate::kernels::tensors::attention::{self, Behind, Packed, Ramp};
+use crate::kernels::tensors::attention::{Packed, Ramp};
+use crate::kernels::tensors::delta_rule;
 use crate::kernels::tensors::dropout::Masks;
 use crate::kernels::tensors::over::OverTexts;
-use crate::kernels::tensors::{linear, mlp, norm, rope};
+use crate::kernels::tensors::{mlp, norm};
 
 /// A device, with activations of one dtype.
 pub(super) struct Tensors<'a> {
     pub model: &'a Model,
     pub dtype: DType,
     /// Of each of the model's rotations.
-    angles: Vec<Angles>,
+    pub(super) angles: Vec<Angles>,
     pub(super) keys: Keys<'a>,
     /// By site, where one adapter acts.
     pub(super) masks: Masks,
@@ -36,29 +37,31 @@ pub(super) struct Tensors<'a> {
 }
 
 /// A rotation of the tokens.
-struct Angles {
+pub(super) struct Angles {
     /// Cosines and sines (n, r/2).
-    table: [Tensor; 2],
-    interleaved: bool,
+    pub table: [Tensor; 2],
+    pub interleaved: bool,
     /// What queries are multiplied with, (n, 1).
-    query_scales: Option<Tensor>,
+    pub query_scales: Option<Tensor>,
 }
 
 /// Where a query finds its keys.
 pub(super) enum Keys<'a> {
-    /// In its own text of the pass, for each kind of scores.
-    Texts(Vec<(Scores, Packed)>),
+    /// In its own text of the pass, for each kind of scores; and where the texts are.
+    Texts(Vec<(Scores, Packed)>, Vec<Range<usize>>),
     /// In what its text keeps: the rows of the pass that are its new tokens, and the cache that they are put into.
     Cached(Vec<(Range<usize>, &'a mut KvCache)>, Ramp),
     /// Of a model with an encoder, in the texts of the pass.
-    Over(Vec<(KeysOf, OverTexts)>),
+    Over(Vec<(Sight, OverTexts)>),
     /// The same in what is kept of texts.
     Kept(Vec<(Range<usize>, &'a mut DecoderCache)>),
 }
 
 impl<'a> Tensors<'a> {
     pub(super) fn new(model: &'a Model, given: &Given, keys: Keys<'a>) -> Result<Tensors<'a>> {
-        model.check(given.ids, given.positions)?;
+        for given in given.source.into_iter().chain([given]) {
+            model.check(given.ids, given.positions)?;
+        }
         let (n, device) = (given.tokens(), &model.device);
         let angles = model.shared.ropes.iter().map(|rope| {
             let half = rope.rotated() / 2;
@@ -91,11 +94,13 @@ impl<'a> Tensors<'a> {
         let ramp = Ramp::new(&model.device)?;
         let mut kinds: Vec<(Scores, Packed)> = Vec::new();
         for block in &model.blocks {
-            if kinds.iter().all(|(scores, _)| *scores != block.scores) {
-                kinds.push((block.scores, Packed::new(&texts.spans, block.scores, &ramp)?));
+            let Mixer::Attention(layers) = &block.mixer else { continue };
+            let scores = layers.attention.scores;
+            if kinds.iter().all(|(kind, _)| *kind != scores) {
+                kinds.push((scores, Packed::new(&texts.spans, scores, &ramp)?));
             }
         }
-        Ok(Keys::Texts(kinds))
+        Ok(Keys::Texts(kinds, texts.spans.clone()))
     }
 
     /// What was summed so far, by site.
@@ -108,35 +113,6 @@ impl<'a> Tensors<'a> {
         Ok(Tensor::new(given.chosen.unwrap_or(&[]), &self.model.device)?)
     }
 
-    pub(super) fn heads(&self, x: &Tensor) -> Result<Tensor> {
-        let e = self.model.config.head_dim;
-        Ok(x.reshape((x.dim(0)?, x.dim(1)? / e, e))?)
-    }
-
-    /// Queries, keys and values (n, width), the first two turned.
-    fn turned(&self, turn: &Turn, parts: [Tensor; 3], inverse: bool, dtype: DType) -> Result<[Tensor; 3]> {
-        let [q, k, v] = parts;
-        let Some(at) = turn.rope else { return Ok([q.to_dtype(dtype)?, k.to_dtype(dtype)?, v.to_dtype(dtype)?]) };
-        let Angles { table: [cos, sin], interleaved, query_scales } = &self.angles[at];
-        let way = rope::Turn { inverse, interleaved: *interleaved };
-        let turn = |x: &Tensor| -> Result<Tensor> {
-            Ok(rope::rope(&self.heads(x)?, cos, sin, way)?.reshape(x.shape())?.to_dtype(dtype)?)
-        };
-        let q = match query_scales {
-            Some(scales) => q.to_dtype(DType::F32)?.broadcast_mul(scales)?,
-            None => q,
-        };
-        Ok([turn(&q)?, turn(&k)?, v.to_dtype(dtype)?])
-    }
-
-    /// `x` (n, width) in rows that `norm` is over.
-    fn rows_of(&self, norm: &Norm, x: &Tensor) -> Result<Tensor> {
-        match norm {
-            Norm::Weighted { width, .. } if *width < x.dim(1)? => self.heads(x),
-            _ => Ok(x.clone()),
-        }
-    }
-
     /// The final norm of chosen rows (c, d).
     pub(super) fn chosen(&self, x: &Tensor, at: &Tensor) -> Result<[Tensor; 2]> {
         let chosen = x.index_select(at, 0)?;
@@ -144,7 +120,7 @@ impl<'a> Tensors<'a> {
         Ok([chosen, normed])
     }
 
-    fn normed(&self, norm: &Norm, x: &Tensor, out: DType) -> Result<Tensor> {
+    pub(super) fn normed(&self, norm: &Norm, x: &Tensor, out: DType) -> Result<Tensor> {
         match norm {
             Norm::Scale(by) => Ok((x.to_dtype(DType::F32)? * f64::from(*by))?.to_dtype(out)?),
             Norm::Weighted { weight, bias: None, eps, .. } => norm::rms(x, &weight.tensor, *eps, out),
@@ -208,6 +184,36 @@ impl Machine for Tensors<'_> {
             let dw = full.zeros_like()?.index_add(&Tensor::new(given.ids, dx.device())?, &(dx * scale)?, 0)?;
             sums::add(&mut self.sums[site.0], SiteGradient::Full(dw))?;
         }
+        Ok(())
+    }
+
+    fn widened(&mut self, _: &Given, x: &Tensor) -> Result<Tensor> {
+        Ok(x.to_dtype(DType::F32)?)
+    }
+
+    fn narrowed(&mut self, _: &Given, x: Tensor) -> Result<Tensor> {
+        Ok(x.to_dtype(self.dtype)?)
+    }
+
+    fn again(&mut self, _: &Given, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
+    fn zeros_of(&mut self, _: &Given, x: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::zeros(x.shape(), DType::F32, x.device())?)
+    }
+
+    fn add(&mut self, x: &mut Tensor, y: Tensor) -> Result<()> {
+        *x = (&*x + y)?;
+        Ok(())
+    }
+
+    fn sum(&mut self, _: &Given, x: Tensor, y: Tensor) -> Result<Tensor> {
+        Ok((x + y)?)
+    }
+
+    fn scale(&mut self, by: f32, x: &mut Tensor) -> Result<()> {
+        *x = (&*x * f64::from(by))?;
         Ok(())
     }
 
@@ -291,150 +297,135 @@ impl Machine for Tensors<'_> {
         Ok(self.project_back(given, sites, x, unscaled)?.to_dtype(self.dtype)?)
     }
 
-    fn split(&mut self, given: &Given, fused: Tensor, groups: usize) -> Result<[Tensor; 3]> {
-        let (n, widths) = (given.tokens(), given.shared.widths());
-        let [q, k, _] = widths.map(|width| width / groups);
+    fn split(&mut self, given: &Given, fused: Tensor, widths: &[usize], groups: usize) -> Result<Vec<Tensor>> {
+        let n = given.tokens();
         let fused = fused.reshape((n, groups, fused.dim(1)? / groups))?;
-        let part =
-            |from, len: usize| -> Result<Tensor> { Ok(fused.narrow(2, from, len / groups)?.contiguous()?.reshape((n, len))?) };
-        Ok([part(0, widths[0])?, part(q, widths[1])?, part(q + k, widths[2])?])
+        let mut at = 0;
+        let parts = widths.iter().map(|width| {
+            let part = fused.narrow(2, at, width / groups)?.contiguous()?.reshape((n, *width))?;
+            at += width / groups;
+            Ok(part)
+        });
+        parts.collect()
     }
 
-    fn join(&mut self, given: &Given, parts: [Tensor; 3], groups: usize) -> Result<Tensor> {
+    fn join(&mut self, given: &Given, parts: Vec<Tensor>, groups: usize) -> Result<Tensor> {
         let n = given.tokens();
         let pieces = parts.iter().map(|part| part.reshape((n, groups, part.dim(1)? / groups)));
         Ok(Tensor::cat(&pieces.collect::<candle_core::Result<Vec<_>>>()?, 2)?.reshape((n, ()))?)
     }
 
-    fn halve(&mut self, _: &Given, fused: Tensor) -> Result<[Tensor; 2]> {
+    fn halve(&mut self, given: &Given, fused: Tensor, groups: usize) -> Result<[Tensor; 2]> {
         let width = fused.dim(1)? / 2;
-        Ok([fused.narrow(1, 0, width)?.contiguous()?, fused.narrow(1, width, width)?.contiguous()?])
+        let halves = self.split(given, fused, &[width, width], groups)?;
+        Ok(halves.try_into().unwrap_or_else(|_| unreachable!("two")))
     }
 
-    fn unite(&mut self, _: &Given, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        Ok(Tensor::cat(&[gate, up], 1)?)
+    fn unite(&mut self, given: &Given, gate: &Tensor, up: &Tensor, groups: usize) -> Result<Tensor> {
+        self.join(given, vec![gate.clone(), up.clone()], groups)
     }
 
-    fn turn(&mut self, _: &Given, turn: &Turn, parts: [Tensor; 3]) -> Result<Turned<Self>> {
-        let mut bare = [None, None, None];
-        let [mut q, mut k, mut v] = parts;
-        for ((part, norm), bare) in [&mut q, &mut k, &mut v].into_iter().zip(&turn.norms).zip(&mut bare) {
-            let Some(norm) = norm else { continue };
-            let normed = self.normed(norm, &self.rows_of(norm, part)?, DType::F32)?.reshape(part.shape())?;
-            *bare = Some(part.to_dtype(self.dtype)?);
-            *part = normed;
-        }
-        Ok((self.turned(turn, [q, k, v], false, self.dtype)?, bare))
+    fn turn(&mut self, _: &Given, attention: &Attention, parts: Parts<Tensor>) -> Result<Turned<Self>> {
+        self.normed_and_turned(attention, parts)
     }
 
-    fn turn_back(&mut self, _: &Given, turn: &Turn, bare: &[Option<Tensor>; 3], grads: [Tensor; 3]) -> Result<[Tensor; 3]> {
-        if turn.norms.iter().all(Option::is_none) {
-            return self.turned(turn, grads, true, self.dtype);
-        }
-        let mut back = self.turned(turn, grads, true, DType::F32)?;
-        for ((grad, norm), bare) in back.iter_mut().zip(&turn.norms).zip(bare) {
-            if let Some((norm, bare)) = norm.as_ref().zip(bare.as_ref()) {
-                let rows = |x: &Tensor| self.rows_of(norm, x);
-                *grad = self.norm_gradient(norm, &rows(bare)?, &rows(grad)?)?.reshape(bare.shape())?;
-            }
-            *grad = grad.to_dtype(self.dtype)?;
-        }
-        Ok(back)
+    fn turn_back(
+        &mut self,
+        _: &Given,
+        attention: &Attention,
+        bare: &Parts<Tensor>,
+        grads: Parts<Tensor>,
+    ) -> Result<Parts<Tensor>> {
+        self.turned_and_normed_back(attention, bare, grads)
     }
 
-    fn attend(&mut self, _: &Given, layer: usize, scores: Scores, qkv: &[Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
-        let width = qkv[0].shape().clone();
-        let [q, k, v] = [self.heads(&qkv[0])?, self.heads(&qkv[1])?, self.heads(&qkv[2])?];
-        match &mut self.keys {
-            Keys::Texts(kinds) => {
-                let (out, normalisers) = attention::forward([&q, &k, &v], of_kind(kinds, scores))?;
-                Ok((out.reshape(width)?, Some(normalisers)))
-            }
-            Keys::Cached(texts, ramp) => {
-                let mut outs = Vec::new();
-                for (rows, cache) in texts {
-                    let own = |t: &Tensor| t.narrow(0, rows.start, rows.len());
-                    let (k, v) = cache.append(layer, &own(&k)?.unsqueeze(0)?, &own(&v)?.unsqueeze(0)?)?; // (1, s, g, e)
-                    outs.push(attention::cached([&own(&q)?, &k.squeeze(0)?, &v.squeeze(0)?], scores, ramp)?);
-                }
-                Ok((Tensor::cat(&outs, 0)?.reshape(width)?, None))
-            }
-            Keys::Over(_) | Keys::Kept(_) => unreachable!("these blocks have a sight"),
-        }
+    fn attend(&mut self, _: &Given, attention: &Attention, qkv: [&Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
+        self.attended(attention, qkv)
     }
 
     fn attend_back(
         &mut self,
         _: &Given,
-        scores: Scores,
-        qkv: &[Tensor; 3],
+        attention: &Attention,
+        qkv: [&Tensor; 3],
         out: &Tensor,
         saved: &Option<Tensor>,
         grad: Tensor,
     ) -> Result<[Tensor; 3]> {
-        let (Keys::Texts(kinds), Some(normalisers)) = (&self.keys, saved) else {
-            unreachable!("a way back goes over whole texts")
-        };
-        let [q, k, v] = [self.heads(&qkv[0])?, self.heads(&qkv[1])?, self.heads(&qkv[2])?];
-        let (out, gradient) = (self.heads(out)?, self.heads(&grad)?);
-        let behind = Behind { out: &out, normalisers, gradient: &gradient };
-        let [dq, dk, dv] = attention::backward([&q, &k, &v], behind, of_kind(kinds, scores))?;
-        let wide = |g: Tensor, like: &Tensor| -> Result<Tensor> { Ok(g.reshape(like.shape())?.to_dtype(DType::F32)?) };
-        Ok([wide(dq, &qkv[0])?, wide(dk, &qkv[1])?, wide(dv, &qkv[2])?])
+        self.attended_back(attention, qkv, (out, saved), &grad)
     }
 
     fn attend_over(
         &mut self,
         _: &Given,
-        layer: usize,
-        sight: &Sight,
+        attention: &Attention,
         q: &Tensor,
         kv: Option<[&Tensor; 2]>,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        self.attended_over(layer, sight, q, kv)
+        self.attended_over(attention, q, kv)
     }
 
     fn attend_over_back(
         &mut self,
         _: &Given,
-        sight: &Sight,
+        attention: &Attention,
         qkv: [&Tensor; 3],
         (_, saved): (&Tensor, &Option<Tensor>),
         grad: Tensor,
     ) -> Result<[Tensor; 3]> {
-        self.attended_over_back(sight, qkv, saved, &grad)
+        self.attended_over_back(attention, qkv, saved, &grad)
     }
 
-    fn gate(&mut self, given: &Given, gate: Option<&Tensor>, up: &Tensor) -> Result<Tensor> {
+    fn delta(&mut self, _: &Given, net: &DeltaNet, parts: [&Tensor; 4]) -> Result<Tensor> {
+        self.delta_rule(net, parts)
+    }
+
+    fn delta_back(&mut self, _: &Given, net: &DeltaNet, parts: [&Tensor; 4], grad: Tensor) -> Result<[Tensor; 4]> {
+        let Keys::Texts(_, spans) = &self.keys else { unreachable!("a way back goes over whole texts") };
+        delta_rule::backward(&net.tensors(), spans, parts, &grad)
+    }
+
+    fn gate(&mut self, _: &Given, act: Activation, gate: Option<&Tensor>, up: &Tensor) -> Result<Tensor> {
         match gate {
-            Some(gate) => mlp::gated(given.shared.activation, gate, up),
-            None => mlp::activation(given.shared.activation, up),
+            Some(gate) => mlp::gated(act, gate, up),
+            None => mlp::activation(act, up),
         }
     }
 
-    fn gate_back(&mut self, given: &Given, gate: Option<&mut Tensor>, up: &mut Tensor, grad: Tensor) -> Result<()> {
+    fn gate_back(&mut self, _: &Given, act: Activation, gate: Option<&mut Tensor>, up: &mut Tensor, grad: Tensor) -> Result<()> {
         match gate {
-            Some(gate) => (*gate, *up) = mlp::gated_back(given.shared.activation, gate, up, &grad)?,
-            None => *up = mlp::activation_back(given.shared.activation, up, &grad)?,
+            Some(gate) => (*gate, *up) = mlp::gated_back(act, gate, up, &grad)?,
+            None => *up = mlp::activation_back(act, up, &grad)?,
         }
         Ok(())
     }
 
-    fn route(&mut self, _: &Given, router: &FrozenLinear, x: &Tensor) -> Result<Vec<f32>> {
-        let w = router.matrix.expanded(&self.model.device, DType::F32)?;
-        let y = linear::product(&x.to_dtype(DType::F32)?, &w, router.side, DType::F32)?;
-        let y = match &router.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        };
-        Ok(y.flatten_all()?.to_vec1()?)
+    fn layer_inputs(&mut self, given: &Given, inputs: &LayerInputs, projected: Tensor) -> Result<[Tensor; 2]> {
+        self.made_layer_inputs(given, inputs, projected)
     }
 
-    fn route_back(&mut self, given: &Given, router: &FrozenLinear, d_logits: &[f32], dx: &mut Tensor) -> Result<()> {
-        let d = Tensor::from_slice(d_logits, (given.tokens(), router.outputs()), dx.device())?;
-        let w = router.matrix.expanded(&self.model.device, DType::F32)?;
-        *dx = (&*dx + linear::product(&d, &w, router.side.other(), DType::F32)?)?;
+    fn layer_inputs_back(&mut self, _: &Given, inputs: &LayerInputs, kept: &Tensor, grad: Tensor) -> Result<Tensor> {
+        self.layer_inputs_gradient(inputs, kept, grad)
+    }
+
+    fn layer_input(&mut self, _: &Given, all: &Tensor, layer: usize) -> Result<Tensor> {
+        let width = all.dim(1)? / self.model.blocks.len();
+        Ok(all.narrow(1, layer * width, width)?.contiguous()?)
+    }
+
+    fn add_layer_input(&mut self, _: &Given, layer: usize, grad: Tensor, all: &mut Tensor) -> Result<()> {
+        let (width, sum) = (grad.dim(1)?, grad.to_dtype(DType::F32)?);
+        let padded = sum.pad_with_zeros(1, layer * width, all.dim(1)? - (layer + 1) * width)?;
+        *all = (&*all + padded)?;
         Ok(())
+    }
+
+    fn route(&mut self, given: &Given, router: &SiteLinear, x: &Tensor) -> Result<Vec<f32>> {
+        self.router_logits(given, router, x)
+    }
+
+    fn route_back(&mut self, given: &Given, router: &SiteLinear, x: &Tensor, d_logits: &[f32], dx: &mut Tensor) -> Result<()> {
+        self.router_back(given, router, x, d_logits, dx)
     }
 
     fn zeros_like(&mut self, x: &Tensor) -> Result<Tensor> {
@@ -464,6 +455,10 @@ impl Machine for Tensors<'_> {
         Ok((a.to_dtype(DType::F32)? * b.to_dtype(DType::F32)?)?.sum(1)?.to_vec1()?)
     }
 
+    fn dots_with(&mut self, _: &Given, a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
+        Ok(a.to_dtype(DType::F32)?.broadcast_mul(b)?.sum(1)?.to_vec1()?)
+    }
+
     fn loss(&mut self, given: &Given, x: &Tensor, targets: &Targets, weights: &[f32]) -> Result<(Vec<f32>, Tensor)> {
         let (losses, dx, gradients) = self.linear_cross_entropy(given, x, targets, weights)?;
         for g in gradients {
@@ -481,8 +476,7 @@ impl Machine for Tensors<'_> {
     }
 }
 
-/// Masks for scores of one kind.
-fn of_kind(kinds: &[(Scores, Packed)], scores: Scores) -> &Packed {
-    let found = kinds.iter().find(|(kind, _)| *kind == scores);
-    found.map(|(_, packed)| packed).unwrap_or_else(|| unreachable!("made for every block's scores"))
+/// `x` (n, width) as (n, width / e, e).
+pub(super) fn in_rows(x: &Tensor, e: usize) -> Result<Tensor> {
+    Ok(x.reshape((x.dim(0)?, x.dim(1)? / e, e))?)
 }

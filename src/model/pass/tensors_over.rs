@@ -3,37 +3,31 @@
 use candle_core::Tensor;
 
 use super::super::Model;
-use super::super::layers::{KeysOf, Sight};
+use super::super::layers::{Attention, Block, Sight};
 use super::super::site::Site;
-use super::tensors::{Keys, Tensors};
+use super::tensors::{Keys, Tensors, in_rows};
 use super::texts::{SeenTexts, over};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::attention::over::Seen;
 use crate::kernels::tensors::over::OverTexts;
 
 impl Model {
     /// Whether a site reads the encoder's tokens.
     pub(super) fn reads_source(&self, site: Site) -> bool {
-        let encoder = self.blocks[..self.first()].iter().flat_map(|block| block.linears());
+        let encoder = self.blocks[..self.first()].iter().flat_map(Block::linears);
         let across = self.blocks.iter().filter_map(|block| block.cross.as_ref()).flat_map(|cross| &cross.kv);
         encoder.chain(across).any(|linear| linear.site == site)
-    }
-
-    /// A sight of each kind that blocks have.
-    fn sights(&self) -> impl Iterator<Item = &Sight> {
-        let ends = self.blocks.first().into_iter().chain(self.blocks.last());
-        ends.flat_map(|block| block.sight.iter().chain(block.cross.as_ref().map(|cross| &cross.sight)))
     }
 }
 
 impl<'a> Tensors<'a> {
     /// The keys of whole texts.
     pub(super) fn over(model: &Model, seen: &SeenTexts) -> Result<Keys<'a>> {
-        let mut kinds: Vec<(KeysOf, OverTexts)> = Vec::new();
-        for sight in model.sights() {
-            let texts = seen.of(sight.keys);
-            if !texts.is_empty() && kinds.iter().all(|(keys, _)| *keys != sight.keys) {
-                kinds.push((sight.keys, OverTexts::new(&over(&model.shared, sight, texts), &model.device)?));
+        let mut kinds: Vec<(Sight, OverTexts)> = Vec::new();
+        for attention in model.blocks.iter().flat_map(Block::attentions) {
+            let (sight, texts) = (attention.sight, seen.of(attention.sight));
+            if !texts.is_empty() && kinds.iter().all(|(kind, _)| *kind != sight) {
+                kinds.push((sight, OverTexts::new(&over(attention, texts), &model.device)?));
             }
         }
         Ok(Keys::Over(kinds))
@@ -42,16 +36,15 @@ impl<'a> Tensors<'a> {
     /// See [`super::machine::Machine::attend_over`].
     pub(super) fn attended_over(
         &mut self,
-        layer: usize,
-        sight: &Sight,
+        attention: &Attention,
         q: &Tensor,
         kv: Option<[&Tensor; 2]>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (width, model) = (q.shape().clone(), self.model);
-        let heads = |x: &Tensor| self.heads(x);
-        let (q, kv) = (heads(q)?, kv.map(|[k, v]| Ok::<_, crate::error::Error>([heads(k)?, heads(v)?])).transpose()?);
+        let heads = |x: &Tensor| in_rows(x, attention.shape.head_dim);
+        let (q, kv) = (heads(q)?, kv.map(|[k, v]| Ok::<_, Error>([heads(k)?, heads(v)?])).transpose()?);
         if let (Keys::Over(kinds), Some([k, v])) = (&self.keys, &kv) {
-            let (out, normalisers) = of_kind(kinds, sight.keys).forward([&q, k, v])?;
+            let (out, normalisers) = of_kind(kinds, attention.sight).forward([&q, k, v])?;
             return Ok((out.reshape(width)?, Some(normalisers)));
         }
         let Keys::Kept(texts) = &mut self.keys else { unreachable!("whole texts, or what was kept of them") };
@@ -60,9 +53,9 @@ impl<'a> Tensors<'a> {
             let own = |t: &Tensor| t.narrow(0, rows.start, rows.len());
             let new = kv.as_ref().map(|[k, v]| Ok::<_, candle_core::Error>([own(k)?, own(v)?])).transpose()?;
             let past = cache.len();
-            let [k, v] = cache.tensors(layer - model.first(), new)?;
+            let [k, v] = cache.tensors(attention.layer - model.first(), new)?;
             let seen = [Seen { queries: 0..rows.len(), keys: 0..k.dim(0)?, past }];
-            let texts = OverTexts::new(&over(&model.shared, sight, &seen), &model.device)?;
+            let texts = OverTexts::new(&over(attention, &seen), &model.device)?;
             outs.push(texts.forward([&own(&q)?.contiguous()?, &k, &v])?.0);
         }
         Ok((Tensor::cat(&outs, 0)?.reshape(width)?, None))
@@ -71,7 +64,7 @@ impl<'a> Tensors<'a> {
     /// See [`super::machine::Machine::attend_over_back`].
     pub(super) fn attended_over_back(
         &self,
-        sight: &Sight,
+        attention: &Attention,
         qkv: [&Tensor; 3],
         saved: &Option<Tensor>,
         grad: &Tensor,
@@ -79,13 +72,14 @@ impl<'a> Tensors<'a> {
         let (Keys::Over(kinds), Some(normalisers)) = (&self.keys, saved) else {
             unreachable!("a way back goes over whole texts")
         };
-        let [q, k, v] = [self.heads(qkv[0])?, self.heads(qkv[1])?, self.heads(qkv[2])?];
-        let [dq, dk, dv] = of_kind(kinds, sight.keys).backward([&q, &k, &v], normalisers, &self.heads(grad)?)?;
+        let heads = |x: &Tensor| in_rows(x, attention.shape.head_dim);
+        let [q, k, v] = [heads(qkv[0])?, heads(qkv[1])?, heads(qkv[2])?];
+        let [dq, dk, dv] = of_kind(kinds, attention.sight).backward([&q, &k, &v], normalisers, &heads(grad)?)?;
         Ok([dq.reshape(qkv[0].shape())?, dk.reshape(qkv[1].shape())?, dv.reshape(qkv[2].shape())?])
     }
 }
 
-fn of_kind(kinds: &[(KeysOf, OverTexts)], keys: KeysOf) -> &OverTexts {
-    let found = kinds.iter().find(|(kind, _)| *kind == keys);
+fn of_kind(kinds: &[(Sight, OverTexts)], sight: Sight) -> &OverTexts {
+    let found = kinds.iter().find(|(kind, _)| *kind == sight);
     found.map(|(_, texts)| texts).unwrap_or_else(|| unreachable!("made for every sight"))
 }

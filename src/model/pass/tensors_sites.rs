@@ -32,6 +32,7 @@ impl Tensors<'_> {
     /// The input of a pair at `site`, and the mask that made it; `x` has the tokens `at`, or all.
     fn dropped(&self, at: Option<&Tensor>, site: Site, x: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let Some(mask) = self.masks.factors(site.0, at)? else { return Ok((x.clone(), None)) };
+        let mask = mask.to_dtype(x.dtype())?;
         Ok(((x * &mask)?, Some(mask)))
     }
 
@@ -102,6 +103,36 @@ impl Tensors<'_> {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
         })
+    }
+
+    /// In f32 whatever the activations are: which expert comes first hangs on the last digits.
+    pub(super) fn router_logits(&self, given: &Given, router: &SiteLinear, x: &Tensor) -> Result<Vec<f32>> {
+        let (linear, x) = (&router.linear, x.to_dtype(DType::F32)?);
+        let weight = linear.matrix.expanded(&self.model.device, DType::F32)?;
+        let y = linear::product(&x, &weight, linear.side, DType::F32)?;
+        let y = self.with_pairs((given.acting, None), router.site, &x, y)?;
+        let y = linear.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
+        Ok(y.flatten_all()?.to_vec1()?)
+    }
+
+    /// The way back of [`Tensors::router_logits`]: adds the gradient of `x` (n, d) to `dx`.
+    pub(super) fn router_back(
+        &mut self,
+        given: &Given,
+        router: &SiteLinear,
+        x: &Tensor,
+        d_logits: &[f32],
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let linear = &router.linear;
+        let d = Tensor::from_slice(d_logits, (given.tokens(), linear.outputs()), dx.device())?;
+        let weight = linear.matrix.expanded(&self.model.device, DType::F32)?;
+        *dx = (&*dx + linear::product(&d, &weight, linear.side.other(), DType::F32)?)?;
+        let Some(pair) = pair(given.only(), router.site) else { return Ok(()) };
+        let (x, mask) = self.dropped(None, router.site, &x.to_dtype(DType::F32)?)?;
+        let g = linear::delta_back(&x, pair.a, pair.b, pair.scale, &d)?;
+        *dx = (&*dx + mask.map(|mask| &g.x * mask).unwrap_or(Ok(g.x))?)?;
+        sums::add(&mut self.sums[router.site.0], SiteGradient::Pair(g.a, g.b, None))
     }
 
     /// Adds the gradients of what is trained at sites with a common input; with `wanted`, the gradient of that in f32.

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::super::Targets;
 use super::super::batch::Batch;
-use super::super::layers::{KeysOf, SharedTables, Sight};
+use super::super::layers::{Attention, NormVector, Sight};
+use crate::kernels::attention::Varlen;
 use crate::kernels::attention::over::{Over, Seen};
-use crate::kernels::attention::{Scores, Varlen};
 
 /// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep.
 pub(super) const TOKENS: usize = 512;
@@ -49,19 +49,21 @@ pub(super) struct SeenTexts {
 }
 
 impl SeenTexts {
-    pub(super) fn of(&self, keys: KeysOf) -> &[Seen] {
-        match keys {
-            KeysOf::Source => &self.source,
-            KeysOf::Target => &self.target,
-            KeysOf::Across => &self.across,
+    pub(super) fn of(&self, sight: Sight) -> &[Seen] {
+        match sight {
+            Sight::Text => &[],
+            Sight::Source => &self.source,
+            Sight::Target => &self.target,
+            Sight::Across => &self.across,
         }
     }
 }
 
 /// How the queries of a block see the keys of `texts`.
-pub(super) fn over<'a>(shared: &SharedTables, sight: &'a Sight, texts: &'a [Seen]) -> Over<'a> {
-    let (heads, head_dim, causal) = (shared.heads, shared.head_dim, sight.keys == KeysOf::Target);
-    Over { texts, heads, head_dim, scale: sight.scale, causal, bias: sight.bias.as_deref() }
+pub(super) fn over<'a>(attention: &'a Attention, texts: &'a [Seen]) -> Over<'a> {
+    let Attention { shape, scores, sight, distances, .. } = attention;
+    let (heads, head_dim, causal) = (shape.heads, shape.head_dim, *sight == Sight::Target);
+    Over { texts, heads, head_dim, scale: scores.scale, causal, bias: distances.as_deref() }
 }
 
 impl PackedTexts {
@@ -137,15 +139,22 @@ impl PackedTexts {
     }
 
     /// What attention is told of them.
-    pub(super) fn spans(&self, shared: &SharedTables, scores: Scores) -> Varlen<'_> {
+    pub(super) fn spans<'a>(&'a self, attention: &'a Attention) -> Varlen<'a> {
+        let Attention { shape, scores, sinks, .. } = attention;
         Varlen {
             spans: &self.spans,
             starts: &self.batch.starts,
-            heads: shared.heads,
-            key_heads: shared.kv_heads,
-            head_dim: shared.head_dim,
-            scores,
+            heads: shape.heads,
+            key_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            scores: *scores,
+            sinks: sinks.as_ref().map(NormVector::values),
         }
+    }
+
+    /// The same of those that attention in a model with an encoder sees.
+    pub(super) fn seen(&self, attention: &Attention) -> &[Seen] {
+        self.source.as_ref().map_or(&[], |source| source.seen.of(attention.sight))
     }
 }
 

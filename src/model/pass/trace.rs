@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use super::super::layers::Encoder;
 use super::super::{Model, Targets};
-use super::block::{BlockActivations, WayBack};
-use super::cross::{Beside, Memory};
+use super::beside::{Beside, Memory};
+use super::block::BlockActivations;
+use super::dense::WayBack;
+use super::experts::ExpertBalance;
 use super::machine::{Given, Machine};
 use crate::error::Result;
 
@@ -15,15 +17,17 @@ pub(super) struct Trace<M: Machine> {
     pub x: M::Wide,
     /// Of the blocks from the lowest adapted one on.
     blocks: Vec<BlockTrace<M>>,
-    /// What an encoder made.
-    memory: Option<Memory<M>>,
+    beside: Beside<M>,
+    /// Over all blocks.
+    pub balance: ExpertBalance,
 }
 
-/// Which blocks leave something, and whether that is only their input.
-#[derive(Clone, Copy)]
-struct Keep {
+/// What blocks leave: those from the `lowest` on, and only their input where they run `again`.
+struct Left<M: Machine> {
     lowest: usize,
     again: bool,
+    blocks: Vec<BlockTrace<M>>,
+    balance: ExpertBalance,
 }
 
 /// What is left of a block.
@@ -40,7 +44,7 @@ impl<M: Machine> Trace<M> {
             BlockTrace::All(kept) => BlockTrace::All(Box::new(kept.on())),
             BlockTrace::Input(x) => BlockTrace::Input(x),
         });
-        Trace { x: self.x, blocks: blocks.collect(), memory: self.memory.map(Memory::on) }
+        Trace { x: self.x, blocks: blocks.collect(), beside: self.beside.on(), balance: self.balance }
     }
 
     /// Gives back what the blocks left.
@@ -52,7 +56,7 @@ impl<M: Machine> Trace<M> {
                 BlockTrace::Input(x) => m.free_wide(x),
             }
         }
-        self.memory.into_iter().for_each(|memory| memory.free(m));
+        self.beside.free(m);
         self.x
     }
 }
@@ -60,28 +64,24 @@ impl<M: Machine> Trace<M> {
 impl Model {
     /// Embedding and all blocks; those from `lowest` on leave what they computed, or their input where they run `again`.
     pub(super) fn traced<M: Machine>(&self, m: &mut M, given: &Given, lowest: usize, again: bool) -> Result<Trace<M>> {
-        let (keep, mut blocks) = (Keep { lowest, again }, Vec::with_capacity(self.blocks.len() - lowest));
+        let blocks = Vec::with_capacity(self.blocks.len() - lowest);
+        let mut left = Left { lowest, again, blocks, balance: ExpertBalance::default() };
         let memory = match (given.source, &self.encoder) {
-            (Some(source), Some(encoder)) => Some(self.encoded(m, source, encoder, &mut blocks, keep)?),
+            (Some(source), Some(encoder)) => Some(self.encoded(m, source, encoder, &mut left)?),
             _ => None,
         };
         let mut x = m.embed(given)?;
-        self.run(m, given, (self.first()..self.blocks.len(), memory.as_ref()), (&mut x, &mut blocks), keep)?;
-        Ok(Trace { x, blocks, memory })
+        let mut beside = Beside::new(m, given, self, &x)?.with(memory);
+        self.run(m, given, self.first()..self.blocks.len(), (&mut beside, &mut x), &mut left)?;
+        Ok(Trace { x, blocks: left.blocks, beside, balance: left.balance })
     }
 
-    fn encoded<M: Machine>(
-        &self,
-        m: &mut M,
-        source: &Given,
-        encoder: &Encoder,
-        left: &mut Vec<BlockTrace<M>>,
-        keep: Keep,
-    ) -> Result<Memory<M>> {
+    fn encoded<M: Machine>(&self, m: &mut M, source: &Given, encoder: &Encoder, left: &mut Left<M>) -> Result<Memory<M>> {
         let mut x = m.embed(source)?;
-        self.run(m, source, (0..encoder.blocks, None), (&mut x, left), keep)?;
+        self.run(m, source, 0..encoder.blocks, (&mut Beside::nothing(), &mut x), left)?;
         let [normed, kept] = m.norm(&encoder.norm, &x)?;
-        Ok(Memory { normed, x, kept })
+        m.free_wide(x);
+        Ok(Memory { normed, kept, wanted: left.lowest < encoder.blocks, grad: None })
     }
 
     /// The first block that is no encoder's.
@@ -91,17 +91,16 @@ impl Model {
 
     /// Embedding and all blocks, keeping nothing: the last block's output (n, d).
     pub(super) fn through<M: Machine>(&self, m: &mut M, given: &Given) -> Result<M::Wide> {
-        let Trace { x, memory, .. } = self.traced(m, given, self.blocks.len(), false)?;
-        memory.into_iter().for_each(|memory| memory.free(m));
+        let Trace { x, beside, .. } = self.traced(m, given, self.blocks.len(), false)?;
+        beside.free(m);
         Ok(x)
     }
 
-    /// What an encoder makes of the tokens `source`: keys and values of each of the decoder's blocks.
-    pub(super) fn remembered<M: Machine>(&self, m: &mut M, source: &Given) -> Result<Vec<[M::Act; 2]>> {
-        let (Some(encoder), keep) = (&self.encoder, Keep { lowest: self.blocks.len(), again: false }) else {
-            return Ok(Vec::new());
-        };
-        let (memory, mut unscaled) = (self.encoded(m, source, encoder, &mut Vec::new(), keep)?, Vec::new());
+    /// What an encoder makes of its tokens: keys and values of each of the decoder's blocks.
+    pub(super) fn remembered<M: Machine>(&self, m: &mut M, given: &Given) -> Result<Vec<[M::Act; 2]>> {
+        let (Some(source), Some(encoder)) = (given.source, &self.encoder) else { return Ok(Vec::new()) };
+        let mut left = Left { lowest: self.blocks.len(), again: false, blocks: Vec::new(), balance: ExpertBalance::default() };
+        let (memory, mut unscaled) = (self.encoded(m, source, encoder, &mut left)?, Vec::new());
         let crosses = self.blocks.iter().filter_map(|block| block.cross.as_ref());
         let all = crosses.map(|cross| cross.remember(m, source, &memory, &mut unscaled));
         let all = all.collect::<Result<Vec<_>>>()?;
@@ -110,24 +109,25 @@ impl Model {
         Ok(all)
     }
 
-    /// Some blocks over `x`; what they leave is put behind `left`.
+    /// Some blocks over `x`.
     fn run<M: Machine>(
         &self,
         m: &mut M,
         given: &Given,
-        (which, memory): (Range<usize>, Option<&Memory<M>>),
-        (x, left): (&mut M::Wide, &mut Vec<BlockTrace<M>>),
-        Keep { lowest, again }: Keep,
+        which: Range<usize>,
+        (beside, x): (&mut Beside<M>, &mut M::Wide),
+        left: &mut Left<M>,
     ) -> Result<()> {
         for i in which {
-            let before = if again && i >= lowest { Some(m.copied(x)?) } else { None };
-            let kept = self.blocks[i].forward(m, given, i, memory, x)?;
+            let before = if left.again && i >= left.lowest { Some(m.copied(x)?) } else { None };
+            let kept = self.blocks[i].forward(m, given, beside, x)?;
+            kept.count(&mut left.balance);
             match before {
                 Some(before) => {
                     kept.free(m);
-                    left.push(BlockTrace::Input(before));
+                    left.blocks.push(BlockTrace::Input(before));
                 }
-                None if i >= lowest => left.push(BlockTrace::All(Box::new(kept))),
+                None if i >= left.lowest => left.blocks.push(BlockTrace::All(Box::new(kept))),
                 None => kept.free(m),
             }
         }
@@ -146,30 +146,42 @@ impl Model {
     ) -> Result<(Vec<f32>, BlocksBack<M>)> {
         let (losses, dx) = m.loss(given, &trace.x, targets, weights)?;
         m.free_wide(trace.x);
-        Ok((losses, BlocksBack { dx, blocks: trace.blocks, memory: trace.memory }))
+        Ok((losses, BlocksBack { dx, blocks: trace.blocks, beside: trace.beside }))
     }
 
     /// The blocks, from the last down to the `lowest`: adds the gradients of everything that is trained there.
     pub(super) fn blocks_back<M: Machine>(&self, m: &mut M, given: &Given, lowest: usize, back: BlocksBack<M>) -> Result<()> {
-        let BlocksBack { dx, mut blocks, memory } = back;
+        let BlocksBack { dx, mut blocks, mut beside } = back;
         let rounded = m.rounded(&dx)?;
         let (mut way, first) = (WayBack { dx, rounded }, self.first());
-        let mut beside = match (&memory, &self.encoder) {
-            (Some(memory), Some(encoder)) => {
-                let way = if lowest < first { Some((m.zeros_like(&memory.x)?, m.rounded(&memory.x)?)) } else { None };
-                Some(Beside { memory, norm: &encoder.norm, way })
-            }
-            _ => None,
-        };
-        self.run_back(m, given, (lowest.max(first)..self.blocks.len(), beside.as_mut()), (&mut way, &mut blocks))?;
-        let beside = beside.and_then(|beside| beside.way);
+        self.run_back(m, given, lowest.max(first)..self.blocks.len(), (&mut way, &mut beside), &mut blocks)?;
+        let memory = beside.take_memory();
+        let embedding = given.only().acts(self.embedding.site);
+        beside.back(m, given, self, if embedding { Some(&mut way.dx) } else { None })?;
         self.end_back(m, given, way)?;
-        if let (Some(source), Some((dx, rounded))) = (given.source, beside) {
-            let mut way = WayBack { dx, rounded };
-            self.run_back(m, source, (lowest..first, None), (&mut way, &mut blocks))?;
+        if let (Some(memory), Some(source), Some(encoder)) = (memory, given.source, &self.encoder) {
+            self.memory_back(m, source, encoder, (lowest, memory), &mut blocks)?;
+        }
+        Ok(())
+    }
+
+    /// The same of an encoder's blocks, from what came back to what it made.
+    fn memory_back<M: Machine>(
+        &self,
+        m: &mut M,
+        source: &Given,
+        encoder: &Encoder,
+        (lowest, mut memory): (usize, Memory<M>),
+        blocks: &mut Vec<BlockTrace<M>>,
+    ) -> Result<()> {
+        if let Some(grad) = memory.grad.take() {
+            let dx = m.zeros_of(source, &memory.kept)?;
+            let mut way = WayBack { rounded: m.rounded(&dx)?, dx };
+            m.norm_back(&encoder.norm, &memory.kept, grad, &mut way.dx, &mut way.rounded)?;
+            self.run_back(m, source, lowest..encoder.blocks, (&mut way, &mut Beside::nothing()), blocks)?;
             self.end_back(m, source, way)?;
         }
-        memory.into_iter().for_each(|memory| memory.free(m));
+        memory.free(m);
         Ok(())
     }
 
@@ -178,22 +190,22 @@ impl Model {
         &self,
         m: &mut M,
         given: &Given,
-        (which, mut beside): (Range<usize>, Option<&mut Beside<M>>),
-        (way, blocks): (&mut WayBack<M>, &mut Vec<BlockTrace<M>>),
+        which: Range<usize>,
+        (way, beside): (&mut WayBack<M>, &mut Beside<M>),
+        blocks: &mut Vec<BlockTrace<M>>,
     ) -> Result<()> {
         let (lowest, embedding) = (which.start, given.only().acts(self.embedding.site));
         for i in which.rev() {
-            let (block, memory) = (&self.blocks[i], beside.as_ref().map(|beside| beside.memory));
             let kept = match blocks.pop() {
                 Some(BlockTrace::All(kept)) => *kept,
                 Some(BlockTrace::Input(mut x)) => {
-                    let kept = block.forward(m, given, i, memory, &mut x)?;
+                    let kept = self.blocks[i].forward(m, given, beside, &mut x)?;
                     m.free_wide(x);
                     kept
                 }
                 None => break,
             };
-            block.backward(m, given, way, kept, i > lowest || embedding, beside.as_deref_mut())?;
+            self.blocks[i].backward(m, given, (way, beside), kept, i > lowest || embedding)?;
         }
         Ok(())
     }
@@ -214,5 +226,5 @@ pub(super) struct BlocksBack<M: Machine> {
     /// At the last block's output (n, d).
     dx: M::Wide,
     blocks: Vec<BlockTrace<M>>,
-    memory: Option<Memory<M>>,
+    beside: Beside<M>,
 }

@@ -176,7 +176,7 @@ impl Metadata<'_> {
                 _ => return Err(self.fail(key, format!("attention over a window of the {positions} positions is not supported"))),
             },
             Windows::All(_) => put("sliding_window", json!(self.window()?)),
-            Windows::AllBut(..) => {
+            Windows::AllBut(..) | Windows::AllButAndLast(..) => {
                 let LayerWindows { slide, window } = self.layer_windows(layers)?;
                 let name = |slides: &bool| if *slides { "sliding_attention" } else { "full_attention" };
                 put("layer_types", json!(slide.iter().map(name).collect::<Vec<_>>()));

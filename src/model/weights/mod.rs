@@ -182,6 +182,23 @@ impl Stored {
         Ok(Weight { data: self.data.clone(), dtype: self.dtype, rows, cols, order: self.order })
     }
 
+    /// The matrices of a tensor of shape `[count, rows, cols]`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it has another shape.
+    pub fn matrices(&self, shape: [usize; 3]) -> Result<Vec<Weight>> {
+        if self.shape != shape || self.order != RowOrder::Plain {
+            return Err(self.wrong(format!("its shape is {:?}, the configuration says {shape:?}", self.shape)));
+        }
+        let [count, rows, cols] = shape;
+        let bytes = self.data.bytes().len() / count;
+        let weight = |i: usize| {
+            let data = self.data.slice(i * bytes, bytes).ok_or_else(|| self.wrong("it ends too early".to_string()))?;
+            Ok(Weight { data, dtype: self.dtype, rows, cols, order: self.order })
+        };
+        (0..count).map(weight).collect()
+    }
+
     /// All elements as f32, row-major, in our row order.
     ///
     /// # Errors

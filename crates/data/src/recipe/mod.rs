@@ -206,6 +206,8 @@ pub struct Adapter {
     pub init: Init,
     pub targets: TargetModules,
     pub exclude: Option<TargetModules>,
+    /// Parameters of all experts together, by their names in transformers 5.
+    pub target_parameters: Vec<String>,
     /// Pattern (regex, matched as PEFT does) → rank; kept in the order written.
     pub rank_pattern: Vec<(String, usize)>,
     /// Pattern (regex, matched as PEFT does) → alpha; kept in the order written.
@@ -228,6 +230,7 @@ impl Adapter {
             init: Init::Default,
             targets,
             exclude: None,
+            target_parameters: Vec::new(),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
             layers: None,
@@ -262,7 +265,7 @@ pub enum Init {
 pub enum TargetModules {
     /// The attention projections of the model's family (what a recipe without `targets` gets).
     Attention,
-    /// Names; a module matches when its path equals one or ends in `.` + one.
+    /// Names; a module matches when its path equals one or ends in `.` + one. None where parameters alone are adapted.
     Names(Vec<String>),
     /// A regular expression that must match the whole path.
     Regex(String),

@@ -82,6 +82,9 @@ pub(super) struct RawAdapter {
     /// Modules that get none although `targets` names them: a list of names or path endings, or a regular expression.
     #[schemars(extend("examples" = [["lm_head"]]))]
     pub(super) exclude: Option<RawNames>,
+    /// Parameters of all experts together that get an adapter, by their names in transformers 5; without `targets`, they alone.
+    #[schemars(length(min = 1), inner(length(min = 1)), extend("examples" = [["experts.gate_up_proj", "experts.down_proj"]]))]
+    pub(super) target_parameters: Option<Vec<String>>,
     /// Rank for modules whose path ends in a match of the pattern; the first match in the order written wins.
     #[schemars(extend("examples" = [{"v_proj": 4}]))]
     pub(super) rank_pattern: Option<OrderedTable<NonZeroUsize>>,

@@ -21,7 +21,8 @@ const ALL: &str = "all-linear";
 /// [`crate::Error::Recipe`] for a pattern that is no regular expression, and for keys that exclude each other.
 pub(super) fn check(written: &Written, raw: RawAdapter) -> Result<Adapter> {
     let rank = raw.rank.unwrap_or(8);
-    let targets = targets(written, raw.targets)?;
+    let target_parameters = raw.target_parameters.unwrap_or_default();
+    let targets = targets(written, raw.targets, !target_parameters.is_empty())?;
     layers(written, &targets, raw.layers.is_some(), raw.layers_pattern.is_some())?;
     let rank_pattern: Vec<(String, usize)> =
         raw.rank_pattern.unwrap_or_default().0.into_iter().map(|(k, r)| (k, r.get())).collect();
@@ -47,6 +48,7 @@ pub(super) fn check(written: &Written, raw: RawAdapter) -> Result<Adapter> {
         init: raw.init.unwrap_or_default(),
         targets,
         exclude: exclude(written, raw.exclude)?,
+        target_parameters,
         rank_pattern,
         alpha_pattern,
         layers: raw.layers,
@@ -55,8 +57,10 @@ pub(super) fn check(written: &Written, raw: RawAdapter) -> Result<Adapter> {
     })
 }
 
-fn targets(written: &Written, raw: Option<RawNames>) -> Result<TargetModules> {
+/// Where `parameters` are named, there is no default.
+fn targets(written: &Written, raw: Option<RawNames>, parameters: bool) -> Result<TargetModules> {
     match raw {
+        None if parameters => Ok(TargetModules::Names(Vec::new())),
         None => Ok(TargetModules::Attention),
         Some(RawNames::List(names)) => {
             if names.iter().any(|name| name == ALL) {

@@ -150,6 +150,7 @@ fn adapter(adapter: &super::Adapter) -> RawAdapter {
         init: Some(adapter.init),
         targets: names(&adapter.targets),
         exclude: adapter.exclude.as_ref().and_then(names),
+        target_parameters: some(&adapter.target_parameters),
         rank_pattern: (!adapter.rank_pattern.is_empty()).then_some(OrderedTable(ranks)),
         alpha_pattern: (!adapter.alpha_pattern.is_empty()).then(|| OrderedTable(adapter.alpha_pattern.clone())),
         layers: adapter.layers.clone(),
@@ -161,7 +162,7 @@ fn adapter(adapter: &super::Adapter) -> RawAdapter {
 fn names(targets: &TargetModules) -> Option<RawNames> {
     match targets {
         TargetModules::Attention => None,
-        TargetModules::Names(list) => Some(RawNames::List(list.clone())),
+        TargetModules::Names(list) => (!list.is_empty()).then(|| RawNames::List(list.clone())),
         TargetModules::Regex(pattern) => Some(RawNames::Text(pattern.clone())),
         TargetModules::AllLinear => Some(RawNames::Text("all-linear".to_string())),
     }

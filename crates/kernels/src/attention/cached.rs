@@ -67,21 +67,35 @@ struct Task<'a> {
     /// Of the text's queries.
     queries: Range<usize>,
     key_head: usize,
+    /// Of these query heads.
+    sinks: Option<&'a [f32]>,
 }
 
-/// `out` (n, heads, dh) of `q` (n, heads, dh).
+/// `out` (n, heads, dh) of `q` (n, heads, dh); `sinks` are those of the query heads, if they have any.
 ///
 /// # Panics
 /// When a text has too few blocks, or shapes disagree.
-pub fn cached(layout: BlockLayout, heads: usize, scores: Scores, texts: &[CachedText], q: &[f32], out: &mut [f32]) {
+pub fn cached(
+    layout: BlockLayout,
+    heads: usize,
+    scores: Scores,
+    sinks: Option<&[f32]>,
+    texts: &[CachedText],
+    q: &[f32],
+    out: &mut [f32],
+) {
+    let (lanes, dh, group) = (Lanes::in_force(), layout.head_dim, heads / layout.key_heads);
+    assert!(sinks.is_none_or(|sinks| sinks.len() == heads), "attention: {heads} heads, sinks {sinks:?}");
     let mut tasks = Vec::new();
     for text in texts {
         for first in (0..text.queries.len()).step_by(BLOCK) {
             let queries = first..text.queries.len().min(first + BLOCK);
-            tasks.extend((0..layout.key_heads).map(|key_head| Task { text, queries: queries.clone(), key_head }));
+            tasks.extend((0..layout.key_heads).map(|key_head| {
+                let sinks = sinks.map(|sinks| &sinks[key_head * group..][..group]);
+                Task { text, queries: queries.clone(), key_head, sinks }
+            }));
         }
     }
-    let (lanes, dh, group) = (Lanes::in_force(), layout.head_dim, heads / layout.key_heads);
     let made: Vec<Vec<f32>> = tasks.par_iter().map(|task| task.run(lanes, layout, group, scores, q)).collect();
     for (task, made) in tasks.iter().zip(made) {
         for (i, rows) in made.chunks_exact(group * dh).enumerate() {
@@ -99,6 +113,8 @@ struct Rows<'a> {
     len: usize,
     /// The keys that each sees.
     seen: &'a dyn Fn(usize) -> Range<usize>,
+    /// The sink of each.
+    sink: &'a dyn Fn(usize) -> Option<f32>,
 }
 
 impl Task<'_> {
@@ -111,14 +127,16 @@ impl Task<'_> {
             let position = self.text.past + self.queries.start + query;
             scores.window.map_or(0, |window| (position + 1).saturating_sub(window))..position + 1
         };
+        let sink = |head: usize| self.sinks.map(|sinks| sinks[head]);
         let mut out = vec![0f32; many * group * dh];
         let mut scratch = Vec::new();
         if many == 1 {
-            let rows = Rows { left: &q[at..], apart: [dh, dh], len: group, seen: &|_| seen(0) };
+            let rows = Rows { left: &q[at..], apart: [dh, dh], len: group, seen: &|_| seen(0), sink: &sink };
             self.attend(lanes, layout, scores, &rows, &mut scratch, &mut out);
         } else {
             for head in 0..group {
-                let rows = Rows { left: &q[at + head * dh..], apart: [width, group * dh], len: many, seen: &seen };
+                let (left, apart) = (&q[at + head * dh..], [width, group * dh]);
+                let rows = Rows { left, apart, len: many, seen: &seen, sink: &|_| sink(head) };
                 self.attend(lanes, layout, scores, &rows, &mut scratch, &mut out[head * dh..]);
             }
         }
@@ -148,7 +166,7 @@ impl Task<'_> {
                 let seen = seen.start - before..seen.end - before;
                 row[..seen.start].fill(0.0);
                 row[seen.end..].fill(0.0);
-                1.0 / rows::softmax(lanes, &mut row[seen], scores).sum
+                rows::softmax(lanes, &mut row[seen], scores).with_sink((rows.sink)(r)).1
             })
             .collect();
         for (i, block) in blocks.enumerate() {
@@ -188,7 +206,7 @@ mod tests {
     /// Tokens before, queries, blocks.
     type Text<'a> = (usize, &'a [f32], &'a [Vec<f32>]);
 
-    fn run(layout: BlockLayout, heads: usize, scores: Scores, texts: &[Text]) -> Vec<f32> {
+    fn run(layout: BlockLayout, heads: usize, scores: Scores, sinks: Option<&[f32]>, texts: &[Text]) -> Vec<f32> {
         let (mut all, mut given, mut at) = (Vec::new(), Vec::new(), 0);
         for (past, q, blocks) in texts {
             let n = q.len() / heads / layout.head_dim;
@@ -198,7 +216,7 @@ mod tests {
             at += n;
         }
         let mut out = vec![f32::NAN; all.len()];
-        cached(layout, heads, scores, &given, &all, &mut out);
+        cached(layout, heads, scores, sinks, &given, &all, &mut out);
         out
     }
 
@@ -215,20 +233,22 @@ mod tests {
             let (qt, kt, vt) = (tensor(&q, heads), tensor(&k, key_heads), tensor(&v, key_heads));
             let width = heads * head_dim;
             let keys = |n: usize| n * key_heads * head_dim;
-            for (cap, window) in [(None, None), (Some(2.0), Some(40)), (None, Some(1)), (Some(30.0), Some(64))] {
+            let given = super::super::tests::sinks(heads);
+            let kinds = [(None, None), (Some(2.0), Some(40)), (None, Some(1)), (Some(30.0), Some(64))];
+            for ((cap, window), sinks) in kinds.into_iter().flat_map(|kind| [None, Some(&given[..])].map(|sinks| (kind, sinks))) {
                 let scores = Scores { scale: 0.3, cap, window };
-                let whole = run(layout, heads, scores, &[(0, &q, &kept)]);
-                let want = portable::attention(&qt, &kt, &vt, &vec![0; tokens], scores).unwrap();
+                let whole = run(layout, heads, scores, sinks, &[(0, &q, &kept)]);
+                let want = portable::attention([&qt, &kt, &vt], &vec![0; tokens], scores, sinks).unwrap();
                 let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 let off = whole.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                assert!(off < 1e-5, "{scores:?}: {off}");
+                assert!(off < 1e-5, "{scores:?}, sinks {sinks:?}: {off}");
                 let mut at = 0;
                 for chunk in [1, 2, 31, 1, 5, 48, 49, 1].into_iter().cycle() {
                     let end = tokens.min(at + chunk);
                     let part = &q[at * width..end * width];
                     // Only what is there by then, beside another text.
                     let (kept, other) = (blocks(layout, &k[..keys(end)], &v[..keys(end)]), &q[..width]);
-                    let got = run(layout, heads, scores, &[(0, other, &kept), (at, part, &kept), (0, other, &kept)]);
+                    let got = run(layout, heads, scores, sinks, &[(0, other, &kept), (at, part, &kept), (0, other, &kept)]);
                     assert!(got[width..][..part.len()] == whole[at * width..end * width], "{scores:?}: {at}..{end} of {tokens}");
                     if end == tokens {
                         break;

@@ -34,6 +34,7 @@ pub(super) fn run(op: &Attention, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>) -> (
 /// Softmax of every row over the keys it sees, zero elsewhere, then `out = p · v` for this head.
 fn finish_block(block: &QueryBlock<'_>, v: Heads<'_>, scores: &mut [f32], out: &mut [f32], normalisers: &mut [Normaliser]) {
     let (d, lanes) = (block.op.dims, block.op.lanes);
+    let sink = block.op.sinks.as_ref().map(|sinks| sinks[block.head]);
     let mut factors = [0.0; BLOCK];
     for ((row, scores), factor) in scores.chunks_exact_mut(block.stride).enumerate().zip(&mut factors) {
         let seen = block.columns(row);
@@ -41,8 +42,7 @@ fn finish_block(block: &QueryBlock<'_>, v: Heads<'_>, scores: &mut [f32], out: &
         scores[seen.end..].fill(0.0);
         if !seen.is_empty() {
             let softmax = rows::softmax(lanes, &mut scores[seen], block.op.scores);
-            *factor = 1.0 / softmax.sum;
-            normalisers[row * d.h + block.head] = softmax;
+            (normalisers[row * d.h + block.head], *factor) = softmax.with_sink(sink);
         }
     }
     block.times_values(scores, v, &mut out[block.head * d.dh..], d.h * d.dh);

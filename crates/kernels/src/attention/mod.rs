@@ -1,7 +1,9 @@
 //! Causal grouped-query attention, `softmax(scores of q·kᵀ) · v`, one block of queries of one head at a time.
 //!
 //! The forward gives what normalises each row; the backward recomputes the probabilities from it (Dao et al. 2022,
-//! "FlashAttention", algorithm 4). Refuses to know: masks other than a first visible key and a window, model families.
+//! "FlashAttention", algorithm 4). A head may have a sink (Xiao et al. 2023, "Efficient Streaming Language Models with Attention
+//! Sinks"; gpt-oss): one more score, frozen, neither scaled nor capped, that carries no value. It joins what normalises a row, so that
+//! the backward is the same with it. Refuses to know: masks other than a first visible key and a window, model families.
 //! Legend: `b` batch, `t` tokens, `h` heads, `hkv` key heads, `dh` head size.
 //!
 //! | # | room | knows |
@@ -32,6 +34,23 @@ mod tests;
 
 /// Queries of one block: a multiple of the six rows of a tile.
 const BLOCK: usize = 48;
+
+/// Heads of a block's attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadShape {
+    pub heads: usize,
+    /// Of keys and values.
+    pub kv_heads: usize,
+    /// Numbers of a head.
+    pub head_dim: usize,
+}
+
+impl HeadShape {
+    /// Numbers that queries, keys and values of a token have.
+    pub fn widths(self) -> [usize; 3] {
+        [self.heads, self.kv_heads, self.kv_heads].map(|heads| heads * self.head_dim)
+    }
+}
 
 /// How scores are made and which keys a query sees beside the text's beginning and its own place.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,6 +117,17 @@ struct Normaliser {
     sum: f32,
 }
 
+impl Normaliser {
+    /// With the head's sink, if it has one; and what `exp(scaled score − self.max)` is multiplied with to be a probability.
+    fn with_sink(self, sink: Option<f32>) -> (Normaliser, f32) {
+        let Some(sink) = sink else { return (self, 1.0 / self.sum) };
+        let max = self.max.max(sink);
+        let shrunk = (self.max - max).exp();
+        let sum = self.sum * shrunk + (sink - max).exp();
+        (Normaliser { max, sum }, shrunk / sum)
+    }
+}
+
 /// Whole texts, one after another, that attend to themselves only.
 #[derive(Debug, Clone)]
 pub struct Varlen<'a> {
@@ -109,6 +139,8 @@ pub struct Varlen<'a> {
     pub key_heads: usize,
     pub head_dim: usize,
     pub scores: Scores,
+    /// Sinks of the query heads, if they have any.
+    pub sinks: Option<&'a [f32]>,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -152,7 +184,15 @@ impl<'a> Slices<'a> {
         let dims = Dims { b: rows, t, h, hkv, dh };
         assert!(q.len() == tokens * h * dh && k.len() == tokens * hkv * dh && v.len() == k.len(), "attention: {dims:?}");
         let lanes = Lanes::in_force();
-        Slices { op: Attention { dims, starts: starts.into(), scores, lanes }, q, k, v }
+        Slices { op: Attention { dims, starts: starts.into(), scores, sinks: None, lanes }, q, k, v }
+    }
+
+    /// The same with sinks, one a query head.
+    #[must_use]
+    pub fn with_sinks(mut self, sinks: Option<&[f32]>) -> Slices<'a> {
+        assert!(sinks.is_none_or(|sinks| sinks.len() == self.op.dims.h), "attention: {:?}, sinks {sinks:?}", self.op.dims);
+        self.op.sinks = sinks.map(Into::into);
+        self
     }
 
     fn heads(&self, data: &'a [f32], heads: usize) -> Heads<'a> {
@@ -182,6 +222,8 @@ struct Attention {
     dims: Dims,
     starts: Box<[u32]>,
     scores: Scores,
+    /// One a query head.
+    sinks: Option<Box<[f32]>>,
     lanes: Lanes,
 }
 

@@ -5,8 +5,8 @@ use candle_core::{D, DType, Device, Tensor};
 use super::{Dims, Scores};
 use crate::error::Result;
 
-/// See [`super::Slices`].
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scores: Scores) -> Result<Tensor> {
+/// See [`super::Slices`]. A sink is a column of scores, of which the probabilities are left out.
+pub(super) fn attention([q, k, v]: [&Tensor; 3], starts: &[u32], scores: Scores, sinks: Option<&[f32]>) -> Result<Tensor> {
     let (b, t, h, dh) = q.dims4()?;
     let d = Dims { b, t, h, hkv: k.dim(2)?, dh };
     let heads = |x: &Tensor| -> Result<Tensor> {
@@ -21,9 +21,14 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scor
         None => (products * scores.scale)?,
         Some(cap) => ((products * (scores.scale / cap))?.tanh()? * cap)?,
     };
-    let scores = scores.broadcast_add(&hidden)?;
+    let mut scores = scores.broadcast_add(&hidden)?;
+    if let Some(sinks) = sinks {
+        let column = Tensor::new(sinks, q.device())?.to_dtype(q.dtype())?.reshape((1, d.h, 1, 1))?;
+        scores = Tensor::cat(&[&scores, &column.broadcast_as((d.b, d.h, d.t, 1))?], D::Minus1)?;
+    }
     let e = scores.broadcast_sub(&scores.detach().max_keepdim(D::Minus1)?)?.exp()?;
     let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?.broadcast_mul(&alive)?;
+    let p = p.narrow(D::Minus1, 0, d.t)?.contiguous()?;
     Ok(p.matmul(&heads(v)?)?.transpose(1, 2)?.contiguous()?) // (b, t, h, dh)
 }
 

@@ -44,11 +44,16 @@ fn every_scores(scale: f64) -> Vec<Scores> {
     windows.into_iter().flat_map(|window| caps.map(|cap| Scores { scale, cap, window })).collect()
 }
 
+/// Sinks far below scores, among them, above them, and so far above that nothing else has weight.
+pub(super) fn sinks(heads: usize) -> Vec<f32> {
+    [0.5, -2.0, 3.0, 1.0, -1000.0, 6.0, 200.0].into_iter().cycle().take(heads).collect()
+}
+
 /// Output and gradients of q, k and v.
-fn run([q, k, v]: &[Tensor; 3], starts: &[u32], scores: Scores, lanes: Lanes) -> Vec<Vec<f64>> {
+fn run([q, k, v]: &[Tensor; 3], starts: &[u32], scores: Scores, sinks: Option<&[f32]>, lanes: Lanes) -> Vec<Vec<f64>> {
     let (rows, dh) = (q.dims()[0], q.dims()[3]);
     gradient_check::run_slices(&[q, k, v], q.elem_count(), |x, g| {
-        let mut slices = Slices::new([&x[0], &x[1], &x[2]], rows, starts, dh, scores);
+        let mut slices = Slices::new([&x[0], &x[1], &x[2]], rows, starts, dh, scores).with_sinks(sinks);
         slices.op.lanes = lanes;
         let (out, normalisers) = slices.forward();
         let [dq, dk, dv] = slices.backward(&out, g, &normalisers);
@@ -56,18 +61,55 @@ fn run([q, k, v]: &[Tensor; 3], starts: &[u32], scores: Scores, lanes: Lanes) ->
     })
 }
 
+fn agrees(case: [usize; 5], scores: Scores, sinks: Option<&[f32]>) {
+    let inputs = inputs(case);
+    let doubles = inputs.each_ref().map(gradient_check::double);
+    for (name, starts) in starts(case) {
+        let want = gradient_check::run(&doubles, |x| portable::attention([&x[0], &x[1], &x[2]], &starts, scores, sinks));
+        let tolerance = Tolerance { absolute: 1e-5, relative: 1e-5 };
+        for lanes in Lanes::available() {
+            let got = run(&inputs, &starts, scores, sinks, lanes);
+            let what = format!("{} {name} {case:?} {scores:?} sinks {sinks:?}", lanes.name());
+            gradient_check::same(&got, &want, tolerance, &what);
+        }
+    }
+}
+
 #[test]
 fn agrees_with_its_twin() {
     for (case, scores) in CASES.into_iter().flat_map(|case| every_scores(0.3).into_iter().map(move |scores| (case, scores))) {
-        let inputs = inputs(case);
-        for (name, starts) in starts(case) {
-            let doubles = inputs.each_ref().map(gradient_check::double);
-            let want = gradient_check::run(&doubles, |x| portable::attention(&x[0], &x[1], &x[2], &starts, scores));
-            let tolerance = Tolerance { absolute: 1e-5, relative: 1e-5 };
-            for lanes in Lanes::available() {
-                let got = run(&inputs, &starts, scores, lanes);
-                gradient_check::same(&got, &want, tolerance, &format!("{} {name} {case:?} {scores:?}", lanes.name()));
-            }
+        agrees(case, scores, None);
+    }
+}
+
+#[test]
+fn sinks_agree_with_the_twin() {
+    for case in [[1, 1, 1, 1, 8], [2, 37, 9, 3, 64], [3, 4, 2, 1, 8], [1, 97, 7, 1, 10], [2, 100, 6, 2, 24]] {
+        for (cap, window) in [(None, None), (None, Some(5)), (Some(2.0), None), (Some(50.0), Some(48))] {
+            agrees(case, Scores { scale: 0.3, cap, window }, Some(&sinks(case[2])));
+        }
+    }
+}
+
+/// −30 takes nothing of the weight, 5 much of it; −∞ changes no bit.
+#[test]
+fn a_sink_takes_weight_as_far_as_it_reaches() {
+    let case = [2, 37, 6, 3, 16];
+    let inputs = inputs(case);
+    for (name, starts) in starts(case) {
+        for scores in every_scores(0.3) {
+            let with = |sink: Option<f32>| {
+                run(&inputs, &starts, scores, sink.map(|sink| [sink; 6]).as_ref().map(|s| &s[..]), Lanes::in_force())
+            };
+            let none = with(None);
+            let apart = |sink: f32| {
+                let sunk = with(Some(sink));
+                let pairs = none.iter().flatten().zip(sunk.iter().flatten());
+                pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+            };
+            assert!(apart(-30.0) < 1e-6, "{name} {scores:?}: {}", apart(-30.0));
+            assert!(apart(5.0) > 0.1, "{name} {scores:?}: {}", apart(5.0));
+            assert!(apart(f32::NEG_INFINITY) == 0.0, "{name} {scores:?}");
         }
     }
 }
@@ -78,16 +120,24 @@ fn twin_agrees_with_finite_differences() {
     let [q, k, v] = inputs(case).map(|x| gradient_check::double(&x));
     for (cap, window) in [(None, None), (Some(2.0), None), (None, Some(2)), (Some(2.0), Some(2))] {
         let scores = Scores { scale: 0.7, cap, window };
-        for (_, starts) in starts(case) {
+        for ((_, starts), sinks) in
+            starts(case).into_iter().flat_map(|s| [None, Some([0.5, -2.0, 3.0, 1.0])].map(|x| (s.clone(), x)))
+        {
             gradient_check::finite_differences(&[q.clone(), k.clone(), v.clone()], |x| {
-                portable::attention(&x[0], &x[1], &x[2], &starts, scores)
+                portable::attention([&x[0], &x[1], &x[2]], &starts, scores, sinks.as_ref().map(|s| &s[..]))
             });
         }
     }
 }
 
 /// Attention as it is defined, one query after another.
-fn by_definition([b, t, h, hkv, dh]: [usize; 5], [q, k, v]: [&[f64]; 3], starts: &[u32], scores: Scores) -> Vec<f64> {
+fn by_definition(
+    [b, t, h, hkv, dh]: [usize; 5],
+    [q, k, v]: [&[f64]; 3],
+    starts: &[u32],
+    scores: Scores,
+    sinks: Option<&[f32]>,
+) -> Vec<f64> {
     let mut out = vec![0.0; q.len()];
     for (row, i, head) in (0..b * t * h).map(|at| (at / h / t, at / h % t, at % h)) {
         let at = ((row * t + i) * h + head) * dh;
@@ -98,7 +148,7 @@ fn by_definition([b, t, h, hkv, dh]: [usize; 5], [q, k, v]: [&[f64]; 3], starts:
             let score = scores.scale * (0..dh).map(|e| q[at + e] * k[key(j) + e]).sum::<f64>();
             scores.cap.map_or(score, |cap| cap * (score / cap).tanh()).exp()
         };
-        let total: f64 = seen.iter().map(|j| weight(*j)).sum();
+        let total = seen.iter().map(|j| weight(*j)).sum::<f64>() + sinks.map_or(0.0, |sinks| f64::from(sinks[head]).exp());
         for (j, e) in seen.iter().flat_map(|j| (0..dh).map(move |e| (*j, e))) {
             out[at + e] += weight(j) / total * v[key(j) + e];
         }
@@ -112,12 +162,13 @@ fn twin_agrees_with_the_definition() {
         let inputs = inputs(case).map(|x| gradient_check::double(&x));
         let [q, k, v] = inputs.each_ref().map(|x| x.flatten_all().unwrap().to_vec1::<f64>().unwrap());
         for (name, starts) in starts(case) {
-            for scores in every_scores(0.3) {
-                let want = by_definition(case, [&q, &k, &v], &starts, scores);
-                let got = portable::attention(&inputs[0], &inputs[1], &inputs[2], &starts, scores).unwrap();
+            let given = sinks(case[2]);
+            for (scores, sinks) in every_scores(0.3).into_iter().flat_map(|s| [None, Some(&given[..])].map(|sinks| (s, sinks))) {
+                let want = by_definition(case, [&q, &k, &v], &starts, scores, sinks);
+                let got = portable::attention(inputs.each_ref(), &starts, scores, sinks).unwrap();
                 let got = got.flatten_all().unwrap().to_vec1::<f64>().unwrap();
                 let tolerance = Tolerance { absolute: 1e-12, relative: 0.0 };
-                gradient_check::same(&[got], &[want], tolerance, &format!("{name} {case:?} {scores:?}"));
+                gradient_check::same(&[got], &[want], tolerance, &format!("{name} {case:?} {scores:?} sinks {sinks:?}"));
             }
         }
     }
@@ -129,7 +180,7 @@ fn threads_do_not_change_a_bit() {
         let inputs = inputs(case);
         let starts = vec![2; case[0] * case[1]];
         for scores in [Scores::scaled(0.125), Scores { scale: 0.125, cap: Some(3.0), window: Some(60) }] {
-            gradient_check::threads_agree(|| run(&inputs, &starts, scores, Lanes::in_force()));
+            gradient_check::threads_agree(|| run(&inputs, &starts, scores, Some(&sinks(case[2])), Lanes::in_force()));
         }
     }
 }

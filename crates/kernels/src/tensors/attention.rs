@@ -15,15 +15,18 @@ use super::sight::{SeenTile, Tiled, cached as cached_tiles, wrong};
 use crate::error::Result;
 
 /// `softmax(scores(q, k)) · v` (n, h, e) of every text in the dtype of `q`, and the logarithm of what normalises each row,
-/// (h, n) f32; `q` (n, h, e), `k` and `v` (n, g, e). Head `j` of `q` reads head `j / (h / g)` of `k` and `v`.
-pub fn forward([q, k, v]: [&Tensor; 3], texts: &Packed) -> Result<(Tensor, Tensor)> {
+/// (h, n) f32; `q` (n, h, e), `k` and `v` (n, g, e). Head `j` of `q` reads head `j / (h / g)` of `k` and `v`. `sinks` (h) are those of
+/// the query heads, see [`crate::attention`]; they are in the normalisers, so that [`backward`] needs to know nothing of them.
+pub fn forward([q, k, v]: [&Tensor; 3], sinks: Option<&Tensor>, texts: &Packed) -> Result<(Tensor, Tensor)> {
     let group = group([q, k, v], texts.tokens())?;
     let (mut outs, mut normalisers) = (Vec::new(), Vec::new());
     for block in &texts.blocks {
         let keys = Keys::new([k, v], &block.tokens, v.dtype())?;
         for tiled in texts.tiled(block)? {
             let tokens = shifted(&tiled.queries, block.tokens.start);
-            let (out, normaliser) = attend(&group.scaled(q, &tokens, texts.scores.scale)?, &keys, &tiled.seen, texts.scores.cap)?;
+            let q_rows = group.scaled(q, &tokens, texts.scores.scale)?;
+            let (out, normaliser) =
+                attend(&q_rows, &keys, &tiled.seen, texts.scores.cap)?.finish(group.sinks(sinks, tokens.len())?)?;
             outs.push(group.tokens(&out, tokens.len(), q.dtype())?);
             normalisers.push(normaliser.reshape((group.heads, tokens.len()))?); // (g, h/g · t, 1) -> (h, t)
         }
@@ -75,15 +78,16 @@ pub fn working_bytes(tokens: usize, [heads, key_heads, e]: [usize; 3]) -> u64 {
 }
 
 /// Attention (m, h, e) of the `m` newest tokens of one text: `q` (m, h, e) over `k` and `v` (s, g, e), their own keys the last
-/// of these.
-pub fn cached([q, k, v]: [&Tensor; 3], scores: Scores, ramp: &Ramp) -> Result<Tensor> {
+/// of these; `sinks` (h) as in [`forward`].
+pub fn cached([q, k, v]: [&Tensor; 3], sinks: Option<&Tensor>, scores: Scores, ramp: &Ramp) -> Result<Tensor> {
     let (m, s) = (q.dim(0)?, k.dim(0)?);
     let group = Group::new([q, k, v])?;
     let (seen, tiles) = cached_tiles(m, s, scores.window, ramp)?;
     let keys = Keys::new([k, v], &seen, v.dtype())?;
     let mut outs = Vec::new();
     for Tiled { queries, seen } in tiles {
-        let (out, _) = attend(&group.scaled(q, &queries, scores.scale)?, &keys, &seen, scores.cap)?;
+        let running = attend(&group.scaled(q, &queries, scores.scale)?, &keys, &seen, scores.cap)?;
+        let (out, _) = running.finish(group.sinks(sinks, queries.len())?)?;
         outs.push(group.tokens(&out, queries.len(), q.dtype())?);
     }
     Ok(Tensor::cat(&outs, 0)?)
@@ -122,6 +126,17 @@ impl Group {
     /// [`Group::rows`] of queries in f32, by the scale of scores.
     fn scaled(&self, q: &Tensor, tokens: &Range<usize>, scale: f64) -> Result<Tensor> {
         Ok((self.rows(q, tokens)?.to_dtype(DType::F32)? * scale)?)
+    }
+
+    /// Sinks (h) in f32 as [`Group::rows`] of `t` tokens, (g, h/g · t, 1).
+    fn sinks(&self, sinks: Option<&Tensor>, t: usize) -> Result<Option<Tensor>> {
+        let Some(sinks) = sinks else { return Ok(None) };
+        if sinks.dims() != [self.heads] {
+            return Err(wrong(format!("sinks of {:?} for {} heads", sinks.dims(), self.heads)));
+        }
+        let shared = self.heads / self.key_heads;
+        let rows = sinks.to_dtype(DType::F32)?.reshape((self.key_heads, shared, 1))?.broadcast_as((self.key_heads, shared, t))?;
+        Ok(Some(rows.contiguous()?.reshape((self.key_heads, shared * t, 1))?))
     }
 
     /// The other way: (g, h/g · t, e) -> (t, h, e).
@@ -184,8 +199,23 @@ struct Running {
     out: Tensor,
 }
 
-/// Output (g, rows, e) and logarithm of the normaliser (g, rows, 1) of scaled queries (g, rows, e), in f32.
-fn attend(q: &Tensor, keys: &Keys, seen: &[SeenTile], cap: Option<f64>) -> Result<(Tensor, Tensor)> {
+impl Running {
+    /// Output (g, rows, e) and logarithm of the normaliser (g, rows, 1), the rows' sinks (g, rows, 1) among the scores.
+    fn finish(self, sinks: Option<Tensor>) -> Result<(Tensor, Tensor)> {
+        let Running { mut max, mut sum, mut out } = self;
+        if let Some(sinks) = sinks {
+            let top = max.maximum(&sinks)?;
+            let shrunk = (max - &top)?.exp()?;
+            sum = ((sum * &shrunk)? + (sinks - &top)?.exp()?)?;
+            out = out.broadcast_mul(&shrunk)?;
+            max = top;
+        }
+        Ok((out.broadcast_div(&sum)?, (max + sum.log()?)?))
+    }
+}
+
+/// The softmax of scaled queries (g, rows, e) over all tiles that they see, in f32.
+fn attend(q: &Tensor, keys: &Keys, seen: &[SeenTile], cap: Option<f64>) -> Result<Running> {
     let mut running: Option<Running> = None;
     for (tile, mask) in seen {
         let scores = masked(keys.scores(q, tile, cap)?, mask.as_ref())?;
@@ -205,8 +235,7 @@ fn attend(q: &Tensor, keys: &Keys, seen: &[SeenTile], cap: Option<f64>) -> Resul
         }
         running = Some(Running { max, sum, out });
     }
-    let Some(Running { max, sum, out }) = running else { return Err(wrong("a query saw no key".to_string())) };
-    Ok((out.broadcast_div(&sum)?, (max + sum.log()?)?))
+    running.ok_or_else(|| wrong("a query saw no key".to_string()))
 }
 
 /// A tile of queries on the way back, (g, h/g · t, …).

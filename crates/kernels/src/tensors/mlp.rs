@@ -46,7 +46,7 @@ pub fn gated(kind: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         return swiglu(gate, up);
     }
     let [y] = by_rows(&[gate, up], ELEMENTS, |inputs| {
-        Ok([(value(kind, &full(&inputs[0])?)? * full(&inputs[1])?)?.to_dtype(up.dtype())?])
+        Ok([(value(kind, &full(&inputs[0])?)? * shifted(kind, &full(&inputs[1])?)?)?.to_dtype(up.dtype())?])
     })?;
     Ok(y)
 }
@@ -59,9 +59,16 @@ pub fn gated_back(kind: Activation, gate: &Tensor, up: &Tensor, dy: &Tensor) -> 
     }
     let [d_gate, d_up] = by_rows(&[gate, up, dy], ELEMENTS, |inputs| {
         let (x, dy) = (full(&inputs[0])?, full(&inputs[2])?);
-        let d_up = (&dy * value(kind, &x)?)?.to_dtype(up.dtype())?;
-        let d_gate = ((dy * full(&inputs[1])?)? * slope(kind, &x)?)?.to_dtype(gate.dtype())?;
-        Ok([d_gate, d_up])
+        let behind = full(&inputs[1])?;
+        let d_up = match kind {
+            Activation::Clamped { limit, .. } => {
+                let inside = behind.abs()?.le(f64::from(limit))?.to_dtype(dy.dtype())?;
+                ((&dy * value(kind, &x)?)? * inside)?
+            }
+            _ => (&dy * value(kind, &x)?)?,
+        };
+        let d_gate = ((dy * shifted(kind, &behind)?)? * slope(kind, &x)?)?.to_dtype(gate.dtype())?;
+        Ok([d_gate, d_up.to_dtype(up.dtype())?])
     })?;
     Ok((d_gate, d_up))
 }
@@ -81,12 +88,25 @@ pub fn activation_back(kind: Activation, x: &Tensor, dy: &Tensor) -> Result<Tens
     Ok(dx)
 }
 
+/// What a gate is multiplied with.
+fn shifted(kind: Activation, up: &Tensor) -> Result<Tensor> {
+    Ok(match kind {
+        Activation::Clamped { limit, .. } => (up.clamp(-limit, limit)? + 1.0)?,
+        _ => up.clone(),
+    })
+}
+
 fn value(kind: Activation, x: &Tensor) -> Result<Tensor> {
     Ok(match kind {
         Activation::Silu => x.silu()?,
         Activation::GeluTanh => (x * bell(x)?.affine(0.5, 0.5)?)?,
         Activation::Gelu => (x * phi(x)?)?,
         Activation::Relu => x.relu()?,
+        Activation::Sigmoid => sigmoid(x)?,
+        Activation::Clamped { alpha, limit } => {
+            let x = x.minimum(f64::from(limit))?;
+            (&x * sigmoid(&(&x * f64::from(alpha))?)?)?
+        }
     })
 }
 
@@ -110,6 +130,17 @@ fn slope(kind: Activation, x: &Tensor) -> Result<Tensor> {
             (phi(x)? + (density * x)?)?
         }
         Activation::Relu => x.relu()?.sign()?,
+        Activation::Sigmoid => {
+            let sigma = sigmoid(x)?;
+            (&sigma * sigma.affine(-1.0, 1.0)?)?
+        }
+        // σ·(1 + αx·(1 − σ)), nothing beyond the limit.
+        Activation::Clamped { alpha, limit } => {
+            let steep = (x * f64::from(alpha))?;
+            let sigma = sigmoid(&steep)?;
+            let inside = x.le(f64::from(limit))?.to_dtype(x.dtype())?;
+            (((steep * sigma.affine(-1.0, 1.0)?)? + 1.0)? * (sigma * inside)?)?
+        }
     })
 }
 

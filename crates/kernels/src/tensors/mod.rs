@@ -9,11 +9,12 @@
 //! |---|---|---|
 //! | 0 | `pieces`, `sight`, `rope`, `linear`, `head`, `adamw`, `dropout` | rows a piece at a time; which keys a query sees; turning; products; head and loss; one update; masks |
 //! | 1 | `norm`, `mlp`, `columns`, `attention` | operations on rows; attention in tiles |
-//! | 2 | `over` | attention over other texts |
+//! | 2 | `delta_rule`, `over` | linear attention by the gated delta rule, token by token; attention over other texts |
 
 pub mod adamw;
 pub mod attention;
 pub mod columns;
+pub mod delta_rule;
 pub mod dropout;
 pub mod head;
 pub mod linear;

@@ -32,6 +32,7 @@ fn every_key_is_read() {
     assert_eq!(recipe.adapter.alpha, 12.0);
     assert_eq!(recipe.adapter.targets, TargetModules::Names(vec!["q_proj".into(), "mlp.down_proj".into()]));
     assert_eq!(recipe.adapter.exclude, Some(TargetModules::Regex("model\\.layers\\.0\\..*".into())));
+    assert_eq!(recipe.adapter.target_parameters, ["experts.gate_up_proj", "experts.down_proj"]);
     let ranks: Vec<_> = recipe.adapter.rank_pattern.iter().map(|(key, rank)| (key.as_str(), *rank)).collect();
     assert_eq!(ranks, [("v_proj", 2), ("layers.1.q_proj", 8), (".*k_proj", 1)], "in the order written");
     assert_eq!(recipe.adapter.alpha_pattern, [("z".to_string(), 1.5), ("a".to_string(), 3.0)]);
@@ -85,10 +86,15 @@ fn every_key_has_an_example_in_the_full_recipe_and_a_doc() {
 #[test]
 fn what_is_written_reads_back_equal() {
     let dir = folder();
-    for text in
-        [FULL, HEAD, &format!("{HEAD}heldout_fraction = 0.25\n[train]\nepochs = 2\nwarmup = 0.0\n[adapter]\ntargets = '.*q'")]
-    {
+    for text in [
+        FULL,
+        HEAD,
+        &format!("{HEAD}heldout_fraction = 0.25\n[train]\nepochs = 2\nwarmup = 0.0\n[adapter]\ntargets = '.*q'"),
+        &format!("{HEAD}[adapter]\ntarget_parameters = ['down_proj']"),
+    ] {
         let recipe = parse_in(dir.path(), text, &[]).unwrap();
+        let alone = text.contains("['down_proj']");
+        assert_eq!(recipe.adapter.targets == TargetModules::Names(Vec::new()), alone, "they alone where nothing else is named");
         let again = Recipe::parse(&recipe.to_toml(), &recipe.path, &[]).unwrap();
         assert_eq!(recipe, again, "{}", recipe.to_toml());
         assert_eq!(recipe.to_toml(), again.to_toml());

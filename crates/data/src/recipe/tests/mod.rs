@@ -38,6 +38,7 @@ dropout = 0.05
 init = "gaussian"
 targets = ["q_proj", "mlp.down_proj"]
 exclude = 'model\.layers\.0\..*'
+target_parameters = ["experts.gate_up_proj", "experts.down_proj"]
 rank_pattern = { "v_proj" = 2, "layers.1.q_proj" = 8, '.*k_proj' = 1 }
 alpha_pattern = { z = 1.5, a = 3 }
 layers = [1, 0]

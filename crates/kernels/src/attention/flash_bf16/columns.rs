@@ -20,15 +20,20 @@ pub(super) fn exponent_scale(scores: Scores) -> f32 {
     if scores.cap.is_some() { 1.0 } else { scores.scale as f32 }
 }
 
-/// Running maximum of the scores of each query, raw or soft-capped, and Σ exp(scale · (score − maximum)), see [`exponent_scale`].
+/// Running maximum of the scores of each query, raw or soft-capped, and Σ exp(scale · (score − maximum)), see [`exponent_scale`];
+/// a sink is among them from the beginning.
 pub(super) struct Softmax {
     pub(super) largest: [f32; QUERIES],
     pub(super) sum: [f32; QUERIES],
 }
 
-impl Default for Softmax {
-    fn default() -> Softmax {
-        Softmax { largest: [UNSEEN; QUERIES], sum: [0.0; QUERIES] }
+impl Softmax {
+    /// Of no key yet.
+    pub(super) fn new(sink: Option<f32>, scores: Scores) -> Softmax {
+        match sink {
+            None => Softmax { largest: [UNSEEN; QUERIES], sum: [0.0; QUERIES] },
+            Some(sink) => Softmax { largest: [(sink / exponent_scale(scores)).max(UNSEEN); QUERIES], sum: [1.0; QUERIES] },
+        }
     }
 }
 

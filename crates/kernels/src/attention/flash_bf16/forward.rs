@@ -44,7 +44,8 @@ pub(crate) fn forward(texts: &Varlen, [q, k, v]: [&[bf16]; 3], out: &mut [bf16])
         tasks.extend((0..span.len()).step_by(QUERIES).map(|first| (text, first)));
     }
     let to = Outputs { out: SharedOutput(out.as_mut_ptr().cast()), normalisers: SharedOutput(normalisers.as_mut_ptr()) };
-    assert!(out.len() == q.len() && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
+    let shapes = out.len() == q.len() && texts.sinks.is_none_or(|sinks| sinks.len() == h);
+    assert!(shapes && texts.spans.iter().all(|s| s.end * h * e <= q.len()), "attention: shapes");
     let scratch = || ForwardScratch {
         query: vec![0; e / 2 * QUERIES],
         scores: vec![0.0; KEYS * QUERIES],
@@ -70,7 +71,7 @@ fn block(texts: &Varlen, place: Place, [q, k]: [&[bf16]; 2], values: &[Transpose
     let keys = Head::of(k, span.start, key_head, g, e);
     let values = &values[text * g + key_head];
     Head::of(q, span.start, head, h, e).columns(first, count, &mut scratch.query);
-    let mut softmax = lanes::Softmax::default();
+    let mut softmax = lanes::Softmax::new(texts.sinks.map(|sinks| sinks[head]), texts.scores);
     let oldest = texts.oldest_pair(first);
     for k0 in (oldest..first + count).step_by(KEYS) {
         let len = KEYS.min(first + count - k0);

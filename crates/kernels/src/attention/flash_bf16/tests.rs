@@ -39,6 +39,7 @@ struct HalfCase {
     grad: Vec<bf16>,
     sizes: (usize, usize, usize),
     scores: Scores,
+    sinks: Option<Vec<f32>>,
 }
 
 impl HalfCase {
@@ -51,12 +52,13 @@ impl HalfCase {
         }
         let n = starts.len();
         let qkv = [numbers(n * h * e, 1), numbers(n * g * e, 2), numbers(n * g * e, 3)];
-        HalfCase { spans, starts, qkv, grad: numbers(n * h * e, 4), sizes: (h, g, e), scores }
+        HalfCase { spans, starts, qkv, grad: numbers(n * h * e, 4), sizes: (h, g, e), scores, sinks: None }
     }
 
     fn texts(&self) -> Varlen<'_> {
         let (heads, key_heads, head_dim) = self.sizes;
-        Varlen { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scores: self.scores }
+        let (scores, sinks) = (self.scores, self.sinks.as_deref());
+        Varlen { spans: &self.spans, starts: &self.starts, heads, key_heads, head_dim, scores, sinks }
     }
 
     /// The output and the three gradients.
@@ -83,20 +85,24 @@ impl HalfCase {
 /// The output and the three gradients by the kernel in f32.
 fn exact(case: &HalfCase) -> [Vec<f32>; 4] {
     let [q, k, v] = [wide(&case.qkv[0]), wide(&case.qkv[1]), wide(&case.qkv[2])];
-    let exact = Slices::new([&q, &k, &v], 1, &case.starts, case.sizes.2, case.scores);
+    let exact = Slices::new([&q, &k, &v], 1, &case.starts, case.sizes.2, case.scores).with_sinks(case.sinks.as_deref());
     let (out, normalisers) = exact.forward();
     let [dq, dk, dv] = exact.backward(&out, &wide(&case.grad), &normalisers);
     [out, dq, dk, dv]
 }
 
-fn agrees(lens: &[usize], sizes: [usize; 3], scores: Scores) {
-    let case = HalfCase::new(lens, sizes, scores);
+fn agrees(lens: &[usize], sizes: [usize; 3], scores: Scores, sinks: Option<Vec<f32>>) {
+    let sunk = sinks.is_some();
+    let case = HalfCase { sinks, ..HalfCase::new(lens, sizes, scores) };
     for (name, (got, want)) in ["out", "dq", "dk", "dv"].iter().zip(case.run().iter().zip(exact(&case))) {
         // A gradient may be zero but for rounding: a query that sees one key has no slope.
-        let alone = (lens == [1] || scores.window == Some(1)) && matches!(*name, "dq" | "dk");
+        let alone = !sunk && (lens == [1] || scores.window == Some(1)) && matches!(*name, "dq" | "dk");
         let error = if alone { got.iter().fold(0f32, |a, b| a.max(b.abs())) } else { apart(got, &want) };
         let limit = if alone { 0.1 } else { 0.02 };
-        assert!(error < limit, "{name} of {lens:?}, heads, key heads and their size {sizes:?}, {scores:?}: off by {error}");
+        assert!(
+            error < limit,
+            "{name} of {lens:?}, heads, key heads and their size {sizes:?}, {scores:?}, sinks {sunk}: off by {error}"
+        );
     }
 }
 
@@ -105,8 +111,33 @@ fn agrees_with_the_kernel_in_f32() {
     for (lens, h, g, e) in CASES {
         for window in WINDOWS {
             for cap in [None, Some(2.0), Some(50.0)] {
-                agrees(lens, [h, g, e], Scores { scale: 0.3, cap, window });
+                agrees(lens, [h, g, e], Scores { scale: 0.3, cap, window }, None);
             }
+        }
+    }
+}
+
+#[test]
+fn sinks_agree_with_the_kernel_in_f32() {
+    for (lens, h, g, e) in CASES {
+        for (window, cap) in [(None, None), (None, Some(2.0)), (Some(1), None), (Some(63), Some(50.0)), (Some(211), None)] {
+            agrees(lens, [h, g, e], Scores { scale: 0.3, cap, window }, Some(super::super::tests::sinks(h)));
+        }
+    }
+}
+
+/// 5 takes much of the weight, −1000 nothing of it; −∞ changes no bit.
+#[test]
+fn a_sink_takes_weight_as_far_as_it_reaches() {
+    for (window, cap) in [(None, None), (Some(63), None), (Some(7), Some(3.0))] {
+        let with = |sink: Option<f32>| {
+            let sinks = sink.map(|sink| vec![sink; 4]);
+            HalfCase { sinks, ..HalfCase::new(&[300, 49], [4, 2, 32], Scores { scale: 0.3, cap, window }) }.run()
+        };
+        let (none, low, high) = (with(None), with(Some(-1000.0)), with(Some(5.0)));
+        assert!(none == with(Some(f32::NEG_INFINITY)), "{window:?} {cap:?}");
+        for (i, none) in none.iter().enumerate() {
+            assert!(apart(&low[i], none) < 0.01 && apart(&high[i], none) > 0.02, "{window:?} {cap:?}: {i}");
         }
     }
 }
@@ -119,7 +150,8 @@ fn agrees_with_the_kernel_in_f32_on_random_cases() {
         let (key_heads, group, pairs) = (1 + draw(10, 2), 1 + draw(11, 3), 1 + draw(12, 20));
         let window = (draw(13, 4) > 0).then(|| 1 + draw(14, 320));
         let cap = (draw(15, 2) > 0).then(|| 1.0 + draw(16, 20) as f64);
-        agrees(&lens, [key_heads * group, key_heads, 2 * pairs], Scores { scale: 0.3, cap, window });
+        let sinks = (draw(17, 2) > 0).then(|| (0..(key_heads * group) as u64).map(|h| draw(18 + h, 9) as f32 - 4.0).collect());
+        agrees(&lens, [key_heads * group, key_heads, 2 * pairs], Scores { scale: 0.3, cap, window }, sinks);
     }
 }
 

@@ -3,6 +3,7 @@ use std::ops::Range;
 use candle_core::{D, DType, Tensor};
 
 use super::{BOTH, CPU, agrees, behind, given, tolerance};
+use crate::attention::Slices;
 use crate::error::Result;
 use crate::gradient_check::{Tolerance, double, run};
 use crate::tensors::attention::{Behind, Packed, Ramp, Scores, backward, cached, forward};
@@ -72,7 +73,7 @@ fn check(case: &Case, scores: Scores, dtype: DType) {
     want.push(plain_normalisers(&exact_q, &exact_k, &spans, scores));
     let ramp = Ramp::of(&CPU, case.tile).unwrap();
     let texts = Packed::new(&spans, scores, &ramp).unwrap();
-    let (out, normalisers) = forward([&q, &k, &v], &texts).unwrap();
+    let (out, normalisers) = forward([&q, &k, &v], None, &texts).unwrap();
     let gradient = behind(&[n, h, e], dtype);
     let behind = Behind { out: &out, normalisers: &normalisers, gradient: &gradient };
     let [dq, dk, dv] = backward([&q, &k, &v], behind, &texts).unwrap();
@@ -117,7 +118,7 @@ fn large_scores_stay_numbers() {
     let scores = Scores { scale: 400.0, cap: None, window: None };
     let spans = spans(&[40]);
     let texts = Packed::new(&spans, scores, &Ramp::of(&CPU, 16).unwrap()).unwrap();
-    let (out, _) = forward([&q.0, &k.0, &v.0], &texts).unwrap();
+    let (out, _) = forward([&q.0, &k.0, &v.0], None, &texts).unwrap();
     let want = plain([&q.1, &k.1, &v.1], &spans, scores).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     agrees(&[&out], &[want], Tolerance { absolute: 1e-3, relative: 1e-3 }, "large scores");
 }
@@ -135,12 +136,47 @@ fn cached_keys_give_the_last_rows() {
                 for m in [1, 3, 16, 41, s] {
                     let want = want.narrow(0, s - m, m).unwrap().flatten_all().unwrap().to_vec1().unwrap();
                     let newest = q.0.narrow(0, s - m, m).unwrap();
-                    let out = cached([&newest, &k.0, &v.0], scores, &Ramp::of(&CPU, 16).unwrap()).unwrap();
+                    let out = cached([&newest, &k.0, &v.0], None, scores, &Ramp::of(&CPU, 16).unwrap()).unwrap();
                     assert!(out.dims() == [m, 4, 8] && out.dtype() == dtype);
                     agrees(&[&out], &[want], tolerance(dtype), &format!("{m} of {s}, {scores:?} {dtype:?}"));
                 }
             }
         }
+    }
+}
+
+/// With sinks, whole texts and the newest tokens of one are as the kernel over slices has them.
+#[test]
+fn sinks_agree_with_slices() {
+    let (lengths, [h, g, e]) = (&[1, 2, 5, 37, 3, 70][..], [6, 2, 8]);
+    let (spans, n) = (spans(lengths), lengths.iter().sum());
+    let given_sinks = [0.5, -2.0, 3.0, -1000.0, 6.0, 200.0];
+    let sinks = Tensor::new(&given_sinks, &CPU).unwrap().to_dtype(DType::F32).unwrap();
+    let starts: Vec<u32> = spans.iter().flat_map(|s| std::iter::repeat_n(s.start as u32, s.len())).collect();
+    let flat = |x: &Tensor| x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let wide = |x: Vec<f32>| x.into_iter().map(f64::from).collect::<Vec<f64>>();
+    for (dtype, window, cap) in BOTH.into_iter().flat_map(|d| [(d, None, None), (d, Some(7), Some(1.5)), (d, Some(1), None)]) {
+        let scores = Scores { scale: 0.8, cap, window };
+        let [q, k, v] = [(1, h), (2, g), (3, g)].map(|(seed, heads)| given(seed, &[n, heads, e], dtype).0);
+        let (gradient, ramp) = (behind(&[n, h, e], dtype), Ramp::of(&CPU, 16).unwrap());
+        let texts = Packed::new(&spans, scores, &ramp).unwrap();
+        let (out, normalisers) = forward([&q, &k, &v], Some(&sinks), &texts).unwrap();
+        let left = Behind { out: &out, normalisers: &normalisers, gradient: &gradient };
+        let [dq, dk, dv] = backward([&q, &k, &v], left, &texts).unwrap();
+        let slices = [flat(&q), flat(&k), flat(&v)];
+        let slices = Slices::new(slices.each_ref().map(|x| &x[..]), 1, &starts, e, scores);
+        let slices = slices.with_sinks(Some(&given_sinks.map(|s| s as f32)));
+        let (want, saved) = slices.forward();
+        let grads = slices.backward(&want, &flat(&gradient), &saved);
+        let last = spans[5].clone();
+        let newest = want[(last.end - 20) * h * e..].to_vec();
+        let all: Vec<Vec<f64>> = [want].into_iter().chain(grads).map(wide).collect();
+        let what = format!("{scores:?} {dtype:?}");
+        agrees(&[&out, &dq, &dk, &dv], &all, tolerance(dtype), &what);
+        let [k, v] = [&k, &v].map(|x| x.narrow(0, last.start, last.len()).unwrap());
+        let q = q.narrow(0, last.end - 20, 20).unwrap();
+        let out = cached([&q, &k, &v], Some(&sinks), scores, &ramp).unwrap();
+        agrees(&[&out], &[wide(newest)], tolerance(dtype), &what);
     }
 }
 
@@ -153,7 +189,12 @@ fn what_does_not_fit_is_named() {
     assert!(error(Packed::new(&spans(&[3]), Scores { window: Some(0), ..scores }, &ramp)).contains("window of no keys"));
     let texts = Packed::new(&[0..3, 3..5], scores, &ramp).unwrap();
     let x = |n: usize, h: usize| double(&given(1, &[n, h, 4], DType::F32).0).to_dtype(DType::F32).unwrap();
-    assert!(forward([&x(4, 2), &x(4, 1), &x(4, 1)], &texts).unwrap_err().to_string().contains("5 tokens"));
-    assert!(forward([&x(5, 3), &x(5, 2), &x(5, 2)], &texts).unwrap_err().to_string().contains("[5, 3, 4]"));
-    assert!(cached([&x(6, 2), &x(5, 2), &x(5, 2)], scores, &ramp).unwrap_err().to_string().contains("6 queries over 5 keys"));
+    assert!(forward([&x(4, 2), &x(4, 1), &x(4, 1)], None, &texts).unwrap_err().to_string().contains("5 tokens"));
+    assert!(forward([&x(5, 3), &x(5, 2), &x(5, 2)], None, &texts).unwrap_err().to_string().contains("[5, 3, 4]"));
+    let sinks = Tensor::zeros(3, DType::F32, &CPU).unwrap();
+    let five = [&x(5, 2), &x(5, 2), &x(5, 2)];
+    assert!(forward(five, Some(&sinks), &texts).unwrap_err().to_string().contains("sinks of [3] for 2 heads"));
+    assert!(
+        cached([&x(6, 2), &x(5, 2), &x(5, 2)], None, scores, &ramp).unwrap_err().to_string().contains("6 queries over 5 keys")
+    );
 }

@@ -101,17 +101,50 @@ fn a_gelu_gate_agrees() {
     }
 }
 
+fn sigmoid(x: &Tensor) -> candle_core::Result<Tensor> {
+    (x.neg()?.exp()? + 1.0)?.recip()
+}
+
+fn clamped_gate(x: &Tensor, alpha: f32, limit: f32) -> candle_core::Result<Tensor> {
+    let x = x.minimum(f64::from(limit))?;
+    &x * sigmoid(&(&x * f64::from(alpha))?)?
+}
+
+/// A gate held to limits, and what it is multiplied with, in which one is added.
+#[test]
+fn clamped_gates_agree() {
+    for dtype in BOTH {
+        let wide = |seed| {
+            let x = (numbers(seed, &[7, 333]) * 2.0).unwrap().to_dtype(dtype).unwrap();
+            (double(&x), x)
+        };
+        let ((exact_gate, gate), (exact_up, up)) = (wide(1), wide(2));
+        let (alpha, limit) = (1.3, 0.8);
+        let want = run(&[exact_gate, exact_up], |x| {
+            let up = (x[1].minimum(f64::from(limit))?.maximum(-f64::from(limit))? + 1.0)?;
+            Ok((clamped_gate(&x[0], alpha, limit)? * up)?)
+        });
+        let kind = Activation::Clamped { alpha, limit };
+        let y = mlp::gated(kind, &gate, &up).unwrap();
+        let (d_gate, d_up) = mlp::gated_back(kind, &gate, &up, &behind(&[7, 333], dtype)).unwrap();
+        agrees(&[&y, &d_gate, &d_up], &want, tolerance(dtype), &format!("{dtype:?}"));
+    }
+}
+
 #[test]
 fn activations_agree() {
     for dtype in BOTH {
         let x = (numbers(1, &[7, 333]) * 6.0).unwrap().to_dtype(dtype).unwrap();
-        for kind in [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu] {
+        let clamped = Activation::Clamped { alpha: 1.3, limit: 0.8 };
+        for kind in [Activation::Silu, Activation::GeluTanh, Activation::Gelu, Activation::Relu, Activation::Sigmoid, clamped] {
             let want = run(&[double(&x)], |x| {
                 Ok(match kind {
                     Activation::Silu => x[0].silu()?,
                     Activation::GeluTanh => glu::portable::gelu_tanh(&x[0])?,
                     Activation::Gelu => x[0].gelu_erf()?,
                     Activation::Relu => x[0].relu()?,
+                    Activation::Sigmoid => sigmoid(&x[0])?,
+                    Activation::Clamped { alpha, limit } => clamped_gate(&x[0], alpha, limit)?,
                 })
             });
             let y = mlp::activation(kind, &x).unwrap();

@@ -1,0 +1,239 @@
+//! The gated delta rule: what a linear-attention layer of Qwen 3.5 computes between its four input projections and its output
+//! projection (Yang et al. 2024, "Gated Delta Networks"; in transformers 5.24 `Qwen3_5GatedDeltaNet`).
+//!
+//! A depthwise causal convolution and SiLU make queries, keys and values. A value head keeps a matrix S (key_dim, value_dim) that a token
+//! decays, corrects and reads: `S = e^g·S`, `S += kᵀ·β·(v − k·S)`, `o = q·S`. An RMS norm of `o`, gated with SiLU(z), is the result.
+//! All weights are frozen. Refuses to know: projections, model families, where states are kept.
+//! Legend: t tokens of a text, n of all texts; a group is the value heads that share a key head.
+//!
+//! | # | room | knows |
+//! |---|---|---|
+//! | 0 | `rows` | arithmetic on one row |
+//! | 1 | `convolution`, `gated_norm`, `heads` | what stands before the rule and behind it; queries, keys, values and gates of a head |
+//! | 2 | `chunk`, `recurrent` | a chunk's products and its triangular system; the rule token by token |
+//! | 3 | `chunked` | the rule in chunks |
+//! | 4 | `chunked_back` | its way back |
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{activation, dense, host, simd};
+
+mod chunk;
+mod chunked;
+mod chunked_back;
+mod convolution;
+mod gated_norm;
+mod heads;
+mod recurrent;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod twin;
+
+use chunked_back::KeyHeadGrads;
+use convolution::Convolution;
+use heads::{Head, KeyHead, Text};
+
+/// The sizes of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaSizes {
+    /// Heads of queries and keys; they divide `value_heads`.
+    pub key_heads: usize,
+    /// Value head `h` reads key head `h / (value_heads / key_heads)`.
+    pub value_heads: usize,
+    /// Elements of a query and of a key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+    /// Tokens that an output of the convolution sees, at least 1.
+    pub kernel: usize,
+}
+
+impl DeltaSizes {
+    /// Width of the queries of all heads, and of the keys.
+    pub const fn keys(self) -> usize {
+        self.key_heads * self.key_dim
+    }
+
+    /// Width of the values of all heads: of `z` and of the result.
+    pub const fn values(self) -> usize {
+        self.value_heads * self.value_dim
+    }
+
+    /// Width of queries, keys and values side by side: of `qkv` and the convolution.
+    pub const fn channels(self) -> usize {
+        2 * self.keys() + self.values()
+    }
+
+    /// Value heads that share a key head.
+    pub const fn group(self) -> usize {
+        self.value_heads / self.key_heads
+    }
+
+    /// Floats of the convolution's part of a text's state: the newest `kernel − 1` rows of `qkv`, oldest first.
+    pub const fn tail(self) -> usize {
+        (self.kernel - 1) * self.channels()
+    }
+
+    /// Floats of the rule's part of a text's state: S (value_heads, key_dim, value_dim).
+    pub const fn memory(self) -> usize {
+        self.value_heads * self.key_dim * self.value_dim
+    }
+
+    /// Floats of one text's state, which begins as zeros: the tail, then the memory.
+    pub const fn state(self) -> usize {
+        self.tail() + self.memory()
+    }
+}
+
+/// A layer's frozen weights.
+#[derive(Debug, Clone, Copy)]
+pub struct DeltaLayer<'a> {
+    /// Of the convolution, (channels, kernel); the last column is the newest token's.
+    pub conv: &'a [f32],
+    /// (value_heads)
+    pub a_log: &'a [f32],
+    /// (value_heads)
+    pub dt_bias: &'a [f32],
+    /// Of the gated norm, (value_dim).
+    pub norm: &'a [f32],
+    /// Of the gated norm.
+    pub eps: f32,
+    pub sizes: DeltaSizes,
+}
+
+/// Tokens up to which [`extend`] goes token by token.
+const FEW: usize = 8;
+
+/// The result (n, values) of whole texts one after another, each from a state of zeros, into `out`; `qkv` (n, channels), `z` (n, values),
+/// `a` and `b` (n, value_heads). Spans follow each other from 0 to n.
+pub fn forward(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], out: &mut [f32]) {
+    let sizes = layer.sizes;
+    let n = tokens(layer, spans, parts);
+    assert!(out.len() == n * sizes.values(), "delta rule: an output of {} for {n} tokens", out.len());
+    let mixed = convolved(layer, spans, parts[0]);
+    let cores: Vec<Vec<f32>> = (0..spans.len() * sizes.key_heads)
+        .into_par_iter()
+        .map(|at| {
+            let text = Text::new(sizes, &spans[at / sizes.key_heads], &mixed, parts);
+            let mut state = vec![0.0; sizes.memory() / sizes.key_heads];
+            group_reads(layer, text, at % sizes.key_heads, &mut state, chunked::rule)
+        })
+        .collect();
+    let texts = by_text(spans, out, sizes.values()).into_par_iter().zip(spans).zip(cores.par_chunks(sizes.key_heads));
+    texts.for_each(|((out, span), cores)| gated_norm::forward(layer, cores, rows_of(parts[1], span, sizes.values()), out));
+}
+
+/// The gradients of `qkv`, `z`, `a` and `b` in their shapes, given that of [`forward`]'s result (n, values). What lies between is computed
+/// again; a task holds the states at the borders of chunks of one text and key head.
+pub fn backward(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], d_out: &[f32]) -> [Vec<f32>; 4] {
+    let sizes = layer.sizes;
+    let n = tokens(layer, spans, parts);
+    assert!(d_out.len() == n * sizes.values(), "delta rule: a gradient of {} for {n} tokens", d_out.len());
+    let mixed = convolved(layer, spans, parts[0]);
+    let heads: Vec<KeyHeadGrads> = (0..spans.len() * sizes.key_heads)
+        .into_par_iter()
+        .map(|at| {
+            let span = &spans[at / sizes.key_heads];
+            let text = Text::new(sizes, span, &mixed, parts);
+            let [z, d_out] = [parts[1], d_out].map(|x| rows_of(x, span, sizes.values()));
+            chunked_back::key_head(layer, text, at % sizes.key_heads, [z, d_out])
+        })
+        .collect();
+    drop(mixed);
+    let mut grads = parts.map(|x| vec![0.0; x.len()]);
+    let [qkv, z, a, b] = &mut grads;
+    let convolution = Convolution::new(layer.conv, sizes.channels());
+    let texts = by_text(spans, qkv, sizes.channels())
+        .into_par_iter()
+        .zip(by_text(spans, z, sizes.values()))
+        .zip(by_text(spans, a, sizes.value_heads).into_par_iter().zip(by_text(spans, b, sizes.value_heads)));
+    texts.zip(spans).zip(heads.par_chunks(sizes.key_heads)).for_each(|((((qkv, z), (a, b)), span), heads)| {
+        chunked_back::lay(sizes, heads, [z, a, b]);
+        let mut d_mixed = vec![0.0; qkv.len()];
+        chunked_back::lay_mixed(sizes, heads, &mut d_mixed);
+        convolution.backward(rows_of(parts[0], span, sizes.channels()), &d_mixed, qkv);
+    });
+    grads
+}
+
+/// The result (t, values) of new tokens of one text behind its state, into `out`; the state (see [`DeltaSizes::state`]) becomes that behind
+/// them. A few tokens are computed one by one, more of them in chunks.
+pub fn extend(layer: &DeltaLayer, state: &mut [f32], parts: [&[f32]; 4], out: &mut [f32]) {
+    let sizes = layer.sizes;
+    let t = parts[0].len() / sizes.channels();
+    let span = 0..t;
+    tokens(layer, std::slice::from_ref(&span), parts);
+    assert!(
+        out.len() == t * sizes.values() && state.len() == sizes.state(),
+        "delta rule: {t} tokens behind a state of other sizes"
+    );
+    let (tail, memory) = state.split_at_mut(sizes.tail());
+    let mut mixed = vec![0.0; parts[0].len()];
+    Convolution::new(layer.conv, sizes.channels()).forward(tail, parts[0], &mut mixed);
+    let text = Text::new(sizes, &span, &mixed, parts);
+    let rule = if t <= FEW { recurrent::rule } else { chunked::rule };
+    let states = memory.par_chunks_mut(sizes.memory() / sizes.key_heads).enumerate();
+    let cores: Vec<Vec<f32>> = states.map(|(head, state)| group_reads(layer, text, head, state, rule)).collect();
+    gated_norm::forward(layer, &cores, parts[1], out);
+    let kept = tail.len().saturating_sub(parts[0].len());
+    tail.copy_within(tail.len() - kept.., 0);
+    let new = &parts[0][parts[0].len() - (tail.len() - kept)..];
+    tail[kept..].copy_from_slice(new);
+}
+
+/// The sum of all spans, once every size was found to agree.
+fn tokens(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4]) -> usize {
+    let sizes = layer.sizes;
+    let n = spans.iter().fold(0, |end, span| {
+        assert!(span.start == end && span.end >= end, "delta rule: a text at {span:?} behind token {end}");
+        span.end
+    });
+    let widths = [sizes.channels(), sizes.values(), sizes.value_heads, sizes.value_heads];
+    assert!(parts.iter().zip(widths).all(|(x, width)| x.len() == n * width), "delta rule: inputs are not of {n} tokens");
+    let weights = [layer.conv, layer.a_log, layer.dt_bias, layer.norm].map(<[f32]>::len);
+    let wanted = [sizes.channels() * sizes.kernel, sizes.value_heads, sizes.value_heads, sizes.value_dim];
+    assert!(weights == wanted && sizes.value_heads.is_multiple_of(sizes.key_heads), "delta rule: weights of {weights:?}");
+    n
+}
+
+/// Queries, keys and values (n, channels) of whole texts.
+fn convolved(layer: &DeltaLayer, spans: &[Range<usize>], qkv: &[f32]) -> Vec<f32> {
+    let channels = layer.sizes.channels();
+    let convolution = Convolution::new(layer.conv, channels);
+    let mut mixed = vec![0.0; qkv.len()];
+    let texts = by_text(spans, &mut mixed, channels).into_par_iter().zip(spans);
+    texts.for_each(|(out, span)| convolution.forward(&[], rows_of(qkv, span, channels), out));
+    mixed
+}
+
+/// What every value head of a key head reads, (group, t, value_dim); `state` is theirs, (group, key_dim, value_dim).
+fn group_reads(
+    layer: &DeltaLayer,
+    text: Text,
+    head: usize,
+    state: &mut [f32],
+    rule: fn(&Head, &mut [f32], &mut [f32]),
+) -> Vec<f32> {
+    let sizes = layer.sizes;
+    let keys = KeyHead::new(sizes, text, head);
+    let mut out = vec![0.0; sizes.group() * text.tokens * sizes.value_dim];
+    for (at, state) in state.chunks_exact_mut(sizes.key_dim * sizes.value_dim).enumerate() {
+        let rows = text.tokens * sizes.value_dim;
+        rule(&Head::new(layer, text, &keys, head * sizes.group() + at), state, &mut out[at * rows..][..rows]);
+    }
+    out
+}
+
+fn rows_of<'a>(x: &'a [f32], span: &Range<usize>, width: usize) -> &'a [f32] {
+    &x[span.start * width..span.end * width]
+}
+
+/// Each text's rows of `x`.
+fn by_text<'a>(spans: &[Range<usize>], mut x: &'a mut [f32], width: usize) -> Vec<&'a mut [f32]> {
+    spans.iter().map(|span| x.split_off_mut(..span.len() * width).unwrap_or_default()).collect()
+}
