@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 
 use super::target::FusedTarget;
 use crate::error::Result;
+use crate::model::family::ExpertWeights;
 use crate::model::{Model, Site, SiteInfo};
 
 /// Where the pairs of a parameter's sites lie in A `(E·r, inputs)`, the expert slowest, and B `(outputs, r·E)`, the expert fastest.
@@ -76,9 +77,10 @@ impl FusedPair {
 }
 
 /// What is to be told of an adapter with pairs at `adapted` sites where transformers 5 has fused parameters: their names are those
-/// that `convert_peft_config_for_transformers` (`peft/utils/transformers_weight_conversion.py`) takes for experts.
-pub(super) fn told(model: &Model, adapted: impl Iterator<Item = Site>) -> Option<String> {
-    let experts = model.config.family.experts.as_ref()?;
+/// that `convert_peft_config_for_transformers` (`peft/utils/transformers_weight_conversion.py`) takes for experts. `beside`: it has pairs on
+/// such parameters too, so that these are of dense layers.
+pub(super) fn told(model: &Model, adapted: impl Iterator<Item = Site>, beside: bool) -> Option<String> {
+    let experts = model.config.family.experts.as_ref().filter(|names| matches!(names.weights, ExpertWeights::Each { .. }))?;
     let last = |path: &'_ str| path.rsplit('.').next().map(str::to_string).unwrap_or_default();
     let fused = |name: &str| {
         name == last(experts.router) || experts.fused.parameters.iter().any(|(_, matrices)| matrices.contains(&name))
@@ -86,13 +88,21 @@ pub(super) fn told(model: &Model, adapted: impl Iterator<Item = Site>) -> Option
     let mut names: Vec<String> = adapted.map(|site| last(&model.sites()[site.0].path)).filter(|name| fused(name)).collect();
     names.sort_unstable();
     names.dedup();
-    (!names.is_empty()).then(|| {
+    let names = names.join("`, `");
+    if names.is_empty() {
+        return None;
+    }
+    Some(if beside {
         format!(
-            "its pairs at `{}` are those of single layers, as transformers 4 has them; PEFT under transformers 5 joins them to pairs on the \
+            "its pairs at `{names}` are those of dense layers; PEFT under transformers 5 takes these names for the experts' beside \
+             `target_parameters`, and loses the pairs or refuses the file. Leave them out of the targets for an adapter that PEFT loads"
+        )
+    } else {
+        format!(
+            "its pairs at `{names}` are those of single layers, as transformers 4 has them; PEFT under transformers 5 joins them to pairs on the \
              parameters of all experts when it loads the adapter. That is the same for plain LoRA of one rank and alpha at the same matrices of \
              every expert; rsLoRA is computed otherwise, pairs at some experts or at dense layers of the same names are lost, dropout and DoRA \
-             are refused. `target_parameters` trains the parameters of all experts, which PEFT reads as they are",
-            names.join("`, `")
+             are refused. `target_parameters` trains the parameters of all experts, which PEFT reads as they are"
         )
     })
 }

@@ -157,6 +157,63 @@ fn all_linear_of_peft_is_attention_router_and_experts() {
     assert!(adapter.told(&model).is_none());
 }
 
+/// What a file has as one tensor is no module; a router is one where transformers 5 has a linear layer.
+#[test]
+fn a_router_is_what_transformers_makes_of_it() {
+    let all = |model: &Model, parameters: &[&str]| {
+        let all = recipe::Adapter::lora(2, recipe::TargetModules::AllLinear);
+        let owned = parameters.iter().map(ToString::to_string).collect();
+        fresh(model, &recipe::Adapter { target_parameters: owned, ..all }).unwrap()
+    };
+    let model = open("families/gemma4_text-moe");
+    for parameters in [&[][..], &["experts.gate_up_proj", "experts.down_proj"]] {
+        let adapter = all(&model, parameters);
+        assert!(adapter.low_rank(at(&model, "model.layers.1.router.proj")).is_some());
+        let expert = adapter.low_rank(at(&model, "model.layers.1.experts.3.down_proj"));
+        assert_eq!(expert.is_some(), !parameters.is_empty());
+        assert!(adapter.told(&model).is_none());
+    }
+    let peft = Adapter::load(&golden("families/gemma4_text-moe/adapters/all_linear"), &model).unwrap();
+    let (ours, theirs) = (all(&model, &[]), peft.params().iter().map(|p| p.key.as_str()).collect::<Vec<_>>());
+    assert_eq!(ours.params().iter().map(|p| p.key.as_str()).collect::<Vec<_>>(), theirs);
+    let model = open("families/gpt_oss");
+    assert!(all(&model, &[]).low_rank(at(&model, "model.layers.1.mlp.router")).is_none());
+    for name in ["router", "gate_up_proj", "mlp.experts"] {
+        let error = refused(fresh(&model, &wanted(&[], &["q_proj", name])));
+        assert!(error.contains(&format!("`{name}` matches no module")) && error.contains("`target_parameters`"), "{error}");
+        assert!(!error.contains("down_proj,") && error.contains("k_proj, lm_head, o_proj, q_proj, v_proj"), "{error}");
+    }
+    let router = fresh(&model, &wanted(&["mlp.router.weight"], &["q_proj"])).unwrap();
+    assert!(router.low_rank(at(&model, "model.layers.1.mlp.router")).is_some());
+    assert!(!router.config.fan_in_fan_out, "no layer is a Conv1D, which PEFT refuses beside parameters");
+    assert!(router.params().iter().any(|p| p.key == "base_model.model.model.layers.1.mlp.router.lora_A.weight"));
+}
+
+/// PEFT's own of tensors that the file has as they are: what one expert does is its part of A and of B.
+#[test]
+fn peft_lays_tensors_with_inputs_first_out_like_others() {
+    for (name, experts) in [("gpt_oss", "mlp.experts"), ("gemma4_text-moe", "experts")] {
+        let model = open(&format!("families/{name}"));
+        let dir = golden(&format!("families/{name}/adapters/parameters"));
+        let adapter = Adapter::load(&dir, &model).unwrap();
+        assert!(adapter.notes.is_empty(), "{:?}", adapter.notes);
+        let file = candle_core::safetensors::load(dir.join(peft::WEIGHTS), &Device::Cpu).unwrap();
+        let [a, b] = ["A", "B"].map(|m| &file[&format!("base_model.model.model.layers.2.{experts}.base_layer.lora_{m}.weight")]);
+        let (a, b) = (rows(a), rows(b));
+        for expert in 0..4 {
+            let site = at(&model, &format!("model.layers.2.{experts}.{expert}.gate_up_proj"));
+            let (info, pair) = (&model.sites()[site.0], adapter.low_rank(site).unwrap());
+            assert_eq!((a[0].len(), b.len()), (info.inputs, info.outputs));
+            assert_eq!(rows(&pair.a), &a[2 * expert..][..2]);
+            let part: Vec<Vec<f32>> = b.iter().map(|row| vec![row[expert], row[4 + expert]]).collect();
+            assert_eq!((rows(&pair.b), pair.scale), (part, 4.0));
+        }
+        let found = inspect::inspect(&dir, &[]).unwrap();
+        let paths: Vec<&str> = found.modules.iter().filter(|m| m.path.contains(".1.")).map(|m| m.path.as_str()).collect();
+        assert_eq!(paths, ["gate_up_proj", "down_proj"].map(|p| format!("model.layers.1.{experts}.{p}")));
+    }
+}
+
 fn refused(result: Result<Adapter>) -> String {
     let error = result.unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
@@ -215,6 +272,10 @@ fn pairs_of_single_experts_are_told_of() {
             "{told}"
         );
     }
+    let model = open("families/qwen3_moe");
+    let told = fresh(&model, &wanted(&BOTH, &["q_proj", "up_proj"])).unwrap().told(&model).unwrap();
+    assert!(told.contains("`up_proj` are those of dense layers") && told.contains("loses the pairs"), "{told}");
+    assert!(fresh(&model, &wanted(&BOTH, &["q_proj"])).unwrap().told(&model).is_none());
     for (model, all) in [(open("families/mixtral"), false), (open("models/llama"), true)] {
         let targets = if all { recipe::TargetModules::AllLinear } else { recipe::TargetModules::Attention };
         assert!(fresh(&model, &recipe::Adapter::lora(2, targets)).unwrap().told(&model).is_none());

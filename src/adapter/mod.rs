@@ -37,6 +37,7 @@ pub use target::{Plan, Target};
 
 use crate::error::Result;
 use crate::kernels::columns::OutputNorms;
+use crate::model::weights::multimodal;
 use crate::model::{Adapt, Dropout, LowRankPair, Magnitude, Model, Site, SiteGradient, SiteInfo, SiteKind, Term};
 use crate::{random, recipe};
 use fused::FusedPair;
@@ -115,8 +116,7 @@ impl Adapter {
     pub fn new(recipe: &recipe::Adapter, base: Option<String>, model: &Model, seed: u64) -> Result<Adapter> {
         let sites = model.sites();
         let names = attention_names(sites);
-        let conv1d = sites.iter().any(|s| s.conv1d);
-        let mut config = PeftConfig::from_recipe(recipe, base, conv1d, &names);
+        let mut config = PeftConfig::from_recipe(recipe, base, model.config.family.conv1d, &names);
         config.task_type = model.has_encoder().then(|| SEQ_2_SEQ.to_string());
         let plan = Plan::new(&config, sites, &model.fused_parameters())?;
         Adapter::build(config, &plan, model, |key, shape| match key {
@@ -258,7 +258,7 @@ impl Adapter {
 
     /// What PEFT makes of it otherwise than lorakit, in words; it is to be told wherever the adapter is written.
     pub fn told(&self, model: &Model) -> Option<String> {
-        fused::told(model, self.single())
+        fused::told(model, self.single(), !self.fused.is_empty())
     }
 
     /// Sites with a pair of their own.
@@ -270,7 +270,11 @@ impl Adapter {
     fn adapted_names(&self) -> Vec<String> {
         let mut names: Vec<String> = (self.single())
             .map(|site| &self.paths[site.0])
-            .map(|path| path.rsplit('.').next().unwrap_or(path).to_string())
+            .map(|path| match path.starts_with(multimodal::PREFIX) {
+                // The last part alone would name modules of the parts that see as well.
+                true => path.clone(),
+                false => path.rsplit('.').next().unwrap_or(path).to_string(),
+            })
             .collect();
         names.sort_unstable();
         names.dedup();

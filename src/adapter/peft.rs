@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
-use super::config::{CAUSAL, PeftConfig, SEQ_2_SEQ};
+use super::config::{CAUSAL, Modules, PeftConfig, SEQ_2_SEQ};
 use super::target::Plan;
 use super::{Adapter, Start, base_copies, keys, parse};
 use crate::error::{Error, Result, nearest};
@@ -43,6 +43,9 @@ impl Adapter {
     pub fn load_ignoring(dir: &Path, model: &Model, ignored: &[String]) -> Result<Adapter> {
         let (mut config, mut notes) = read(dir, ignored)?;
         config.task_type = task_of(&config, model, dir)?;
+        if let Some(Modules::Names(names)) = &mut config.target_modules {
+            names.iter_mut().filter(|name| name.contains('.')).for_each(|name| *name = in_name_of(model, name));
+        }
         let (plan, idle) = Plan::of_file(&config, model.sites(), &model.fused_parameters()).map_err(|e| in_file(e, dir))?;
         notes.extend(idle);
         let bytes = read_weights(dir)?;
@@ -203,12 +206,16 @@ fn task_of(config: &PeftConfig, model: &Model, dir: &Path) -> Result<Option<Stri
 
 /// Keys as `model` has them: adapters of a text model are made over it alone or over a checkpoint that sees as well.
 fn in_names_of(model: &Model, tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    let nested = model.sites().iter().any(|site| site.path.starts_with(multimodal::PREFIX));
     let own = |key: String| match key.strip_prefix("base_model.model.") {
-        Some(name) => format!("base_model.model.{}", multimodal::respelled(name, nested)),
+        Some(name) => format!("base_model.model.{}", in_name_of(model, name)),
         None => key,
     };
     tensors.into_iter().map(|(key, tensor)| (own(key), tensor)).collect()
+}
+
+fn in_name_of(model: &Model, name: &str) -> String {
+    let nested = model.sites().iter().any(|site| site.path.starts_with(multimodal::PREFIX));
+    multimodal::respelled(name, nested)
 }
 
 /// Parses owned bytes after capping what the header may claim; tensors become f32.

@@ -117,13 +117,13 @@ impl<'a> Matcher<'a> {
     }
 
     fn matches(&self, site: &SiteInfo) -> Result<bool> {
-        if site.kind == SiteKind::Expert {
+        if !site.module {
             return Ok(false);
         }
         match self {
             Matcher::Names(names) => Ok(names.iter().any(|n| ends_in(&site.path, n))),
             Matcher::Whole(expression, _) => expression.matches(&site.path),
-            Matcher::AllLinear => Ok(!matches!(site.kind, SiteKind::Embedding | SiteKind::Head | SiteKind::Router)),
+            Matcher::AllLinear => Ok(site.all_linear),
         }
     }
 }
@@ -188,14 +188,23 @@ impl Layout<'_> {
     /// Sites that are no modules where parameters of all experts are named: what these are made of is none in transformers 5.
     fn hidden(&self) -> HashSet<Site> {
         let parts = self.fused.iter().flat_map(|parameter| parameter.parts.iter().flatten().copied());
+        // A router that is a linear layer in transformers 5 too stays one.
+        let parts = parts.filter(|part| self.sites[part.0].kind != SiteKind::Router || !self.sites[part.0].all_linear);
         if self.config.target_parameters.is_empty() { HashSet::new() } else { parts.collect() }
     }
 
     /// Why `pattern` does nothing, with the nearest name that would do something.
     fn unmatched(&self, key: &'static str, pattern: &str, why: &str) -> Idle {
-        let mut names: Vec<&str> = self.sites.iter().filter(|s| s.kind != SiteKind::Embedding).map(|s| last(&s.path)).collect();
+        let modules = self.sites.iter().filter(|s| s.module && s.kind != SiteKind::Embedding);
+        let mut names: Vec<&str> = modules.map(|s| last(&s.path)).collect();
         names.sort_unstable();
         names.dedup();
+        let parameter = |p: &FusedParameter| ends_in(&p.path(), pattern) || ends_in(&p.module, pattern);
+        if self.fused.iter().any(parameter) {
+            let help =
+                format!("parameters of experts belong into `{}`; the model's modules are: {}", parameters::KEY, names.join(", "));
+            return Idle { key, why: format!("`{pattern}` {why}"), help };
+        }
         let near = nearest(pattern, names.iter().copied().filter(|name| *name != pattern));
         let hint = near.map(|n| format!("did you mean `{n}`? ")).unwrap_or_default();
         Idle { key, why: format!("`{pattern}` {why}"), help: format!("{hint}the model's modules are: {}", names.join(", ")) }
@@ -304,7 +313,7 @@ impl Layout<'_> {
             }),
             Matcher::Names(names) => {
                 for name in names.iter() {
-                    if !self.sites.iter().any(|s| ends_in(&s.path, name)) {
+                    if !self.sites.iter().any(|s| s.module && ends_in(&s.path, name)) {
                         idle.push(self.unmatched(key, name, "matches no module"));
                     } else if !chosen.iter().any(|s| ends_in(&self.sites[s.0].path, name)) {
                         idle.push(taken_away(name));

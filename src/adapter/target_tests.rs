@@ -4,7 +4,8 @@ use super::super::parse::parse;
 use super::*;
 
 fn site(path: &str, layer: Option<usize>, kind: SiteKind) -> SiteInfo {
-    SiteInfo { path: path.into(), layer, kind, inputs: 4, outputs: 4, conv1d: false }
+    let all_linear = !matches!(kind, SiteKind::Embedding | SiteKind::Head);
+    SiteInfo { path: path.into(), layer, kind, inputs: 4, outputs: 4, conv1d: false, module: true, all_linear }
 }
 
 /// Embedding, then q, v and gate of two layers, then the head.

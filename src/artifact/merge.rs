@@ -47,8 +47,8 @@ enum TensorSource {
     Base(Stored),
     /// Of a part that is not read: its own bytes.
     Carried(Stored),
-    /// A site's weight with the adapter's share.
-    Site(Site),
+    /// Weights of sites, one after another, with the adapter's share.
+    Sites(Vec<Site>),
 }
 
 struct MergedTensor {
@@ -131,9 +131,10 @@ fn config(model: &Model, base: &ModelFiles, dtype: Dtype, untied: bool) -> Value
 /// Every tensor to write, by name, those of parts that are not read among them. A tied head that no longer equals the embedding
 /// becomes a tensor of its own.
 fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) -> Vec<MergedTensor> {
-    let site = |name: &str| {
-        let path = name.strip_suffix(".weight")?;
-        model.sites().iter().position(|s| s.path == path).map(Site).filter(|s| adapter.term(*s).is_some())
+    let source = |name: &str, stored: Stored| {
+        let sites = model.sites_of_tensor(name);
+        let adapted = sites.iter().any(|site| adapter.term(*site).is_some());
+        if adapted { TensorSource::Sites(sites) } else { TensorSource::Base(stored) }
     };
     let head = format!("{HEAD}.weight");
     let tied = model.config.tied;
@@ -147,7 +148,7 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
         .map(|(name, stored)| MergedTensor {
             shape: stored.shape.clone(),
             name: stored.written.clone(),
-            source: site(&name).map_or(TensorSource::Base(stored), TensorSource::Site),
+            source: source(&name, stored),
         })
         .collect();
     let carried = files.carried.into_iter();
@@ -161,7 +162,7 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
         entries.push(MergedTensor {
             name: written(model.config.family.model_type, &head),
             shape: vec![model.config.vocab, model.config.width],
-            source: TensorSource::Site(site),
+            source: TensorSource::Sites(vec![site]),
         });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -180,10 +181,16 @@ fn weights(
         file.write_all(&header(entries, dtype)).map_err(Error::io("write", path))?;
         for (i, entry) in entries.iter().enumerate() {
             match &entry.source {
-                TensorSource::Carried(stored) => file.write_all(stored.data.bytes()),
-                _ => write_values(file, &values(model, adapter, entry)?, dtype),
+                TensorSource::Carried(stored) => file.write_all(stored.data.bytes()).map_err(Error::io("write", path))?,
+                TensorSource::Base(stored) => {
+                    write_values(file, &stored.vector_f32()?, dtype).map_err(Error::io("write", path))?;
+                }
+                TensorSource::Sites(sites) => {
+                    for site in sites {
+                        write_values(file, &values(model, adapter, *site)?, dtype).map_err(Error::io("write", path))?;
+                    }
+                }
             }
-            .map_err(Error::io("write", path))?;
             progress(i + 1, entries.len());
         }
         Ok(())
@@ -213,13 +220,10 @@ fn header(entries: &[MergedTensor], dtype: Dtype) -> Vec<u8> {
     bytes
 }
 
-fn values(model: &Model, adapter: &Adapter, entry: &MergedTensor) -> Result<Vec<f32>> {
-    match &entry.source {
-        TensorSource::Base(stored) | TensorSource::Carried(stored) => stored.vector_f32(),
-        TensorSource::Site(site) => match adapter.merged(model, *site)? {
-            Some(merged) => Ok(merged.flatten_all()?.to_vec1()?),
-            None => Ok(model.site_weight(*site).to_f32()),
-        },
+fn values(model: &Model, adapter: &Adapter, site: Site) -> Result<Vec<f32>> {
+    match adapter.merged(model, site)? {
+        Some(merged) => Ok(merged.flatten_all()?.to_vec1()?),
+        None => Ok(model.site_weight(site).to_f32()),
     }
 }
 

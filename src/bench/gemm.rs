@@ -88,7 +88,7 @@ pub fn products(model: &Model, rows: usize, compute: Compute) -> Result<Gemm> {
     }
     for (shape, sites) in &mut shapes {
         let frozen: Vec<_> = sites.iter().map(|s| Frozen::new(model.site_weight(*s).clone(), compute)).collect();
-        let bytes: usize = sites.iter().map(|s| model.site_weight(*s).data.bytes().len()).sum();
+        let bytes: usize = sites.iter().map(|s| model.site_weight(*s).stored_bytes()).sum();
         let flops = 2.0 * (rows * shape.outputs * shape.inputs * shape.matrices) as f64;
         let forward = if model.sites()[sites[0].0].conv1d { Side::Plain } else { Side::Transposed };
         let rate = |side: Side, (from, to): (usize, usize)| {

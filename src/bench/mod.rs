@@ -32,7 +32,7 @@ fn made_up_weight(rows: usize, cols: usize) -> Result<Weight> {
     let value = |i: usize| half::bf16::from_f32((random::indexed(7, i as u64) % 1000) as f32 / 1000.0 - 0.5);
     let bytes: Vec<u8> = (0..rows * cols).flat_map(|i| value(i).to_le_bytes()).collect();
     files::write_atomic(&path, &bytes)?;
-    Ok(Weight { data: Mapped::open(&path)?, dtype: WeightType::BF16, rows, cols, order: RowOrder::Plain })
+    Ok(Weight { data: Mapped::open(&path)?, second: None, dtype: WeightType::BF16, rows, cols, order: RowOrder::Plain })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -28,9 +28,13 @@ pub(super) fn described(found: &ModelInspection) -> String {
     found.training.iter().for_each(|of| out += &training(of));
     let _ = writeln!(
         out,
-        "memory to serve it: {} of weights, mapped, and {} bytes a token of keys and values",
+        "memory to serve it: {} of weights, mapped, and {} bytes a token of keys and values{}",
         megabytes(found.weight_bytes),
-        found.token_bytes
+        found.token_bytes,
+        match found.state_bytes {
+            0 => String::new(),
+            bytes => format!(", {bytes} bytes a text of states"),
+        }
     );
     out
 }

@@ -10,7 +10,7 @@ use crate::adapter::{Adapter, peft};
 use crate::artifact;
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::model::{Adapt, Batch, Model, Recompute, Site, Targets, Workspace};
+use crate::model::{Adapt, Batch, Model, Recompute, Targets, Workspace};
 use crate::recipe::{Schedule, Train, Warmup};
 use crate::train::optimizer::Optimizer;
 use crate::train::{adamw, schedule};
@@ -52,10 +52,12 @@ fn merged(work: &Work, base: &Path) -> Result<Vec<ToleranceCheck>> {
     let Work { model, adapter, expected, how, .. } = *work;
     let mut worst = (0.0, String::new());
     for name in expected.names("merged.") {
-        let path = name.trim_end_matches(".weight");
-        let site = model.sites().iter().position(|s| s.path == path).map(Site);
-        let weight = site.map(|s| adapter.merged(model, s)).transpose()?.flatten();
-        let got = weight.as_ref().map(flat).transpose()?.unwrap_or_default();
+        let mut got = Vec::new();
+        for site in model.sites_of_tensor(&name) {
+            if let Some(weight) = adapter.merged(model, site)? {
+                got.extend(flat(&weight)?);
+            }
+        }
         let error = largest(&got, &expected.floats(&format!("merged.{name}"))?);
         if nan_max(error, worst.0) != worst.0 {
             worst = (error, name);

@@ -171,8 +171,9 @@ fn answers(run: &TrainSetup, eval: &recipe::Eval) -> u64 {
     let judged = eval.limit.unwrap_or(usize::MAX).min(run.heldout.len());
     let (rows, longest) = (eval.batch_size.min(judged), (0..judged).map(|i| run.heldout.length(i)).max().unwrap_or(0));
     let cached = rows * (longest + eval.max_new_tokens) * c.cached_width();
+    let states = rows * c.delta_layers().flatten().map(|sizes| sizes.state()).sum::<usize>();
     let pass = rows * longest * (4 * c.width + 3 * c.ffn) + rows * c.vocab;
-    (cached + pass) as u64 * F32
+    (cached + states + pass) as u64 * F32
 }
 
 /// Bytes of the weights that a run reads: all matrices of its linear layers, and of the embedding the rows of its tokens.
@@ -184,9 +185,9 @@ fn weights(run: &TrainSetup) -> u64 {
     // The embedding last: where it is the head as well, it is read whole.
     let order = (0..model.sites().len()).filter(|i| !embedding(*i)).chain((0..model.sites().len()).filter(|i| embedding(*i)));
     for i in order {
-        let bytes = model.site_weight(Site(i)).data.bytes();
-        if seen.insert(bytes.as_ptr() as usize) {
-            let whole = bytes.len() as u64;
+        let weight = model.site_weight(Site(i));
+        if seen.insert(weight.data.bytes().as_ptr() as usize) {
+            let whole = weight.stored_bytes() as u64;
             sum +=
                 if embedding(i) { whole.min(used_rows(run) * PAGE.max(whole / model.config.vocab as u64 + PAGE)) } else { whole };
         }

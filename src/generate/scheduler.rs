@@ -62,7 +62,8 @@ impl<'a> Scheduler<'a> {
     pub fn tokens_for(model: &Model, rows: usize, longest: usize) -> usize {
         let longest = PagedKv::blocks(longest.min(model.config.max_positions));
         let free = machine::memory().map_or(usize::MAX, |m| usize::try_from(m.available / 2).unwrap_or(usize::MAX));
-        let blocks = (free / PagedKv::block_bytes(&model.config)).max(longest);
+        let free = free.saturating_sub(rows.saturating_mul(PagedKv::state_bytes(&model.config)));
+        let blocks = (free / PagedKv::block_bytes(&model.config).max(1)).max(longest);
         blocks.min(longest.saturating_mul(rows.max(1))) * BLOCK_TOKENS
     }
 

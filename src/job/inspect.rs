@@ -45,6 +45,8 @@ pub struct ModelInspection {
     pub weight_bytes: u64,
     /// Bytes of the keys and values of a token, as a server on the CPU keeps them.
     pub token_bytes: usize,
+    /// Bytes of what layers without keys hold of a text.
+    pub state_bytes: usize,
 }
 
 /// One of its chat templates.
@@ -103,6 +105,7 @@ pub fn inspect(base: &Base, listener: &mut Listener<'_>) -> Result<ModelInspecti
         training: BATCHES.iter().map(|batch| training(&model, *batch)).collect::<Result<_>>()?,
         weight_bytes: facts.tensors.iter().map(|of| of.bytes).sum(),
         token_bytes: PagedKv::token_bytes(&model.config),
+        state_bytes: PagedKv::state_bytes(&model.config),
         path: resolved.path,
         id: resolved.id,
         facts,

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::config::Config;
-use super::family::{HEAD, NormKind};
+use super::family::{HEAD, LinearIn, NormKind};
 use super::layers::{LayerInputs, Norm, SharedTables, SiteLinear};
 use super::linear::FrozenLinear;
 use super::site::{Site, SiteInfo, SiteKind};
@@ -138,7 +138,14 @@ impl Builder<'_> {
         outputs: usize,
         conv1d: bool,
     ) -> Site {
-        self.sites.push(SiteInfo { path, layer, kind, inputs, outputs, conv1d });
+        let router = self.config.family.experts.as_ref().map(|names| names.fused.router_linear);
+        let [module, all_linear] = match kind {
+            SiteKind::Expert => [false, false],
+            SiteKind::Router => [router != Some(LinearIn::None), router == Some(LinearIn::All)],
+            SiteKind::Embedding | SiteKind::Head => [true, false],
+            SiteKind::Attention | SiteKind::Mlp => [true, true],
+        };
+        self.sites.push(SiteInfo { path, layer, kind, inputs, outputs, conv1d, module, all_linear });
         Site(self.sites.len() - 1)
     }
 

@@ -208,21 +208,24 @@ impl Builder<'_> {
         (0..sizes.count).map(expert).collect()
     }
 
-    /// Experts of two tensors for all of them; `in_turn`: with inputs before outputs, gate and up in turn, and biases.
+    /// Experts of two tensors for all of them; `in_turn`: with inputs before outputs (but where a file has turned them), gate and up
+    /// in turn, and biases.
     fn fused_experts(&mut self, i: usize, names: [&str; 2], in_turn: bool, sizes: &ExpertSizes) -> Result<Vec<FeedForward>> {
         let c = self.config;
         let (d, f, count) = (c.width, sizes.ffn, sizes.count);
         let [inner, down] = [(names[0], d, 2 * f), (names[1], f, d)].map(|(name, inputs, outputs)| {
             let path = format!("{}.{i}.{name}", self.path(c.family.layers));
             let (rows, cols) = if in_turn { (inputs, outputs) } else { (outputs, inputs) };
-            let weights = self.files.take(&path)?.matrices([count, rows, cols])?;
+            let stored = self.files.take(&path)?;
+            let weights = stored.matrices([count, rows, cols])?;
+            let inputs_first = in_turn && !stored.turned;
             let bias = if in_turn { Some(self.vector(&format!("{path}_bias"), count * outputs)?) } else { None };
             let bias = |e: usize| bias.as_ref().map(|bias| bias.narrow(0, e * outputs, outputs)).transpose();
             let expert = |(e, weight): (usize, Weight)| {
-                let linear = FrozenLinear::new(weight, bias(e)?, in_turn, self.compute);
+                let linear = FrozenLinear::new(weight, bias(e)?, inputs_first, self.compute);
                 let own = name.rsplit_once('.').map_or_else(|| format!("{e}.{name}"), |(all, own)| format!("{all}.{e}.{own}"));
                 let path = format!("{}.{i}.{own}", self.path(c.family.layers));
-                Ok(SiteLinear { site: self.site(path, Some(i), SiteKind::Expert, inputs, outputs, in_turn), linear })
+                Ok(SiteLinear { site: self.site(path, Some(i), SiteKind::Expert, inputs, outputs, inputs_first), linear })
             };
             weights.into_iter().enumerate().map(expert).collect::<Result<Vec<_>>>()
         });

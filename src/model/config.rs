@@ -12,7 +12,7 @@ use super::config_layers::Layers;
 use super::config_reader::{ConfigReader, RESTORE};
 use super::config_shapes::LayerShapes;
 use super::families::FAMILIES;
-use super::family::{Bias, Count, DeltaNames, ExpertNames, Factor, Family, HeadDim, LayerInputNames, Parallel};
+use super::family::{Bias, Count, Factor, Family, HeadDim, Parallel};
 use super::rope_parameters;
 use super::settings::{self, Ignored};
 use crate::error::{Error, Result, nearest};
@@ -218,7 +218,8 @@ impl ConfigReader<'_> {
     }
 
     /// transformers' `Qwen3MoeDecoderLayer` says which layers have experts.
-    fn experts(&self, names: &ExpertNames, layers: usize, ffn: usize) -> Result<Option<ExpertSizes>> {
+    fn experts(&self, family: &Family, layers: usize, ffn: usize) -> Result<Option<ExpertSizes>> {
+        let Some(names) = &family.experts else { return Ok(None) };
         if let Some(beside) = &names.beside
             && !self.flag(beside.key, false)?
         {
@@ -241,7 +242,8 @@ impl ConfigReader<'_> {
     }
 
     /// What layers are given beside the stream.
-    fn layer_inputs(&self, names: &LayerInputNames) -> Result<Option<[usize; 2]>> {
+    fn layer_inputs(&self, family: &Family) -> Result<Option<[usize; 2]>> {
+        let Some(names) = &family.layer_inputs else { return Ok(None) };
         let (key, usual) = names.width;
         let vocab = self.size(&names.vocab)?;
         match self.get(key) {
@@ -251,15 +253,32 @@ impl ConfigReader<'_> {
         }
     }
 
-    /// The sizes of delta rules.
-    fn delta(&self, names: &DeltaNames) -> Result<DeltaSizes> {
+    /// The blocks that have delta rules, and the sizes of these.
+    fn delta(&self, family: &Family, kinds: &Layers) -> Result<Option<(Vec<bool>, DeltaSizes)>> {
+        let Some(names) = &family.delta else { return Ok(None) };
+        if self.activation(family)? != Activation::Silu {
+            return Err(self.fail(
+                family.keys.activation.0,
+                "it is behind the convolution of delta rules as well, where only silu is supported",
+                RESTORE,
+            ));
+        }
         let [key_heads, value_heads] = [self.size(&names.key_heads)?, self.size(&names.value_heads)?];
         if !value_heads.is_multiple_of(key_heads) {
             let why = format!("{value_heads} heads of values do not divide among {key_heads} of keys");
             return Err(self.fail(names.value_heads.0[0], why, RESTORE));
         }
         let [key_dim, value_dim] = [self.size(&names.key_dim)?, self.size(&names.value_dim)?];
-        Ok(DeltaSizes { key_heads, value_heads, key_dim, value_dim, kernel: self.size(&names.kernel)? })
+        let sizes = DeltaSizes { key_heads, value_heads, key_dim, value_dim, kernel: self.size(&names.kernel)? };
+        Ok(Some((kinds.delta(), sizes)))
+    }
+
+    fn norm_eps(&self, family: &Family) -> Result<f64> {
+        let (key, usual) = family.keys.epsilon;
+        match self.number_or(key, usual)? {
+            below if below < 0.0 => Err(self.fail(key, format!("{below} is below zero"), RESTORE)),
+            epsilon => Ok(epsilon),
+        }
     }
 
     fn head_norms(&self, family: &Family) -> Result<bool> {
@@ -293,11 +312,6 @@ impl Config {
         let (width, heads, layers) = (r.size(&keys.width)?, r.size(&keys.heads)?, r.size(&keys.layers)?);
         let positions = r.size(&keys.positions)?;
         let head_dim = r.head_dim(family, width, heads)?;
-        let (epsilon, usual) = keys.epsilon;
-        let norm_eps = r.number_or(epsilon, usual)?;
-        if norm_eps < 0.0 {
-            return Err(r.fail(epsilon, format!("{norm_eps} is below zero"), RESTORE));
-        }
         let stacks = config_encoder::read(&r, family, layers, width)?;
         let (encoder, layers) = (stacks.encoder, stacks.decoder);
         let kinds = Layers::read(&r, family, layers + encoder.as_ref().map_or(0, |e| e.layers))?;
@@ -321,10 +335,10 @@ impl Config {
             keys_of,
             keys_as_values,
             ffns,
-            delta: family.delta.as_ref().map(|names| Ok::<_, Error>((kinds.delta(), r.delta(names)?))).transpose()?,
-            layer_inputs: family.layer_inputs.as_ref().map(|names| r.layer_inputs(names)).transpose()?.flatten(),
-            experts: family.experts.as_ref().map(|names| r.experts(names, windowed.len(), ffn)).transpose()?.flatten(),
-            norm_eps,
+            delta: r.delta(family, &kinds)?,
+            layer_inputs: r.layer_inputs(family)?,
+            experts: r.experts(family, windowed.len(), ffn)?,
+            norm_eps: r.norm_eps(family)?,
             activation: stacks.activation.map_or_else(|| r.activation(family), Ok)?,
             scores: kinds.scores(&r, family, head_dim)?,
             rotation_of: kinds.rotations(rotations.kinds.len()),

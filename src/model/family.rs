@@ -81,6 +81,13 @@ pub struct ConfigKeys {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Count(pub &'static [&'static str], pub Missing);
 
+impl Count {
+    /// The name that published files have: of several the last.
+    pub fn written(&self) -> &'static str {
+        self.0.last().copied().unwrap_or_default()
+    }
+}
+
 /// What a missing size is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
@@ -155,6 +162,15 @@ pub enum MlpNames {
     Plain { up: &'static str, down: &'static str },
 }
 
+/// In which versions of transformers a matrix is that of a linear layer of its own, which PEFT adapts as a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearIn {
+    All,
+    /// Before version 5.
+    Older,
+    None,
+}
+
 /// A feed-forward of experts: names and keys.
 #[derive(Debug)]
 pub struct ExpertNames {
@@ -179,6 +195,7 @@ pub struct ExpertNames {
 pub struct FusedNames {
     /// Module of the router, whose matrix is its `weight`.
     pub router: &'static str,
+    pub router_linear: LinearIn,
     /// Module of the parameters.
     pub experts: &'static str,
     /// In the order that the module declares them, each with the matrices of an expert whose outputs follow one another in it.

@@ -41,6 +41,13 @@ pub(super) fn of(sites: &[SiteInfo], names: &ExpertNames) -> Vec<FusedParameter>
     all
 }
 
+/// The experts of tensor `name`; nothing where experts have tensors of their own.
+pub(super) fn of_tensor(all: &[FusedParameter], sites: &[SiteInfo], name: &str) -> Vec<Site> {
+    let found = all.iter().find(|parameter| parameter.path() == name);
+    let parts = found.into_iter().flat_map(|parameter| parameter.parts.iter().flatten().copied());
+    parts.filter(|site| sites[site.0].kind == SiteKind::Expert).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -72,7 +79,33 @@ mod tests {
             covered.dedup();
             assert_eq!(covered.len(), layers * (1 + 3 * experts));
         }
+        let mixtral = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/families/mixtral");
+        let mixtral = Model::open(&mixtral, Compute::F32, &Device::Cpu).unwrap();
+        assert!(mixtral.sites_of_tensor("model.layers.0.mlp.experts.down_proj").is_empty(), "no tensor of its files");
         let dense = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/models/llama");
         assert!(Model::open(&dense, Compute::F32, &Device::Cpu).unwrap().fused_parameters().is_empty());
+    }
+
+    /// As the files have them: inputs first in gpt_oss.
+    #[test]
+    fn a_tensor_of_all_experts_is_that_of_their_sites() {
+        for (name, experts, inputs_first, sizes) in
+            [("gpt_oss", "mlp.experts", true, [(16, 16), (8, 16)]), ("gemma4_text-moe", "experts", false, [(18, 12), (6, 18)])]
+        {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/families").join(name);
+            let model = Model::open(&dir, Compute::F32, &Device::Cpu).unwrap();
+            let file = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
+            assert_eq!(model.fused_parameters().len(), 3 * 3);
+            for (parameter, (inputs, outputs)) in ["gate_up_proj", "down_proj"].iter().zip(sizes) {
+                let name = format!("model.layers.1.{experts}.{parameter}");
+                let (sites, all) = (model.sites_of_tensor(&name), file[&name].to_vec3::<f32>().unwrap());
+                assert_eq!((sites.len(), all.len()), (4, 4));
+                for (site, of_file) in sites.iter().zip(&all) {
+                    let info = &model.sites()[site.0];
+                    assert_eq!((info.inputs, info.outputs, info.conv1d), (inputs, outputs, inputs_first), "{}", info.path);
+                    assert_eq!(model.site_weight(*site).to_f32(), of_file.concat(), "{}", info.path);
+                }
+            }
+        }
     }
 }

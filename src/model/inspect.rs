@@ -101,7 +101,7 @@ fn types<'a>(tensors: impl Iterator<Item = &'a Stored>) -> Vec<TensorType> {
         let of = types.entry(dtype).or_insert(TensorType { dtype, tensors: 0, values: 0, bytes: 0 });
         of.tensors += 1;
         of.values += tensor.count() as u64;
-        of.bytes += tensor.data.bytes().len() as u64;
+        of.bytes += tensor.stored_bytes() as u64;
     }
     let mut types: Vec<TensorType> = types.into_values().collect();
     types.sort_by_key(|of| std::cmp::Reverse(of.bytes));
@@ -176,7 +176,7 @@ mod tests {
     fn tensors_and_parameters_are_those_of_the_files() {
         for name in ["models/llama", "models/gpt2", "families/phi3", "families/qwen3"] {
             let (found, files) = (of(name), ModelFiles::open(&golden(name)).unwrap());
-            let bytes: u64 = files.tensors.values().map(|t| t.data.bytes().len() as u64).sum();
+            let bytes: u64 = files.tensors.values().map(|t| t.stored_bytes() as u64).sum();
             assert_eq!(found.tensors.iter().map(|t| t.bytes).sum::<u64>(), bytes, "{name}");
             assert_eq!(found.tensors.iter().map(|t| t.tensors).sum::<usize>(), files.tensors.len(), "{name}");
             let values: u64 = found.tensors.iter().map(|t| t.values).sum();

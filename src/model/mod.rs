@@ -174,6 +174,15 @@ impl Model {
         self.config.family.experts.as_ref().map_or(Vec::new(), |names| fused::of(&self.sites, names))
     }
 
+    /// Sites whose weights, one after another, are tensor `name` of the files, under the name that [`Model::sites`] has it by.
+    pub fn sites_of_tensor(&self, name: &str) -> Vec<Site> {
+        let path = name.strip_suffix(".weight").unwrap_or(name);
+        match self.sites.iter().position(|site| site.path == path) {
+            Some(site) => vec![Site(site)],
+            None => fused::of_tensor(&self.fused_parameters(), &self.sites, name),
+        }
+    }
+
     /// Every linear layer at a site.
     fn linears(&self) -> impl Iterator<Item = &SiteLinear> {
         let inputs = self.layer_inputs.iter().map(|inputs| &inputs.projection);

@@ -135,6 +135,11 @@ impl PagedKv {
         layer_places(config).1 * size_of::<f32>()
     }
 
+    /// Bytes of what layers without keys hold of a text, whatever its length.
+    pub fn state_bytes(config: &Config) -> usize {
+        config.delta_layers().flatten().map(|sizes| sizes.state() * size_of::<f32>()).sum()
+    }
+
     /// Bytes of a token's keys and values in all layers.
     pub fn token_bytes(config: &Config) -> usize {
         PagedKv::block_bytes(config) / BLOCK_TOKENS

@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::config::{Config, ExpertSizes};
 use super::family::{MlpNames, NormKind, NormedTogether};
 use crate::kernels::activation::Activation;
+use crate::kernels::attention::HeadShape;
+use crate::kernels::delta_rule::DeltaSizes;
 use crate::kernels::rope::Rotary;
 
 /// One thing of a model, in words.
@@ -27,6 +29,10 @@ pub(super) fn of(config: &Config) -> Vec<Peculiarity> {
         ("encoder", format!("{} layers read the prompt; the answer begins with token {}", encoder.layers, encoder.start))
     }));
     found.extend(factor("embeddings", config.embedding_scale));
+    found.extend(layer_inputs(config).map(|how| ("layer inputs", how)));
+    found.extend(delta(config).map(|how| ("delta rule", how)));
+    found.extend(heads(config).map(|how| ("heads", how)));
+    found.extend(shared_keys(config).into_iter().map(|how| ("keys and values", how)));
     found.extend(windows(config).into_iter().map(|how| ("window", how)));
     found.extend(rotations(config).into_iter().map(|how| ("rotation", how)));
     found.extend(head_norms(config).map(|how| ("head norms", how)));
@@ -74,6 +80,56 @@ fn head_norms(config: &Config) -> Option<String> {
     Some(format!("queries and keys, {over}"))
 }
 
+fn layer_inputs(config: &Config) -> Option<String> {
+    let [width, _] = config.layer_inputs?;
+    Some(format!("{width} numbers of each token for each layer, of an embedding of their own and a projection of the common one"))
+}
+
+fn delta(config: &Config) -> Option<String> {
+    let (which, sizes) = config.delta.as_ref()?;
+    let DeltaSizes { key_heads, value_heads, key_dim, value_dim, kernel } = sizes;
+    Some(format!(
+        "gated, in place of attention in {}: {value_heads} heads of values of {value_dim}, {key_heads} of keys of {key_dim}, a \
+         convolution over {kernel} tokens; a text keeps a state of {} KiB there, whatever its length",
+        layers(which),
+        sizes.state() * size_of::<f32>() / 1024
+    ))
+}
+
+/// Layers whose heads are not those of most, and what attention has beside them.
+fn heads(config: &Config) -> Option<String> {
+    let usual = HeadShape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim };
+    let which: Vec<bool> = config.shapes.iter().map(|shape| *shape != usual).collect();
+    let other = config.shapes.iter().find(|shape| **shape != usual);
+    let mut said: Vec<String> = Vec::new();
+    said.extend(
+        other.map(|shape| format!("{} of {}, {} of keys, in {}", shape.heads, shape.head_dim, shape.kv_heads, layers(&which))),
+    );
+    if config.family.sinks.is_some() {
+        said.push("each with a sink that takes a share of its attention".to_string());
+    }
+    if config.family.gated_attention {
+        said.push("each output gated by a sigmoid".to_string());
+    }
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+fn shared_keys(config: &Config) -> Vec<String> {
+    let mut said = Vec::new();
+    let borrowed: Vec<bool> = config.keys_of.iter().enumerate().map(|(i, of)| *of != i).collect();
+    if borrowed.contains(&true) {
+        let mut of: Vec<usize> =
+            config.keys_of.iter().zip(&borrowed).filter(|(_, borrows)| **borrows).map(|(of, _)| *of).collect();
+        of.sort_unstable();
+        of.dedup();
+        said.push(format!("those of layers {} in {}", listed(&of), layers(&borrowed)));
+    }
+    if config.keys_as_values.contains(&true) {
+        said.push(format!("values made of what keys are in {}", layers(&config.keys_as_values)));
+    }
+    said
+}
+
 fn windows(config: &Config) -> Vec<String> {
     let mut sizes: Vec<usize> = config.scores.iter().filter_map(|scores| scores.window).collect();
     sizes.sort_unstable();
@@ -93,18 +149,24 @@ fn rotations(config: &Config) -> Vec<String> {
     if let Some(positions) = config.family.positions {
         return vec![format!("none; positions are learned (`{positions}`)")];
     }
-    let which = |kind: Option<usize>| config.rotation_of.iter().map(|of| *of == kind).collect::<Vec<bool>>();
+    let of = |(i, of): (usize, &Option<usize>), kind: Option<usize>| *of == kind && !config.is_delta(i);
+    let which = |kind: Option<usize>| config.rotation_of.iter().enumerate().map(|layer| of(layer, kind)).collect::<Vec<bool>>();
     let kinds = config.rotations.iter().enumerate().map(|(i, rotary)| (Some(i), rotation(config, i, rotary)));
     let all = kinds.chain([(None, "none".to_string())]);
     let used = all.filter(|(kind, _)| config.rotation_of.contains(kind));
-    used.map(|(kind, how)| format!("{how} in {}", layers(&which(kind)))).collect()
+    used.map(|(kind, how)| (how, which(kind)))
+        .filter(|(_, which)| which.contains(&true))
+        .map(|(how, which)| format!("{how} in {}", layers(&which)))
+        .collect()
 }
 
 fn rotation(config: &Config, kind: usize, rotary: &Rotary) -> String {
-    let turning = 2 * rotary.inverse_frequencies.len();
-    let part = if turning == config.head_dim { "whole heads".to_string() } else { format!("{turning} of {}", config.head_dim) };
+    let turning = 2 * rotary.inverse_frequencies.iter().filter(|f| **f > 0.0).count();
+    let layer = config.rotation_of.iter().position(|of| *of == Some(kind)).unwrap_or(0);
+    let whole = config.shapes[layer].head_dim;
+    let part = if turning == whole { "whole heads".to_string() } else { format!("{turning} of {whole}") };
     let pairs = if rotary.interleaved { ", neighbours in pairs" } else { "" };
-    let slowest = rotary.inverse_frequencies.iter().copied().fold(f32::INFINITY, f32::min);
+    let slowest = rotary.inverse_frequencies.iter().copied().filter(|f| *f > 0.0).fold(f32::INFINITY, f32::min);
     let turn = TAU / f64::from(slowest);
     let step = 10f64.powf(turn.log10().floor() - 2.0);
     let turn = significant((turn / step).round() * step);
@@ -162,7 +224,12 @@ fn feed_forward(config: &Config) -> String {
         let sums = if experts.renormalised { ", weights summing to one" } else { "" };
         let ExpertSizes { count, chosen, ffn, layers: which, .. } = experts;
         let places = layers(which);
-        return format!("{activation}, gated; {count} experts of width {ffn}, {chosen} a token{sums}, in {places}");
+        let beside = if config.family.experts.as_ref().is_some_and(|names| names.beside.is_some()) {
+            " for all tokens beside"
+        } else {
+            ""
+        };
+        return format!("{activation}, gated{beside}; {count} experts of width {ffn}, {chosen} a token{sums}, in {places}");
     }
     let plain = matches!(config.family.mlp, MlpNames::Plain { .. });
     let gated = config.encoder.as_ref().map_or(!plain, |encoder| encoder.gated);

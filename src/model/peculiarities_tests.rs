@@ -57,6 +57,19 @@ fn what_is_special_is_said() {
             "parallel: attention and feed-forward read the same sum, with one norm",
         ),
         (json!({"model_type": "starcoder2"}), "norms: layer norm, before"),
+        (json!({"model_type": "gemma4_text"}), "layer inputs: 256 numbers of each token for each layer"),
+        (json!({"model_type": "gemma4_text"}), "heads: 4 of 512, 2 of keys, in layers 5, 11"),
+        (json!({"model_type": "gemma4_text"}), "rotation: 128 of 512, scaled by proportional"),
+        (
+            json!({"model_type": "gemma4_text", "num_kv_shared_layers": 2}),
+            "keys and values: those of layers 5, 9 in layers 10–11",
+        ),
+        (json!({"model_type": "gemma4_text", "attention_k_eq_v": true}), "values made of what keys are in layers 5, 11"),
+        (json!({"model_type": "qwen3_5_text"}), "delta rule: gated, in place of attention in"),
+        (json!({"model_type": "qwen3_5_text"}), "a text keeps a state of 2144 KiB there"),
+        (json!({"model_type": "qwen3_5_text"}), "heads: each output gated by a sigmoid"),
+        (json!({"model_type": "gpt_oss"}), "heads: each with a sink that takes a share of its attention"),
+        (json!({"model_type": "gpt_oss"}), "feed-forward: SwiGLU with its inputs held to a limit, gated; 128 experts"),
     ];
     for (changes, expected) in cases {
         let all = said(changes.clone());

@@ -227,7 +227,12 @@ impl Reading<'_> {
             true => (s, "partial_rotary_factor"),
             false => (self.r, key),
         };
-        let part = if holder.get(name).is_some_and(|v| !v.is_null()) { Some(holder.positive(name)?) } else { None };
+        let said = holder.get(name);
+        if said.is_some_and(Value::is_null) && self.family.delta.is_some() {
+            let why = format!("null is not the {} of {}", self.rotation().part.unwrap_or(1.0), self.family.model_type);
+            return Err(holder.fail(name, why, "take the key out, or say a number"));
+        }
+        let part = if said.is_some_and(|v| !v.is_null()) { Some(holder.positive(name)?) } else { None };
         let part = match (part, self.rotation().part) {
             (None, usual) => usual.unwrap_or(1.0),
             (Some(part), None) if part != 1.0 => {

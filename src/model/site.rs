@@ -39,8 +39,12 @@ pub struct SiteInfo {
     pub inputs: usize,
     /// Output features (for the embedding: the model's width).
     pub outputs: usize,
-    /// The weight is stored `[inputs, outputs]` (GPT-2's Conv1D; PEFT's `fan_in_fan_out`).
+    /// The weight is stored `[inputs, outputs]` (GPT-2's Conv1D, which is PEFT's `fan_in_fan_out`; the experts of gpt-oss).
     pub conv1d: bool,
+    /// `target_modules` can name it: it is a linear layer or was one before transformers 5.
+    pub module: bool,
+    /// `all-linear` takes it.
+    pub all_linear: bool,
 }
 
 /// What an adapter does at a site.

@@ -18,7 +18,6 @@ from families import Case, rope, shape, yarn, layers
 warnings.filterwarnings("ignore")
 tf.utils.logging.set_verbosity_error(); tf.utils.logging.disable_progress_bar()
 
-SKIPPED = ("gemma4", "qwen3_5", "gpt_oss")
 GPT2 = dict(vocab_size=families.VOCAB, n_positions=64, n_embd=18, n_layer=3, n_head=3, n_inner=10, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 MORE = {
     "llama-short": Case(tf.LlamaConfig, dict(shape(16, 4, 2, 10, longest=16, head_dim=6, rms_norm_eps=0.02), **rope(50.0))),
@@ -29,7 +28,7 @@ MORE = {
                    sliding_window=5, attn_logit_softcapping=2.0, final_logit_softcapping=1.5), **rope(60.0)), zero_centred=True, embedding=0.06),
     "gpt2": Case(tf.GPT2Config, dict(GPT2, layer_norm_epsilon=0.02, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)),
 }
-CASES = {n: c for n, c in families.CASES.items() if not n.startswith(SKIPPED)} | MORE
+CASES = families.CASES | MORE
 
 REMOVED = "(removed)"
 Change = collections.namedtuple("Change", "spelling path value base_weights", defaults=(False,))

@@ -16,7 +16,7 @@ fn open(name: &str) -> Model {
 /// Pairs at the layers of these names, and on the experts' parameters of those that no layer has; neither matrix zero.
 fn adapter(model: &Model, names: &[&str], dropout: f64) -> Adapter {
     let (parameters, layers): (Vec<_>, Vec<_>) =
-        names.iter().map(|name| name.to_string()).partition(|name| name.contains("experts."));
+        names.iter().map(|name| name.to_string()).partition(|name| name.contains("experts.") || name.ends_with(".weight"));
     let dropout = if parameters.is_empty() { dropout } else { 0.0 };
     let wanted = recipe::Adapter::lora(2, recipe::TargetModules::Names(layers));
     let recipe = recipe::Adapter { dropout, target_parameters: parameters, ..wanted };
@@ -50,15 +50,17 @@ fn flat(t: &Tensor) -> Vec<f32> {
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
     for (name, layers) in [
-        ("mixtral", ["w1", "w2", "w3", "v_proj", FUSED[0], FUSED[1], "block_sparse_moe.gate"]),
-        ("qwen3_moe", ["gate_proj", "up_proj", "down_proj", "q_proj", FUSED[0], FUSED[1], "mlp.gate"]),
+        ("mixtral", &["w1", "w2", "w3", "v_proj", FUSED[0], FUSED[1], "block_sparse_moe.gate"][..]),
+        ("qwen3_moe", &["gate_proj", "up_proj", "down_proj", "q_proj", FUSED[0], FUSED[1], "mlp.gate"]),
+        ("gpt_oss", &["v_proj", FUSED[0], FUSED[1], "mlp.router.weight"]),
+        ("gemma4_text-moe", &["up_proj", FUSED[0], FUSED[1], "router.proj", "router.proj.weight"]),
     ] {
         for layer in layers {
             for (tensors, dropout, recompute) in
                 [(false, 0.0, Recompute::Never), (false, 0.2, Recompute::Always), (true, 0.2, Recompute::Never)]
             {
                 let model = if tensors { open(name).in_tensors() } else { open(name) };
-                let adapter = adapter(&model, &[layer], dropout);
+                let adapter = adapter(&model, &[*layer], dropout);
                 let found = mean(&model, &adapter.training(1, 0, 0), recompute);
                 let grads: Vec<Tensor> = adapter.by_param(found.gradients).unwrap().into_iter().map(Option::unwrap).collect();
                 let square: f64 = grads.iter().flat_map(flat).map(|g| f64::from(g * g)).sum();

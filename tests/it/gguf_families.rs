@@ -11,7 +11,7 @@ use lorakit::device::Compute;
 use lorakit::model::Model;
 use lorakit::recipe;
 
-const CASES: usize = 26;
+const CASES: usize = 32;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/gguf")
@@ -65,7 +65,7 @@ fn every_architecture_computes_what_transformers_does_and_becomes_a_hugging_face
 /// Without a step of the conversion the same file is another model: the step is undone here.
 #[test]
 fn a_file_without_a_step_of_the_conversion_is_another_model() {
-    for (name, step) in [("llama", "interleaved"), ("gemma", "one"), ("gptneox", "by kind")] {
+    for (name, step) in [("llama", "interleaved"), ("gemma", "one"), ("gptneox", "by kind"), ("gpt-oss", "in turn")] {
         let difference = off(&open(&folder().join(format!("{name}.without {step}.gguf"))), &expected(name));
         assert!(difference > 0.1, "{name} without {step}: {difference}");
     }
@@ -80,6 +80,46 @@ fn patched(name: &str, key: &str, value: &[u8]) -> (tempfile::TempDir, PathBuf) 
     let path = dir.path().join("m.gguf");
     std::fs::write(&path, bytes).unwrap();
     (dir, path)
+}
+
+/// The file with other bytes of the same number.
+fn renamed(name: &str, from: &str, to: &str) -> (tempfile::TempDir, PathBuf) {
+    let mut bytes = std::fs::read(folder().join(format!("{name}.gguf"))).unwrap();
+    let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    (dir, path)
+}
+
+#[test]
+fn what_experts_and_kinds_of_layers_cannot_be_is_refused_by_name() {
+    let count = |n: u32| n.to_le_bytes().to_vec();
+    let cases = [
+        (patched("qwen3moe", "qwen3moe.expert_used_count", &count(6)), vec!["num_experts_per_tok", "6 of 5"]),
+        (patched("mixtral", "llama.expert_used_count", &count(0)), vec!["llama.expert_used_count", "not a possible size"]),
+        (patched("qwen3moe", "qwen3moe.expert_feed_forward_length", &count(7)), vec!["mlp.experts.0.", "[8, 18]"]),
+        (renamed("mixtral", "blk.1.ffn_up_exps", "blk.1.ffn_uq_exps"), vec!["blk.1.ffn_uq_exps.weight", "no part of `llama`"]),
+        (patched("gpt-oss", "gpt-oss.expert_feed_forward_length", &count(16)), vec!["expert_feed_forward_length", "16 beside"]),
+        (
+            renamed("gpt-oss", "blk.2.ffn_up_exps.w", "blk.2.ffn_uq_exps.w"),
+            vec!["blk.2.ffn_gate_exps.weight", "blk.2.ffn_up_exps.weight"],
+        ),
+        (renamed("gpt-oss", "yarn", "none"), vec!["gpt-oss.rope.scaling.type", "only yarn"]),
+        (renamed("gpt-oss", "blk.0.attn_sinks", "blk.0.attn_sinkz"), vec!["blk.0.attn_sinkz.weight"]),
+        (patched("gemma4", "gemma4.attention.shared_kv_layers", &count(5)), vec!["shared_kv_layers", "5 layers"]),
+        (patched("gemma4", "gemma4.attention.value_length_swa", &count(6)), vec!["value_length_swa", "different sizes"]),
+        (
+            patched("gemma4", "gemma4.rope.dimension_count_swa", &count(4)),
+            vec!["rope.dimension_count_swa", "not the size of these heads, 8"],
+        ),
+        (renamed("gemma4", "rope_freqs.weight", "rope_freqz.weight"), vec!["rope_freqs.weight", "which part of a head turns"]),
+    ];
+    for ((_dir, path), words) in cases {
+        let error = Model::open(&path, Compute::F32, &Device::Cpu).err().unwrap().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{words:?} are not in: {error}");
+    }
 }
 
 /// Each key that only some architectures have changes what comes out: it is read.
@@ -115,6 +155,18 @@ fn every_key_of_the_families_is_carried_out() {
         ("command-r", "command-r.logit_scale", number(1.0)),
         ("cohere2", "cohere2.logit_scale", number(1.0)),
         ("cohere2", "cohere2.attention.sliding_window", count(64)),
+        ("qwen3moe", "qwen3moe.expert_used_count", count(1)),
+        ("mixtral", "llama.expert_used_count", count(1)),
+        ("mixtral", "llama.rope.freq_base", number(1e4)),
+        ("gpt-oss", "gpt-oss.expert_used_count", count(1)),
+        ("gpt-oss", "gpt-oss.attention.sliding_window", count(64)),
+        ("gpt-oss", "gpt-oss.rope.scaling.factor", number(1.0)),
+        ("gpt-oss", "gpt-oss.rope.freq_base", number(1e4)),
+        ("gemma4", "gemma4.attention.sliding_window", count(64)),
+        ("gemma4", "gemma4.rope.freq_base", number(1e4)),
+        ("gemma4", "gemma4.rope.freq_base_swa", number(1e4)),
+        ("gemma4", "gemma4.final_logit_softcapping", number(30.0)),
+        ("gemma4-moe", "gemma4.expert_used_count", count(1)),
         ("gptneox", "gptneox.use_parallel_residual", vec![0]),
         ("gptneox", "gptneox.rope.dimension_count", count(8)),
     ];

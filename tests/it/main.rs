@@ -48,6 +48,7 @@ mod synthesize;
 mod talk;
 mod templates;
 mod tidy;
+mod third_opinion;
 mod tiny_folder;
 mod tiny_models;
 mod told;

@@ -52,6 +52,9 @@ fn the_text_model_is_read_and_the_rest_goes_through_a_merge_unchanged() {
         ("gemma3_text", "gemma3", "model.language_model."),
         ("gemma3_text", "gemma3", "language_model.model."),
         ("ministral3", "mistral3", "model.language_model."),
+        ("gemma4_text", "gemma4", "model.language_model."),
+        ("gemma4_text-moe", "gemma4", "model.language_model."),
+        ("qwen3_5_text", "qwen3_5", "model.language_model."),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let others = wrap(name, kind, before, dir.path());
@@ -61,7 +64,16 @@ fn the_text_model_is_read_and_the_rest_goes_through_a_merge_unchanged() {
         assert!(model.sites().iter().any(|s| s.path == "model.language_model.layers.0.self_attn.q_proj"));
         // An adapter made over the text model alone.
         let adapter = Adapter::load(&family(name).join("adapters/plain"), &model).unwrap();
+        // Written for the whole checkpoint it names modules of the text model alone, and is read over either.
+        let saved = tempfile::tempdir().unwrap();
+        adapter.save(saved.path()).unwrap();
+        let config: Value = shared::json(&saved.path().join("adapter_config.json"));
+        let targets = config["target_modules"].as_array().unwrap();
+        assert!(targets.iter().all(|t| t.as_str().unwrap().starts_with("model.language_model.layers.")), "{targets:?}");
         let rows: [&[u32]; 1] = [&[3, 5, 7, 9, 4, 6]];
+        let alone = Model::open(&family(name), Compute::F32, &Device::Cpu).unwrap();
+        let of = |model: &Model| model.text_logits(&Adapter::load(saved.path(), model).unwrap(), &rows).unwrap().concat();
+        assert_eq!(of(&alone), of(&model));
         let want = model.text_logits(&adapter, &rows).unwrap().concat();
         let out = tempfile::tempdir().unwrap();
         let merged = out.path().join("merged");

@@ -79,6 +79,15 @@ fn merges(model: &Model, adapter: &Adapter, base: &Path) -> Result<()> {
     Ok(())
 }
 
+/// An adapter as PEFT has it must compute the same when it is read again.
+fn exports(model: &Model, adapter: &Adapter) -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    adapter.save(folder.path())?;
+    let again = logits(model, &Adapter::load(folder.path(), model)?)?;
+    assert_eq!(again, logits(model, adapter)?, "{}", model.config.family.model_type);
+    Ok(())
+}
+
 /// What is refused is no; what fails in another way fails the test.
 fn cell(done: Result<()>) -> bool {
     match done {
@@ -96,6 +105,7 @@ fn row(family: &lorakit::model::family::Family) -> String {
         with(&|adapter| answers(&model, adapter)),
         read_from_gguf(family.model_type),
         with(&|adapter| merges(&model, adapter, &dir)),
+        with(&|adapter| exports(&model, adapter)),
     ];
     let cells = cells.map(|works| if works { "yes" } else { "no" }).join(" | ");
     let known = KNOWN_AS.iter().find(|(model_type, _)| *model_type == family.model_type);
@@ -107,8 +117,7 @@ fn row(family: &lorakit::model::family::Family) -> String {
 fn the_table_is_current() {
     let rows: String = FAMILIES.iter().map(row).collect();
     assert!(KNOWN_AS.iter().all(|(model_type, _)| rows.contains(&format!("| `{model_type}` ("))), "{rows}");
-    let head =
-        "| family (`model_type`) | class in transformers | train | generate | from GGUF | merge |\n|---|---|---|---|---|---|\n";
+    let head = "| family (`model_type`) | class in transformers | train | generate | from GGUF | merge | export to PEFT |\n|---|---|---|---|---|---|---|\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = readme.split_once(&begin()).expect("the README marks where the table begins");

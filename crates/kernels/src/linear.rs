@@ -1,6 +1,5 @@
 //! The product with a frozen matrix, which has no gradient: there is only that of the input, the product with its other side.
 
-use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::quantized::{QStorage, QTensor};
@@ -72,9 +71,9 @@ impl Frozen {
         let (w, size, full) = (&self.weight, dtype.size_in_bytes(), DType::F32.size_in_bytes());
         let rounded = if dtype == DType::F32 { 0 } else { size };
         let ordered = if w.order == RowOrder::Plain { 0 } else { size };
-        let [kept, made] = match w.dtype.block() {
-            1 => [w.rows * w.cols * size, if rounded == 0 { 0 } else { full }],
-            _ => [w.data.bytes().len(), full + rounded + ordered],
+        let [kept, made] = match w.dtype.ggml() {
+            None => [w.rows * w.cols * size, if rounded == 0 { 0 } else { full }],
+            Some(_) => [w.stored_bytes(), full + rounded + ordered],
         };
         [kept as u64, (w.rows * w.cols * made) as u64]
     }
@@ -85,10 +84,10 @@ impl Frozen {
             let copy = match w.dtype.ggml() {
                 None => OnDevice::Whole(Tensor::from_vec(w.to_f32(), (w.rows, w.cols), device)?.to_dtype(dtype)?),
                 Some(kind) => {
-                    let storage = QStorage::from_data(Cow::Borrowed(w.data.bytes()), device, kind)?;
+                    let storage = QStorage::from_data(w.in_file_order(), device, kind)?;
                     let order = match w.order {
                         RowOrder::Plain => None,
-                        RowOrder::Interleaved { .. } => {
+                        RowOrder::Interleaved { .. } | RowOrder::InTurn => {
                             let rows: Vec<u32> = (0..w.rows).map(|row| w.file_row(row) as u32).collect();
                             Some(Tensor::new(rows, device)?)
                         }
@@ -175,7 +174,7 @@ pub(super) mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
         let data = crate::files::Mapped::open(file.path()).unwrap();
-        let weight = Weight { data, dtype, rows, cols, order: RowOrder::Plain };
+        let weight = Weight { data, second: None, dtype, rows, cols, order: RowOrder::Plain };
         let values = weight.to_f32();
         (weight, values)
     }

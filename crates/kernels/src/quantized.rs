@@ -62,6 +62,7 @@ fn decode_blocks(dtype: WeightType, bytes: &[u8], out: &mut [f32]) {
         WeightType::Q4K => each!(bytes, out, 144, 256, q4_k),
         WeightType::Q5K => each!(bytes, out, 176, 256, q5_k),
         WeightType::Q6K => each!(bytes, out, 210, 256, q6_k),
+        WeightType::Mxfp4 => each!(bytes, out, 17, 32, mxfp4),
         WeightType::F32 | WeightType::F16 | WeightType::BF16 => _ = floats(dtype, bytes, out),
     }
 }
@@ -192,6 +193,27 @@ fn q6_k(b: &[u8; 210], x: &mut [f32; 256]) {
     }
 }
 
+/// Twice the numbers of four bits: a sign, two bits of exponent, one of mantissa (E2M1).
+pub(super) const E2M1: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, -0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+
+/// Half of a scale `2^(e − 127)`. Of the two smallest the halves are no normal numbers.
+#[inline(always)]
+pub(super) fn half_scale(e: u8) -> f32 {
+    let e = u32::from(e);
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 })
+}
+
+/// A byte `e` (E8M0), 16 bytes of nibbles as in Q4_0: `x = 2^(e − 127)·E2M1(q)` (Open Compute Project, "Microscaling formats", 5.3.3).
+#[inline(always)]
+fn mxfp4(b: &[u8; 17], x: &mut [f32; 32]) {
+    let d = half_scale(b[0]);
+    let (low, high) = x.split_at_mut(16);
+    for ((low, high), q) in low.iter_mut().zip(high).zip(&b[1..]) {
+        *low = E2M1[usize::from(q & 15)] * d;
+        *high = E2M1[usize::from(q >> 4)] * d;
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -253,6 +275,34 @@ pub(super) mod tests {
             let storage = QStorage::from_data(bytes.into(), &Device::Cpu, theirs).unwrap();
             agree(ours, &QTensor::new(storage, (blocks, ours.block())).unwrap());
         }
+    }
+
+    /// Every scale with every number, by the definition of both; the bytes of one block against `gguf.quants.dequantize`.
+    #[test]
+    fn mxfp4_is_what_its_definition_says() {
+        let number = |q: i32| {
+            let (exponent, mantissa) = (q >> 1 & 3, f64::from(q & 1));
+            let size = if exponent == 0 { mantissa / 2.0 } else { (1.0 + mantissa / 2.0) * f64::from(1 << (exponent - 1)) };
+            if q & 8 == 0 { size } else { -size }
+        };
+        // Beyond, the largest number is no f32.
+        for e in 0..=251u8 {
+            let mut block = [e; 17];
+            // Element i is number i, element 16 + i number 15 - i.
+            block[1..].iter_mut().zip(0..).for_each(|(b, i): (&mut u8, u8)| *b = i | (15 - i) << 4);
+            let mut got = [0f32; 32];
+            decode(WeightType::Mxfp4, &block, &mut got);
+            let order = (0..16).chain((0..16).rev());
+            for (i, (got, q)) in got.iter().zip(order).enumerate() {
+                assert_eq!(f64::from(*got), number(q) * 2f64.powi(i32::from(e) - 127), "scale {e}, element {i}");
+            }
+        }
+        let block = [121, 0x80, 0x19, 0x2a, 0x3b, 0x4c, 0x5d, 0x6e, 0x7f, 0xf8, 0xe1, 0xd2, 0xc3, 0xb4, 0xa5, 0x96, 0x07];
+        let mut got = [0f32; 32];
+        decode(WeightType::Mxfp4, &block, &mut got);
+        let half = [0, -1, -2, -3, -4, -6, -8, -12, 0, 1, 2, 3, 4, 6, 8, 12].map(|x| x as f32);
+        let other = [0, 1, 2, 3, 4, 6, 8, 12, -12, -8, -6, -4, -3, -2, -1, 0].map(|x| x as f32);
+        assert_eq!(got.map(|x| x * 128.0).as_slice(), [half, other].concat());
     }
 
     #[test]

@@ -92,6 +92,10 @@ impl SkinnyOutput<'_> {
                 let (head, inner) = (file_row / dh, file_row % dh);
                 head * dh + inner % 2 * (dh / 2) + inner / 2
             }
+            RowOrder::InTurn => {
+                let half = self.w.rows / 2;
+                2 * (file_row % half) + file_row / half
+            }
         }
     }
 
@@ -128,18 +132,24 @@ impl SkinnyOutput<'_> {
         self.w.cols / self.w.dtype.block() * self.w.dtype.block_bytes()
     }
 
-    /// Runs `f` on every task's rows of the file.
+    /// Runs `f` on every task's rows of the file, which lie one after another.
     fn tasks<T>(&self, scratch: impl Fn() -> T + Sync + Send, f: impl Fn(&mut T, std::ops::Range<usize>) + Sync + Send) {
-        let n = self.w.rows;
+        let pieces = self.w.pieces();
+        let n = self.w.rows / pieces;
         // Two to a power: any number of threads that is such a power gets equal shares.
         let parts = (n * self.stride()).div_ceil(TASK).next_power_of_two();
         let rows = n.div_ceil(parts).next_multiple_of(TOGETHER);
-        (0..n.div_ceil(rows)).into_par_iter().for_each_init(scratch, |scratch, t| f(scratch, t * rows..((t + 1) * rows).min(n)));
+        let tasks = n.div_ceil(rows);
+        (0..pieces * tasks).into_par_iter().for_each_init(scratch, |scratch, t| {
+            let (first, t) = (t / tasks * n, t % tasks);
+            f(scratch, first + t * rows..first + ((t + 1) * rows).min(n));
+        });
     }
 
-    /// The bytes of the matrix from row `file_row` on.
+    /// The bytes from row `file_row` on that lie together.
     fn bytes(&self, file_row: usize) -> &[u8] {
-        &self.w.data.bytes()[file_row * self.stride()..self.w.rows * self.stride()]
+        let (bytes, row) = self.w.holder(file_row);
+        &bytes[row * self.stride()..self.w.rows / self.w.pieces() * self.stride()]
     }
 }
 
@@ -168,6 +178,7 @@ mod rounded {
             WeightType::Q4K => blocks::<expand::Q4K>(x, to),
             WeightType::Q5K => blocks::<expand::Q5K>(x, to),
             WeightType::Q6K => blocks::<expand::Q6K>(x, to),
+            WeightType::Mxfp4 => blocks::<expand::Mxfp4>(x, to),
             WeightType::BF16 => plain(x, to),
             WeightType::F32 | WeightType::F16 => unreachable!("the caller multiplies these in f32"),
         }

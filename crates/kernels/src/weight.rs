@@ -1,5 +1,7 @@
 //! A frozen matrix exactly as it lies in a mapped file, readable a piece of a row at a time.
 
+use std::borrow::Cow;
+
 use super::quantized;
 pub use super::weight_type::WeightType;
 use crate::files::Mapped;
@@ -13,12 +15,16 @@ pub enum RowOrder {
     Interleaved {
         heads: usize,
     },
+    /// The file has two halves ([`Weight::second`]): row `i` of the first is our row `2·i`, row `i` of the second our row `2·i + 1`.
+    InTurn,
 }
 
 /// A frozen matrix (or vector: one row) of `rows × cols`, row-major, in the type it is stored in.
 #[derive(Debug, Clone)]
 pub struct Weight {
     pub data: Mapped,
+    /// The second half of the file's rows, of [`RowOrder::InTurn`].
+    pub second: Option<Mapped>,
     pub dtype: WeightType,
     pub rows: usize,
     pub cols: usize,
@@ -36,13 +42,42 @@ impl Weight {
                 let (j, i) = (inner / (dh / 2), inner % (dh / 2));
                 head * dh + 2 * i + j
             }
+            RowOrder::InTurn => row % 2 * (self.rows / 2) + row / 2,
+        }
+    }
+
+    /// Places in the file that hold its rows.
+    pub(super) fn pieces(&self) -> usize {
+        1 + usize::from(self.second.is_some())
+    }
+
+    /// The bytes that hold the file's row `file_row`, and which row of theirs it is.
+    pub(super) fn holder(&self, file_row: usize) -> (&[u8], usize) {
+        let half = self.rows / 2;
+        match &self.second {
+            Some(second) if file_row >= half => (second.bytes(), file_row - half),
+            _ => (self.data.bytes(), file_row),
+        }
+    }
+
+    /// Bytes that it takes in the file.
+    pub fn stored_bytes(&self) -> usize {
+        self.data.bytes().len() + self.second.as_ref().map_or(0, |second| second.bytes().len())
+    }
+
+    /// All rows in the file's order.
+    pub(super) fn in_file_order(&self) -> Cow<'_, [u8]> {
+        match &self.second {
+            None => Cow::Borrowed(self.data.bytes()),
+            Some(second) => Cow::Owned([self.data.bytes(), second.bytes()].concat()),
         }
     }
 
     /// Bytes of our row `row`.
     pub fn row_bytes(&self, row: usize) -> &[u8] {
         let stride = self.cols / self.dtype.block() * self.dtype.block_bytes();
-        &self.data.bytes()[self.file_row(row) * stride..][..stride]
+        let (bytes, row) = self.holder(self.file_row(row));
+        &bytes[row * stride..][..stride]
     }
 
     /// Bytes of some rows; the order must be plain.

@@ -20,6 +20,7 @@ pub enum WeightType {
     Q4K,
     Q5K,
     Q6K,
+    Mxfp4,
 }
 
 impl WeightType {
@@ -27,15 +28,17 @@ impl WeightType {
     pub const fn block(self) -> usize {
         match self {
             WeightType::F32 | WeightType::F16 | WeightType::BF16 => 1,
-            WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q5_0 | WeightType::Q5_1 => 32,
+            WeightType::Q8_0 | WeightType::Q4_0 | WeightType::Q4_1 | WeightType::Q5_0 | WeightType::Q5_1 | WeightType::Mxfp4 => {
+                32
+            }
             WeightType::Q4K | WeightType::Q5K | WeightType::Q6K => 256,
         }
     }
 
-    /// candle's name of a block type; none for plain floats.
+    /// candle's name of a block type; none for plain floats and what candle has not.
     pub const fn ggml(self) -> Option<GgmlDType> {
         Some(match self {
-            WeightType::F32 | WeightType::F16 | WeightType::BF16 => return None,
+            WeightType::F32 | WeightType::F16 | WeightType::BF16 | WeightType::Mxfp4 => return None,
             WeightType::Q8_0 => GgmlDType::Q8_0,
             WeightType::Q4_0 => GgmlDType::Q4_0,
             WeightType::Q4_1 => GgmlDType::Q4_1,
@@ -60,6 +63,7 @@ impl WeightType {
             WeightType::Q4K => 144,
             WeightType::Q5K => 176,
             WeightType::Q6K => 210,
+            WeightType::Mxfp4 => 17,
         }
     }
 
@@ -77,6 +81,7 @@ impl WeightType {
             WeightType::Q4K => "Q4_K",
             WeightType::Q5K => "Q5_K",
             WeightType::Q6K => "Q6_K",
+            WeightType::Mxfp4 => "MXFP4",
         }
     }
 

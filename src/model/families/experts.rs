@@ -3,7 +3,7 @@
 use super::llama::{ATTENTION_BIASED, LLAMA_KEYS, TURNED, heads, kv_heads, layers, positions, vocab, width};
 use super::rms::{MISTRAL, QWEN3};
 use crate::model::family::{
-    ConfigKeys, Count, ExpertNames, ExpertWeights, Family, FusedNames, HeadDim, Missing, Rotation, Windows,
+    ConfigKeys, Count, ExpertNames, ExpertWeights, Family, FusedNames, HeadDim, LinearIn, Missing, Rotation, Windows,
 };
 
 /// Where both names of the number of experts are there, the classes take the one that is not their field's.
@@ -30,7 +30,7 @@ pub(super) const MIXTRAL: Family = Family {
 
 /// As both classes call their modules.
 const fn fused(parameters: &'static [(&'static str, &'static [&'static str])]) -> FusedNames {
-    FusedNames { router: "mlp.gate", experts: "mlp.experts", parameters }
+    FusedNames { router: "mlp.gate", router_linear: LinearIn::Older, experts: "mlp.experts", parameters }
 }
 
 /// Experts whose tensors are these parameters.
@@ -80,7 +80,7 @@ pub(super) const GPT_OSS: Family = Family {
         ffn: None,
         renormalised: None,
         sparse: false,
-        fused: FusedNames { router: "mlp.router", experts: "mlp.experts", parameters: ONE_EACH },
+        fused: FusedNames { router: "mlp.router", router_linear: LinearIn::None, experts: "mlp.experts", parameters: ONE_EACH },
     }),
     sinks: Some("self_attn.sinks"),
     qkv_bias: ATTENTION_BIASED,

@@ -5,7 +5,7 @@ use super::gemma::GEMMA3;
 use super::llama::{ATTENTION_BIAS, HEAD_NORMS, TURNED, ffn, heads, kv_heads, layers, vocab, width};
 use crate::model::family::{
     BesideExperts, ConfigKeys, Count, ExpertNames, ExpertWeights, Family, FusedNames, HeadNorms, KeySharing, LayerInputNames,
-    Missing, NormKind, Rotation, Scales, ScoreScale, Shapes, WindowedRotation, Windows,
+    LinearIn, Missing, NormKind, Rotation, Scales, ScoreScale, Shapes, WindowedRotation, Windows,
 };
 
 pub(super) const GEMMA4: Family = Family {
@@ -26,7 +26,7 @@ pub(super) const GEMMA4: Family = Family {
         ffn: Some(Count(&["moe_intermediate_size"], Missing::Derived)),
         renormalised: None,
         sparse: false,
-        fused: FusedNames { router: "router.proj", experts: "experts", parameters: ONE_EACH },
+        fused: FusedNames { router: "router.proj", router_linear: LinearIn::All, experts: "experts", parameters: ONE_EACH },
     }),
     norm: NormKind::Rms,
     qkv_bias: ATTENTION_BIAS,
@@ -34,8 +34,8 @@ pub(super) const GEMMA4: Family = Family {
     scales: Scales { scores: ScoreScale::One, ..GEMMA3.scales },
     rotation: Rotation {
         theta_key: "",
+        part_key: "",
         windowed: Some(WindowedRotation { newer_only: true, theta: 10_000.0, theta_key: None }),
-        part: Some(1.0),
         table: Some(
             r#"{"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
                 "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}}"#,

@@ -58,6 +58,20 @@ struct Inputs<M: Machine> {
     grad: Option<M::Wide>,
 }
 
+impl<M: Machine> Lent<M> {
+    fn on<N: Machine<Act = M::Act, Wide = M::Wide>>(self) -> Lent<N> {
+        let Lent { layer, keys_values, grads } = self;
+        Lent { layer, keys_values, grads }
+    }
+}
+
+impl<M: Machine> Inputs<M> {
+    fn on<N: Machine<Act = M::Act, Wide = M::Wide>>(self) -> Inputs<N> {
+        let Inputs { all, x, projected, unscaled, wanted, grad } = self;
+        Inputs { all, x, projected, unscaled, wanted, grad }
+    }
+}
+
 impl<M: Machine> Beside<M> {
     /// Beside embeddings `x` (n, d).
     pub(super) fn new(m: &mut M, given: &Given, model: &Model, x: &M::Wide) -> Result<Beside<M>> {
@@ -81,17 +95,8 @@ impl<M: Machine> Beside<M> {
 
     /// The same for another machine over the same buffers.
     pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> Beside<N> {
-        let lent = self.lent.into_iter();
-        let lent = lent.map(|Lent { layer, keys_values, grads }| Lent { layer, keys_values, grads }).collect();
-        let inputs = self.inputs.map(|Inputs { all, x, projected, unscaled, wanted, grad }| Inputs {
-            all,
-            x,
-            projected,
-            unscaled,
-            wanted,
-            grad,
-        });
-        Beside { lent, inputs, memory: self.memory.map(Memory::on) }
+        let lent = self.lent.into_iter().map(Lent::on).collect();
+        Beside { lent, inputs: self.inputs.map(Inputs::on), memory: self.memory.map(Memory::on) }
     }
 
     pub(super) fn free(self, m: &mut M) {

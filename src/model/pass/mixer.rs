@@ -56,6 +56,9 @@ pub(super) struct MixerBetween<'a, M: Machine> {
     pub post: &'a Option<M::Act>,
 }
 
+/// Queries, keys and values as they are made, and the gate of the output.
+type Projected<M> = (Parts<<M as Machine>::Wide>, Option<<M as Machine>::Act>);
+
 /// Queries, keys and values as attention reads them: the block's own or what is lent.
 fn read<'a, M: Machine>(of: usize, [q, k, v]: &'a Parts<M::Act>, beside: &'a Beside<M>) -> [&'a M::Act; 3] {
     let q = q.as_ref().unwrap_or_else(|| unreachable!("every block has queries"));
@@ -196,13 +199,7 @@ impl AttentionLayers {
     }
 
     /// Queries, keys and values of `normed` (n, d), and the gate of the output.
-    fn parts<M: Machine>(
-        &self,
-        m: &mut M,
-        given: &Given,
-        normed: M::Act,
-        unscaled: &mut Unscaled<M>,
-    ) -> Result<(Parts<M::Wide>, Option<M::Act>)> {
+    fn parts<M: Machine>(&self, m: &mut M, given: &Given, normed: M::Act, unscaled: &mut Unscaled<M>) -> Result<Projected<M>> {
         let (shape, mut gate) = (self.attention.shape, None);
         let mut parts = m.project(given, &self.inner(), &normed, unscaled)?;
         m.free(normed);

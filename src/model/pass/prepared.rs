@@ -208,6 +208,6 @@ fn frozen(full: &Tensor) -> Result<Arc<Frozen>> {
         }))
     });
     let data = copied??;
-    let weight = Weight { data, dtype: WeightType::F32, rows, cols, order: RowOrder::Plain };
+    let weight = Weight { data, second: None, dtype: WeightType::F32, rows, cols, order: RowOrder::Plain };
     Ok(Frozen::new(weight, Compute::F32))
 }

@@ -266,7 +266,7 @@ impl<'a> Cursor<'a> {
                 self.path,
                 of_tensor(&name),
                 format!("type {known} is not supported"),
-                "fetch the model as F16, BF16, Q8_0, Q4_K_M, Q5_K_M or Q6_K",
+                "fetch the model as F16, BF16, Q8_0, Q4_K_M, Q5_K_M, Q6_K or MXFP4",
             ),
             None => fail(format!("type {kind} is not known")),
         })?;
@@ -334,6 +334,7 @@ fn weight_type(kind: u32) -> std::result::Result<WeightType, Option<&'static str
         13 => WeightType::Q5K,
         14 => WeightType::Q6K,
         30 => WeightType::BF16,
+        39 => WeightType::Mxfp4,
         other => return Err(unsupported_type(other)),
     })
 }
@@ -348,7 +349,6 @@ fn unsupported_type(kind: u32) -> Option<&'static str> {
         24..=27 => "integer",
         28 => "F64",
         34 | 35 => "TQ (ternary)",
-        39 => "MXFP4",
         _ => return None,
     })
 }

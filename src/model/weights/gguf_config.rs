@@ -6,7 +6,7 @@ use super::gguf::MetadataValue;
 use super::gguf_families::WindowMissing;
 use super::gguf_metadata::Metadata;
 use crate::error::{Error, Result};
-use crate::model::family::{Bias, Count, Factor, HeadDim, NormKind, Parallel, ScoreScale, Unturned, Windows};
+use crate::model::family::{Bias, Factor, HeadDim, NormKind, Parallel, ScoreScale, Unturned, Windows};
 
 /// Which layers see only the newest keys, and how many of them.
 pub(super) struct LayerWindows {
@@ -16,11 +16,6 @@ pub(super) struct LayerWindows {
 
 /// More than any file has tensors.
 const MAX_LAYERS: usize = 1 << 16;
-
-/// The name that published files have: of several the last.
-fn written(count: &Count) -> &'static str {
-    count.0.last().copied().unwrap_or_default()
-}
 
 impl Metadata<'_> {
     /// The config but for rotations.
@@ -33,23 +28,20 @@ impl Metadata<'_> {
         let mut put = |key: &str, value: Json| _ = config.insert(key.into(), value);
         put("architectures", json!([family.class]));
         put("model_type", json!(family.model_type));
-        let sizes = [
-            (&keys.width, "embedding_length", false),
-            (&keys.ffn, "feed_forward_length", true),
-            (&keys.layers, "block_count", false),
-            (&keys.positions, "context_length", false),
-        ];
-        for (count, key, by_layer) in sizes {
-            let size = if by_layer { self.size_of_layers(key)? } else { self.optional_size(key)? };
-            put(written(count), json!(size.ok_or_else(|| self.fail(key, "it is not there"))?));
+        let sizes = [(&keys.width, "embedding_length"), (&keys.layers, "block_count"), (&keys.positions, "context_length")];
+        for (count, key) in sizes {
+            put(count.written(), json!(self.size(key)?));
         }
+        put(keys.ffn.written(), json!(self.feed_forward()?.0));
         if self.size("block_count")? > MAX_LAYERS {
             return Err(self.fail("block_count", format!("the limit is {MAX_LAYERS} layers")));
         }
-        let (heads, kv_heads) = (self.heads()?, self.kv_heads()?);
-        put(written(&keys.heads), json!(heads));
+        let heads = self.heads()?;
+        put(keys.heads.written(), json!(heads));
+        // Of kinds of layers that differ in them: below.
+        let kv_heads = if self.is_by_kind() { heads } else { self.kv_heads()? };
         match &keys.kv_heads {
-            Some(count) => put(written(count), json!(kv_heads)),
+            Some(count) => put(count.written(), json!(kv_heads)),
             None if kv_heads == heads => {}
             None => return Err(self.fail("attention.head_count_kv", format!("it must be {heads}, as there are heads"))),
         }
@@ -60,7 +52,7 @@ impl Metadata<'_> {
                 return Err(self.fail("attention.key_length", format!("{heads} heads of {head_dim} are not the width")));
             }
         }
-        put(written(&keys.vocab), json!(self.vocabulary()?));
+        put(keys.vocab.written(), json!(self.vocabulary()?));
         let (epsilon, _) = keys.epsilon;
         put(epsilon, json!(self.number(self.epsilon_key())?));
         put(keys.activation.0, json!(keys.activation.1));
@@ -71,8 +63,13 @@ impl Metadata<'_> {
             put(id, self.token_id(key).map_or(Json::Null, Json::from));
         }
         self.put_parts(&mut config)?;
+        self.put_experts(&mut config)?;
         self.put_scales(&mut config)?;
         self.put_windows(&mut config)?;
+        if self.is_by_kind() {
+            let slide = self.layer_windows(self.size("block_count")?)?.slide;
+            self.put_kinds(&mut config, &slide)?;
+        }
         Ok(config)
     }
 
@@ -210,6 +207,10 @@ impl Metadata<'_> {
             (None, WindowMissing::Error) => return Err(self.fail(key, "it is not there")),
         };
         let slide = self.pattern(layers)?;
+        if matches!(self.family.windows, Windows::AllButAndLast(..)) && slide.last() == Some(&true) {
+            let why = "a last layer with a window is not supported for this architecture";
+            return Err(self.refuse("attention.sliding_window_pattern", why, "use a published model of this architecture"));
+        }
         Ok(LayerWindows { slide: slide.into_iter().map(|slides| slides && window.is_some()).collect(), window })
     }
 
@@ -218,7 +219,7 @@ impl Metadata<'_> {
         let key = "attention.sliding_window_pattern";
         let rule = |every: usize| (1..=layers).map(|layer| every == 0 || !layer.is_multiple_of(every)).collect();
         let usual = match self.family.windows {
-            Windows::AllBut(every, ..) => every,
+            Windows::AllBut(every, ..) | Windows::AllButAndLast(every, _) => every,
             _ => 0,
         };
         let Some(value) = self.get(key) else { return Ok(rule(usual)) };

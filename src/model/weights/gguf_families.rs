@@ -28,6 +28,10 @@ pub(super) struct Architecture {
     pub longrope: bool,
     /// Each so-many-th layer does not turn, always.
     pub unturned: Option<usize>,
+    /// llama.cpp's name of the norm before the feed-forward.
+    pub mlp_norm: &'static str,
+    /// Yarn's ramp begins and ends between two pairs (`truncate` is off in every published `config.json`); llama.cpp rounds both ends.
+    pub yarn_exact: bool,
     /// Yarn's further keys are read; llama.cpp leaves them out of account for other architectures.
     pub yarn_keys: bool,
     /// `rope.scaling.finetuned` set to false means that nothing turns.
@@ -53,6 +57,8 @@ const PLAIN: Architecture = Architecture {
     window_theta: None,
     longrope: false,
     unturned: None,
+    mlp_norm: "ffn_norm",
+    yarn_exact: false,
     yarn_keys: false,
     finetuned_turns: false,
 };
@@ -66,10 +72,11 @@ pub fn reads(model_type: &str) -> bool {
 
 /// Every architecture, in the order they are listed to a user.
 pub(super) const ARCHITECTURES: &[Architecture] = &[
-    // Files of Mistral are of this architecture too; llama.cpp gives them no window.
-    Architecture { name: "llama", model_type: "llama", interleaved: true, ..PLAIN },
+    // Files of Mistral are of this architecture too, and those of Mixtral; llama.cpp gives them no window.
+    Architecture { name: "llama", model_type: "llama", other: Some(("expert_count", "mixtral")), interleaved: true, ..PLAIN },
     Architecture { name: "qwen2", model_type: "qwen2", ..PLAIN },
     Architecture { name: "qwen3", model_type: "qwen3", ..PLAIN },
+    Architecture { name: "qwen3moe", model_type: "qwen3_moe", ..PLAIN },
     Architecture {
         name: "mistral3",
         model_type: "mistral",
@@ -88,6 +95,8 @@ pub(super) const ARCHITECTURES: &[Architecture] = &[
         window_theta: Some(10_000.0),
         ..PLAIN
     },
+    Architecture { name: "gemma4", model_type: "gemma4_text", window_theta: Some(10_000.0), ..PLAIN },
+    Architecture { name: "gpt-oss", model_type: "gpt_oss", mlp_norm: "post_attention_norm", yarn_exact: true, ..PLAIN },
     Architecture { name: "phi3", model_type: "phi3", longrope: true, ..PLAIN },
     Architecture { name: "granite", model_type: "granite", interleaved: true, finetuned_turns: true, ..PLAIN },
     Architecture { name: "olmo2", model_type: "olmo2", other: Some(("attention.sliding_window", "olmo3")), ..PLAIN },

@@ -8,7 +8,7 @@ use super::gguf::{Gguf, MetadataValue, Tensor};
 use super::gguf_families::{ARCHITECTURES, Architecture, family};
 use super::gguf_settings;
 use crate::error::{Error, Result, nearest};
-use crate::model::family::Family;
+use crate::model::family::{Family, Shapes};
 
 /// The metadata of one architecture.
 pub(super) struct Metadata<'a> {
@@ -97,7 +97,7 @@ impl<'a> Metadata<'a> {
         self.get(key).map_or(Ok(None), |value| self.possible(key, value).map(Some))
     }
 
-    fn possible(&self, key: &str, value: &MetadataValue) -> Result<usize> {
+    pub(super) fn possible(&self, key: &str, value: &MetadataValue) -> Result<usize> {
         let size = value.count().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..1 << 31).contains(n));
         size.ok_or_else(|| self.fail(key, "it is not a possible size"))
     }
@@ -150,18 +150,31 @@ impl<'a> Metadata<'a> {
         self.size_of_layers("attention.head_count_kv")?.map_or_else(|| self.heads(), Ok)
     }
 
-    /// `attention.key_length`, which `attention.value_length` must equal; each is the width divided among the heads where it is left out.
+    /// Whether kinds of layers differ in their heads.
+    pub(super) fn is_by_kind(&self) -> bool {
+        matches!(self.family.shapes, Shapes::ByWindow { .. })
+    }
+
+    /// Numbers of a head; where kinds of layers differ in them, in layers with a window.
     pub(super) fn head_dim(&self) -> Result<usize> {
+        self.head_dim_of(if self.is_by_kind() { "_swa" } else { "" })
+    }
+
+    /// `attention.key_length`, which `attention.value_length` must equal; each is the width divided among the heads where it is left out.
+    /// With `_swa` behind their names: of layers with a window.
+    pub(super) fn head_dim_of(&self, ending: &str) -> Result<usize> {
         let (hidden, heads) = (self.size("embedding_length")?, self.heads()?);
         let length = |key: &str| match self.optional_size(key)? {
             Some(length) => Ok(length),
+            None if !ending.is_empty() => Err(self.fail(key, "it is not there")),
             None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
             None => Err(self.fail("attention.head_count", format!("{hidden} dimensions cannot be divided among {heads} heads"))),
         };
-        let (keys, values) = (length("attention.key_length")?, length("attention.value_length")?);
-        if keys != values {
-            let why = format!("keys have {keys} dimensions and values {values}: different sizes are not supported");
-            return Err(self.fail("attention.value_length", why));
+        let [keys, values] = ["key", "value"].map(|of| format!("attention.{of}_length{ending}"));
+        let (keys, found, key) = (length(&keys)?, length(&values)?, values);
+        if keys != found {
+            let why = format!("keys have {keys} dimensions and values {found}: different sizes are not supported");
+            return Err(self.fail(&key, why));
         }
         Ok(keys)
     }

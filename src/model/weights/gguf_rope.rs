@@ -32,15 +32,15 @@ impl Metadata<'_> {
             return Err(self.fail("rope.scaling.finetuned", "false means no rotary positions here, which is not supported"));
         }
         let theta = self.optional_number("rope.freq_base")?.unwrap_or(10_000.0);
+        if self.is_by_kind() {
+            return self.add_rope_of_kinds(config, theta);
+        }
         let part = self.turning_part()?;
         let scaling = self.scaling(theta)?;
         if rotation.windowed.is_some() {
             let mut full = scaling.as_object().cloned().unwrap_or_default();
             full.entry("rope_type").or_insert_with(|| json!("default"));
-            full.insert("rope_theta".into(), json!(theta));
-            let window = json!({ "rope_type": "default", "rope_theta": self.window_theta(theta)? });
-            config.insert("rope_parameters".into(), json!({ "full_attention": full, "sliding_attention": window }));
-            return Ok(());
+            return self.put_two(config, full, theta);
         }
         if rotation.table.is_some() && scaling.is_null() {
             // Where nothing is said the class has a table of its own.
@@ -55,6 +55,22 @@ impl Metadata<'_> {
         }
         config.insert("rope_scaling".into(), scaling);
         Ok(())
+    }
+
+    /// A rotation of layers that see everything, and one of layers with a window.
+    fn put_two(&self, config: &mut Map<String, Json>, mut full: Map<String, Json>, theta: f64) -> Result<()> {
+        full.insert("rope_theta".into(), json!(theta));
+        let window = json!({ "rope_type": "default", "rope_theta": self.window_theta(theta)? });
+        config.insert("rope_parameters".into(), json!({ "full_attention": full, "sliding_attention": window }));
+        Ok(())
+    }
+
+    /// The same where kinds of layers differ in their heads.
+    fn add_rope_of_kinds(&self, config: &mut Map<String, Json>, theta: f64) -> Result<()> {
+        if self.named_scaling()? != Json::Null {
+            return Err(self.fail("rope.scaling.type", "scaling is not supported for this architecture"));
+        }
+        self.put_two(config, self.proportional()?, theta)
     }
 
     /// The part of each head that turns, where the family has such a setting.
@@ -181,6 +197,9 @@ impl Metadata<'_> {
         put("rope_type", json!("yarn"));
         put("factor", json!(factor));
         put("original_max_position_embeddings", json!(self.original()?));
+        if self.architecture.yarn_exact {
+            put("truncate", json!(false));
+        }
         let all = if self.architecture.yarn_keys { self.set_number("rope.scaling.yarn_log_multiplier")? } else { None };
         if self.architecture.yarn_keys {
             put("beta_fast", json!(self.optional_number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0)));

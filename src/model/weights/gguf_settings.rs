@@ -34,6 +34,10 @@ pub(super) const SETTINGS: &[(&str, Verdict)] = &[
     ("rope.freq_base", Verdict::Meaningless("learned positions do not turn")),
     ("rope.dimension_count", Verdict::Meaningless("learned positions do not turn")),
     ("attention.sliding_window_pattern", Verdict::Refused),
+    ("attention.key_length_swa", Verdict::Refused),
+    ("attention.value_length_swa", Verdict::Refused),
+    ("rope.dimension_count_swa", Verdict::Refused),
+    ("embedding_length_per_layer_input", Verdict::Only(0.0)),
     ("rope.dimension_sections", Verdict::Refused),
     ("attention.causal", Verdict::Only(1.0)),
     ("attention.scale", Verdict::Only(0.0)),
@@ -64,7 +68,7 @@ pub(super) fn refused(key: &str, value: &MetadataValue) -> Option<String> {
     match SETTINGS.iter().find(|(k, _)| *k == key).map(|(_, verdict)| *verdict) {
         Some(Verdict::Meaningless(_)) => None,
         Some(Verdict::Only(neutral)) if number == Some(neutral) => None,
-        Some(_) if key.starts_with("expert_") => Some("mixtures of experts are not supported".into()),
+        Some(_) if key.starts_with("expert_") => Some("experts are not supported for this architecture".into()),
         Some(_) => Some(format!("it changes what the model computes and is not supported, found {}", brief(value))),
         None => Some(format!("it is not known what it changes in the model, found {}", brief(value))),
     }

@@ -5,11 +5,11 @@
 
 use super::Stored;
 use super::gguf::Tensor;
+use super::gguf_experts::{decoded, mapped};
 use super::gguf_metadata::Metadata;
-use super::written;
 use crate::error::{Error, Result};
 use crate::files::Mapped;
-use crate::kernels::weight::{RowOrder, WeightType, decode};
+use crate::kernels::weight::{RowOrder, WeightType};
 use crate::model::family::{AttentionNames, HEAD, HeadNorms, MlpNames, NormKind, NormedTogether};
 
 /// How the file holds a tensor.
@@ -26,6 +26,8 @@ enum Form {
     ByKind(usize),
     /// A row for each head, where the family has a tensor for each.
     Stacked,
+    /// As it is, and the family's name ends without `.weight`.
+    Bare,
 }
 
 impl Metadata<'_> {
@@ -34,23 +36,29 @@ impl Metadata<'_> {
     /// # Errors
     /// [`Error::Model`] when its name or shape is none of the architecture's.
     pub(super) fn stored(&self, tensor: &Tensor) -> Result<Vec<Stored>> {
+        let of_layer = of_layer(&tensor.name);
+        if let Some(place @ (layer, part, _)) = of_layer {
+            if self.is_idle(layer, part)? {
+                return Ok(Vec::new());
+            }
+            if let Some(stored) = self.of_experts(tensor, place)? {
+                return Ok(stored);
+            }
+        }
         let (name, form) = self.placed(&tensor.name)?.ok_or_else(|| {
             let why = format!("no part of `{}` has this name", self.architecture.name);
             let what = format!("tensor `{}`", tensor.name);
             Error::model(&self.gguf.path, what, why, "use the Hugging Face directory of this model")
         })?;
         let stored = |name: String, data: Mapped, shape: Vec<usize>, order: RowOrder| Stored {
-            written: written(self.family.model_type, &name),
-            name,
-            file: self.gguf.path.clone(),
             data,
-            dtype: tensor.dtype,
             shape,
             order,
+            ..self.store(tensor, name)
         };
         let (data, shape) = (|| tensor.data.clone(), tensor.shape.clone());
         Ok(match form {
-            Form::Same => vec![stored(name, data(), shape, RowOrder::Plain)],
+            Form::Same | Form::Bare => vec![stored(name, data(), shape, RowOrder::Plain)],
             Form::Interleaved(heads) => vec![stored(name, data(), shape, RowOrder::Interleaved { heads })],
             Form::ByKind(heads) => vec![stored(name, self.by_head(tensor, heads)?, shape, RowOrder::Plain)],
             Form::PlusOne => {
@@ -76,12 +84,6 @@ impl Metadata<'_> {
         })
     }
 
-    fn wrong_shape(&self, tensor: &Tensor, why: &str) -> Error {
-        let what = format!("tensor `{}`", tensor.name);
-        let why = format!("{why}, its shape is {:?}", tensor.shape);
-        Error::model(&self.gguf.path, what, why, "the file is not a complete model: fetch it again")
-    }
-
     /// Rows of queries, keys and values (`GPTNeoXModel.modify_tensors`) head by head: row `(j·heads + h)·size + d` of the file
     /// is our row `(3·h + j)·size + d`.
     fn by_head(&self, tensor: &Tensor, heads: usize) -> Result<Mapped> {
@@ -100,7 +102,7 @@ impl Metadata<'_> {
 
     /// Hugging Face's name of a tensor and its form in the file; of [`Form::Stacked`] what its names start with.
     fn placed(&self, name: &str) -> Result<Option<(String, Form)>> {
-        let family = self.family;
+        let (family, inputs) = (self.family, self.family.layer_inputs.as_ref());
         let norm = if family.norm == NormKind::RmsLessOne { Form::PlusOne } else { Form::Same };
         Ok(match name {
             "token_embd.weight" => Some((format!("{}.weight", family.embedding), Form::Same)),
@@ -108,11 +110,14 @@ impl Metadata<'_> {
             "output_norm.weight" => Some((format!("{}.weight", family.final_norm), norm)),
             "output_norm.bias" => Some((format!("{}.bias", family.final_norm), Form::Same)),
             "output.weight" => Some((format!("{HEAD}.weight"), Form::Same)),
+            "per_layer_token_embd.weight" => inputs.map(|names| (format!("{}.weight", names.embedding), Form::Same)),
+            "per_layer_model_proj.weight" => inputs.map(|names| (format!("{}.weight", names.projection), Form::Same)),
+            "per_layer_proj_norm.weight" => inputs.map(|names| (format!("{}.weight", names.norm), norm)),
             _ => {
                 let Some((layer, part, kind)) = of_layer(name) else { return Ok(None) };
                 let Some((path, form)) = self.layer_part(part, kind, norm)? else { return Ok(None) };
                 let prefix = format!("{}.{layer}.{path}", family.layers);
-                Some((if form == Form::Stacked { prefix } else { format!("{prefix}.{kind}") }, form))
+                Some((if matches!(form, Form::Stacked | Form::Bare) { prefix } else { format!("{prefix}.{kind}") }, form))
             }
         })
     }
@@ -121,19 +126,25 @@ impl Metadata<'_> {
     fn layer_part(&self, part: &str, kind: &str, norm: Form) -> Result<Option<(&'static str, Form)>> {
         let family = self.family;
         let linear = if family.conv1d && kind == "weight" { Form::Transposed } else { Form::Same };
-        let turned = |heads: usize| if self.architecture.interleaved { Form::Interleaved(heads) } else { linear };
+        let turned = |heads: fn(&Self) -> Result<usize>| match self.architecture.interleaved {
+            true => heads(self).map(Form::Interleaved),
+            false => Ok(linear),
+        };
         let named = |name: Option<&'static str>| name.map(|name| (name, norm));
+        if let Some(found) = self.further_part(part, kind, norm) {
+            return Ok(Some(found));
+        }
         let found = match (part, &family.attention, &family.mlp) {
             ("attn_norm", ..) => named(family.attention_norm),
-            ("ffn_norm", ..) => named(family.mlp_norm),
+            (part, ..) if part == self.architecture.mlp_norm => named(family.mlp_norm),
             ("post_attention_norm", ..) => named(family.post_norms.map(|names| names[0])),
             ("post_ffw_norm", ..) => named(family.post_norms.map(|names| names[1])),
             ("attn_q_norm" | "attn_k_norm", ..) => family.head_norms.as_ref().map(|HeadNorms { q, k, over, .. }| {
                 let form = if *over == NormedTogether::EachHeadApart { Form::Stacked } else { norm };
                 (if part == "attn_q_norm" { *q } else { *k }, form)
             }),
-            ("attn_q", AttentionNames::Split { q, .. }, _) => Some((*q, turned(self.heads()?))),
-            ("attn_k", AttentionNames::Split { k, .. }, _) => Some((*k, turned(self.kv_heads()?))),
+            ("attn_q", AttentionNames::Split { q, .. }, _) => Some((*q, turned(Self::heads)?)),
+            ("attn_k", AttentionNames::Split { k, .. }, _) => Some((*k, turned(Self::kv_heads)?)),
             ("attn_v", AttentionNames::Split { v, .. }, _) => Some((*v, linear)),
             ("attn_qkv", AttentionNames::Fused { qkv, by_head, .. }, _) => {
                 Some((*qkv, if *by_head { Form::ByKind(self.heads()?) } else { linear }))
@@ -148,22 +159,35 @@ impl Metadata<'_> {
             _ => None,
         };
         // Biases of norms are no weights less one.
+        let found = found.filter(|_| kind != "scale");
         Ok(found.map(|(name, form)| (name, if kind == "bias" && form == Form::PlusOne { Form::Same } else { form })))
+    }
+
+    /// A part that only some families have.
+    fn further_part(&self, part: &str, kind: &str, norm: Form) -> Option<(&'static str, Form)> {
+        let family = self.family;
+        let (inputs, beside) = (family.layer_inputs.as_ref(), family.experts.as_ref().and_then(|names| names.beside.as_ref()));
+        let (inputs, norms) = (inputs.filter(|_| kind == "weight"), beside.filter(|_| kind == "weight").map(|names| names.norms));
+        match part {
+            "attn_sinks" if kind == "weight" => family.sinks.map(|name| (name, Form::Bare)),
+            "layer_output_scale" if kind == "weight" => family.layer_scale.map(|name| (name, Form::Bare)),
+            "inp_gate" => inputs.map(|names| (names.gate, Form::Same)),
+            "proj" => inputs.map(|names| (names.output, Form::Same)),
+            "post_norm" => inputs.map(|names| (names.output_norm, norm)),
+            "post_ffw_norm_1" => norms.map(|[name, _, _]| (name, norm)),
+            "pre_ffw_norm_2" => norms.map(|[_, name, _]| (name, norm)),
+            "post_ffw_norm_2" => norms.map(|[_, _, name]| (name, norm)),
+            _ => None,
+        }
     }
 }
 
-/// `blk.LAYER.PART.weight` (or `.bias`).
+/// `blk.LAYER.PART.weight` (or `.bias`, `.scale`).
 fn of_layer(name: &str) -> Option<(usize, &str, &str)> {
     let (number, part) = name.strip_prefix("blk.")?.split_once('.')?;
     let layer: usize = number.parse().ok()?;
     let (part, kind) = part.rsplit_once('.')?;
-    (layer.to_string() == number && ["weight", "bias"].contains(&kind)).then_some((layer, part, kind))
-}
-
-fn decoded(tensor: &Tensor) -> Vec<f32> {
-    let mut values = vec![0f32; tensor.shape.iter().product()];
-    decode(tensor.dtype, tensor.data.bytes(), &mut values);
-    values
+    (layer.to_string() == number && ["weight", "bias", "scale"].contains(&kind)).then_some((layer, part, kind))
 }
 
 fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
@@ -172,11 +196,4 @@ fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
         line.iter().enumerate().for_each(|(col, v)| out[col * rows + row] = *v);
     }
     out
-}
-
-/// Numbers in memory of their own.
-fn mapped(values: &[f32]) -> Result<Mapped> {
-    Mapped::anonymous(4 * values.len(), |out| {
-        out.chunks_exact_mut(4).zip(values).for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
-    })
 }

@@ -254,7 +254,7 @@ fn metadata_that_is_no_model_is_refused() {
         (good.clone().without("general.architecture"), &["general.architecture", "not there"]),
         (good.clone().set("general.architecture", text("mamba")), &["`mamba`", "not supported"]),
         (good.clone().set("split.count", number(2)), &["split", "--merge"]),
-        (good.clone().set("llama.expert_count", number(8)), &["experts"]),
+        (good.clone().set("llama.expert_count", number(8)), &["llama.expert_used_count", "it is not there"]),
         (good.clone().without("llama.block_count"), &["llama.block_count", "not there"]),
         (good.clone().set("llama.block_count", text("one")), &["llama.block_count", "not a possible size"]),
         (good.clone().set("llama.attention.head_count", number(0)), &["llama.attention.head_count"]),

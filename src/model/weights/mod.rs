@@ -9,8 +9,9 @@
 //! | 0 | `safetensors`, `gguf`, `rope_scaling` | the two containers; llama.cpp's rope divisors |
 //! | 1 | `directory`, `multimodal`, `gguf_settings`, `gguf_families`, `gguf_pre`, `vocabulary` | a Hugging Face directory; the text model of what sees as well; GGUF's keys that are not read; its architectures; how its text is split; its pieces, checked |
 //! | 2 | `gguf_metadata`, `gguf_text` | GGUF's metadata, key by key; its tokenizer |
-//! | 3 | `gguf_rope`, `gguf_config`, `gguf_tensors` | rotations; the rest of a config; tensors as Hugging Face has them |
-//! | 4 | `gguf_model` | a GGUF model in Hugging Face's terms |
+//! | 3 | `gguf_rope`, `gguf_experts`, `gguf_kinds` | rotations; experts; what kinds of layers differ in |
+//! | 4 | `gguf_config`, `gguf_tensors` | the rest of a config; tensors as Hugging Face has them |
+//! | 5 | `gguf_model` | a GGUF model in Hugging Face's terms |
 
 mod directory;
 pub mod multimodal;
@@ -19,8 +20,10 @@ mod gguf;
 mod gguf_settings;
 mod gguf_families;
 mod gguf_metadata;
-mod gguf_config;
 mod gguf_rope;
+mod gguf_experts;
+mod gguf_kinds;
+mod gguf_config;
 mod gguf_tensors;
 mod gguf_model;
 mod rope_scaling;
@@ -95,10 +98,14 @@ pub struct Stored {
     /// The file that holds it.
     pub file: PathBuf,
     pub data: Mapped,
+    /// The second half of each matrix's rows, of [`RowOrder::InTurn`].
+    pub second: Option<Mapped>,
     pub dtype: WeightType,
     /// Row-major, outermost dimension first, as Hugging Face has it.
     pub shape: Vec<usize>,
     pub order: RowOrder,
+    /// The file has the last two dimensions, of which Hugging Face has the inputs first, the other way round.
+    pub turned: bool,
 }
 
 impl ModelFiles {
@@ -179,24 +186,38 @@ impl Stored {
             _ => return Err(self.wrong(format!("a matrix was expected, its shape is {:?}", self.shape))),
         };
         self.check_order(rows)?;
-        Ok(Weight { data: self.data.clone(), dtype: self.dtype, rows, cols, order: self.order })
+        Ok(self.weight(self.data.clone(), None, rows, cols))
     }
 
-    /// The matrices of a tensor of shape `[count, rows, cols]`.
+    fn weight(&self, data: Mapped, second: Option<Mapped>, rows: usize, cols: usize) -> Weight {
+        Weight { data, second, dtype: self.dtype, rows, cols, order: self.order }
+    }
+
+    /// The matrices of a tensor of shape `[count, rows, cols]`, as they lie in the file: of one that is [`Stored::turned`] they have
+    /// `cols` rows.
     ///
     /// # Errors
     /// [`Error::Model`] when it has another shape.
     pub fn matrices(&self, shape: [usize; 3]) -> Result<Vec<Weight>> {
-        if self.shape != shape || self.order != RowOrder::Plain {
+        if self.shape != shape || matches!(self.order, RowOrder::Interleaved { .. }) {
             return Err(self.wrong(format!("its shape is {:?}, the configuration says {shape:?}", self.shape)));
         }
         let [count, rows, cols] = shape;
-        let bytes = self.data.bytes().len() / count;
+        let (rows, cols) = if self.turned { (cols, rows) } else { (rows, cols) };
+        let part = |of: &Mapped, i: usize| {
+            let bytes = of.bytes().len() / count;
+            of.slice(i * bytes, bytes).ok_or_else(|| self.wrong("it ends too early".to_string()))
+        };
         let weight = |i: usize| {
-            let data = self.data.slice(i * bytes, bytes).ok_or_else(|| self.wrong("it ends too early".to_string()))?;
-            Ok(Weight { data, dtype: self.dtype, rows, cols, order: self.order })
+            let second = self.second.as_ref().map(|second| part(second, i)).transpose()?;
+            Ok(self.weight(part(&self.data, i)?, second, rows, cols))
         };
         (0..count).map(weight).collect()
+    }
+
+    /// Bytes that it takes in the file.
+    pub fn stored_bytes(&self) -> usize {
+        self.data.bytes().len() + self.second.as_ref().map_or(0, |second| second.bytes().len())
     }
 
     /// All elements as f32, row-major, in our row order.
@@ -208,7 +229,16 @@ impl Stored {
             // A vector with interleaved rows (a bias) is a matrix of one column.
             (&[rows], RowOrder::Interleaved { .. }) if self.dtype.block() == 1 => {
                 self.check_order(rows)?;
-                Ok(Weight { data: self.data.clone(), dtype: self.dtype, rows, cols: 1, order: self.order }.to_f32())
+                Ok(self.weight(self.data.clone(), None, rows, 1).to_f32())
+            }
+            (&[count, rows, cols], _) if self.turned => {
+                let mut out = Vec::with_capacity(self.count());
+                for weight in self.matrices([count, rows, cols])? {
+                    // (cols, rows)
+                    let values = weight.to_f32();
+                    out.extend((0..rows).flat_map(|row| values.iter().skip(row).step_by(rows)));
+                }
+                Ok(out)
             }
             (_, RowOrder::Plain) => {
                 let mut out = vec![0f32; self.count()];

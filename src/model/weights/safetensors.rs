@@ -141,7 +141,17 @@ fn stored(path: &Path, data: &Mapped, name: String, entry: TensorEntry) -> Resul
     };
     let (start, end) = entry.data_offsets;
     let data = data.slice(start, end - start).ok_or_else(|| wrong(path, tensor(&name), "it lies outside the file".into()))?;
-    Ok(Stored { written: name.clone(), name, file: path.to_path_buf(), data, dtype, shape: entry.shape, order: RowOrder::Plain })
+    Ok(Stored {
+        written: name.clone(),
+        name,
+        file: path.to_path_buf(),
+        data,
+        second: None,
+        dtype,
+        shape: entry.shape,
+        order: RowOrder::Plain,
+        turned: false,
+    })
 }
 
 /// Bits of one element of the format's types, supported or not.

@@ -8,6 +8,8 @@ from gen_models import continued, expected, write_model
 tf.utils.logging.disable_progress_bar()
 ZEROED = (*BIASES, "relative_attention_bias.weight", "per_layer_projection.weight")
 VARIANTS = ["plain", "rslora", "dora", "all_linear", "pattern"]
+# Of families whose files have a tensor of all experts.
+PARAMETERS = dict(r=2, lora_alpha=8, target_parameters=["experts.gate_up_proj", "experts.down_proj"], target_modules=[], task_type="CAUSAL_LM")
 
 def eager(m, case):
     """Its experts one after another, and its head apart from the embedding if the case has it so."""
@@ -80,8 +82,9 @@ def write_case(out, name):
     for thing, change in effects(m, case, seed, b):
         print(f"  without {thing:60s} {change:.4f}")
         assert change > (5e-4 if "gelu" in thing else 1e-2), (name, thing)      # the two GELUs differ by 5e-4 at most
-    of_kind = variants(case.kind, r=2)
-    for i, vn in enumerate(VARIANTS if case.first else ["plain", "all_linear"]):
+    of_kind, names = variants(case.kind, r=2), VARIANTS if case.first else ["plain", "all_linear"]
+    if name in ("gpt_oss", "gemma4_text-moe"): of_kind["parameters"] = PARAMETERS; names = [*names, "parameters"]
+    for i, vn in enumerate(names):
         for more in range(5):      # one whose merged weights give the same logits: rounding is not blown up
             build, kw, where, own = lambda: make(case, seed), of_kind[vn], f"{d}/adapters/{vn}", 100 + i + 10 * more
             off = write_adapter(build, b, kw, where, "../..", own, f"{name} {vn}", False)

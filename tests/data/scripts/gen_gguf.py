@@ -13,31 +13,49 @@ from gen_families import eager
 tf.utils.logging.disable_progress_bar()
 
 TOP = {"embed_tokens.weight": "token_embd.weight", "embed_in.weight": "token_embd.weight", "wte.weight": "token_embd.weight", "wpe.weight": "position_embd.weight",
-       "norm": "output_norm", "final_layer_norm": "output_norm", "ln_f": "output_norm", "lm_head.weight": "output.weight", "embed_out.weight": "output.weight"}
+       "embed_tokens_per_layer.weight": "per_layer_token_embd.weight", "per_layer_model_projection": "per_layer_model_proj",
+       "per_layer_projection_norm": "per_layer_proj_norm", "norm": "output_norm", "final_layer_norm": "output_norm", "ln_f": "output_norm", "lm_head.weight": "output.weight", "embed_out.weight": "output.weight"}
 PART = {"input_layernorm": "attn_norm", "ln_1": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
         "self_attn.o_proj": "attn_output", "self_attn.qkv_proj": "attn_qkv", "attention.query_key_value": "attn_qkv", "attn.c_attn": "attn_qkv",
         "attention.dense": "attn_output", "attn.c_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
         "self_attn.q_layernorm": "attn_q_norm", "self_attn.k_layernorm": "attn_k_norm", "ln_2": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down", "mlp.gate_up_proj": "ffn_up", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down", "mlp.dense_h_to_4h": "ffn_up",
         "mlp.dense_4h_to_h": "ffn_down", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
-        "post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm"}
+        "post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm", "mlp.gate": "ffn_gate_inp", "mlp.router": "ffn_gate_inp",
+        "router.proj": "ffn_gate_inp", "per_layer_input_gate": "inp_gate", "per_layer_projection": "proj", "post_per_layer_input_norm": "post_norm",
+        "post_feedforward_layernorm_1": "post_ffw_norm_1", "pre_feedforward_layernorm_2": "pre_ffw_norm_2", "post_feedforward_layernorm_2": "post_ffw_norm_2"}
+BARE = {"self_attn.sinks": "attn_sinks.weight", "layer_scalar": "layer_output_scale.weight", "router.scale": "ffn_gate_inp.scale",
+        "router.per_expert_scale": "ffn_down_exps.scale"}
 INTERLEAVED = {"llama", "mistral3", "granite", "smollm3"}
-POST_NORMED = {"gemma2", "gemma3", "olmo2"}      # their post_attention_layernorm is the norm of what attention gives
-FORMS = ("interleaved", "one", "by kind")
-CONTROLS = ("llama", "gemma", "gptneox")
+POST_NORMED = {"gemma2", "gemma3", "gemma4", "olmo2"}      # their post_attention_layernorm is the norm of what attention gives
+LESS_ONE = {"gemma", "gemma2", "gemma3"}
+FORMS = ("interleaved", "one", "by kind", "in turn")
+CONTROLS = ("llama", "gemma", "gptneox", "gpt-oss")
+MXFP4 = gguf.GGMLQuantizationType.MXFP4
 
 
 def placed(arch, name):
     """llama.cpp's name."""
     name = re.sub(r"^(model|gpt_neox|transformer)\.", "", name)
+    if (m := re.fullmatch(r"layers\.(\d+)\.(.+)", name)) and m[2] in BARE: return f"blk.{m[1]}.{BARE[m[2]]}"
     if m := re.fullmatch(r"(?:layers|h)\.(\d+)\.(.+)\.(weight|bias)", name):
         layer, part, kind = m.groups()
-        if part == "post_attention_layernorm": part = "post_attention_norm" if arch in POST_NORMED else "ffn_norm"
+        if part == "post_attention_layernorm": part = "post_attention_norm" if arch in POST_NORMED or arch == "gpt-oss" else "ffn_norm"
         else: part = PART[part]
         return f"blk.{layer}.{part}.{kind}"
     for theirs, ours in TOP.items():
         if name == theirs or name.startswith(theirs + "."): return ours + name[len(theirs):]
     raise KeyError(name)
+
+
+def of_experts(arch, part, v, without):
+    """llama.cpp's tensors of a parameter of all experts: outputs before inputs, gate and up apart (Gemma 4: together)."""
+    kind = "bias" if part.endswith("_bias") else "weight"
+    if arch == "gpt-oss" and kind == "weight": v = v.transpose(1, 2)
+    if part.startswith("down"): return {f"ffn_down_exps.{kind}": v}
+    if arch == "gemma4": return {"ffn_gate_up_exps.weight": v}
+    gate, up = (v[:, ::2], v[:, 1::2]) if arch == "gpt-oss" and without != "in turn" else v.chunk(2, 1)
+    return {f"ffn_gate_exps.{kind}": gate, f"ffn_up_exps.{kind}": up}
 
 
 def converted(arch, model, without):
@@ -51,7 +69,10 @@ def converted(arch, model, without):
         if m := re.fullmatch(r"(.*_layernorm)\.norms\.(\d+)\.weight", name):
             out.setdefault(placed(arch, m[1] + ".weight"), []).append(v)
             continue
-        if arch.startswith("gemma") and name.endswith("norm.weight") and without != "one": v = v + 1
+        if m := re.fullmatch(r"model\.layers\.(\d+)\.(?:mlp\.)?experts\.(\w+)", name):
+            out |= {f"blk.{m[1]}.{k}": t for k, t in of_experts(arch, m[2], v, without).items()}
+            continue
+        if arch in LESS_ONE and name.endswith("norm.weight") and without != "one": v = v + 1
         if arch in INTERLEAVED and re.search(r"\.[qk]_proj\.", name) and without != "interleaved":
             n = heads if ".q_proj." in name else kv
             v = v.reshape(n, 2, v.shape[0] // n // 2, *v.shape[1:]).swapaxes(1, 2).reshape(v.shape)
@@ -69,6 +90,11 @@ def rope_keys(c, arch):
     full = parameters.get("full_attention", parameters)
     head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     keys, tensors = {"rope.freq_base": float(full["rope_theta"]), "rope.dimension_count": int(head * full.get("partial_rotary_factor", 1.0))}, {}
+    if arch == "gemma4":
+        size = of_full(c)["head_dim"]
+        turning = int(size * full["partial_rotary_factor"] / 2)
+        keys |= {"rope.dimension_count": size, "rope.dimension_count_swa": c.head_dim}
+        tensors = {"rope_freqs.weight": np.array([1.0] * turning + [1e30] * (size // 2 - turning), np.float32)}
     if "sliding_attention" in parameters: keys["rope.freq_base_swa"] = float(parameters["sliding_attention"]["rope_theta"])
     kind = full["rope_type"]
     if kind in ("linear", "yarn"): keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(full["factor"])}
@@ -87,6 +113,22 @@ def rope_keys(c, arch):
     return keys, tensors
 
 
+def of_full(c):
+    """What layers of Gemma 4 that see everything have of their own."""
+    return c.to_dict()["per_layer_config"][str(c.layer_types.index("full_attention"))]
+
+
+def of_kinds(c):
+    """Keys of what kinds of layers differ in."""
+    slides, first = [t == "sliding_attention" for t in c.layer_types], c.num_hidden_layers - c.num_kv_shared_layers
+    keys = {"attention.shared_kv_layers": c.num_kv_shared_layers, "embedding_length_per_layer_input": c.hidden_size_per_layer_input or 0,
+            "final_logit_softcapping": c.final_logit_softcapping}
+    for of in ("key", "value"): keys |= {f"attention.{of}_length": of_full(c)["head_dim"], f"attention.{of}_length_swa": c.head_dim}
+    if c.use_double_wide_mlp: keys["feed_forward_length"] = [c.intermediate_size * (1 if i < first else 2) for i in range(c.num_hidden_layers)]
+    if kv := of_full(c).get("num_key_value_heads"): keys["attention.head_count_kv"] = [c.num_key_value_heads if slide else kv for slide in slides]
+    return keys
+
+
 def keys_of(c, arch):
     """Metadata of the architecture, and further tensors."""
     keys = {"block_count": c.num_hidden_layers, "context_length": c.max_position_embeddings, "embedding_length": c.hidden_size,
@@ -96,9 +138,13 @@ def keys_of(c, arch):
     if hasattr(c, "rms_norm_eps"): keys["attention.layer_norm_rms_epsilon"] = float(c.rms_norm_eps)
     for name in ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"):
         if hasattr(c, name): keys["attention.layer_norm_epsilon"] = float(getattr(c, name))
+    if arch == "gemma4": keys |= of_kinds(c)
+    if count := getattr(c, "num_local_experts", None) or (getattr(c, "num_experts", None) if getattr(c, "enable_moe_block", True) else None):
+        keys |= {"expert_count": count, "expert_used_count": getattr(c, "top_k_experts", None) or c.num_experts_per_tok}
+        if arch != "llama": keys["expert_feed_forward_length"] = getattr(c, "moe_intermediate_size", None) or c.intermediate_size
     window = getattr(c, "sliding_window", None)
-    if arch in ("gemma2", "gemma3", "cohere2") or (arch == "olmo2" and window): keys["attention.sliding_window"] = window
-    if arch == "olmo2" and window: keys["attention.sliding_window_pattern"] = [t == "sliding_attention" for t in c.layer_types]
+    if arch in ("gemma2", "gemma3", "gemma4", "cohere2", "gpt-oss") or (arch == "olmo2" and window): keys["attention.sliding_window"] = window
+    if arch == "gemma4" or (arch == "olmo2" and window): keys["attention.sliding_window_pattern"] = [t == "sliding_attention" for t in c.layer_types]
     if arch == "phi3": keys["attention.sliding_window"] = window or 0
     if arch == "gemma2": keys |= {"attn_logit_softcapping": c.attn_logit_softcapping, "final_logit_softcapping": c.final_logit_softcapping}
     if arch == "granite":
@@ -120,7 +166,7 @@ def vocabulary(w, n):
     w.add_bos_token_id(1); w.add_eos_token_id(2); w.add_pad_token_id(0)
 
 
-def write(path, arch, c, tensors, without=None, full=False):
+def write(path, arch, c, tensors, without=None, full=False, packed=False):
     w = gguf.GGUFWriter(path, arch)
     keys, more = keys_of(c, arch)
     for key, value in keys.items():
@@ -134,19 +180,30 @@ def write(path, arch, c, tensors, without=None, full=False):
     vocabulary(w, c.vocab_size)
     for name, value in {**more, **tensors}.items():
         if name.split(".")[0] == without: continue
-        half = not full and value.ndim == 2 and "norm" not in name
+        if packed and re.search(r"_exps\.weight", name):
+            w.add_tensor(name, gguf.quants.quantize(value, MXFP4), raw_dtype=MXFP4)
+            continue
+        half = not full and value.ndim >= 2 and "norm" not in name and not name.endswith("bias")
         w.add_tensor(name, np.ascontiguousarray(value.astype(np.float16 if half else np.float32)))
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
 
-def made(case, seed):
-    """The model with matrices that F16 holds."""
+def packs(v):
+    """What MXFP4 makes of rows of inputs."""
+    t = v.transpose(1, 2).contiguous().numpy()
+    return torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(t, MXFP4), MXFP4)).transpose(1, 2)
+
+
+def made(case, seed, packed=False):
+    """The model with matrices that F16 holds, and experts that MXFP4 does."""
     torch.manual_seed(seed)
     m = eager(tf.AutoModelForCausalLM.from_config(case.make(), attn_implementation="eager", dtype=torch.float32), case)
+    m.config.allow_global_per_layer_attribute_access = True
     m = randomise(m, seed, case.zero_centred, case.embedding or (0.15 if m.config.tie_word_embeddings else 0.4))
     with torch.no_grad():
         for p in m.parameters():
-            if p.ndim == 2: p.copy_(p.half().float())
+            if p.ndim >= 2: p.copy_(p.half().float())
+            if p.ndim == 3 and packed: p.copy_(packs(p))
     return m
 
 
@@ -167,7 +224,8 @@ def with_table(m):
 
 
 def steps(arch):
-    return [s for s, there in {"interleaved": arch in INTERLEAVED, "one": arch.startswith("gemma"), "by kind": arch == "gptneox"}.items() if there]
+    found = {"interleaved": arch in INTERLEAVED, "one": arch in LESS_ONE, "by kind": arch == "gptneox", "in turn": arch == "gpt-oss"}
+    return [s for s, there in found.items() if there]
 
 
 def controls(arch, c):
@@ -183,11 +241,12 @@ def main(out, full):
     ids = batch("gguf", 0, 24)["input_ids"][:1]
     of = lambda m: m(input_ids=ids).logits.detach()
     for name, (arch, case) in (CASES | (LARGE if full else {})).items():
-        m = made(case, 0)
+        packed = name.endswith("mxfp4")
+        m = made(case, 0, packed)
         logits, tensors = of(m), converted(arch, m, None)
         print(f"{name}: {sum(v.size for v in tensors.values())} numbers, logits of deviation {logits.std().item():.2f}")
         if name in CASES:
-            write(f"{out}/{name}.gguf", arch, m.config, tensors)
+            write(f"{out}/{name}.gguf", arch, m.config, tensors, packed=packed)
             save(f"{out}/{name}.safetensors", {"input_ids": ids, "logits": logits})
             if name in CONTROLS:
                 for step in steps(arch): write(f"{out}/{name}.without {step}.gguf", arch, m.config, converted(arch, m, step))

@@ -6,6 +6,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::quantized;
+
 /// Elements that one register of bf16 holds.
 pub(super) const GROUP: usize = 32;
 
@@ -291,6 +293,52 @@ small! {
     |_t, block| {
         let both = _mm512_cvtne2ps_pbh(sixteen_bytes(block.add(18)), sixteen_bytes(block.add(2)));
         std::mem::transmute::<__m512bh, __m512i>(both)
+    }
+}
+
+/// Twice the numbers of E2M1 in bf16, twice.
+const E2M1: [u16; 32] = {
+    let mut table = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        table[i] = (quantized::E2M1[i % 16].to_bits() >> 16) as u16;
+        i += 1;
+    }
+    table
+};
+
+/// `2^(e − 127)·E2M1(q)`.
+pub(super) struct Mxfp4;
+
+impl BlockFormat for Mxfp4 {
+    const BLOCK: usize = 32;
+    const BYTES: usize = 17;
+    const ORDER: [u16; GROUP] = by_shifts();
+    type Tables = [__m512i; 1];
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn tables() -> [__m512i; 1] {
+        [register(const { &E2M1 })]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl,avx512dq")]
+    unsafe fn group(tables: &[__m512i; 1], block: *const u8, _: usize) -> __m512i {
+        // SAFETY: as the contract says.
+        _mm512_permutexvar_epi16(unsafe { nibbles(block.add(1)) }, tables[0])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn scales(rows: &[*const u8], blocks: usize, to: &mut Scales) {
+        let mut scales = to.scales.iter_mut();
+        for row in rows {
+            for (b, scale) in (0..blocks).zip(&mut scales) {
+                // SAFETY: as the contract says.
+                *scale = quantized::half_scale(unsafe { *row.add(b * Self::BYTES) });
+            }
+        }
     }
 }
 

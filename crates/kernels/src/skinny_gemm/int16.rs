@@ -60,6 +60,7 @@ pub(super) fn product(x: &[f32], to: &SkinnyOutput) {
         WeightType::Q4K => each::<unpack::Q4K>(x, to),
         WeightType::Q5K => each::<unpack::Q5K>(x, to),
         WeightType::Q6K => each::<unpack::Q6K>(x, to),
+        WeightType::Mxfp4 => each::<unpack::Mxfp4>(x, to),
         WeightType::F32 | WeightType::F16 | WeightType::BF16 => unreachable!("the caller multiplies these in f32"),
     }
 }

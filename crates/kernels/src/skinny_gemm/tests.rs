@@ -22,7 +22,14 @@ fn numbers(seed: usize, n: usize) -> Vec<f32> {
 fn mapped(bytes: &[u8], dtype: WeightType, (rows, cols): (usize, usize), order: RowOrder) -> Weight {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    Weight { data: Mapped::open(file.path()).unwrap(), dtype, rows, cols, order }
+    let data = Mapped::open(file.path()).unwrap();
+    let half = data.bytes().len() / 2;
+    match order {
+        RowOrder::InTurn => {
+            Weight { data: data.slice(0, half).unwrap(), second: data.slice(half, half), dtype, rows, cols, order }
+        }
+        _ => Weight { data, second: None, dtype, rows, cols, order },
+    }
 }
 
 fn plain(rows: usize, cols: usize, dtype: WeightType) -> Weight {
@@ -41,6 +48,14 @@ fn quantised(rows: usize, cols: usize, (dtype, theirs): (WeightType, GgmlDType),
     mapped(&tensor.data().unwrap(), dtype, (rows, cols), order)
 }
 
+/// Blocks of MXFP4 with scales of about one.
+fn mxfp4(rows: usize, blocks: usize, order: RowOrder) -> Weight {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64((rows + blocks) as u64);
+    let bytes: Vec<u8> =
+        (0..rows * blocks * 17).map(|i| if i % 17 == 0 { rng.random_range(120..130) } else { rng.random() }).collect();
+    mapped(&bytes, WeightType::Mxfp4, (rows, 32 * blocks), order)
+}
+
 /// Matrices of every type: odd shapes where the type has no blocks, rows that fill no whole run, one of each order.
 fn matrices() -> Vec<Weight> {
     let mut all = Vec::new();
@@ -53,7 +68,11 @@ fn matrices() -> Vec<Weight> {
             all.push(quantised(rows, blocks * block, kind, RowOrder::Plain));
         }
         all.push(quantised(24, 2 * block, kind, RowOrder::Interleaved { heads: 3 }));
+        all.push(quantised(38, 2 * block, kind, RowOrder::InTurn));
     }
+    all.extend([mxfp4(11, 3, RowOrder::Plain), mxfp4(46, 18, RowOrder::InTurn)]);
+    let bf16 = plain(22, 40, WeightType::BF16);
+    all.push(mapped(bf16.data.bytes(), bf16.dtype, (bf16.rows, bf16.cols), RowOrder::InTurn));
     all
 }
 

@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::quantized::half_scale;
+
 /// Elements that share a scale.
 pub(super) const GROUP: usize = 32;
 
@@ -241,6 +243,33 @@ impl IntFormat for Q8_0 {
     unsafe fn scales(blocks: &[*const u8; SIDE], _: usize) -> [__m256; 2] {
         // SAFETY: as the contract says.
         unsafe { [halves(blocks, 0); 2] }
+    }
+}
+
+pub(super) struct Mxfp4;
+impl IntFormat for Mxfp4 {
+    const BYTES: usize = 17;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn group(block: *const u8, _: usize) -> [__m256i; 2] {
+        // SAFETY: as the contract says.
+        let bytes = unsafe { _mm_loadu_si128(block.add(1).cast()) };
+        let twice = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+        let numbers = |nibbles| _mm256_cvtepi8_epi16(_mm_shuffle_epi8(twice, _mm_and_si128(nibbles, _mm_set1_epi8(15))));
+        [numbers(bytes), numbers(_mm_srli_epi16::<4>(bytes))]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn scales(blocks: &[*const u8; SIDE], _: usize) -> [__m256; 2] {
+        let mut halves = [0.0; SIDE];
+        for (half, block) in halves.iter_mut().zip(blocks) {
+            // SAFETY: as the contract says.
+            *half = half_scale(unsafe { **block });
+        }
+        // SAFETY: eight lanes.
+        [unsafe { _mm256_loadu_ps(halves.as_ptr()) }; 2]
     }
 }
 
