@@ -45,6 +45,7 @@ impl<M: Machine> Beside<M> {
     }
 
     /// The same for another machine over the same buffers.
+    #[expect(clippy::map_identity, reason = "the values are of another type")]
     pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> Beside<N> {
         let lent = self.lent.into_iter();
         let lent = lent.map(|Lent { layer, keys_values, grads }| Lent { layer, keys_values, grads }).collect();
