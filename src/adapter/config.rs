@@ -115,10 +115,12 @@ impl PeftConfig {
     }
 
     /// The text of `adapter_config.json`, with the sites that were adapted spelled out when the recipe said `all-linear`
-    /// (as PEFT does when it saves).
-    pub fn to_json(&self, all_linear: &[String]) -> String {
+    /// (as PEFT does when it saves), and where `adapted` are whole paths, which names alone do not tell from those of other parts.
+    pub fn to_json(&self, adapted: &[String]) -> String {
+        let whole = adapted.iter().any(|name| name.contains('.'));
         let targets = match &self.target_modules {
-            Some(Modules::Pattern(p)) if p == ALL_LINEAR => json!(all_linear),
+            Some(Modules::Pattern(p)) if p == ALL_LINEAR => json!(adapted),
+            Some(Modules::Names(_)) if whole => json!(adapted),
             other => json!(other),
         };
         let mut map = defaults();

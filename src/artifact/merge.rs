@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use candle_core::Tensor;
 use half::bf16;
 use serde_json::{Value, json};
 
@@ -47,8 +48,8 @@ enum TensorSource {
     Base(Stored),
     /// Of a part that is not read: its own bytes.
     Carried(Stored),
-    /// Weights of sites, one after another, with the adapter's share.
-    Sites(Vec<Site>),
+    /// Weights of sites, one after another, with the adapter's share; `turned` as the base's tensor is ([`Stored::turned`]).
+    Sites { sites: Vec<Site>, turned: bool },
 }
 
 struct MergedTensor {
@@ -134,7 +135,7 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
     let source = |name: &str, stored: Stored| {
         let sites = model.sites_of_tensor(name);
         let adapted = sites.iter().any(|site| adapter.term(*site).is_some());
-        if adapted { TensorSource::Sites(sites) } else { TensorSource::Base(stored) }
+        if adapted { TensorSource::Sites { sites, turned: stored.turned } } else { TensorSource::Base(stored) }
     };
     let head = format!("{HEAD}.weight");
     let tied = model.config.tied;
@@ -162,7 +163,7 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
         entries.push(MergedTensor {
             name: written(model.config.family.model_type, &head),
             shape: vec![model.config.vocab, model.config.width],
-            source: TensorSource::Sites(vec![site]),
+            source: TensorSource::Sites { sites: vec![site], turned: false },
         });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -185,9 +186,9 @@ fn weights(
                 TensorSource::Base(stored) => {
                     write_values(file, &stored.vector_f32()?, dtype).map_err(Error::io("write", path))?;
                 }
-                TensorSource::Sites(sites) => {
+                TensorSource::Sites { sites, turned } => {
                     for site in sites {
-                        write_values(file, &values(model, adapter, *site)?, dtype).map_err(Error::io("write", path))?;
+                        write_values(file, &values(model, adapter, *site, *turned)?, dtype).map_err(Error::io("write", path))?;
                     }
                 }
             }
@@ -220,11 +221,14 @@ fn header(entries: &[MergedTensor], dtype: Dtype) -> Vec<u8> {
     bytes
 }
 
-fn values(model: &Model, adapter: &Adapter, site: Site) -> Result<Vec<f32>> {
-    match adapter.merged(model, site)? {
-        Some(merged) => Ok(merged.flatten_all()?.to_vec1()?),
-        None => Ok(model.site_weight(site).to_f32()),
-    }
+fn values(model: &Model, adapter: &Adapter, site: Site, turned: bool) -> Result<Vec<f32>> {
+    let weight = model.site_weight(site);
+    let merged = match adapter.merged(model, site)? {
+        None if !turned => return Ok(weight.to_f32()),
+        None => Tensor::from_vec(weight.to_f32(), (weight.rows, weight.cols), &model.device)?,
+        Some(merged) => merged,
+    };
+    Ok(if turned { merged.t()? } else { merged }.flatten_all()?.to_vec1()?)
 }
 
 fn write_values(file: &mut dyn Write, values: &[f32], dtype: Dtype) -> std::io::Result<()> {

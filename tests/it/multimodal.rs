@@ -8,7 +8,7 @@ use lorakit::adapter::Adapter;
 use lorakit::artifact::merge::{self, Dtype, Merged};
 use lorakit::conform::{self, How};
 use lorakit::device::Compute;
-use lorakit::model::Model;
+use lorakit::model::{Model, SiteInfo};
 use serde_json::{Value, json};
 
 use crate::shared;
@@ -61,7 +61,8 @@ fn the_text_model_is_read_and_the_rest_goes_through_a_merge_unchanged() {
         let case = conform::run(dir.path(), &How { compute: Compute::F32, device: Device::Cpu, tensors: false }).unwrap();
         assert!(case.passes(), "{kind} {before}: {case:#?}");
         let model = Model::open(dir.path(), Compute::F32, &Device::Cpu).unwrap();
-        assert!(model.sites().iter().any(|s| s.path == "model.language_model.layers.0.self_attn.q_proj"));
+        let named = |s: &SiteInfo| s.path.starts_with("model.language_model.layers.") && s.path.ends_with("self_attn.q_proj");
+        assert!(model.sites().iter().any(named));
         // An adapter made over the text model alone.
         let adapter = Adapter::load(&family(name).join("adapters/plain"), &model).unwrap();
         // Written for the whole checkpoint it names modules of the text model alone, and is read over either.

@@ -40,7 +40,7 @@ const LEFT_OUT: [(&str, &str); 18] = [
     ("llama-yarn", "candle's llama has no yarn, and no heads of a width of their own"),
     ("ministral3", NO_MODEL),
     ("olmo3", NO_MODEL),
-    ("qwen3_5_text", UNKNOWN),
+    ("qwen3_5_text", NO_MODEL),
     ("stablelm-parallel", "candle's has no parallel blocks, and the weights have one norm for both halves"),
     ("stablelm-qk", "candle's has no norms of queries and keys: what is left is `stablelm`"),
     ("t5", UNKNOWN),

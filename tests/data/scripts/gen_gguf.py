@@ -31,7 +31,7 @@ POST_NORMED = {"gemma2", "gemma3", "gemma4", "olmo2"}      # their post_attentio
 LESS_ONE = {"gemma", "gemma2", "gemma3"}
 FORMS = ("interleaved", "one", "by kind", "in turn")
 CONTROLS = ("llama", "gemma", "gptneox", "gpt-oss")
-MXFP4 = gguf.GGMLQuantizationType.MXFP4
+MXFP4, Q8_0 = gguf.GGMLQuantizationType.MXFP4, gguf.GGMLQuantizationType.Q8_0
 
 
 def placed(arch, name):
@@ -180,30 +180,38 @@ def write(path, arch, c, tensors, without=None, full=False, packed=False):
     vocabulary(w, c.vocab_size)
     for name, value in {**more, **tensors}.items():
         if name.split(".")[0] == without: continue
-        if packed and re.search(r"_exps\.weight", name):
-            w.add_tensor(name, gguf.quants.quantize(value, MXFP4), raw_dtype=MXFP4)
+        if kind := packed and packs(name, value):
+            w.add_tensor(name, gguf.quants.quantize(value, kind), raw_dtype=kind)
             continue
         half = not full and value.ndim >= 2 and "norm" not in name and not name.endswith("bias")
         w.add_tensor(name, np.ascontiguousarray(value.astype(np.float16 if half else np.float32)))
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
 
-def packs(v):
-    """What MXFP4 makes of rows of inputs."""
-    t = v.transpose(1, 2).contiguous().numpy()
-    return torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(t, MXFP4), MXFP4)).transpose(1, 2)
+def packs(name, v):
+    """The blocks that a tensor is packed in, if it is: as published files of gpt-oss are."""
+    if v.shape[-1] % 32 or name.endswith("bias") or "norm" in name or "ffn_gate_inp" in name or "router" in name: return None
+    return {2: Q8_0, 3: MXFP4}.get(v.ndim)
+
+
+def unpacked(name, p):
+    """What is left of a parameter in blocks."""
+    v = p.transpose(1, 2) if p.ndim == 3 else p
+    kind = packs(name, v)
+    if kind: v = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(v.contiguous().numpy(), kind), kind))
+    return v.transpose(1, 2) if p.ndim == 3 else v
 
 
 def made(case, seed, packed=False):
-    """The model with matrices that F16 holds, and experts that MXFP4 does."""
+    """The model with matrices that F16 holds, or blocks do."""
     torch.manual_seed(seed)
     m = eager(tf.AutoModelForCausalLM.from_config(case.make(), attn_implementation="eager", dtype=torch.float32), case)
     m.config.allow_global_per_layer_attribute_access = True
     m = randomise(m, seed, case.zero_centred, case.embedding or (0.15 if m.config.tie_word_embeddings else 0.4))
     with torch.no_grad():
-        for p in m.parameters():
+        for name, p in m.named_parameters():
             if p.ndim >= 2: p.copy_(p.half().float())
-            if p.ndim == 3 and packed: p.copy_(packs(p))
+            if packed: p.copy_(unpacked(name, p).clone())
     return m
 
 
