@@ -8,7 +8,7 @@ import gguf
 import numpy as np
 import xllamacpp as x
 
-NAMES = ["gpt-2", "olmo", "smollm", "starcoder", "refact", "command-r", "llama-bpe", "smaug-bpe", "dbrx", "glm4", "chatglm-bpe", "qwen2", "stablelm2", "tekken", "gpt-4o"]
+NAMES = ["gpt-2", "olmo", "smollm", "starcoder", "refact", "command-r", "llama-bpe", "smaug-bpe", "dbrx", "glm4", "chatglm-bpe", "qwen2", "stablelm2", "qwen35", "tekken", "gpt-4o"]
 SIZES = {"block_count": 1, "context_length": 256, "embedding_length": 16, "feed_forward_length": 16, "attention.head_count": 2, "attention.head_count_kv": 2}
 
 

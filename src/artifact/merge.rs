@@ -15,7 +15,7 @@ use crate::data::Renderer;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::family::HEAD;
-use crate::model::weights::{ModelFiles, Stored, written};
+use crate::model::weights::{Format, ModelFiles, Stored, written};
 use crate::model::{Adapt, Model, Site, SiteKind, text};
 
 /// Element type of the merged weights.
@@ -156,7 +156,11 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
     entries.extend(carried.map(|stored| MergedTensor {
         shape: stored.shape.clone(),
         name: stored.written.clone(),
-        source: TensorSource::Carried(stored),
+        source: match files.format {
+            Format::HfDirectory => TensorSource::Carried(stored),
+            // safetensors has neither its blocks nor its order of rows.
+            Format::Gguf => TensorSource::Base(stored),
+        },
     }));
     let head_site = model.sites().iter().position(|s| s.kind == SiteKind::Head).map(Site);
     if let (true, Some(site)) = (untied, head_site) {

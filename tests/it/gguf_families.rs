@@ -11,7 +11,7 @@ use lorakit::device::Compute;
 use lorakit::model::Model;
 use lorakit::recipe;
 
-const CASES: usize = 32;
+const CASES: usize = 34;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/gguf")
@@ -91,10 +91,40 @@ fn adapters_of_experts_are_merged_into_the_familys_own_form() {
 /// Without a step of the conversion the same file is another model: the step is undone here.
 #[test]
 fn a_file_without_a_step_of_the_conversion_is_another_model() {
-    for (name, step) in [("llama", "interleaved"), ("gemma", "one"), ("gptneox", "by kind"), ("gpt-oss", "in turn")] {
+    for (name, step) in [
+        ("llama", "interleaved"),
+        ("gemma", "one"),
+        ("gptneox", "by kind"),
+        ("gpt-oss", "in turn"),
+        ("qwen35", "one"),
+        ("qwen35", "tiled"),
+    ] {
         let difference = off(&open(&folder().join(format!("{name}.without {step}.gguf"))), &expected(name));
         assert!(difference > 0.1, "{name} without {step}: {difference}");
     }
+}
+
+/// Layers that predict further tokens are no part of the model, and a merge writes them under the names of a directory.
+#[test]
+fn layers_that_predict_further_tokens_are_carried_along() {
+    let (base, out) = (folder().join("qwen35-blocks.gguf"), tempfile::tempdir().unwrap());
+    let (model, dir) = (open(&base), out.path().join("merged"));
+    assert_eq!(model.config.layers, 4);
+    let settings = recipe::Adapter::lora(2, recipe::TargetModules::AllLinear);
+    let adapter = Adapter::new(&settings, None, &model, 3).unwrap();
+    let merged = Merged { model: &model, adapter: &adapter, base: &base, dtype: Dtype::F32, spoken: None, card: None };
+    merge::write(&merged, &dir, &mut |_, _| ()).unwrap();
+    let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
+    let ahead: Vec<&String> = tensors.keys().filter(|name| name.starts_with("mtp.")).collect();
+    assert_eq!(ahead.len(), 15, "{ahead:?}");
+    assert_eq!(tensors["mtp.fc.weight"].dims(), [16, 32]);
+    assert_eq!(tensors["model.layers.0.linear_attn.conv1d.weight"].dims(), [256, 1, 4]);
+    let values = |name: &str| tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for part in ["input_layernorm", "self_attn.q_norm", "self_attn.q_proj", "mlp.down_proj"] {
+        assert_eq!(values(&format!("mtp.layers.0.{part}.weight")), values(&format!("model.layers.2.{part}.weight")), "{part}");
+    }
+    // One was taken off.
+    assert!(values("mtp.norm.weight").iter().sum::<f32>().abs() < 4.0);
 }
 
 /// The file with another number under a key.
@@ -122,6 +152,7 @@ fn renamed(name: &str, from: &str, to: &str) -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn what_experts_and_kinds_of_layers_cannot_be_is_refused_by_name() {
     let count = |n: u32| n.to_le_bytes().to_vec();
+    let sections = |n: [i32; 4]| [&count(5)[..], &4u64.to_le_bytes(), n.map(i32::to_le_bytes).as_flattened()].concat();
     let cases = [
         (patched("qwen3moe", "qwen3moe.expert_used_count", &count(6)), vec!["num_experts_per_tok", "6 of 5"]),
         (patched("mixtral", "llama.expert_used_count", &count(0)), vec!["llama.expert_used_count", "not a possible size"]),
@@ -143,6 +174,18 @@ fn what_experts_and_kinds_of_layers_cannot_be_is_refused_by_name() {
             vec!["rope.dimension_count_swa", "not the size of these heads, 8"],
         ),
         (renamed("gemma4", "rope_freqs.weight", "rope_freqz.weight"), vec!["rope_freqs.weight", "which part of a head turns"]),
+        (patched("qwen35", "qwen35.ssm.group_count", &count(4)), vec!["qwen35.ssm.group_count", "6 heads of values"]),
+        (patched("qwen35", "qwen35.ssm.inner_size", &count(25)), vec!["qwen35.ssm.inner_size", "25 cannot be divided"]),
+        (patched("qwen35", "qwen35.ssm.inner_size", &count(30)), vec!["blk.0.ssm_out.weight", "30 columns were expected"]),
+        (patched("qwen35", "qwen35.ssm.state_size", &count(6)), vec!["linear_attn.conv1d.weight", "heads of 4 for each of 2"]),
+        (patched("qwen35", "qwen35.full_attention_interval", &count(2)), vec!["model.layers.1.self_attn"]),
+        (patched("qwen35-blocks", "qwen35.nextn_predict_layers", &count(5)), vec!["nextn_predict_layers", "5 of 5 layers"]),
+        (patched("qwen35-blocks", "qwen35.nextn_predict_layers", &count(0)), vec!["nextn.eh_proj", "no part of `qwen35`"]),
+        (
+            patched("qwen35", "qwen35.rope.dimension_sections", &sections([1, 2, 0, 0])),
+            vec!["dimension_sections", "leaves pair 2"],
+        ),
+        (renamed("qwen35", "blk.1.ssm_alpha", "blk.1.ssm_alphz"), vec!["blk.1.ssm_alphz.weight"]),
     ];
     for ((_dir, path), words) in cases {
         let error = Model::open(&path, Compute::F32, &Device::Cpu).err().unwrap().to_string();
@@ -184,6 +227,9 @@ fn every_key_of_the_families_is_carried_out() {
         ("cohere2", "cohere2.logit_scale", number(1.0)),
         ("cohere2", "cohere2.attention.sliding_window", count(64)),
         ("qwen3moe", "qwen3moe.expert_used_count", count(1)),
+        ("qwen35", "qwen35.rope.freq_base", number(1e4)),
+        ("qwen35", "qwen35.rope.dimension_count", count(4)),
+        ("qwen35", "qwen35.attention.layer_norm_rms_epsilon", number(1e-6)),
         ("mixtral", "llama.expert_used_count", count(1)),
         ("mixtral", "llama.rope.freq_base", number(1e4)),
         ("gpt-oss", "gpt-oss.expert_used_count", count(1)),

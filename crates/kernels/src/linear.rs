@@ -87,7 +87,7 @@ impl Frozen {
                     let storage = QStorage::from_data(w.in_file_order(), device, kind)?;
                     let order = match w.order {
                         RowOrder::Plain => None,
-                        RowOrder::Interleaved { .. } | RowOrder::InTurn => {
+                        RowOrder::Interleaved { .. } | RowOrder::InTurn | RowOrder::Tiled { .. } => {
                             let rows: Vec<u32> = (0..w.rows).map(|row| w.file_row(row) as u32).collect();
                             Some(Tensor::new(rows, device)?)
                         }

@@ -32,7 +32,7 @@ use rayon::prelude::*;
 use super::cpu;
 use super::host::SharedOutput;
 use super::simd::Lanes;
-use super::weight::{RowOrder, Weight, WeightType};
+use super::weight::{RowOrder, Weight, WeightType, tiled};
 
 /// Rows of x that go through `W` together at most; where they are whole numbers, all of them do.
 const MOST: usize = 16;
@@ -96,6 +96,10 @@ impl SkinnyOutput<'_> {
                 let half = self.w.rows / 2;
                 2 * (file_row % half) + file_row / half
             }
+            RowOrder::Tiled { first, groups, size } => match file_row.checked_sub(first) {
+                None => file_row,
+                Some(at) => first + tiled(at, [self.w.each(first, groups, size), groups], size),
+            },
         }
     }
 

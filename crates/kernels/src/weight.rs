@@ -17,6 +17,20 @@ pub enum RowOrder {
     },
     /// The file has two halves ([`Weight::second`]): row `i` of the first is our row `2·i`, row `i` of the second our row `2·i + 1`.
     InTurn,
+    /// llama.cpp's converter puts value heads in turn of their key heads (`_LinearAttentionVReorderBase`): behind `first` rows as they
+    /// are, the file has heads of `size` rows in the order that [`tiled`] says.
+    Tiled {
+        first: usize,
+        groups: usize,
+        size: usize,
+    },
+}
+
+/// Where `groups` in turn have what is ours at `at`: our head `g·each + j` of `size` elements is their head `j·groups + g`. With the two
+/// numbers exchanged, the way back.
+pub fn tiled(at: usize, [groups, each]: [usize; 2], size: usize) -> usize {
+    let (head, rest) = (at / size, at % size);
+    (head % each * groups + head / each) * size + rest
 }
 
 /// A frozen matrix (or vector: one row) of `rows × cols`, row-major, in the type it is stored in.
@@ -43,7 +57,16 @@ impl Weight {
                 head * dh + 2 * i + j
             }
             RowOrder::InTurn => row % 2 * (self.rows / 2) + row / 2,
+            RowOrder::Tiled { first, groups, size } => match row.checked_sub(first) {
+                None => row,
+                Some(at) => first + tiled(at, [groups, self.each(first, groups, size)], size),
+            },
         }
+    }
+
+    /// Heads of a group, of [`RowOrder::Tiled`].
+    pub(super) fn each(&self, first: usize, groups: usize, size: usize) -> usize {
+        (self.rows - first) / size / groups
     }
 
     /// Places in the file that hold its rows.

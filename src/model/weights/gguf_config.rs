@@ -28,10 +28,10 @@ impl Metadata<'_> {
         let mut put = |key: &str, value: Json| _ = config.insert(key.into(), value);
         put("architectures", json!([family.class]));
         put("model_type", json!(family.model_type));
-        let sizes = [(&keys.width, "embedding_length"), (&keys.layers, "block_count"), (&keys.positions, "context_length")];
-        for (count, key) in sizes {
+        for (count, key) in [(&keys.width, "embedding_length"), (&keys.positions, "context_length")] {
             put(count.written(), json!(self.size(key)?));
         }
+        put(keys.layers.written(), json!(self.layers()?));
         put(keys.ffn.written(), json!(self.feed_forward()?.0));
         if self.size("block_count")? > MAX_LAYERS {
             return Err(self.fail("block_count", format!("the limit is {MAX_LAYERS} layers")));
@@ -66,6 +66,7 @@ impl Metadata<'_> {
         self.put_experts(&mut config)?;
         self.put_scales(&mut config)?;
         self.put_windows(&mut config)?;
+        self.put_delta(&mut config)?;
         if self.is_by_kind() {
             let slide = self.layer_windows(self.size("block_count")?)?.slide;
             self.put_kinds(&mut config, &slide)?;
@@ -160,7 +161,7 @@ impl Metadata<'_> {
 
     /// Windows and layers that do not turn.
     fn put_windows(&self, config: &mut Map<String, Json>) -> Result<()> {
-        let (key, layers, positions) = ("attention.sliding_window", self.size("block_count")?, self.size("context_length")?);
+        let (key, layers, positions) = ("attention.sliding_window", self.layers()?, self.size("context_length")?);
         let mut put = |key: &str, value: Json| _ = config.insert(key.into(), value);
         match self.family.windows {
             Windows::Never | Windows::AllIf(_) | Windows::From(..) | Windows::Unturned => match self

@@ -36,6 +36,10 @@ pub(super) struct Architecture {
     pub yarn_keys: bool,
     /// `rope.scaling.finetuned` set to false means that nothing turns.
     pub finetuned_turns: bool,
+    /// Pairs turn by positions along several axes, in turn (`rope.dimension_sections`), which are one in a text.
+    pub sections: bool,
+    /// The last `nextn_predict_layers` of `block_count` layers predict further tokens.
+    pub ahead: bool,
 }
 
 /// What a missing window is.
@@ -61,6 +65,8 @@ const PLAIN: Architecture = Architecture {
     yarn_exact: false,
     yarn_keys: false,
     finetuned_turns: false,
+    sections: false,
+    ahead: false,
 };
 
 /// Whether models of a `model_type` are read from GGUF.
@@ -77,6 +83,14 @@ pub(super) const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "qwen2", model_type: "qwen2", ..PLAIN },
     Architecture { name: "qwen3", model_type: "qwen3", ..PLAIN },
     Architecture { name: "qwen3moe", model_type: "qwen3_moe", ..PLAIN },
+    Architecture {
+        name: "qwen35",
+        model_type: "qwen3_5_text",
+        mlp_norm: "post_attention_norm",
+        sections: true,
+        ahead: true,
+        ..PLAIN
+    },
     Architecture {
         name: "mistral3",
         model_type: "mistral",

@@ -10,6 +10,9 @@ use super::gguf_settings;
 use crate::error::{Error, Result, nearest};
 use crate::model::family::{Family, Shapes};
 
+/// How many layers predict further tokens.
+const AHEAD: &str = "nextn_predict_layers";
+
 /// The metadata of one architecture.
 pub(super) struct Metadata<'a> {
     pub gguf: &'a Gguf,
@@ -143,6 +146,22 @@ impl<'a> Metadata<'a> {
         self.get(key).map(flag).transpose()
     }
 
+    /// Layers of the model itself.
+    pub(super) fn layers(&self) -> Result<usize> {
+        let (all, ahead) = (self.size("block_count")?, self.ahead()?);
+        let own = all.checked_sub(ahead).filter(|own| *own > 0);
+        own.ok_or_else(|| self.fail(AHEAD, format!("{ahead} of {all} layers leave none")))
+    }
+
+    /// Layers behind the model's own, which predict further tokens.
+    pub(super) fn ahead(&self) -> Result<usize> {
+        if !self.architecture.ahead {
+            return Ok(0);
+        }
+        let count = self.get(AHEAD).map_or(Some(0), MetadataValue::count).and_then(|n| usize::try_from(n).ok());
+        count.ok_or_else(|| self.fail(AHEAD, "it is no number of layers"))
+    }
+
     pub(super) fn heads(&self) -> Result<usize> {
         let key = "attention.head_count";
         self.size_of_layers(key)?.ok_or_else(|| self.fail(key, "it is not there"))
@@ -189,4 +208,11 @@ impl<'a> Metadata<'a> {
     pub(super) fn first_layer_has(&self, part: &str) -> bool {
         self.tensor(&format!("blk.0.{part}")).is_some()
     }
+}
+
+/// `blk.LAYER.` and what follows.
+pub(super) fn numbered(name: &str) -> Option<(usize, &str)> {
+    let (number, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    let layer: usize = number.parse().ok()?;
+    (layer.to_string() == number).then_some((layer, part))
 }

@@ -12,9 +12,12 @@ const LLAMA3: &str =
 /// Split pattern of Qwen 2 (`Qwen/Qwen2-0.5B`): single digits.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Split pattern of Qwen 3.5: the same with marks among the letters.
+const QWEN35: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Split pattern of Mistral's Tekken (`mistralai/Mistral-Nemo-Base-2407`): words end before a capital.
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Split pattern of GPT-4o (`microsoft/Phi-4-mini-instruct`): the same with endings of English and up to three digits.
+/// Split pattern of GPT-4o (`microsoft/Phi-4-mini-instruct`, `openai/gpt-oss-20b`): the same with endings of English and up to three digits.
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// How text is split.
@@ -60,6 +63,7 @@ pub(super) const PRE_TOKENIZERS: &[PreTokenizer] = &[
     row("chatglm-bpe", Split::Pattern(LLAMA3)),
     PreTokenizer { nfc: true, ..row("qwen2", Split::Pattern(QWEN2)) },
     row("stablelm2", Split::Pattern(QWEN2)),
+    PreTokenizer { nfc: true, ..row("qwen35", Split::Pattern(QWEN35)) },
     PreTokenizer { whole_pieces: true, bos: true, ..row("tekken", Split::Pattern(TEKKEN)) },
     row("gpt-4o", Split::Pattern(GPT4O)),
 ];
@@ -118,12 +122,19 @@ mod tests {
             let expected: &[&str] = match row.name {
                 "default" | "gpt-2" | "olmo" => &gpt2,
                 "smollm" | "starcoder" | "refact" | "command-r" => &digits,
-                "qwen2" | "stablelm2" => &qwen2,
+                "qwen2" | "stablelm2" | "qwen35" => &qwen2,
                 "tekken" => &tekken,
                 "gpt-4o" => &gpt4o,
                 _ => &llama3,
             };
             assert_eq!(parts(row.name, text), expected, "{}", row.name);
         }
+    }
+
+    #[test]
+    fn marks_are_letters_for_qwen35_alone() {
+        let text = "क्या? e\u{301}t";
+        assert_eq!(parts("qwen35", text), ["क्या", "?", " e\u{301}t"]);
+        assert_eq!(parts("qwen2", text), ["क", "\u{94d}य", "\u{93e}?", " e", "\u{301}t"]);
     }
 }

@@ -224,3 +224,19 @@ fn without_scores_pieces_are_joined_in_the_order_of_their_ids() {
     let ids = |read: &GgufText| read.tokenizer.encode("abc", false).unwrap().get_ids().to_vec();
     assert_eq!(ids(&read), [1, 4]);
 }
+
+#[test]
+fn a_vocabulary_of_gemma4_says_its_merges() {
+    let pieces = ["<bos>", "a", "b", "▁", "ab", "▁ab", "\n", "\n\n", "<0x63>"];
+    let draft = GgufDraft::llama()
+        .set("tokenizer.ggml.model", text("gemma4"))
+        .set("tokenizer.ggml.tokens", texts(&pieces))
+        .set("tokenizer.ggml.token_type", kinds(&[3, 1, 1, 1, 1, 1, 1, 1, 6]))
+        .set("tokenizer.ggml.merges", texts(&["a b", "▁ ab", "\n \n"]));
+    let (_dir, path) = draft.write();
+    let read = GgufText::open(&path).unwrap();
+    let encode = |text: &str, special: bool| read.tokenizer.encode(text, special).unwrap().get_ids().to_vec();
+    assert_eq!(encode("ab ab\n\n\nba", false), [4, 5, 7, 6, 2, 1], "no space is put before a text");
+    assert_eq!(encode(" bc", true), [0, 3, 2, 8], "a text begins with bos; a letter without a piece is its bytes");
+    assert_eq!(read.tokenizer.decode(&[4, 5, 7, 8], false).unwrap(), "ab ab\n\nc");
+}

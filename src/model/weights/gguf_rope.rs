@@ -46,6 +46,15 @@ impl Metadata<'_> {
             // Where nothing is said the class has a table of its own.
             return Err(self.fail("rope.scaling.type", "only yarn is supported for this architecture"));
         }
+        if self.architecture.sections {
+            let mut table = scaling.as_object().cloned().unwrap_or_default();
+            table.entry("rope_type").or_insert_with(|| json!("default"));
+            table.insert("rope_theta".into(), json!(theta));
+            table.extend(part.map(|part| (rotation.part_key.to_string(), json!(part))));
+            self.put_sections(&mut table)?;
+            config.insert("rope_parameters".into(), Json::Object(table));
+            return Ok(());
+        }
         config.insert(rotation.theta_key.into(), json!(theta));
         if let Some(part) = part {
             config.insert(rotation.part_key.into(), json!(part));
@@ -71,6 +80,27 @@ impl Metadata<'_> {
             return Err(self.fail("rope.scaling.type", "scaling is not supported for this architecture"));
         }
         self.put_two(config, self.proportional()?, theta)
+    }
+
+    /// Which pairs turn by which of the axes of a picture's positions: of no meaning for a text, but that each must turn by one of them
+    /// (`ggml_mrope_cache_init` with `is_imrope`).
+    fn put_sections(&self, table: &mut Map<String, Json>) -> Result<()> {
+        let key = "rope.dimension_sections";
+        let Some(value) = self.get(key) else { return Ok(()) };
+        let list: Option<Vec<usize>> = value.array().and_then(|list| {
+            list.iter().map(|n| n.count().filter(|n| *n < 1 << 31).and_then(|n| usize::try_from(n).ok())).collect()
+        });
+        let list = list.filter(|list| [3, 4].contains(&list.len()) && list.iter().any(|n| *n > 0));
+        let list = list.ok_or_else(|| self.fail(key, "it is no list of three or four numbers"))?;
+        let all: usize = list.iter().sum();
+        let pairs = self.optional_size("rope.dimension_count")?.map_or_else(|| self.head_dim(), Ok)? / 2;
+        let still = (0..pairs).map(|pair| pair % all).find(|at| *at >= 3 * list[at % 3]);
+        if let Some(pair) = still {
+            return Err(self.fail(key, format!("{list:?} leaves pair {pair} without an axis: it would not turn")));
+        }
+        table.insert("mrope_section".into(), json!(list[..3]));
+        table.insert("mrope_interleaved".into(), json!(true));
+        Ok(())
     }
 
     /// The part of each head that turns, where the family has such a setting.

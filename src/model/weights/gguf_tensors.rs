@@ -1,12 +1,12 @@
 //! Tensors of a GGUF model under Hugging Face's names and in its form, by the names of the family's row.
 //!
 //! What llama.cpp's converter changes is undone here: halves of heads interleaved, one added to norms, layers transposed,
-//! queries, keys and values taken apart or put together. Refuses to know: what a tensor is for.
+//! queries, keys and values taken apart or put together. Layers that predict further tokens are named as in a directory, `mtp.*`. Refuses to know: what a tensor is for.
 
 use super::Stored;
 use super::gguf::Tensor;
 use super::gguf_experts::{decoded, mapped};
-use super::gguf_metadata::Metadata;
+use super::gguf_metadata::{Metadata, numbered};
 use crate::error::{Error, Result};
 use crate::files::Mapped;
 use crate::kernels::weight::{RowOrder, WeightType};
@@ -36,6 +36,9 @@ impl Metadata<'_> {
     /// # Errors
     /// [`Error::Model`] when its name or shape is none of the architecture's.
     pub(super) fn stored(&self, tensor: &Tensor) -> Result<Vec<Stored>> {
+        if let Some(stored) = self.of_delta(tensor)? {
+            return Ok(stored);
+        }
         let of_layer = of_layer(&tensor.name);
         if let Some(place @ (layer, part, _)) = of_layer {
             if self.is_idle(layer, part)? {
@@ -115,8 +118,15 @@ impl Metadata<'_> {
             "per_layer_proj_norm.weight" => inputs.map(|names| (format!("{}.weight", names.norm), norm)),
             _ => {
                 let Some((layer, part, kind)) = of_layer(name) else { return Ok(None) };
+                let ahead = layer.checked_sub(self.layers()?).filter(|_| self.architecture.ahead);
+                if let Some(own) = ahead.and_then(|_| ahead_part(part)) {
+                    return Ok(Some((format!("{own}.{kind}"), if own == AHEAD_INPUT { Form::Same } else { norm })));
+                }
                 let Some((path, form)) = self.layer_part(part, kind, norm)? else { return Ok(None) };
-                let prefix = format!("{}.{layer}.{path}", family.layers);
+                let prefix = match ahead {
+                    Some(at) => format!("mtp.layers.{at}.{path}"),
+                    None => format!("{}.{layer}.{path}", family.layers),
+                };
                 Some((if matches!(form, Form::Stacked | Form::Bare) { prefix } else { format!("{prefix}.{kind}") }, form))
             }
         })
@@ -184,10 +194,23 @@ impl Metadata<'_> {
 
 /// `blk.LAYER.PART.weight` (or `.bias`, `.scale`).
 fn of_layer(name: &str) -> Option<(usize, &str, &str)> {
-    let (number, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let layer: usize = number.parse().ok()?;
+    let (layer, part) = numbered(name)?;
     let (part, kind) = part.rsplit_once('.')?;
-    (layer.to_string() == number && ["weight", "bias", "scale"].contains(&kind)).then_some((layer, part, kind))
+    ["weight", "bias", "scale"].contains(&kind).then_some((layer, part, kind))
+}
+
+/// Puts a token and a state together for the layers that predict further tokens.
+const AHEAD_INPUT: &str = "mtp.fc";
+
+/// What layers that predict further tokens have beside a block: Qwen 3.5's names.
+fn ahead_part(part: &str) -> Option<&'static str> {
+    Some(match part {
+        "nextn.eh_proj" => AHEAD_INPUT,
+        "nextn.enorm" => "mtp.pre_fc_norm_embedding",
+        "nextn.hnorm" => "mtp.pre_fc_norm_hidden",
+        "nextn.shared_head_norm" => "mtp.norm",
+        _ => return None,
+    })
 }
 
 fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {

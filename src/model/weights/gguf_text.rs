@@ -55,15 +55,20 @@ impl GgufText {
                 let pre = known.ok_or_else(|| unsupported(path, "pre", pre, &PreTokenizer::names()))?;
                 (byte_level(&vocabulary, pre)?, pre.bos)
             }
-            "llama" => (sentence_piece(&vocabulary)?, true),
-            other => return Err(unsupported(path, "model", other, "gpt2 (byte-level BPE) and llama (SentencePiece BPE)")),
+            "llama" => (sentence_piece(&vocabulary, &merges_by_score(&vocabulary, &vocabulary.scores()?), true), true),
+            // Gemma 4's says its merges. llama.cpp parts text at line breaks first, which no merge goes over.
+            "gemma4" => (sentence_piece(&vocabulary, &vocabulary.merges()?, false), true),
+            other => {
+                let known = "gpt2 (byte-level BPE), llama (SentencePiece BPE) and gemma4 (the same with merges)";
+                return Err(unsupported(path, "model", other, known));
+            }
         };
         let bos = vocabulary.special("bos_token_id")?;
         let add_bos = vocabulary.get("add_bos_token").and_then(MetadataValue::flag).unwrap_or(default_bos) && bos.is_some();
         description["post_processor"] =
             bos.as_deref().filter(|_| add_bos).map_or(Json::Null, |bos| prepend(bos, vocabulary.ids[bos]));
         Ok(Self {
-            tokenizer: build(path, &description, model, added_tokens(&vocabulary, kind == "llama"))?,
+            tokenizer: build(path, &description, model, added_tokens(&vocabulary, kind != "gpt2"))?,
             bos,
             eos: vocabulary.special("eos_token_id")?,
             pad: vocabulary.special("padding_token_id")?,
@@ -144,11 +149,10 @@ fn byte_level(vocabulary: &Vocabulary, pre: &PreTokenizer) -> Result<BareTokeniz
     Ok((description(normalizer, pre_tokenizer, decoder), model))
 }
 
-/// SentencePiece BPE with byte fallback (Llama 2 and its descendants).
-fn sentence_piece(vocabulary: &Vocabulary) -> Result<BareTokenizer> {
-    let scores = vocabulary.scores()?;
-    let merges = merges_by_score(vocabulary, &scores);
-    let prefix = vocabulary.get("add_space_prefix").and_then(MetadataValue::flag).unwrap_or(true);
+/// SentencePiece BPE with byte fallback (Llama 2 and its descendants); `prefix`: whether a space is put before a text where the file
+/// says nothing.
+fn sentence_piece(vocabulary: &Vocabulary, merges: &[(&str, &str)], prefix: bool) -> BareTokenizer {
+    let prefix = vocabulary.get("add_space_prefix").and_then(MetadataValue::flag).unwrap_or(prefix);
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let normalizer =
         if prefix { sequence("normalizers", [json!({"type": "Prepend", "prepend": SPACE}), spaces]) } else { spaces };
@@ -161,11 +165,11 @@ fn sentence_piece(vocabulary: &Vocabulary) -> Result<BareTokenizer> {
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
     let unknown = vocabulary.kinds.iter().position(|k| *k == Kind::Unknown).map(|id| vocabulary.pieces[id]);
-    let mut model = bpe(vocabulary, &merges).fuse_unk(true).byte_fallback(true);
+    let mut model = bpe(vocabulary, merges).fuse_unk(true).byte_fallback(true);
     if let Some(unknown) = unknown {
         model = model.unk_token(unknown.to_string());
     }
-    Ok((description(normalizer, Json::Null, sequence("decoders", decoders)), model.build()))
+    (description(normalizer, Json::Null, sequence("decoders", decoders)), model.build())
 }
 
 /// The merges that SentencePiece's scores stand for: every way to make a piece of two others, the best score first; ties

@@ -10,7 +10,7 @@
 //! | 1 | `directory`, `multimodal`, `gguf_settings`, `gguf_families`, `gguf_pre`, `vocabulary` | a Hugging Face directory; the text model of what sees as well; GGUF's keys that are not read; its architectures; how its text is split; its pieces, checked |
 //! | 2 | `gguf_metadata`, `gguf_text` | GGUF's metadata, key by key; its tokenizer |
 //! | 3 | `gguf_experts` | experts |
-//! | 4 | `gguf_kinds` | what kinds of layers differ in |
+//! | 4 | `gguf_kinds`, `gguf_delta` | what kinds of layers differ in; delta rules |
 //! | 5 | `gguf_rope`, `gguf_config`, `gguf_tensors` | rotations; the rest of a config; tensors as Hugging Face has them |
 //! | 6 | `gguf_model` | a GGUF model in Hugging Face's terms |
 
@@ -23,6 +23,7 @@ mod gguf_families;
 mod gguf_metadata;
 mod gguf_experts;
 mod gguf_kinds;
+mod gguf_delta;
 mod gguf_rope;
 mod gguf_config;
 mod gguf_tensors;
@@ -200,7 +201,7 @@ impl Stored {
     /// # Errors
     /// [`Error::Model`] when it has another shape.
     pub fn matrices(&self, shape: [usize; 3]) -> Result<Vec<Weight>> {
-        if self.shape != shape || matches!(self.order, RowOrder::Interleaved { .. }) {
+        if self.shape != shape || !matches!(self.order, RowOrder::Plain | RowOrder::InTurn) {
             return Err(self.wrong(format!("its shape is {:?}, the configuration says {shape:?}", self.shape)));
         }
         let [count, rows, cols] = shape;
@@ -227,8 +228,8 @@ impl Stored {
     /// [`Error::Model`] when its row order cannot describe its shape.
     pub fn vector_f32(&self) -> Result<Vec<f32>> {
         match (self.shape.as_slice(), self.order) {
-            // A vector with interleaved rows (a bias) is a matrix of one column.
-            (&[rows], RowOrder::Interleaved { .. }) if self.dtype.block() == 1 => {
+            // A vector with rows in another order (a bias) is a matrix of one column.
+            (&[rows], RowOrder::Interleaved { .. } | RowOrder::Tiled { .. }) if self.dtype.block() == 1 => {
                 self.check_order(rows)?;
                 Ok(self.weight(self.data.clone(), None, rows, 1).to_f32())
             }
@@ -255,6 +256,10 @@ impl Stored {
             RowOrder::Interleaved { heads } if heads == 0 || !rows.is_multiple_of(heads) || !(rows / heads).is_multiple_of(2) => {
                 Err(self.wrong(format!("{rows} rows are not {heads} heads of an even size")))
             }
+            RowOrder::Tiled { first, groups, size } => match rows.checked_sub(first) {
+                Some(rest) if rest > 0 && rest.is_multiple_of(groups * size) => Ok(()),
+                _ => Err(self.wrong(format!("{rows} rows are not {first} and heads of {size} for each of {groups}"))),
+            },
             _ => Ok(()),
         }
     }

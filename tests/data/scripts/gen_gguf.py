@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Tiny GGUF models: gen_gguf.py OUT [FULL]. OUT gets NAME.gguf (matrices in F16) and NAME.safetensors (ids and transformers' logits), and of one case
 of each form of the conversion a file without it; FULL gets each case in F32, which llama.cpp multiplies as it is, beside it NAME.without THING.gguf with
-one thing left out, and NAME.safetensors where llama.cpp's GELU, a table in F16 of the tanh form, would show: with that.
+one thing left out, and NAME.safetensors where llama.cpp's GELU, a table in F16 of the tanh form, or its norm of keys would show: with that.
 
 Names, keys and forms follow llama.cpp's converter (conversion/*.py), written anew here. Needs torch, transformers, gguf."""
 import math, re, sys
 from tiny import *
+from contextlib import contextmanager
 import gguf
 import numpy as np
+from transformers.models.qwen3_5 import modeling_qwen3_5 as qwen3_5
 from gguf_cases import CASES, LARGE
 from gen_families import eager
 tf.utils.logging.disable_progress_bar()
@@ -23,14 +25,16 @@ PART = {"input_layernorm": "attn_norm", "ln_1": "attn_norm", "self_attn.q_proj":
         "mlp.dense_4h_to_h": "ffn_down", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
         "post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm", "mlp.gate": "ffn_gate_inp", "mlp.router": "ffn_gate_inp",
         "router.proj": "ffn_gate_inp", "per_layer_input_gate": "inp_gate", "per_layer_projection": "proj", "post_per_layer_input_norm": "post_norm",
+        "linear_attn.in_proj_qkv": "attn_qkv", "linear_attn.in_proj_z": "attn_gate", "linear_attn.in_proj_a": "ssm_alpha", "linear_attn.in_proj_b": "ssm_beta",
+        "linear_attn.out_proj": "ssm_out", "linear_attn.conv1d": "ssm_conv1d", "linear_attn.norm": "ssm_norm",
         "post_feedforward_layernorm_1": "post_ffw_norm_1", "pre_feedforward_layernorm_2": "pre_ffw_norm_2", "post_feedforward_layernorm_2": "post_ffw_norm_2"}
 BARE = {"self_attn.sinks": "attn_sinks.weight", "layer_scalar": "layer_output_scale.weight", "router.scale": "ffn_gate_inp.scale",
-        "router.per_expert_scale": "ffn_down_exps.scale"}
+        "router.per_expert_scale": "ffn_down_exps.scale", "linear_attn.A_log": "ssm_a", "linear_attn.dt_bias": "ssm_dt.bias"}
 INTERLEAVED = {"llama", "mistral3", "granite", "smollm3"}
 POST_NORMED = {"gemma2", "gemma3", "gemma4", "olmo2"}      # their post_attention_layernorm is the norm of what attention gives
-LESS_ONE = {"gemma", "gemma2", "gemma3"}
-FORMS = ("interleaved", "one", "by kind", "in turn")
-CONTROLS = ("llama", "gemma", "gptneox", "gpt-oss")
+LESS_ONE = {"gemma", "gemma2", "gemma3", "qwen35"}
+FORMS = ("interleaved", "one", "by kind", "in turn", "tiled")
+CONTROLS = ("llama", "gemma", "gptneox", "gpt-oss", "qwen35")
 MXFP4, Q8_0 = gguf.GGMLQuantizationType.MXFP4, gguf.GGMLQuantizationType.Q8_0
 
 
@@ -40,7 +44,7 @@ def placed(arch, name):
     if (m := re.fullmatch(r"layers\.(\d+)\.(.+)", name)) and m[2] in BARE: return f"blk.{m[1]}.{BARE[m[2]]}"
     if m := re.fullmatch(r"(?:layers|h)\.(\d+)\.(.+)\.(weight|bias)", name):
         layer, part, kind = m.groups()
-        if part == "post_attention_layernorm": part = "post_attention_norm" if arch in POST_NORMED or arch == "gpt-oss" else "ffn_norm"
+        if part == "post_attention_layernorm": part = "post_attention_norm" if arch in POST_NORMED or arch in ("gpt-oss", "qwen35") else "ffn_norm"
         else: part = PART[part]
         return f"blk.{layer}.{part}.{kind}"
     for theirs, ours in TOP.items():
@@ -58,6 +62,27 @@ def of_experts(arch, part, v, without):
     return {f"ffn_gate_exps.{kind}": gate, f"ffn_up_exps.{kind}": up}
 
 
+def of_delta(c, name, v, without):
+    """A gated delta rule's, with value heads in turn of their key heads."""
+    if name.endswith("A_log"): v = -v.exp()
+    if name.endswith("conv1d.weight"): v = v.squeeze(1)
+    if without == "tiled" or name.endswith("linear_attn.norm.weight"): return v
+    first = 2 * c.linear_num_key_heads * c.linear_key_head_dim if re.search(r"qkv|conv1d", name) else 0
+    size = c.linear_value_head_dim if re.search(r"qkv|conv1d|_z|out_proj", name) else 1
+    dim = 1 if "out_proj" in name else 0
+    kept, heads = v.split([first, v.shape[dim] - first], dim)
+    return torch.cat([kept, heads.unflatten(dim, (c.linear_num_key_heads, -1, size)).transpose(dim, dim + 1).flatten(dim, dim + 2)], dim)
+
+
+def ahead(c, tensors):
+    """A layer behind the others that predicts further tokens, of the parts of one of full attention."""
+    of, g = c.layer_types.index("full_attention"), torch.Generator().manual_seed(7)
+    like = lambda *shape: torch.randn(shape, generator=g).half().float().numpy()
+    more = {"eh_proj": like(c.hidden_size, 2 * c.hidden_size)} | {k: 1 + 0.2 * like(c.hidden_size) for k in ("enorm", "hnorm", "shared_head_norm")}
+    own = {k.replace(f"blk.{of}.", f"blk.{c.num_hidden_layers}."): v for k, v in tensors.items() if k.startswith(f"blk.{of}.")}
+    return own | {f"blk.{c.num_hidden_layers}.nextn.{k}.weight": v for k, v in more.items()}
+
+
 def converted(arch, model, without):
     """Tensors in llama.cpp's form, in numpy."""
     c = model.config
@@ -72,7 +97,8 @@ def converted(arch, model, without):
         if m := re.fullmatch(r"model\.layers\.(\d+)\.(?:mlp\.)?experts\.(\w+)", name):
             out |= {f"blk.{m[1]}.{k}": t for k, t in of_experts(arch, m[2], v, without).items()}
             continue
-        if arch in LESS_ONE and name.endswith("norm.weight") and without != "one": v = v + 1
+        if "linear_attn." in name: v = of_delta(c, name, v, without)
+        elif arch in LESS_ONE and name.endswith("norm.weight") and without != "one": v = v + 1
         if arch in INTERLEAVED and re.search(r"\.[qk]_proj\.", name) and without != "interleaved":
             n = heads if ".q_proj." in name else kv
             v = v.reshape(n, 2, v.shape[0] // n // 2, *v.shape[1:]).swapaxes(1, 2).reshape(v.shape)
@@ -80,7 +106,8 @@ def converted(arch, model, without):
             v = v.reshape(heads, 3, v.shape[0] // heads // 3, *v.shape[1:]).swapaxes(0, 1).reshape(v.shape)
         if re.search(r"\.c_(attn|proj|fc)\.weight", name) and arch == "gpt2": v = v.t()
         out[placed(arch, name)] = v
-    return {k: (torch.stack(v) if isinstance(v, list) else v).contiguous().numpy() for k, v in out.items()}
+    out = {k: (torch.stack(v) if isinstance(v, list) else v).contiguous().numpy() for k, v in out.items()}
+    return out | ahead(c, out) if getattr(c, "mtp_num_hidden_layers", 0) else out
 
 
 def rope_keys(c, arch):
@@ -95,6 +122,7 @@ def rope_keys(c, arch):
         turning = int(size * full["partial_rotary_factor"] / 2)
         keys |= {"rope.dimension_count": size, "rope.dimension_count_swa": c.head_dim}
         tensors = {"rope_freqs.weight": np.array([1.0] * turning + [1e30] * (size // 2 - turning), np.float32)}
+    if arch == "qwen35": keys["rope.dimension_sections"] = full["mrope_section"] + [0]
     if "sliding_attention" in parameters: keys["rope.freq_base_swa"] = float(parameters["sliding_attention"]["rope_theta"])
     kind = full["rope_type"]
     if kind in ("linear", "yarn"): keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(full["factor"])}
@@ -139,6 +167,11 @@ def keys_of(c, arch):
     for name in ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"):
         if hasattr(c, name): keys["attention.layer_norm_epsilon"] = float(getattr(c, name))
     if arch == "gemma4": keys |= of_kinds(c)
+    if arch == "qwen35":
+        keys |= {"ssm.conv_kernel": c.linear_conv_kernel_dim, "ssm.state_size": c.linear_key_head_dim, "ssm.group_count": c.linear_num_key_heads,
+                 "ssm.time_step_rank": c.linear_num_value_heads, "ssm.inner_size": c.linear_num_value_heads * c.linear_value_head_dim,
+                 "full_attention_interval": c.layer_types.index("full_attention") + 1}
+        if n := getattr(c, "mtp_num_hidden_layers", 0): keys |= {"nextn_predict_layers": n, "block_count": c.num_hidden_layers + n}
     if count := getattr(c, "num_local_experts", None) or (getattr(c, "num_experts", None) if getattr(c, "enable_moe_block", True) else None):
         keys |= {"expert_count": count, "expert_used_count": getattr(c, "top_k_experts", None) or c.num_experts_per_tok}
         if arch != "llama": keys["expert_feed_forward_length"] = getattr(c, "moe_intermediate_size", None) or c.intermediate_size
@@ -166,7 +199,7 @@ def vocabulary(w, n):
     w.add_bos_token_id(1); w.add_eos_token_id(2); w.add_pad_token_id(0)
 
 
-def write(path, arch, c, tensors, without=None, full=False, packed=False):
+def write(path, arch, c, tensors, without=None, full=False, packed=None):
     w = gguf.GGUFWriter(path, arch)
     keys, more = keys_of(c, arch)
     for key, value in keys.items():
@@ -180,10 +213,10 @@ def write(path, arch, c, tensors, without=None, full=False, packed=False):
     vocabulary(w, c.vocab_size)
     for name, value in {**more, **tensors}.items():
         if name.split(".")[0] == without: continue
-        if kind := packed and packs(name, value):
+        if kind := packed and packed(name, value):
             w.add_tensor(name, gguf.quants.quantize(value, kind), raw_dtype=kind)
             continue
-        half = not full and value.ndim >= 2 and "norm" not in name and not name.endswith("bias")
+        half = not full and value.ndim >= 2 and "norm" not in name and "conv1d" not in name and not name.endswith("bias")
         w.add_tensor(name, np.ascontiguousarray(value.astype(np.float16 if half else np.float32)))
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
@@ -202,7 +235,23 @@ def unpacked(name, p):
     return v.transpose(1, 2) if p.ndim == 3 else v
 
 
-def made(case, seed, packed=False):
+def packs_output(name, _):
+    """The output projections of delta rules alone."""
+    return Q8_0 if name.endswith(("ssm_out.weight", "linear_attn.out_proj.weight")) else None
+
+
+def stepped(v):
+    """Steps of 1/512, up to 127 of them in each block: numbers that Q8_0 and F16 hold."""
+    v = (v * 512).round().clamp(-127, 127)
+    v[:, ::32] = 127
+    return v / 512
+
+
+# What is written in blocks, and which.
+PACKED = {"gpt-oss-mxfp4": packs, "qwen35-blocks": packs_output}
+
+
+def made(case, seed, packed=None):
     """The model with matrices that F16 holds, or blocks do."""
     torch.manual_seed(seed)
     m = eager(tf.AutoModelForCausalLM.from_config(case.make(), attn_implementation="eager", dtype=torch.float32), case)
@@ -211,7 +260,8 @@ def made(case, seed, packed=False):
     with torch.no_grad():
         for name, p in m.named_parameters():
             if p.ndim >= 2: p.copy_(p.half().float())
-            if packed: p.copy_(unpacked(name, p).clone())
+            if packed is packs: p.copy_(unpacked(name, p).clone())
+            elif packed and packed(name, p): p.copy_(stepped(p))
     return m
 
 
@@ -231,8 +281,17 @@ def with_table(m):
     return found
 
 
+@contextmanager
+def with_norm(c, arch):
+    """llama.cpp's norm of queries and keys of delta rules: with the epsilon of the other norms in place of 1e-6."""
+    norm = qwen3_5.l2norm
+    if arch == "qwen35": qwen3_5.l2norm = lambda x, dim=-1, eps=1e-6: norm(x, dim, c.rms_norm_eps)
+    try: yield arch == "qwen35"
+    finally: qwen3_5.l2norm = norm
+
+
 def steps(arch):
-    found = {"interleaved": arch in INTERLEAVED, "one": arch in LESS_ONE, "by kind": arch == "gptneox", "in turn": arch == "gpt-oss"}
+    found = {"interleaved": arch in INTERLEAVED, "one": arch in LESS_ONE, "by kind": arch == "gptneox", "in turn": arch == "gpt-oss", "tiled": arch == "qwen35"}
     return [s for s, there in found.items() if there]
 
 
@@ -249,7 +308,7 @@ def main(out, full):
     ids = batch("gguf", 0, 24)["input_ids"][:1]
     of = lambda m: m(input_ids=ids).logits.detach()
     for name, (arch, case) in (CASES | (LARGE if full else {})).items():
-        packed = name.endswith("mxfp4")
+        packed = PACKED.get(name)
         m = made(case, 0, packed)
         logits, tensors = of(m), converted(arch, m, None)
         print(f"{name}: {sum(v.size for v in tensors.values())} numbers, logits of deviation {logits.std().item():.2f}")
@@ -263,7 +322,8 @@ def main(out, full):
             for left in controls(arch, m.config):
                 changed = converted(arch, m, left) if left in FORMS else tensors
                 write(f"{full}/{name}.without {left}.gguf", arch, m.config, changed, left, full=True)
-            if with_table(m) or name in LARGE: save(f"{full}/{name}.safetensors", {"input_ids": ids, "logits": of(m)})
+            with with_norm(m.config, arch) as normed:
+                if with_table(m) or normed or name in LARGE: save(f"{full}/{name}.safetensors", {"input_ids": ids, "logits": of(m)})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import transformers as tf
 MISTRAL3 = dict(mscale=1.0, llama_4_scaling_beta=0.6, beta_fast=0.5, beta_slow=0.1)
 GPT_OSS = dict(shape(16, 4, 1, 12, 4, longest=2048, head_dim=10, rms_norm_eps=0.02, num_local_experts=4, num_experts_per_tok=2, sliding_window=5, attention_bias=True),
                **layers("sfsf"))
+QWEN35 = dict(shape(16, 4, 1, 10, 4, head_dim=10, rms_norm_eps=0.02, linear_num_key_heads=2, linear_num_value_heads=6), **layers("llfl"),
+              **rope(50.0, partial_rotary_factor=0.6, mrope_section=[1, 1, 1], mrope_interleaved=True))
 LONGEST, ORIGINAL = 1000, 512      # llama.cpp takes the short factors up to the length before scaling; its contexts begin at 256
 
 
@@ -24,6 +26,9 @@ CASES = {
     "qwen3": ("qwen3", Case(tf.Qwen3Config, dict(shape(18, 6, 3, 10, head_dim=6, rms_norm_eps=0.02), **rope(50.0)))),
     "qwen3moe": ("qwen3moe", Case(tf.Qwen3MoeConfig, dict(shape(18, 6, 3, 10, head_dim=6, rms_norm_eps=0.02, num_experts=5, num_experts_per_tok=2,
                  moe_intermediate_size=8, norm_topk_prob=True, mlp_only_layers=[]), **rope(50.0)))),
+    "qwen35": ("qwen35", Case(tf.Qwen3_5TextConfig, dict(QWEN35, linear_conv_kernel_dim=3, linear_key_head_dim=4, linear_value_head_dim=4), zero_centred=True)),
+    "qwen35-blocks": ("qwen35", Case(tf.Qwen3_5TextConfig, dict(QWEN35, linear_conv_kernel_dim=4, linear_key_head_dim=16, linear_value_head_dim=16, mtp_num_hidden_layers=1),
+                      zero_centred=True)),
     "mixtral": ("llama", Case(tf.MixtralConfig, dict(shape(16, 4, 1, 8, head_dim=10, rms_norm_eps=0.02, num_local_experts=4, num_experts_per_tok=2, sliding_window=None),
                 **rope(50.0)))),
     "gpt-oss": ("gpt-oss", Case(tf.GptOssConfig, dict(GPT_OSS, **yarn(50.0, 512, truncate=False)))),

@@ -69,6 +69,7 @@ fn matrices() -> Vec<Weight> {
         }
         all.push(quantised(24, 2 * block, kind, RowOrder::Interleaved { heads: 3 }));
         all.push(quantised(38, 2 * block, kind, RowOrder::InTurn));
+        all.push(quantised(30, 2 * block, kind, RowOrder::Tiled { first: 6, groups: 3, size: 2 }));
     }
     all.extend([mxfp4(11, 3, RowOrder::Plain), mxfp4(46, 18, RowOrder::InTurn)]);
     let bf16 = plain(22, 40, WeightType::BF16);
