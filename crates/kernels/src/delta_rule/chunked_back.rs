@@ -262,7 +262,9 @@ impl ChunkBack<'_> {
         along.iter_mut().zip(self.beta).for_each(minus);
         decays_back(lanes, [square, &chunk.overlap, &chunk.decay], (along, 0), d_pairs, d_sums);
         let rows = dv.chunks_exact(self.values).zip(self.errors.chunks_exact(self.values));
-        for ((((d_beta, (r, errors)), along), d), beta) in d_beta.iter_mut().zip(rows).zip(&*along).zip(&mut *d_sums).zip(self.beta) {
+        for ((((d_beta, (r, errors)), along), d), beta) in
+            d_beta.iter_mut().zip(rows).zip(&*along).zip(&mut *d_sums).zip(self.beta)
+        {
             *d_beta = dot(lanes, r, errors) - along;
             *d -= beta * along;
         }
@@ -280,7 +282,13 @@ impl ChunkBack<'_> {
         for (x, d) in [(&chunk.reads, self.d_out), (&chunk.takes, dv)] {
             let size = Size { m: self.keys, k: chunk.len, n: self.values, add: true };
             let left = StridedLeft { data: x, row: 1, column: self.keys };
-            matmul(self.lanes, size, left, Right { data: d, row: self.values }, StridedProduct { data: d_state, row: self.values });
+            matmul(
+                self.lanes,
+                size,
+                left,
+                Right { data: d, row: self.values },
+                StridedProduct { data: d_state, row: self.values },
+            );
         }
     }
 
