@@ -70,7 +70,14 @@ pub struct PeftConfig {
     pub alpha_pattern: Map<String, Value>,
     pub modules_to_save: Option<Vec<String>>,
     pub init_lora_weights: Option<Value>,
+    /// What PEFT wraps the model for; causal where there is none.
+    #[serde(skip)]
+    pub task_type: Option<String>,
 }
+
+/// `task_type` of adapters of a base with an encoder, and of others.
+pub const SEQ_2_SEQ: &str = "SEQ_2_SEQ_LM";
+pub const CAUSAL: &str = "CAUSAL_LM";
 
 impl PeftConfig {
     /// From a recipe; `base` is the Hub id that goes into the file (never a local path), `conv1d` the layout of the targets.
@@ -103,14 +110,17 @@ impl PeftConfig {
                 recipe::Init::Default => json!(true),
                 recipe::Init::Gaussian => json!("gaussian"),
             }),
+            task_type: None,
         }
     }
 
     /// The text of `adapter_config.json`, with the sites that were adapted spelled out when the recipe said `all-linear`
-    /// (as PEFT does when it saves).
-    pub fn to_json(&self, all_linear: &[String]) -> String {
+    /// (as PEFT does when it saves), and where `adapted` are whole paths, which names alone do not tell from those of other parts.
+    pub fn to_json(&self, adapted: &[String]) -> String {
+        let whole = adapted.iter().any(|name| name.contains('.'));
         let targets = match &self.target_modules {
-            Some(Modules::Pattern(p)) if p == ALL_LINEAR => json!(all_linear),
+            Some(Modules::Pattern(p)) if p == ALL_LINEAR => json!(adapted),
+            Some(Modules::Names(_)) if whole => json!(adapted),
             other => json!(other),
         };
         let mut map = defaults();
@@ -130,6 +140,7 @@ impl PeftConfig {
             ("revision", json!(self.revision)),
             ("target_modules", targets),
             ("target_parameters", if self.target_parameters.is_empty() { Value::Null } else { json!(self.target_parameters) }),
+            ("task_type", json!(self.task_type.as_deref().unwrap_or(CAUSAL))),
             ("use_rslora", json!(self.use_rslora)),
             ("use_dora", json!(self.use_dora)),
         ];
@@ -162,7 +173,7 @@ fn defaults() -> Map<String, Value> {
         "ensure_weight_tying": false, "eva_config": null, "inference_mode": true, "layer_replication": null,
         "loftq_config": {}, "lora_bias": false, "lora_ga_config": null, "megatron_config": null,
         "megatron_core": "megatron.core", "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.20.0",
-        "qalora_group_size": 16, "task_type": "CAUSAL_LM", "trainable_token_indices": null,
+        "qalora_group_size": 16, "trainable_token_indices": null,
         "use_bdlora": null, "use_qalora": false, "velora_config": null
     });
     match fixed {

@@ -43,9 +43,9 @@ use Verdict::{Honoured, Meaningless, Only, Start};
 
 /// Field → verdict. The first part is PEFT 0.21.2, in its order.
 const FIELDS: &[(&str, Verdict)] = &[
-    // The class of head that PEFT wraps the model in. Causal adapters in use say SEQ_2_SEQ_LM; tensors of another head
-    // are refused as tensors.
-    ("task_type", Meaningless),
+    // The class of head that PEFT wraps the model in. Causal adapters in use say SEQ_2_SEQ_LM; of a base with an encoder it is told
+    // (`peft`). Tensors of another head are refused as tensors.
+    ("task_type", Honoured),
     ("peft_type", Only(Lora)),
     // Which class the base has; the base says that itself.
     ("auto_mapping", Meaningless),

@@ -32,6 +32,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Tensor, Var};
 
 pub use config::PeftConfig;
+use config::SEQ_2_SEQ;
 pub use target::{Plan, Target};
 
 use crate::error::Result;
@@ -115,7 +116,8 @@ impl Adapter {
     pub fn new(recipe: &recipe::Adapter, base: Option<String>, model: &Model, seed: u64) -> Result<Adapter> {
         let sites = model.sites();
         let names = attention_names(sites);
-        let config = PeftConfig::from_recipe(recipe, base, model.config.family.conv1d, &names);
+        let mut config = PeftConfig::from_recipe(recipe, base, model.config.family.conv1d, &names);
+        config.task_type = model.has_encoder().then(|| SEQ_2_SEQ.to_string());
         let plan = Plan::new(&config, sites, &model.fused_parameters())?;
         Adapter::build(config, &plan, model, |key, shape| match key {
             Start::A(path, rank) => init::a(recipe.init, path, rank, shape, seed, &model.device),

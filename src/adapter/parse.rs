@@ -66,6 +66,7 @@ impl Fields<'_> {
             alpha_pattern: self.patterns("alpha_pattern", |key, v| self.alpha(key, v).map(|_| v.clone()))?,
             modules_to_save: self.names("modules_to_save")?,
             init_lora_weights: self.get("init_lora_weights").cloned(),
+            task_type: self.text("task_type")?,
         })
     }
 
@@ -185,7 +186,7 @@ mod tests {
         });
         let empty = json!({
             "exclude_modules": [], "layers_to_transform": [], "layers_pattern": [], "rank_pattern": {}, "alpha_pattern": {},
-            "modules_to_save": [], "target_parameters": [], "loftq_config": {}, "task_type": "SEQ_2_SEQ_LM"
+            "modules_to_save": [], "target_parameters": [], "loftq_config": {}
         });
         for changes in [nulls, empty, json!({"layers_pattern": "", "exclude_modules": ""})] {
             assert_eq!(read(changes.clone()).unwrap(), plain, "{changes}");

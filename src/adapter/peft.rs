@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
-use super::config::{Modules, PeftConfig};
+use super::config::{CAUSAL, Modules, PeftConfig, SEQ_2_SEQ};
 use super::target::Plan;
 use super::{Adapter, Start, base_copies, keys, parse};
 use crate::error::{Error, Result, nearest};
@@ -42,6 +42,7 @@ impl Adapter {
     /// As [`Adapter::load`].
     pub fn load_ignoring(dir: &Path, model: &Model, ignored: &[String]) -> Result<Adapter> {
         let (mut config, mut notes) = read(dir, ignored)?;
+        config.task_type = task_of(&config, model, dir)?;
         if let Some(Modules::Names(names)) = &mut config.target_modules {
             names.iter_mut().filter(|name| name.contains('.')).for_each(|name| *name = in_name_of(model, name));
         }
@@ -186,6 +187,23 @@ pub(super) fn read_weights(dir: &Path) -> Result<Vec<u8>> {
     std::fs::read(&path).map_err(Error::io("read", &path))
 }
 
+/// What PEFT wraps `model` for. An adapter that says that it is a causal model's is none of an encoder's; the reverse is found on
+/// causal adapters in use.
+fn task_of(config: &PeftConfig, model: &Model, dir: &Path) -> Result<Option<String>> {
+    if !model.has_encoder() {
+        return Ok(None);
+    }
+    if config.task_type.as_deref() == Some(CAUSAL) {
+        return Err(Error::adapter(
+            dir,
+            format!("adapter_config.json `task_type`: {CAUSAL}"),
+            format!("the base has an encoder (model_type `{}`), for which it is {SEQ_2_SEQ}", model.config.family.model_type),
+            "use the base that the adapter was trained for, or correct the field",
+        ));
+    }
+    Ok(Some(SEQ_2_SEQ.to_string()))
+}
+
 /// Keys as `model` has them: adapters of a text model are made over it alone or over a checkpoint that sees as well.
 fn in_names_of(model: &Model, tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let own = |key: String| match key.strip_prefix("base_model.model.") {
@@ -232,4 +250,38 @@ pub(super) fn read_tensors(bytes: &[u8], dir: &Path, device: &Device) -> Result<
         tensors.insert(name, tensor.to_device(device)?);
     }
     Ok(tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Compute;
+    use crate::recipe;
+
+    fn golden(name: &str) -> Model {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name);
+        Model::open(&dir, Compute::F32, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn an_adapter_says_whether_its_base_has_an_encoder() {
+        for (name, own, other, fails) in [("families/t5", SEQ_2_SEQ, CAUSAL, true), ("models/llama", CAUSAL, SEQ_2_SEQ, false)] {
+            let (model, dir) = (golden(name), tempfile::tempdir().unwrap());
+            let lora = recipe::Adapter::lora(2, recipe::TargetModules::AllLinear);
+            Adapter::new(&lora, None, &model, 1).unwrap().save(dir.path()).unwrap();
+            let path = dir.path().join(CONFIG);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(&format!(r#""task_type": "{own}""#)), "{text}");
+            Adapter::load(dir.path(), &model).unwrap();
+            std::fs::write(&path, text.replace(own, other)).unwrap();
+            match Adapter::load(dir.path(), &model) {
+                Ok(adapter) => {
+                    assert!(!fails, "{name}");
+                    adapter.save(dir.path()).unwrap();
+                    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{name}");
+                }
+                Err(error) => assert!(fails && error.to_string().contains("`task_type`: CAUSAL_LM"), "{error}"),
+            }
+        }
+    }
 }

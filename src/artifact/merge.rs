@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use candle_core::Tensor;
 use half::bf16;
 use serde_json::{Value, json};
 
@@ -47,8 +48,8 @@ enum TensorSource {
     Base(Stored),
     /// Of a part that is not read: its own bytes.
     Carried(Stored),
-    /// Weights of sites, one after another, with the adapter's share.
-    Sites(Vec<Site>),
+    /// Weights of sites, one after another, with the adapter's share; `turned` as the base's tensor is ([`Stored::turned`]).
+    Sites { sites: Vec<Site>, turned: bool },
 }
 
 struct MergedTensor {
@@ -82,7 +83,7 @@ pub fn write(merged: &Merged<'_>, out: &Path, progress: &mut dyn FnMut(usize, us
     files::write_dir_atomic(out, |dir| {
         let files = ModelFiles::open(base)?;
         let untied = model.config.tied && touches(model, adapter, SiteKind::Head) | touches(model, adapter, SiteKind::Embedding);
-        let config = config(&files, dtype, untied);
+        let config = config(model, &files, dtype, untied);
         let entries = entries(files, model, adapter, untied);
         files::write_atomic(&dir.join("config.json"), format!("{config:#}\n").as_bytes())?;
         weights(model, adapter, &entries, dtype, &dir.join("model.safetensors"), progress)?;
@@ -96,7 +97,7 @@ fn touches(model: &Model, adapter: &Adapter, kind: SiteKind) -> bool {
     model.sites().iter().enumerate().any(|(i, s)| s.kind == kind && adapter.term(Site(i)).is_some())
 }
 
-fn config(base: &ModelFiles, dtype: Dtype, untied: bool) -> Value {
+fn config(model: &Model, base: &ModelFiles, dtype: Dtype, untied: bool) -> Value {
     let mut config = base.whole.as_ref().unwrap_or(&base.config).clone();
     let name = dtype.names().1;
     for key in ["dtype", "torch_dtype"] {
@@ -116,6 +117,10 @@ fn config(base: &ModelFiles, dtype: Dtype, untied: bool) -> Value {
         map.remove("quantization_config");
     }
     if untied {
+        // What T5 scales goes by the tie where nothing else says it.
+        if model.has_encoder() {
+            config["scale_decoder_outputs"] = json!(model.config.logit_scale != 1.0);
+        }
         config["tie_word_embeddings"] = json!(false);
         if base.whole.is_some() {
             config["text_config"]["tie_word_embeddings"] = json!(false);
@@ -130,14 +135,17 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
     let source = |name: &str, stored: Stored| {
         let sites = model.sites_of_tensor(name);
         let adapted = sites.iter().any(|site| adapter.term(*site).is_some());
-        if adapted { TensorSource::Sites(sites) } else { TensorSource::Base(stored) }
+        if adapted { TensorSource::Sites { sites, turned: stored.turned } } else { TensorSource::Base(stored) }
     };
     let head = format!("{HEAD}.weight");
     let tied = model.config.tied;
+    // The embedding under other names, which transformers ties again.
+    let copies = model.config.family.encoder.as_ref().map_or(&[][..], |encoder| encoder.copies);
+    let copy = |name: &str| copies.iter().any(|copy| name.strip_suffix(".weight") == Some(copy));
     let mut entries: Vec<MergedTensor> = files
         .tensors
         .into_iter()
-        .filter(|(name, _)| !(tied && *name == head))
+        .filter(|(name, _)| !(copy(name) || tied && *name == head))
         .map(|(name, stored)| MergedTensor {
             shape: stored.shape.clone(),
             name: stored.written.clone(),
@@ -159,7 +167,7 @@ fn entries(files: ModelFiles, model: &Model, adapter: &Adapter, untied: bool) ->
         entries.push(MergedTensor {
             name: written(model.config.family.model_type, &head),
             shape: vec![model.config.vocab, model.config.width],
-            source: TensorSource::Sites(vec![site]),
+            source: TensorSource::Sites { sites: vec![site], turned: false },
         });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -182,9 +190,9 @@ fn weights(
                 TensorSource::Base(stored) => {
                     write_values(file, &stored.vector_f32()?, dtype).map_err(Error::io("write", path))?;
                 }
-                TensorSource::Sites(sites) => {
+                TensorSource::Sites { sites, turned } => {
                     for site in sites {
-                        write_values(file, &values(model, adapter, *site)?, dtype).map_err(Error::io("write", path))?;
+                        write_values(file, &values(model, adapter, *site, *turned)?, dtype).map_err(Error::io("write", path))?;
                     }
                 }
             }
@@ -217,11 +225,14 @@ fn header(entries: &[MergedTensor], dtype: Dtype) -> Vec<u8> {
     bytes
 }
 
-fn values(model: &Model, adapter: &Adapter, site: Site) -> Result<Vec<f32>> {
-    match adapter.merged(model, site)? {
-        Some(merged) => Ok(merged.flatten_all()?.to_vec1()?),
-        None => Ok(model.site_weight(site).to_f32()),
-    }
+fn values(model: &Model, adapter: &Adapter, site: Site, turned: bool) -> Result<Vec<f32>> {
+    let weight = model.site_weight(site);
+    let merged = match adapter.merged(model, site)? {
+        None if !turned => return Ok(weight.to_f32()),
+        None => Tensor::from_vec(weight.to_f32(), (weight.rows, weight.cols), &model.device)?,
+        Some(merged) => merged,
+    };
+    Ok(if turned { merged.t()? } else { merged }.flatten_all()?.to_vec1()?)
 }
 
 fn write_values(file: &mut dyn Write, values: &[f32], dtype: Dtype) -> std::io::Result<()> {

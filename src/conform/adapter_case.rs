@@ -10,7 +10,7 @@ use crate::adapter::{Adapter, peft};
 use crate::artifact;
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::model::{Batch, Model, Recompute, Targets, Workspace};
+use crate::model::{Adapt, Batch, Model, Recompute, Targets, Workspace};
 use crate::recipe::{Schedule, Train, Warmup};
 use crate::train::optimizer::Optimizer;
 use crate::train::{adamw, schedule};
@@ -21,9 +21,9 @@ pub(super) fn run(dir: &Path, how: &How) -> Result<Vec<ToleranceCheck>> {
     let base = dir.join(config.base_model_name_or_path.unwrap_or_default());
     let model = open(&base, how)?;
     let adapter = Adapter::load(dir, &model)?;
-    let (batch, targets) = expected.batch()?;
+    let (batch, targets) = expected.batch(&model)?;
     let work = Work { model: &model, adapter: &adapter, batch: &batch, targets: &targets, expected: &expected, how };
-    let logits = model.text_logits(&adapter.frozen(), &work.rows())?.concat();
+    let logits = work.logits(&model, &adapter.frozen())?;
     let want = expected.floats("logits")?;
     let mut checks = vec![match how.compute {
         Compute::Bf16 => ToleranceCheck::new("logits", angle(&logits, &want), 1e-3, "1 - cosine"),
@@ -68,7 +68,7 @@ fn merged(work: &Work, base: &Path) -> Result<Vec<ToleranceCheck>> {
     let dtype = artifact::merge::Dtype::F32;
     let merged = artifact::merge::Merged { model, adapter, base, dtype, spoken: None, card: None };
     artifact::merge::write(&merged, &out, &mut |_, _| ())?;
-    let logits = open(&out, how)?.text_logits(&(), &work.rows())?.concat();
+    let logits = work.logits(&open(&out, how)?, &())?;
     let want = if expected.has("merged_logits") { "merged_logits" } else { "logits" };
     Ok(vec![
         ToleranceCheck::new("merged weights", worst.0, 1e-6, worst.1),
@@ -81,10 +81,17 @@ impl Work<'_> {
         self.batch.ids.chunks(self.batch.len).collect()
     }
 
+    fn is_target(&self, row: usize, i: usize) -> bool {
+        i > 0 && self.targets.at.contains(&((row * self.batch.len + i - 1) as u32))
+    }
+
+    fn logits(&self, model: &Model, adapt: &dyn Adapt) -> Result<Vec<f32>> {
+        Ok(model.divided_logits(adapt, &self.rows(), &|row, i| self.is_target(row, i))?.concat())
+    }
+
     /// By parameter.
     fn loss_and_gradients(&self) -> Result<(f32, Vec<Option<Tensor>>)> {
-        let (len, targets) = (self.batch.len, self.targets);
-        let is_target = |row: usize, i: usize| i > 0 && targets.at.contains(&((row * len + i - 1) as u32));
+        let (targets, is_target) = (self.targets, |row: usize, i: usize| self.is_target(row, i));
         let scratch = &mut Workspace::new(Recompute::Never);
         let got = self.model.gradients(scratch, self.adapter, &self.rows(), &is_target, 1.0 / targets.len() as f64)?;
         Ok((got.loss as f32, self.adapter.by_param(got.gradients)?))

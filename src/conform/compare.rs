@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::model::{Batch, Targets};
+use crate::model::{Batch, Model, Targets};
 
 /// One comparison.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -77,12 +77,28 @@ impl Expected {
         Ok(ids.chunks(cols).map(|r| r.iter().map(|i| *i as u32).collect()).collect())
     }
 
-    /// The unpadded batch and its targets (labels other than -100).
-    pub(super) fn batch(&self) -> Result<(Batch, Targets)> {
-        let batch = Batch::right_padded(&self.rows("input_ids")?, 0);
+    /// The unpadded batch and its targets (labels other than -100). For a `model` with an encoder, its labels are behind what that
+    /// reads.
+    pub(super) fn batch(&self, model: &Model) -> Result<(Batch, Targets)> {
+        let mut rows = self.rows("input_ids")?;
         let (_, cols, labels) = self.integers("labels")?;
-        let targets = Targets::shifted(&batch, |row, i| labels[row * cols + i] != -100);
+        let read = if model.has_encoder() { rows.first().map_or(0, Vec::len) } else { 0 };
+        if model.has_encoder() {
+            self.answered(model, &mut rows)?;
+        }
+        let batch = Batch::right_padded(&rows, 0);
+        let targets = Targets::shifted(&batch, |row, i| i >= read && labels[row * cols + i - read] != -100);
         Ok((batch, targets))
+    }
+
+    /// Puts the labels behind `rows`, padding in place of none, as transformers' `_shift_right` does.
+    pub(super) fn answered(&self, model: &Model, rows: &mut [Vec<u32>]) -> Result<()> {
+        let pad = model.config.json["pad_token_id"].as_i64().unwrap_or(0);
+        let (_, cols, labels) = self.integers("labels")?;
+        let each = rows.iter_mut().zip(labels.chunks(cols));
+        let id = |label: &i64| if *label < 0 { pad as u32 } else { *label as u32 };
+        each.for_each(|(row, labels)| row.extend(labels.iter().map(id)));
+        Ok(())
     }
 }
 

@@ -6,16 +6,16 @@ use super::compare::{Expected, ToleranceCheck, angle, largest};
 use super::{How, open};
 use crate::device::Compute;
 use crate::error::Result;
-use crate::model::{BlockTable, Chunk, Model, OwnChunk, PagedKv, Phase, Recompute, Workspace};
+use crate::model::{AnswerChunk, BlockTable, Chunk, Model, OwnChunk, PagedKv, Phase, Recompute, Workspace};
 
 pub(super) fn run(dir: &Path, how: &How) -> Result<Vec<ToleranceCheck>> {
     let expected = Expected::open(dir)?;
     let model = open(dir, how)?;
-    let (batch, targets) = expected.batch()?;
+    let (batch, targets) = expected.batch(&model)?;
     let rows: Vec<&[u32]> = batch.ids.chunks(batch.len).collect();
-    let logits = model.text_logits(&(), &rows)?.concat();
-    let want = expected.floats("logits")?;
     let is_target = |row: usize, i: usize| i > 0 && targets.at.contains(&((row * batch.len + i - 1) as u32));
+    let logits = model.divided_logits(&(), &rows, &is_target)?.concat();
+    let want = expected.floats("logits")?;
     let logps = model.target_logps(&(), &rows, &is_target)?.concat();
     let loss = -logps.iter().map(|logp| f64::from(*logp)).sum::<f64>() / targets.len() as f64;
     let want_loss = expected.floats("loss")?;
@@ -25,17 +25,18 @@ pub(super) fn run(dir: &Path, how: &How) -> Result<Vec<ToleranceCheck>> {
             ToleranceCheck::new("loss", (loss / f64::from(want_loss[0]) - 1.0).abs(), 0.02, "relative"),
         ]);
     }
-    let cols = batch.len - 1;
-    let all = expected.floats("label_logps")?;
+    // Of each label but the first of a text, which nothing comes before; with an encoder of each behind what that reads.
+    let (all, read) = (expected.floats("label_logps")?, expected.integers("input_ids")?.1);
+    let (cols, first) = if model.has_encoder() { (batch.len - read, read - 1) } else { (batch.len - 1, 0) };
     let want_logps: Vec<f32> =
-        targets.at.iter().map(|at| all[*at as usize / batch.len * cols + *at as usize % batch.len]).collect();
+        targets.at.iter().map(|at| all[*at as usize / batch.len * cols + *at as usize % batch.len - first]).collect();
     Ok(vec![
         ToleranceCheck::new("logits", largest(&logits, &want), 1e-4, "absolute"),
         ToleranceCheck::new("loss", largest(&[loss as f32], &want_loss), 1e-5, "absolute"),
         ToleranceCheck::new("label log-probabilities", largest(&logps, &want_logps), 1e-4, "absolute"),
         padded(&model, &expected, "rightpad")?,
         padded(&model, &expected, "leftpad")?,
-        greedy(&model, &expected)?,
+        if model.has_encoder() { answered(&model, &expected)? } else { greedy(&model, &expected)? },
     ])
 }
 
@@ -47,9 +48,16 @@ fn padded(model: &Model, expected: &Expected, side: &str) -> Result<ToleranceChe
         let keep = &mask[row * len..][..len];
         ids[row].iter().zip(keep).filter(|(_, m)| **m == 1).map(|(i, _)| *i).collect()
     };
-    let rows: Vec<Vec<u32>> = (0..ids.len()).map(real).collect();
-    let got = model.text_logits(&(), &rows.iter().map(Vec::as_slice).collect::<Vec<_>>())?.concat();
+    let mut rows: Vec<Vec<u32>> = (0..ids.len()).map(real).collect();
     let want = expected.floats(&format!("{side}.logits"))?;
+    if model.has_encoder() {
+        let read: Vec<usize> = rows.iter().map(Vec::len).collect();
+        expected.answered(model, &mut rows)?;
+        let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let got = model.divided_logits(&(), &rows, &|row, i| i >= read[row])?.concat();
+        return Ok(ToleranceCheck::new(format!("logits, {side}"), largest(&got, &want), 1e-4, "absolute"));
+    }
+    let got = model.text_logits(&(), &rows.iter().map(Vec::as_slice).collect::<Vec<_>>())?.concat();
     let vocab = want.len() / mask.len();
     let real = mask.iter().enumerate().filter(|(_, m)| **m == 1);
     let want: Vec<f32> = real.flat_map(|(i, _)| want[i * vocab..][..vocab].to_vec()).collect();
@@ -71,10 +79,32 @@ fn greedy(model: &Model, expected: &Expected) -> Result<ToleranceCheck> {
         } else {
             model.extend_in_tensors(&mut [OwnChunk { cache: &mut cache, ids: &next, adapter: &adapter, logits: 1 }])?
         };
-        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i as u32);
+        let best = best(&logits);
         got.push(best);
         (next, phase) = (vec![best], Phase::Decode);
     }
-    let wrong = got.iter().zip(&want).filter(|(g, w)| g != w).count();
-    Ok(ToleranceCheck::new("greedy ids", wrong as f64, 0.0, "tokens that differ"))
+    Ok(compared(&got, &want))
+}
+
+/// The same of a model with an encoder.
+fn answered(model: &Model, expected: &Expected) -> Result<ToleranceCheck> {
+    let (prompt, want) = (expected.rows("greedy_prompt")?.remove(0), expected.rows("greedy_ids")?.remove(0));
+    let (adapter, mut scratch) = (model.prepare(&())?, Workspace::new(Recompute::Never));
+    let mut cache = model.read_prompt(&mut scratch, &adapter, &prompt)?;
+    let mut got: Vec<u32> = model.answers_begin_with().into_iter().collect();
+    while got.len() < want.len() {
+        let chunk = AnswerChunk { cache: &mut cache, ids: &got[got.len() - 1..], adapter: &adapter, logits: 1 };
+        let logits = model.extend_answers(&mut scratch, Phase::Decode, &mut [chunk])?;
+        got.push(best(&logits));
+    }
+    Ok(compared(&got, &want))
+}
+
+fn best(logits: &[f32]) -> u32 {
+    logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i as u32)
+}
+
+fn compared(got: &[u32], want: &[u32]) -> ToleranceCheck {
+    let wrong = got.iter().zip(want).filter(|(g, w)| g != w).count();
+    ToleranceCheck::new("greedy ids", wrong as f64, 0.0, "tokens that differ")
 }

@@ -42,6 +42,13 @@ impl Request {
     pub fn check(&self, model: &Model, longest: usize) -> Result<()> {
         self.sampling.check()?;
         model.check_ids(&self.prompt)?;
+        if model.has_encoder() && self.logps.prompt.is_some() {
+            return Err(Error::usage(
+                "log-probabilities of the prompt",
+                "the model's encoder reads the prompt whole, so that its tokens have none",
+                "ask for those of the answer",
+            ));
+        }
         match self.prompt.len() {
             0 => Err(Error::usage("prompt", "it has no tokens, so nothing can follow", "give it some text")),
             n if n > longest => Err(Error::usage(

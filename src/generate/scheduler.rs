@@ -13,7 +13,7 @@ use super::text::{Held, Text, most_tokens};
 use crate::error::{Error, Result};
 use crate::kernels::attention::cached::BLOCK_TOKENS;
 use crate::machine;
-use crate::model::{Chunk, Model, OwnChunk, PagedKv, Phase, PreparedAdapter, Recompute, Workspace};
+use crate::model::{AnswerChunk, Chunk, Model, OwnChunk, PagedKv, Phase, PreparedAdapter, Recompute, Workspace};
 
 /// Tokens of prompts that are read in one turn at most: enough to pay for reading the weights.
 const PROMPT_TOKENS: usize = 512;
@@ -200,14 +200,16 @@ impl<'a> Scheduler<'a> {
     fn join(&mut self) -> Result<()> {
         while self.running.len() < self.rows {
             let Some(request) = self.waiting.front() else { break };
-            let promised: usize =
-                self.running.iter().map(|t| PagedKv::blocks(t.most(self.model)) - PagedKv::blocks(t.held())).sum();
+            let promised: usize = self.running.iter().map(|text| text.promised(self.model)).sum();
             let wanted = PagedKv::blocks(most_tokens(request, self.model).min(self.tokens));
             if !self.running.is_empty() && promised + wanted > self.kv.available() {
                 break;
             }
-            let Some(request) = self.waiting.pop_front() else { break };
-            let held = if self.model.in_kernels() {
+            let Some(mut request) = self.waiting.pop_front() else { break };
+            let held = if let Some(start) = self.model.answers_begin_with() {
+                let prompt = std::mem::replace(&mut request.prompt, vec![start]);
+                Held::Read(self.model.read_prompt(&mut self.scratches[0], &request.adapter, &prompt)?)
+            } else if self.model.in_kernels() {
                 // Every token of a prompt that is scored goes through.
                 let known: &[u32] = if request.logps.prompt.is_some() { &[] } else { &request.prompt };
                 Held::Paged(self.kv.begin(&request.shared_under()?, known))
@@ -236,6 +238,9 @@ impl<'a> Scheduler<'a> {
         let mut texts: Vec<Option<&mut Text>> = self.running.iter_mut().map(Some).collect();
         let mut chosen: Vec<(&mut Text, usize)> =
             pieces.iter().filter_map(|(at, tokens)| Some((texts[*at].take()?, *tokens))).collect();
+        if self.model.has_encoder() {
+            return run_read(self.model, &mut self.scratches[usize::from(phase == Phase::Decode)], phase, &mut chosen);
+        }
         if !self.model.in_kernels() {
             return run_apart(self.model, &mut chosen);
         }
@@ -297,4 +302,17 @@ fn run_apart(model: &Model, texts: &mut [(&mut Text, usize)]) -> Result<Vec<f32>
         })
         .collect();
     model.extend_in_tensors(&mut chunks)
+}
+
+/// Behind what an encoder has read.
+fn run_read(model: &Model, scratch: &mut Workspace, phase: Phase, texts: &mut [(&mut Text, usize)]) -> Result<Vec<f32>> {
+    let mut chunks: Vec<AnswerChunk> = (texts.iter_mut())
+        .filter_map(|(text, tokens)| {
+            let logits = text.logits(*tokens);
+            let Text { request, ids, held: Held::Read(cache), .. } = &mut **text else { return None };
+            let new = cache.len()..cache.len() + *tokens;
+            Some(AnswerChunk { cache, ids: &ids[new], adapter: &request.adapter, logits })
+        })
+        .collect();
+    model.extend_answers(scratch, phase, &mut chunks)
 }

@@ -4,7 +4,7 @@ use super::constraint::Constraint;
 use super::request::{Ended, Request, TokenLogp, Turn};
 use super::sampling::{self, Sampler};
 use crate::error::Result;
-use crate::model::{BlockTable, KvCache, Model};
+use crate::model::{BlockTable, DecoderCache, KvCache, Model, PagedKv};
 
 /// A text that is worked on.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) enum Held {
     Paged(BlockTable),
     /// On a device that has no kernels over blocks.
     Own(KvCache),
+    /// Behind what an encoder has read: of that and of the answer.
+    Read(DecoderCache),
 }
 
 impl Text {
@@ -44,6 +46,7 @@ impl Text {
         match &self.held {
             Held::Paged(table) => table.len(),
             Held::Own(cache) => cache.len(),
+            Held::Read(cache) => cache.len(),
         }
     }
 
@@ -77,6 +80,14 @@ impl Text {
     /// Tokens that it may come to hold.
     pub(super) fn most(&self, model: &Model) -> usize {
         most_tokens(&self.request, model)
+    }
+
+    /// Blocks of the room that all texts share which it may still come to take.
+    pub(super) fn promised(&self, model: &Model) -> usize {
+        match &self.held {
+            Held::Read(cache) => PagedKv::blocks(cache.source() + self.most(model)),
+            _ => PagedKv::blocks(self.most(model)) - PagedKv::blocks(self.held()),
+        }
     }
 
     /// Scores of the tokens of the prompt that follow those whose `logits`, one after another, were just computed; they are the

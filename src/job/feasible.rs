@@ -26,12 +26,16 @@ pub(super) fn in_full(path: &Path) -> String {
 /// That the base takes every row: those to train on, held-out ones, and those of the sets.
 ///
 /// # Errors
-/// [`crate::Error::Recipe`] at `train.max_length`, with the first row that is too long for the base.
+/// [`crate::Error::Recipe`] at `train.max_length`, with the first row that is too long for the base; at `data.train`, with the first that
+/// an encoder would find nothing to read in.
 pub(super) fn rows_fit(recipe: &Recipe, model: &Model, loaded: &Loaded, sets: &[NamedSet]) -> Result<()> {
     let most = model.config.max_positions;
-    let all = std::iter::once(loaded).chain(sets.iter().map(|(_, loaded)| loaded));
+    let all = || std::iter::once(loaded).chain(sets.iter().map(|(_, loaded)| loaded));
+    if model.has_encoder() {
+        all().try_for_each(|of| prompts_are_there(recipe, of))?;
+    }
     let mut long =
-        all.flat_map(|l| l.train.iter().chain(l.heldout.iter()).map(move |e| (l, e))).filter(|(_, e)| e.ids.len() > most);
+        all().flat_map(|l| l.train.iter().chain(l.heldout.iter()).map(move |e| (l, e))).filter(|(_, e)| e.ids.len() > most);
     let Some((of, first)) = long.next() else { return Ok(()) };
     let ExampleRef { ids, source, line, .. } = first;
     let file = of.report.sources.get(source).map(|s| in_full(&s.path)).unwrap_or_default();
@@ -43,6 +47,15 @@ pub(super) fn rows_fit(recipe: &Recipe, model: &Model, loaded: &Loaded, sets: &[
     );
     let help = format!("write `max_length = {most}`; `data.over_long` says what becomes of longer rows");
     Err(recipe.complain("train.max_length", why, help))
+}
+
+/// That an encoder has something to read of every row: plain text, which is all answer, has at most its first token.
+fn prompts_are_there(recipe: &Recipe, of: &Loaded) -> Result<()> {
+    let mut rows = of.train.iter().chain(of.heldout.iter());
+    let Some(bare) = rows.find(|row| row.ids.len() < 2 || row.trained.get(1)) else { return Ok(()) };
+    let file = of.report.sources.get(bare.source).map(|s| in_full(&s.path)).unwrap_or_default();
+    let why = format!("has rows without a prompt (first: {file}:{}), and the base's encoder reads nothing else", bare.line);
+    Err(recipe.complain("data.train", why, "give rows with prompt and answer, or use a base without an encoder"))
 }
 
 /// That the base takes every choice of every question.

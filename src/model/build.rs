@@ -26,6 +26,8 @@ pub(super) struct Builder<'a> {
     pub compute: Compute,
     pub device: &'a Device,
     pub sites: Vec<SiteInfo>,
+    /// What is built now is the encoder's.
+    pub encoding: bool,
 }
 
 impl Builder<'_> {
@@ -40,7 +42,12 @@ impl Builder<'_> {
             Some(name) => Some(Frozen::new(self.matrix(&format!("{name}.weight"), c.max_positions, c.width)?, self.compute)),
             None => None,
         };
-        let blocks = (0..c.layers).map(|i| self.block(i)).collect::<Result<Vec<_>>>()?;
+        self.check_copies(&embedding)?;
+        let (mut blocks, encoder) = self.encoder()?;
+        for i in 0..c.layers {
+            blocks.push(self.block(i)?);
+        }
+        self.distances(&mut blocks)?;
         let final_norm = self.scaled_norm(&self.path(family.final_norm), c.logit_scale)?;
         self.check_tie(&embedding)?;
         let head_weight = if c.tied { embedding.clone() } else { self.matrix(&format!("{HEAD}.weight"), c.vocab, c.width)? };
@@ -59,6 +66,7 @@ impl Builder<'_> {
             device: self.device.clone(),
             embedding: Embedding { site: embedding_site, matrix, positions },
             blocks,
+            encoder,
             shared: SharedTables {
                 ropes,
                 embedding_scale: (c.embedding_scale != 1.0).then_some(c.embedding_scale as f32),
@@ -102,10 +110,7 @@ impl Builder<'_> {
     fn check_tie(&self, embedding: &Weight) -> Result<()> {
         let name = format!("{HEAD}.weight");
         let Some(head) = self.files.tensors.get(&name).filter(|_| self.config.tied) else { return Ok(()) };
-        let head = head.matrix()?;
-        let same = (head.dtype, head.rows, head.cols) == (embedding.dtype, embedding.rows, embedding.cols)
-            && head.data.bytes() == embedding.data.bytes();
-        if same {
+        if same(&head.matrix()?, embedding) {
             return Ok(());
         }
         Err(Error::model(
@@ -214,7 +219,7 @@ impl Builder<'_> {
         outputs: usize,
         bias: bool,
     ) -> Result<SiteLinear> {
-        let path = format!("{}.{layer}.{name}", self.path(self.config.family.layers));
+        let path = format!("{}.{layer}.{name}", self.stack());
         let conv1d = self.config.family.conv1d;
         let (rows, cols) = if conv1d { (inputs, outputs) } else { (outputs, inputs) };
         let weight = self.matrix(&format!("{path}.weight"), rows, cols)?;
@@ -222,4 +227,9 @@ impl Builder<'_> {
         let linear = FrozenLinear::new(weight, bias, conv1d, self.compute);
         Ok(SiteLinear { site: self.site(path, Some(layer), kind, inputs, outputs, conv1d), linear })
     }
+}
+
+/// Whether two matrices are one.
+pub(super) fn same(a: &Weight, b: &Weight) -> bool {
+    (a.dtype, a.rows, a.cols) == (b.dtype, b.rows, b.cols) && a.data.bytes() == b.data.bytes()
 }

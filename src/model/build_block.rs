@@ -19,22 +19,24 @@ impl Builder<'_> {
     pub(super) fn block(&mut self, i: usize) -> Result<Block> {
         let c = self.config;
         let family = c.family;
-        let prefix = format!("{}.{i}", self.path(family.layers));
+        let prefix = format!("{}.{i}", self.stack());
         let attention_norm = self.norm_or_none(&prefix, family.attention_norm)?;
         let mixer = self.mixer(i, &prefix)?;
+        let cross = self.cross(i, &prefix)?;
         let mlp_norm = match c.parallel {
             Some(true) => attention_norm.clone(),
-            _ => self.norm_or_none(&prefix, family.mlp_norm)?,
+            _ => self.norm_or_none(&prefix, self.mlp_norm())?,
         };
         let mlp = self.mlp(i, &prefix)?;
         let [post_attention_norm, post_mlp_norm] = self.post_norms(&prefix)?;
         let layer_gate = self.layer_gate(i, &prefix)?;
         let scale = family.layer_scale.map(|name| self.vector(&format!("{prefix}.{name}"), 1)).transpose()?;
         Ok(Block {
-            layer: i,
+            layer: self.at(i),
             attention_norm,
             mixer,
             post_attention_norm,
+            cross,
             mlp_norm,
             mlp,
             post_mlp_norm,
@@ -47,13 +49,13 @@ impl Builder<'_> {
     fn mixer(&mut self, i: usize, prefix: &str) -> Result<Mixer> {
         let c = self.config;
         if let (Some(names), Some((layers, sizes))) = (&c.family.delta, &c.delta)
-            && layers[i]
+            && layers[self.at(i)]
         {
             return self.delta(i, prefix, names, *sizes).map(Mixer::Delta);
         }
         let (qkv, o) = self.projections(i)?;
         let attention = self.attention(i, prefix)?;
-        let output = self.linear(i, o, SiteKind::Attention, c.shapes[i].widths()[0], c.width, c.output_bias)?;
+        let output = self.linear(i, o, SiteKind::Attention, c.shapes[self.at(i)].widths()[0], c.width, c.output_bias)?;
         Ok(Mixer::Attention(AttentionLayers { qkv, gated: c.family.gated_attention, attention, output }))
     }
 
@@ -69,22 +71,22 @@ impl Builder<'_> {
         let norm = NormVector::new(vector(names.norm, sizes.value_dim)?)?;
         let output = self.linear(i, names.output, kind, sizes.values(), c.width, false)?;
         let conv = NormVector::new(conv)?;
-        Ok(DeltaNet { layer: i, inner, output, conv, a_log, dt_bias, norm, eps: c.norm_eps, sizes })
+        Ok(DeltaNet { layer: self.at(i), inner, output, conv, a_log, dt_bias, norm, eps: c.norm_eps, sizes })
     }
 
     /// What queries, keys and values are made with, and the name of the layer behind attention.
     fn projections(&mut self, i: usize) -> Result<(Qkv, &'static str)> {
-        let (c, kind) = (self.config, SiteKind::Attention);
-        let (d, bias, [qd, kd, _]) = (c.width, c.qkv_bias, c.shapes[i].widths());
+        let (c, kind, at) = (self.config, SiteKind::Attention, self.at(i));
+        let (d, bias, [qd, kd, _]) = (c.width, c.qkv_bias, c.shapes[at].widths());
         match &c.family.attention {
             AttentionNames::Split { q, k, v, o } => {
                 // A gate behind each head's queries.
                 let q = self.linear(i, q, kind, d, if c.family.gated_attention { 2 * qd } else { qd }, bias)?;
-                if c.keys_of[i] != i {
+                if c.keys_of[at] != at {
                     return Ok((Qkv::QueriesAlone { q }, o));
                 }
                 let k = self.linear(i, k, kind, d, kd, bias)?;
-                if c.keys_as_values[i] {
+                if c.keys_as_values[at] {
                     return Ok((Qkv::KeysAsValues { q, k }, o));
                 }
                 let v = self.linear(i, v, kind, d, kd, bias)?;
@@ -98,28 +100,30 @@ impl Builder<'_> {
     }
 
     fn attention(&mut self, i: usize, prefix: &str) -> Result<Attention> {
-        let c = self.config;
-        let sinks = c.family.sinks.map(|name| NormVector::new(self.vector(&format!("{prefix}.{name}"), c.shapes[i].heads)?));
+        let (c, at) = (self.config, self.at(i));
+        let sinks = c.family.sinks.map(|name| NormVector::new(self.vector(&format!("{prefix}.{name}"), c.shapes[at].heads)?));
         Ok(Attention {
-            layer: i,
-            keys_of: c.keys_of[i],
-            lends: c.keys_of[i + 1..].contains(&i),
-            shape: c.shapes[i],
-            norms: self.head_norms(i, prefix)?,
-            rope: c.rotation_of[i],
-            scores: c.scores[i],
+            layer: at,
+            keys_of: c.keys_of[at],
+            lends: c.keys_of[at + 1..].contains(&at),
+            shape: c.shapes[at],
+            norms: self.head_norms(at, prefix)?,
+            rope: c.rotation_of[at],
+            scores: c.scores[at],
             sinks: sinks.transpose()?,
+            sight: self.sight(),
+            distances: None,
         })
     }
 
     /// The norms of queries, keys and values.
-    fn head_norms(&mut self, i: usize, prefix: &str) -> Result<[Option<Norm>; 3]> {
+    fn head_norms(&mut self, at: usize, prefix: &str) -> Result<[Option<Norm>; 3]> {
         let c = self.config;
         let mut norms = [None, None, None];
         let Some(HeadNorms { q, k, over, values, .. }) = c.family.head_norms.as_ref().filter(|_| c.head_norms) else {
             return Ok(norms);
         };
-        let (shape, own) = (c.shapes[i], c.keys_of[i] == i);
+        let (shape, own) = (c.shapes[at], c.keys_of[at] == at);
         let e = shape.head_dim;
         for (norm, (name, heads)) in norms.iter_mut().zip([(q, shape.heads), (k, shape.kv_heads)]).take(if own { 2 } else { 1 }) {
             let path = format!("{prefix}.{name}");
@@ -147,7 +151,7 @@ impl Builder<'_> {
 
     fn mlp(&mut self, i: usize, prefix: &str) -> Result<Mlp> {
         let c = self.config;
-        let sizes = c.experts.as_ref().filter(|sizes| sizes.layers[i]);
+        let sizes = c.experts.as_ref().filter(|sizes| sizes.layers[self.at(i)]);
         let Some((names, sizes)) = c.family.experts.as_ref().zip(sizes) else { return self.dense(i).map(Mlp::Dense) };
         let Some(beside) = &names.beside else { return self.experts(i, names, sizes).map(Mlp::Experts) };
         let dense = self.dense(i)?;
@@ -163,8 +167,8 @@ impl Builder<'_> {
 
     fn dense(&mut self, i: usize) -> Result<FeedForward> {
         let (c, kind) = (self.config, SiteKind::Mlp);
-        let (d, f, bias) = (c.width, c.ffns[i], c.mlp_bias);
-        let (inner, down) = match &c.family.mlp {
+        let (d, f, bias) = (c.width, c.ffns[self.at(i)], c.mlp_bias);
+        let (inner, down) = match self.mlp_names(c.family) {
             MlpNames::Gated { gate, up, down } => {
                 let gate = self.linear(i, gate, kind, d, f, bias)?;
                 (Inner::Gated { gate, up: self.linear(i, up, kind, d, f, bias)? }, down)

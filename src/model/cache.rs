@@ -21,13 +21,12 @@ impl KvCache {
     /// # Errors
     /// When the buffers cannot be allocated.
     pub fn new(config: &Config, dtype: DType, capacity: usize, device: &Device) -> Result<KvCache> {
-        // Layers that read the keys and values of others have none.
-        let tokens = |layer: usize| if config.keys_of[layer] == layer && !config.is_delta(layer) { capacity } else { 0 };
+        let tokens = |layer: usize| if config.keeps_keys(layer) { capacity } else { 0 };
         let buffer = |layer: usize| {
             let shape = config.shapes[layer];
             Tensor::zeros((1, tokens(layer), shape.kv_heads, shape.head_dim), dtype, device)
         };
-        let layers = (0..config.layers).map(|layer| Ok((buffer(layer)?, buffer(layer)?))).collect::<Result<_>>()?;
+        let layers = (0..config.shapes.len()).map(|layer| Ok((buffer(layer)?, buffer(layer)?))).collect::<Result<_>>()?;
         let states = config.delta_layers().map(|sizes| sizes.map(|sizes| DeltaState::zero(sizes, device)).transpose());
         Ok(KvCache { layers, states: states.collect::<Result<_>>()?, len: 0, capacity })
     }

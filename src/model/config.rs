@@ -7,11 +7,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::config_encoder::{self, EncoderSizes};
 use super::config_layers::Layers;
 use super::config_reader::{ConfigReader, RESTORE};
 use super::config_shapes::LayerShapes;
 use super::families::FAMILIES;
-use super::family::{Bias, Count, DeltaNames, ExpertNames, Factor, Family, HeadDim, LayerInputNames, Parallel};
+use super::family::{Bias, Count, Factor, Family, HeadDim, Parallel};
 use super::rope_parameters;
 use super::settings::{self, Ignored};
 use crate::error::{Error, Result, nearest};
@@ -26,13 +27,14 @@ pub struct Config {
     pub family: &'static Family,
     pub vocab: usize,
     pub width: usize,
+    /// Of a model with an encoder its decoder's.
     pub layers: usize,
     /// Of layers that are like most.
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
     pub ffn: usize,
-    /// Heads of each layer.
+    /// Heads of each block, those of an encoder first, as all that is told of each is.
     pub shapes: Vec<HeadShape>,
     /// Whose keys and values each layer reads.
     pub keys_of: Vec<usize>,
@@ -54,6 +56,8 @@ pub struct Config {
     pub rotation_of: Vec<Option<usize>>,
     /// Of layers with a choice of feed-forwards.
     pub experts: Option<ExpertSizes>,
+    /// What reads a text before the `layers`, which only answer then.
+    pub encoder: Option<EncoderSizes>,
     /// Queries and keys have norms.
     pub head_norms: bool,
     /// Attention and feed-forward read the same sum; `Some(true)`: and the same norm.
@@ -126,6 +130,11 @@ impl ConfigReader<'_> {
         if family.keys.gelu_is_tanh && name == "gelu" {
             return Ok(Activation::GeluTanh);
         }
+        self.activation_of(family, key, name)
+    }
+
+    /// The activation that the value `name` of a key stands for.
+    pub(super) fn activation_of(&self, family: &Family, key: &str, name: &str) -> Result<Activation> {
         ACTIVATIONS.iter().find(|(_, names)| names.contains(&name)).map(|(activation, _)| *activation).ok_or_else(|| {
             let names: Vec<&str> = ACTIVATIONS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
             let why = format!("activation `{name}` is not supported for {}", family.model_type);
@@ -137,6 +146,7 @@ impl ConfigReader<'_> {
     fn head_dim(&self, family: &Family, width: usize, heads: usize) -> Result<usize> {
         let stated = match family.keys.head_dim {
             HeadDim::Key(missing) => self.count(&Count(&["head_dim"], missing))?,
+            HeadDim::Keys(keys) => self.count(keys)?,
             HeadDim::Derived => None,
         };
         let derived = || match width.is_multiple_of(heads) {
@@ -156,7 +166,7 @@ impl ConfigReader<'_> {
                 let why = format!("{says} is not the width divided among the heads, {found}, which {} takes", family.model_type);
                 Err(self.fail("head_dim", why, RESTORE))
             }
-            _ if family.positions.is_none() && !found.is_multiple_of(2) => {
+            _ if family.positions.is_none() && family.encoder.is_none() && !found.is_multiple_of(2) => {
                 Err(self.fail("head_dim", format!("rotary positions need an even size, found {found}"), RESTORE))
             }
             _ => Ok(found),
@@ -208,7 +218,8 @@ impl ConfigReader<'_> {
     }
 
     /// transformers' `Qwen3MoeDecoderLayer` says which layers have experts.
-    fn experts(&self, names: &ExpertNames, layers: usize, ffn: usize) -> Result<Option<ExpertSizes>> {
+    fn experts(&self, family: &Family, layers: usize, ffn: usize) -> Result<Option<ExpertSizes>> {
+        let Some(names) = &family.experts else { return Ok(None) };
         if let Some(beside) = &names.beside
             && !self.flag(beside.key, false)?
         {
@@ -231,7 +242,8 @@ impl ConfigReader<'_> {
     }
 
     /// What layers are given beside the stream.
-    fn layer_inputs(&self, names: &LayerInputNames) -> Result<Option<[usize; 2]>> {
+    fn layer_inputs(&self, family: &Family) -> Result<Option<[usize; 2]>> {
+        let Some(names) = &family.layer_inputs else { return Ok(None) };
         let (key, usual) = names.width;
         let vocab = self.size(&names.vocab)?;
         match self.get(key) {
@@ -241,11 +253,12 @@ impl ConfigReader<'_> {
         }
     }
 
-    /// The sizes of delta rules.
-    fn delta(&self, names: &DeltaNames, (key, activation): (&str, Activation)) -> Result<DeltaSizes> {
-        if activation != Activation::Silu {
+    /// The blocks that have delta rules, and the sizes of these.
+    fn delta(&self, family: &Family, kinds: &Layers) -> Result<Option<(Vec<bool>, DeltaSizes)>> {
+        let Some(names) = &family.delta else { return Ok(None) };
+        if self.activation(family)? != Activation::Silu {
             return Err(self.fail(
-                key,
+                family.keys.activation.0,
                 "it is behind the convolution of delta rules as well, where only silu is supported",
                 RESTORE,
             ));
@@ -256,7 +269,16 @@ impl ConfigReader<'_> {
             return Err(self.fail(names.value_heads.0[0], why, RESTORE));
         }
         let [key_dim, value_dim] = [self.size(&names.key_dim)?, self.size(&names.value_dim)?];
-        Ok(DeltaSizes { key_heads, value_heads, key_dim, value_dim, kernel: self.size(&names.kernel)? })
+        let sizes = DeltaSizes { key_heads, value_heads, key_dim, value_dim, kernel: self.size(&names.kernel)? };
+        Ok(Some((kinds.delta(), sizes)))
+    }
+
+    fn norm_eps(&self, family: &Family) -> Result<f64> {
+        let (key, usual) = family.keys.epsilon;
+        match self.number_or(key, usual)? {
+            below if below < 0.0 => Err(self.fail(key, format!("{below} is below zero"), RESTORE)),
+            epsilon => Ok(epsilon),
+        }
     }
 
     fn head_norms(&self, family: &Family) -> Result<bool> {
@@ -290,12 +312,9 @@ impl Config {
         let (width, heads, layers) = (r.size(&keys.width)?, r.size(&keys.heads)?, r.size(&keys.layers)?);
         let positions = r.size(&keys.positions)?;
         let head_dim = r.head_dim(family, width, heads)?;
-        let (epsilon, usual) = keys.epsilon;
-        let norm_eps = r.number_or(epsilon, usual)?;
-        if norm_eps < 0.0 {
-            return Err(r.fail(epsilon, format!("{norm_eps} is below zero"), RESTORE));
-        }
-        let kinds = Layers::read(&r, family, layers)?;
+        let stacks = config_encoder::read(&r, family, layers, width)?;
+        let (encoder, layers) = (stacks.encoder, stacks.decoder);
+        let kinds = Layers::read(&r, family, layers + encoder.as_ref().map_or(0, |e| e.layers))?;
         let ffn = r.count(&keys.ffn)?.unwrap_or(4 * width);
         let usual = HeadShape { heads, kv_heads: r.kv_heads(family, heads)?, head_dim };
         let windowed = kinds.windowed();
@@ -311,19 +330,16 @@ impl Config {
             kv_heads: usual.kv_heads,
             head_dim,
             ffn,
+            encoder,
             shapes,
             keys_of,
             keys_as_values,
             ffns,
-            delta: family
-                .delta
-                .as_ref()
-                .map(|names| Ok::<_, Error>((kinds.delta(), r.delta(names, (keys.activation.0, r.activation(family)?))?)))
-                .transpose()?,
-            layer_inputs: family.layer_inputs.as_ref().map(|names| r.layer_inputs(names)).transpose()?.flatten(),
-            experts: family.experts.as_ref().map(|names| r.experts(names, layers, ffn)).transpose()?.flatten(),
-            norm_eps,
-            activation: r.activation(family)?,
+            delta: r.delta(family, &kinds)?,
+            layer_inputs: r.layer_inputs(family)?,
+            experts: r.experts(family, windowed.len(), ffn)?,
+            norm_eps: r.norm_eps(family)?,
+            activation: stacks.activation.map_or_else(|| r.activation(family), Ok)?,
             scores: kinds.scores(&r, family, head_dim)?,
             rotation_of: kinds.rotations(rotations.kinds.len()),
             rotations: rotations.kinds,
@@ -331,7 +347,7 @@ impl Config {
             parallel: r.parallel(family.parallel)?,
             embedding_scale: r.factor(family.scales.embedding, width)?,
             residual_scale: r.factor(family.scales.residual, width)?,
-            logit_scale: r.factor(family.scales.logits, width)?,
+            logit_scale: stacks.logit_scale * r.factor(family.scales.logits, width)?,
             final_cap: match keys.caps {
                 Some([_, usual]) => r.cap("final_logit_softcapping", usual)?,
                 None => None,
@@ -351,9 +367,14 @@ impl Config {
 }
 
 impl Config {
-    /// The sizes of each layer's delta rule, where it has one.
+    /// Blocks that are an encoder's.
+    pub fn encoder_layers(&self) -> usize {
+        self.encoder.as_ref().map_or(0, |encoder| encoder.layers)
+    }
+
+    /// The sizes of each block's delta rule, where it has one.
     pub fn delta_layers(&self) -> impl Iterator<Item = Option<DeltaSizes>> {
-        (0..self.layers).map(|layer| self.delta.as_ref().filter(|(layers, _)| layers[layer]).map(|(_, sizes)| *sizes))
+        (0..self.shapes.len()).map(|layer| self.delta.as_ref().filter(|(layers, _)| layers[layer]).map(|(_, sizes)| *sizes))
     }
 
     /// Whether a layer has a delta rule in place of attention.
@@ -361,10 +382,16 @@ impl Config {
         self.delta.as_ref().is_some_and(|(layers, _)| layers[layer])
     }
 
-    /// Numbers that a token's keys and values have, over all layers that have their own.
+    /// Whether a block keeps keys and values of its own for the tokens that follow: none that reads those of another one, has a state
+    /// instead, or is an encoder's.
+    pub fn keeps_keys(&self, block: usize) -> bool {
+        self.keys_of[block] == block && !self.is_delta(block) && block >= self.encoder_layers()
+    }
+
+    /// Numbers that a token's keys and values have, over all blocks that keep some.
     pub fn cached_width(&self) -> usize {
-        let own = self.shapes.iter().zip(&self.keys_of).enumerate().filter(|(i, (_, of))| i == *of && !self.is_delta(*i));
-        own.map(|(_, (shape, _))| shape.widths()[1..].iter().sum::<usize>()).sum()
+        let own = self.shapes.iter().enumerate().filter(|(i, _)| self.keeps_keys(*i));
+        own.map(|(_, shape)| shape.widths()[1..].iter().sum::<usize>()).sum()
     }
 }
 

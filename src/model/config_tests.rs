@@ -17,6 +17,10 @@ const YARN_CASES: [(&str, [f64; 4], f64); 3] = [
 fn base(family: &str) -> Value {
     match family {
         "gpt2" => json!({"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 64, "vocab_size": 32}),
+        "t5" => json!({
+            "model_type": family, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4, "vocab_size": 32,
+            "decoder_start_token_id": 0,
+        }),
         "gpt_neox" => json!({
             "model_type": family, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
             "vocab_size": 32,
@@ -138,7 +142,8 @@ fn each_verdict_is_carried_out() {
     for family in FAMILIES {
         let (of, plain) = (family.model_type, numbers(with(family.model_type, json!({})).unwrap()));
         for key in MEANINGLESS.iter().map(|(key, _)| key).chain(family.meaningless) {
-            if *key != "model_type" {
+            let own = family.encoder.is_some() && ["decoder_start_token_id", "is_decoder"].contains(key);
+            if *key != "model_type" && !own {
                 assert_eq!(numbers(with(of, json!({*key: ["wrong"]})).unwrap()), plain, "{of} {key}");
             }
         }
@@ -163,6 +168,36 @@ fn each_verdict_is_carried_out() {
 /// Whether the row of a family reads a key.
 fn reads(family: &Family, key: &str) -> bool {
     !with(family.model_type, json!({key: {"no": "value"}})).unwrap_err().to_string().contains("would change what the model")
+}
+
+#[test]
+fn a_t5_says_its_feed_forward_in_one_key_and_what_followed_from_it_wins() {
+    let of = |changes: Value| {
+        let c = with("t5", changes).unwrap();
+        let encoder = c.encoder.unwrap();
+        (c.activation, encoder.gated, [encoder.layers, c.layers], c.logit_scale)
+    };
+    use Activation::{Gelu, GeluTanh, Relu, Silu};
+    assert_eq!(of(json!({})), (Relu, false, [3, 3], 0.125));
+    assert_eq!(of(json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})), (GeluTanh, true, [3, 3], 1.0));
+    let followed = json!({"feed_forward_proj": "gated-gelu", "dense_act_fn": "relu", "scale_decoder_outputs": false});
+    assert_eq!(of(followed), (Relu, true, [3, 3], 1.0));
+    assert_eq!(
+        of(json!({"feed_forward_proj": "gelu", "is_gated_act": true, "num_decoder_layers": 2})),
+        (Gelu, true, [3, 2], 0.125)
+    );
+    assert_eq!(of(json!({"feed_forward_proj": "gated-silu", "num_decoder_layers": null})), (Silu, true, [3, 3], 0.125));
+    // The names of `attribute_map` win.
+    let c = with("t5", json!({"hidden_size": 32, "num_attention_heads": 2, "head_dim": 8, "num_hidden_layers": 4})).unwrap();
+    assert_eq!([c.width, c.heads, c.head_dim, c.layers], [32, 2, 8, 4]);
+    refused("t5", json!({"feed_forward_proj": "gated-gelu-new"}), &["`feed_forward_proj`", "gated-NAME"]);
+    refused("t5", json!({"dense_act_fn": "tanh"}), &["`dense_act_fn`", "`tanh` is not supported"]);
+    refused("t5", json!({"decoder_start_token_id": null}), &["`decoder_start_token_id`", "missing"]);
+    refused("t5", json!({"is_encoder_decoder": false}), &["`is_encoder_decoder`"]);
+    refused("t5", json!({"is_decoder": true}), &["`is_decoder`"]);
+    refused("t5", json!({"relative_attention_num_buckets": 2}), &["`relative_attention_num_buckets`"]);
+    refused("t5", json!({"intermediate_size": 7}), &["`intermediate_size`"]);
+    refused("llama", json!({"is_encoder_decoder": true}), &["`is_encoder_decoder`"]);
 }
 
 #[test]

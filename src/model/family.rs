@@ -23,6 +23,8 @@ pub struct Family {
     pub mlp: MlpNames,
     /// Feed-forwards of which each token meets a few.
     pub experts: Option<ExpertNames>,
+    /// What reads a text before these blocks, and how they see it.
+    pub encoder: Option<EncoderNames>,
     pub parallel: Parallel,
     pub final_norm: &'static str,
     pub norm: NormKind,
@@ -76,7 +78,7 @@ pub struct ConfigKeys {
 }
 
 /// A size in `config.json`: its names, the one that wins first, and what it is where none is there.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Count(pub &'static [&'static str], pub Missing);
 
 impl Count {
@@ -101,6 +103,8 @@ pub enum Missing {
 pub enum HeadDim {
     /// `head_dim`.
     Key(Missing),
+    /// Other names.
+    Keys(&'static Count),
     /// The width divided among the heads; `head_dim` may say the same.
     Derived,
 }
@@ -289,6 +293,31 @@ pub struct LayerInputNames {
     pub output_norm: &'static str,
 }
 
+/// An encoder and how its decoder, which the other names are of, sees it. Names are behind those of a block's stack.
+#[derive(Debug)]
+pub struct EncoderNames {
+    /// Prefix of the encoder's blocks.
+    pub layers: &'static str,
+    /// Its norm, behind its last block.
+    pub final_norm: &'static str,
+    /// Norm before its feed-forward.
+    pub mlp_norm: &'static str,
+    /// Its feed-forward, gated and not.
+    pub mlp: [MlpNames; 2],
+    /// The decoder's without a gate.
+    pub plain_mlp: MlpNames,
+    /// Norm before the decoder's attention over the encoder's output, and that.
+    pub cross_norm: &'static str,
+    pub cross: AttentionNames,
+    /// Biases by distance in the first block of each stack, `{name}.weight` (buckets, heads).
+    pub distances: &'static str,
+    /// The embedding once more.
+    pub copies: &'static [&'static str],
+    /// A tensor of older files that no class reads.
+    pub unread: &'static str,
+    pub decoder_layers: &'static str,
+}
+
 /// Whether attention and the feed-forward read the same sum, side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parallel {
@@ -347,9 +376,9 @@ pub enum Factor {
 /// What `q·k` is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ScoreScale {
-    One,
     /// `1/√head_dim`.
     HeadDim,
+    One,
     /// One over the root of a key, with its default.
     OverRoot(&'static str, f64),
     /// A key with its default.

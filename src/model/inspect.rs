@@ -135,11 +135,13 @@ fn groups(sites: &[SiteInfo], layers: &str) -> Vec<SiteGroup> {
         let parts = own.split('.').map(|part| if part.bytes().all(|b| b.is_ascii_digit()) { "*" } else { part });
         parts.collect::<Vec<_>>().join(".")
     };
-    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_string();
+    let ends_in = |path: &str, ending: &str| path == ending || path.strip_suffix(ending).is_some_and(|head| head.ends_with('.'));
     let modules: BTreeSet<String> = sites.iter().map(module).collect();
-    let name = |module: &str| match modules.iter().filter(|other| last(other) == last(module)).count() {
-        1 => last(module),
-        _ => module.to_string(),
+    // The shortest ending of a path that no other module has.
+    let name = |module: &str| {
+        let endings = module.rmatch_indices('.').map(|(dot, _)| &module[dot + 1..]);
+        let own = |ending: &&str| modules.iter().filter(|other| ends_in(other, ending)).count() == 1 && !ending.contains('*');
+        endings.chain([module]).find(own).unwrap_or(module).to_string()
     };
     let mut groups: Vec<SiteGroup> = Vec::new();
     for site in sites {
@@ -190,6 +192,10 @@ mod tests {
             ("models/llama", "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj"),
             ("models/gpt2", "c_attn attn.c_proj c_fc mlp.c_proj"),
             ("families/gpt_neox", "query_key_value dense dense_h_to_4h dense_4h_to_h"),
+            (
+                "families/t5",
+                "SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o wi_0 wi_1 wo EncDecAttention.q EncDecAttention.k EncDecAttention.v EncDecAttention.o",
+            ),
         ] {
             let model = Model::open(&golden(name), Compute::F32, &Device::Cpu).unwrap();
             let groups = groups(model.sites(), model.config.family.layers);
@@ -198,7 +204,9 @@ mod tests {
             for group in &groups {
                 let named = |site: &&SiteInfo| site.path == group.name || site.path.ends_with(&format!(".{}", group.name));
                 let alone = matches!(group.kind, SiteKind::Embedding | SiteKind::Head);
-                let all = if alone { 1 } else { model.config.layers };
+                let across = group.name.starts_with("EncDec");
+                let encoder = model.config.encoder.as_ref().filter(|_| !across).map_or(0, |encoder| encoder.layers);
+                let all = if alone { 1 } else { model.config.layers + encoder };
                 assert_eq!((model.sites().iter().filter(named).count(), group.sites), (all, all), "{}", group.name);
             }
         }

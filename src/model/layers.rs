@@ -10,6 +10,7 @@ use super::linear::FrozenLinear;
 use super::site::Site;
 use crate::error::Result;
 use crate::kernels::activation::Activation;
+use crate::kernels::attention::distance::DistanceBias;
 use crate::kernels::attention::{HeadShape, Scores};
 use crate::kernels::delta_rule::{DeltaLayer, DeltaSizes};
 use crate::kernels::linear::Frozen;
@@ -192,10 +193,23 @@ pub(super) struct LayerInputs {
     pub width: usize,
 }
 
+/// Which keys queries see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Those of their own text up to their place, in a model without an encoder.
+    Text,
+    /// An encoder's: all of their own text.
+    Source,
+    /// Its decoder's: those of their own text up to their place.
+    Target,
+    /// Its decoder's: all of what the encoder read of their text.
+    Across,
+}
+
 /// What happens to queries, keys and values behind their projections.
 #[derive(Debug)]
 pub(super) struct Attention {
-    /// Which block's this is.
+    /// Which block's this is, an encoder's first.
     pub layer: usize,
     /// Whose keys and values are read: this block's, or an earlier one's.
     pub keys_of: usize,
@@ -209,6 +223,9 @@ pub(super) struct Attention {
     pub scores: Scores,
     /// A logit of each query head that nothing stands behind (Xiao et al. 2023).
     pub sinks: Option<NormVector>,
+    pub sight: Sight,
+    /// What is added to scores by how far a key is, its stack's.
+    pub distances: Option<Arc<DistanceBias>>,
 }
 
 impl Attention {
@@ -233,6 +250,27 @@ pub(super) struct AttentionLayers {
     pub gated: bool,
     pub attention: Attention,
     pub output: SiteLinear,
+}
+
+/// A decoder's attention over what the encoder made.
+#[derive(Debug)]
+pub(super) struct Cross {
+    pub norm: Norm,
+    pub q: SiteLinear,
+    /// Of what the encoder made.
+    pub kv: [SiteLinear; 2],
+    pub attention: Attention,
+    pub output: SiteLinear,
+}
+
+/// What reads a text before the decoder answers: the first blocks of a model.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    pub blocks: usize,
+    /// Behind them.
+    pub norm: Norm,
+    /// What the decoder's texts begin with.
+    pub start: u32,
 }
 
 /// A gated delta rule with its projections ([`crate::kernels::delta_rule`]).
@@ -282,12 +320,14 @@ impl DeltaNet {
 /// One block.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// Which it is.
+    /// Which it is, an encoder's first.
     pub layer: usize,
     pub attention_norm: Norm,
     pub mixer: Mixer,
     /// Of what attention gives, before it is added.
     pub post_attention_norm: Option<Norm>,
+    /// Between the mixer and the feed-forward.
+    pub cross: Option<Cross>,
     pub mlp_norm: Norm,
     pub mlp: Mlp,
     /// Of what the feed-forward gives, before it is added.
@@ -317,6 +357,7 @@ impl Block {
             Mixer::Attention(layers) => layers.inner().into_iter().chain([&layers.output]).collect(),
             Mixer::Delta(net) => net.inner.iter().chain([&net.output]).collect::<Vec<_>>(),
         };
+        all.extend(self.cross.iter().flat_map(|cross| [&cross.q, &cross.kv[0], &cross.kv[1], &cross.output]));
         match &self.mlp {
             Mlp::Dense(dense) => all.extend(dense.linears()),
             Mlp::Experts(experts) => all.extend(experts.linears()),
@@ -327,6 +368,12 @@ impl Block {
         }
         all.extend(self.layer_gate.iter().flat_map(|part| [&part.gate, &part.projection]));
         all
+    }
+
+    /// Attention over its own text, and over what an encoder made.
+    pub(super) fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        let own = if let Mixer::Attention(layers) = &self.mixer { Some(&layers.attention) } else { None };
+        own.into_iter().chain(self.cross.as_ref().map(|cross| &cross.attention))
     }
 }
 

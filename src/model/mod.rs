@@ -9,17 +9,19 @@
 //! | 0 | `site`, `batch`, `family`, `linear`, `resolve` | where adapters act; rows of ids; what families differ in; a frozen layer; where a base is |
 //! | 1 | `families`, `config_reader`, `layers`, `targets`, `fused` | a row each; a table of `config.json`, key by key; what a model is made of; which positions carry loss; the experts' parameters as transformers 5 has them |
 //! | 2 | `weights`, `settings` | files of a base; keys that no row reads |
-//! | 3 | `config_layers`, `config_shapes`, `rope_parameters`, `text` | windows and rotations of each layer; heads of each layer; rotary frequencies; the tokenizer of a base |
+//! | 3 | `config_layers`, `config_shapes`, `config_encoder`, `rope_parameters`, `text` | windows and rotations of each layer; heads of each layer; an encoder's sizes; rotary frequencies; the tokenizer of a base |
 //! | 4 | `config` | `config.json` |
-//! | 5 | `cache`, `paged`, `peculiarities` | keys and values of tokens seen: of one text, in blocks that texts share; what is special in a configuration, in words |
+//! | 5 | `cache`, `decoder_cache`, `paged`, `peculiarities` | keys and values of tokens seen: of one text, of one that an encoder has read, in blocks that texts share; what is special in a configuration, in words |
 //! | 6 | `build` | from files to model |
-//! | 7 | `build_block`, `pass` | the one pass: training, scoring, prompts, decoding |
+//! | 7 | `build_block`, `build_encoder`, `pass` | parts of that: a block, an encoder; the one pass: training, scoring, prompts, decoding |
 //! | 8 | `score`, `inspect` | losses of texts; what a base is |
 
 pub mod batch;
 mod build;
 mod build_block;
+mod build_encoder;
 pub mod cache;
+mod decoder_cache;
 mod paged;
 pub mod weights;
 pub mod config;
@@ -34,6 +36,7 @@ mod peculiarities;
 mod settings;
 mod config_reader;
 mod config_layers;
+mod config_encoder;
 mod config_shapes;
 mod rope_parameters;
 mod targets;
@@ -50,11 +53,12 @@ use candle_core::{DType, Device};
 pub use batch::Batch;
 pub use cache::KvCache;
 pub use config::Config;
+pub use decoder_cache::DecoderCache;
 pub use fused::FusedParameter;
 pub use paged::{BlockTable, PagedKv};
 pub use pass::{
-    BatchTokens, Chunk, DevicePassMemory, ExpertBalance, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass, PassGradients,
-    PassMemory, PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
+    AnswerChunk, BatchTokens, Chunk, DevicePassMemory, ExpertBalance, Logps, LossAndGradients, LossOfLogps, OwnChunk, Pass,
+    PassGradients, PassMemory, PreparedAdapter, Recompute, SiteGradient, Times, Workspace,
 };
 pub use peculiarities::Peculiarity;
 pub use score::{LossSum, Marked};
@@ -67,7 +71,8 @@ use crate::kernels::columns::OutputNorms;
 pub use crate::kernels::engine::Phase;
 use crate::kernels::linear::Frozen;
 use crate::kernels::weight::Weight;
-use layers::{Block, LayerInputs, Norm, SharedTables, SiteLinear};
+use family::HEAD;
+use layers::{Block, Encoder, LayerInputs, Norm, SharedTables, SiteLinear};
 use weights::ModelFiles;
 
 /// A frozen causal language model over mapped weights.
@@ -76,7 +81,9 @@ pub struct Model {
     pub config: Config,
     pub device: Device,
     embedding: Embedding,
+    /// An encoder's first.
     blocks: Vec<Block>,
+    encoder: Option<Encoder>,
     shared: SharedTables,
     layer_inputs: Option<LayerInputs>,
     final_norm: Norm,
@@ -121,8 +128,11 @@ impl Model {
     /// As [`Config::from_json_ignoring`] and [`Model::open`].
     pub fn open_ignoring(path: &Path, compute: Compute, device: &Device, ignored: &[String]) -> Result<Model> {
         let files = ModelFiles::open(path)?;
-        let config = Config::from_json_ignoring(&files.config, path, ignored)?;
-        build::Builder { files, config: &config, compute, device, sites: Vec::new() }.build()
+        let mut config = Config::from_json_ignoring(&files.config, path, ignored)?;
+        // transformers 5 ties them always, unless the files have a head of its own.
+        config.tied &= config.encoder.is_none();
+        config.tied |= config.encoder.is_some() && !files.tensors.contains_key(&format!("{HEAD}.weight"));
+        build::Builder { files, config: &config, compute, device, sites: Vec::new(), encoding: false }.build()
     }
 
     /// The same model run in tensor operations, as on an accelerator, wherever it is.
@@ -146,6 +156,11 @@ impl Model {
     /// Whether passes are kernels over plain buffers.
     pub(crate) fn in_kernels(&self) -> bool {
         self.machine == MachineKind::Kernels
+    }
+
+    /// Whether an encoder reads each text up to its first target, and a decoder the rest.
+    pub fn has_encoder(&self) -> bool {
+        self.encoder.is_some()
     }
 
     /// Every place where an adapter may act, indexed by [`Site`].

@@ -75,9 +75,9 @@ struct LayerPlace {
 /// The layers' places in a block, and the floats of a block.
 fn layer_places(config: &Config) -> (Vec<Option<LayerPlace>>, usize) {
     let mut at = 0;
-    let places = config.shapes.iter().zip(&config.keys_of).enumerate().map(|(layer, (shape, of))| {
+    let places = config.shapes.iter().enumerate().map(|(layer, shape)| {
         let layout = BlockLayout { key_heads: shape.kv_heads, head_dim: shape.head_dim };
-        let place = (*of == layer && !config.is_delta(layer)).then_some(LayerPlace { layout, at });
+        let place = config.keeps_keys(layer).then_some(LayerPlace { layout, at });
         at += place.map_or(0, |place| place.layout.floats());
         place
     });

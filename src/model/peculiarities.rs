@@ -25,6 +25,9 @@ pub struct Peculiarity {
 /// All of a model, in the order of a pass.
 pub(super) fn of(config: &Config) -> Vec<Peculiarity> {
     let mut found = vec![("norms", norms(config))];
+    found.extend(config.encoder.as_ref().map(|encoder| {
+        ("encoder", format!("{} layers read the prompt; the answer begins with token {}", encoder.layers, encoder.start))
+    }));
     found.extend(factor("embeddings", config.embedding_scale));
     found.extend(layer_inputs(config).map(|how| ("layer inputs", how)));
     found.extend(delta(config).map(|how| ("delta rule", how)));
@@ -139,6 +142,10 @@ fn windows(config: &Config) -> Vec<String> {
 }
 
 fn rotations(config: &Config) -> Vec<String> {
+    if let Some(encoder) = &config.encoder {
+        let (buckets, most) = (encoder.buckets, encoder.most_distance);
+        return vec![format!("none; scores are biased by distance, in {buckets} buckets up to {most} tokens")];
+    }
     if let Some(positions) = config.family.positions {
         return vec![format!("none; positions are learned (`{positions}`)")];
     }
@@ -224,7 +231,9 @@ fn feed_forward(config: &Config) -> String {
         };
         return format!("{activation}, gated{beside}; {count} experts of width {ffn}, {chosen} a token{sums}, in {places}");
     }
-    let gated = if matches!(config.family.mlp, MlpNames::Plain { .. }) { "" } else { ", gated" };
+    let plain = matches!(config.family.mlp, MlpNames::Plain { .. });
+    let gated = config.encoder.as_ref().map_or(!plain, |encoder| encoder.gated);
+    let gated = if gated { ", gated" } else { "" };
     format!("{activation}{gated}")
 }
 

@@ -62,7 +62,7 @@ pub(super) fn rotations(
     positions: usize,
     ignored: &Ignored,
 ) -> Result<Rotations> {
-    if family.positions.is_some() {
+    if family.positions.is_some() || family.encoder.is_some() {
         return Ok(Rotations { kinds: Vec::new(), positions });
     }
     let reading = Reading { r, family, head_dims, positions, ignored };

@@ -52,6 +52,7 @@ pub fn tokenizer_and_notes(base: &Path) -> Result<(Tokenizer, Vec<String>)> {
         add_bos: text.add_bos,
         add_eos: text.add_eos,
         eos_ids: text.ends,
+        ..Special::default()
     };
     let tokenizer = Tokenizer::new(text.tokenizer, special, None)?.with_chat_templates(text.chat_templates);
     Ok((tokenizer, text.notes))

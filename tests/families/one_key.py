@@ -13,12 +13,11 @@ import argparse, collections, copy, re, subprocess, sys, tempfile, warnings
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data/scripts"))
 from tiny import *
-import families
+import families, gen_families, gen_models
 from families import Case, rope, shape, yarn, layers
 warnings.filterwarnings("ignore")
 tf.utils.logging.set_verbosity_error(); tf.utils.logging.disable_progress_bar()
 
-SKIPPED = ("t5",)
 GPT2 = dict(vocab_size=families.VOCAB, n_positions=64, n_embd=18, n_layer=3, n_head=3, n_inner=10, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 MORE = {
     "llama-short": Case(tf.LlamaConfig, dict(shape(16, 4, 2, 10, longest=16, head_dim=6, rms_norm_eps=0.02), **rope(50.0))),
@@ -29,7 +28,7 @@ MORE = {
                    sliding_window=5, attn_logit_softcapping=2.0, final_logit_softcapping=1.5), **rope(60.0)), zero_centred=True, embedding=0.06),
     "gpt2": Case(tf.GPT2Config, dict(GPT2, layer_norm_epsilon=0.02, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)),
 }
-CASES = {n: c for n, c in families.CASES.items() if not n.startswith(SKIPPED)} | MORE
+CASES = families.CASES | MORE
 
 REMOVED = "(removed)"
 Change = collections.namedtuple("Change", "spelling path value base_weights", defaults=(False,))
@@ -103,6 +102,11 @@ VALUES = {
     "n_positions": [32], "n_inner": [None, 12], "n_head": [2], "n_layer": [2], "activation_function": ["gelu", "relu", "silu", "tanh"], "scale_attn_weights": [False], "scale_attn_by_inverse_layer_idx": [True],
     "reorder_and_upcast_attn": [True], "n_ctx": [16], "resid_pdrop": [0.5], "model_type": ["no_such"],
     "layer_types": ["alternate", "full", "sliding", "chunked", "short", None],
+    # Of encoders with decoders.
+    "feed_forward_proj": ["gated-gelu", "gated-relu", "gelu", "gated-silu", "gated-gelu-new", None], "dense_act_fn": ["relu", "silu", "tanh"], "is_gated_act": [True, False],
+    "is_gated_act:base": [True, False], "num_decoder_layers": [1, None, 0], "num_layers": [2], "num_heads": [2], "d_model": [20], "d_kv": [4, 5], "d_ff": [10], "d_ff:base": [10],
+    "relative_attention_num_buckets": [4, 32, 2, 1, 9], "relative_attention_max_distance": [8, 64, 1, 2], "scale_decoder_outputs": [True, False], "decoder_start_token_id": [3, None, 99],
+    "dropout_rate": [0.5], "classifier_dropout": [0.3], "initializer_factor": [2.0], "output_past": [True],
 }
 ACTIVATIONS = ["gelu", "relu", "gelu_pytorch_tanh", "gelu_new", "gelu_fast", "silu", "swish", "quick_gelu", "relu2", "tanh", "gelu_10", "laplace", "linear", None]
 # Of keys that no class of a family has, values are tried of some families each: all are refused by the same rule.
@@ -111,7 +115,7 @@ COMMON = {"hidden_act", "hidden_activation", "attention_bias", "mlp_bias", "slid
 
 
 def named(value, j):
-    n, heads = j.get("num_hidden_layers", j.get("n_layer")), j.get("num_attention_heads", j.get("n_head"))
+    n, heads = j.get("num_hidden_layers", j.get("n_layer", j.get("num_layers"))), j.get("num_attention_heads", j.get("n_head", j.get("num_heads")))
     if value == "heads": return heads
     if value == "no_rope": return [i % 2 for i in range(n)]
     full, sliding = "full_attention", "sliding_attention"
@@ -187,7 +191,8 @@ def changes(name, case, new, old):
     seen = set()
     yield Change("5", (), None)
     yield Change("4", (), None)
-    for change in [*settings(), *rotary(), *older()]:
+    turned = [] if new.get("is_encoder_decoder") else [*rotary(), *older()]
+    for change in [*settings(), *turned]:
         base = new if change.spelling == "5" else old
         shown = repr(change)
         same = json.dumps(at(base, change.path)) == json.dumps(change.value)
@@ -203,15 +208,19 @@ def eager(m):
     return m.eval()
 
 
+def auto(c):
+    return tf.AutoModelForSeq2SeqLM if c.model_type == "t5" else tf.AutoModelForCausalLM
+
+
 def built(case, c):
     torch.manual_seed(0)
-    m = eager(tf.AutoModelForCausalLM.from_config(c, attn_implementation="eager", dtype=torch.float32))
+    m = eager(auto(c).from_config(c, attn_implementation="eager", dtype=torch.float32))
     return randomise(m, 0, case.zero_centred, case.embedding or (0.15 if c.tie_word_embeddings else 0.4))
 
 
 def texts(name, n):
     """Two rows of `n` ids; labels mask the prompts."""
-    b = {k: v[:, :n].clone() for k, v in batch(name, 0, families.VOCAB).items()}
+    b = {k: v[:, :n].clone() for k, v in batch(name.split("-")[0] if name.startswith("t5") else name, 0, families.VOCAB).items()}
     if n < 24:
         b["labels"] = b["input_ids"].clone(); b["labels"][:, :n // 4] = -100
     return b
@@ -219,6 +228,9 @@ def texts(name, n):
 
 def expected(m, b):
     """What `gen_models.expected` says of texts of any length, each id of the continuation of a pass without cache; and the least lead of one of them."""
+    if m.config.is_encoder_decoder:
+        e = gen_models.expected(m, b)
+        return e, gen_families.margin(m, e)
     e, n = dict(b), b["input_ids"].shape[1]
     with torch.no_grad():
         o = m(**b); e["logits"] = o.logits; e["loss"] = torch.nn.functional.cross_entropy(o.logits[:, :-1].reshape(-1, o.logits.shape[-1]), b["labels"][:, 1:].reshape(-1)).reshape(1)
@@ -271,7 +283,7 @@ class Bench:
     def compute(self, d, n):
         """Writes what is expected of texts of `n` ids."""
         try:
-            m, info = tf.AutoModelForCausalLM.from_pretrained(d, attn_implementation="eager", dtype=torch.float32, output_loading_info=True)
+            m, info = auto(self.base.config).from_pretrained(d, attn_implementation="eager", dtype=torch.float32, output_loading_info=True)
             missing = sorted(info["missing_keys"])
             if missing: raise ValueError(f"weights are missing: {missing[0]}")
             e, lead = expected(eager(m), texts(self.name, n))

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use lorakit::adapter::Adapter;
 use lorakit::artifact::merge::{self, Dtype, Merged};
 use lorakit::device::Compute;
@@ -59,6 +59,32 @@ fn every_architecture_computes_what_transformers_does_and_becomes_a_hugging_face
         merge::write(&merged, &dir, &mut |_, _| ()).unwrap();
         let difference = off(&open(&dir), &expected);
         assert!(difference < 1e-4, "{name}, merged: {difference}");
+    }
+}
+
+/// Of experts that GGUF stacks otherwise than Hugging Face: an adapter on their parameters, and the directory that it is merged into.
+#[test]
+fn adapters_of_experts_are_merged_into_the_familys_own_form() {
+    let out = tempfile::tempdir().unwrap();
+    for (name, experts) in [("qwen3moe", "mlp.experts"), ("gpt-oss", "mlp.experts"), ("gemma4-moe", "experts")] {
+        let (base, (ids, plain)) = (folder().join(format!("{name}.gguf")), expected(name));
+        let model = open(&base);
+        let parameters = ["gate_up_proj", "down_proj"].map(|parameter| format!("{experts}.{parameter}")).to_vec();
+        let lora = recipe::Adapter::lora(2, recipe::TargetModules::Names(vec!["q_proj".into()]));
+        let adapter = Adapter::new(&recipe::Adapter { target_parameters: parameters, ..lora }, None, &model, 3).unwrap();
+        for (i, parameter) in adapter.params().iter().enumerate() {
+            let (rows, cols) = parameter.var.dims2().unwrap();
+            let values: Vec<f32> = (0..rows * cols).map(|j| ((i + 7 * j) as f32).sin() * 0.3).collect();
+            parameter.var.set(&Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap()).unwrap();
+        }
+        let want = model.text_logits(&adapter, &[&ids]).unwrap().concat();
+        assert!(want.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 0.05), "{name}: the adapter does nothing");
+        let dir = out.path().join(name);
+        let merged = Merged { model: &model, adapter: &adapter, base: &base, dtype: Dtype::F32, spoken: None, card: None };
+        merge::write(&merged, &dir, &mut |_, _| ()).unwrap();
+        let difference = off(&open(&dir), &(ids, want));
+        println!("{name}, merged with its adapter: {difference:.1e}");
+        assert!(difference < 1e-4, "{name}: {difference}");
     }
 }
 
@@ -130,6 +156,8 @@ fn what_experts_and_kinds_of_layers_cannot_be_is_refused_by_name() {
     let cases = [
         (patched("qwen3moe", "qwen3moe.expert_used_count", &count(6)), vec!["num_experts_per_tok", "6 of 5"]),
         (patched("mixtral", "llama.expert_used_count", &count(0)), vec!["llama.expert_used_count", "not a possible size"]),
+        (patched("qwen3moe", "qwen3moe.expert_count", &count(4)), vec!["_exps.weight", "each of 4 experts"]),
+        (patched("mixtral", "llama.expert_count", &count(1 << 20)), vec!["llama.expert_count", "the limit is 4096"]),
         (patched("qwen3moe", "qwen3moe.expert_feed_forward_length", &count(7)), vec!["mlp.experts.0.", "[8, 18]"]),
         (renamed("mixtral", "blk.1.ffn_up_exps", "blk.1.ffn_uq_exps"), vec!["blk.1.ffn_uq_exps.weight", "no part of `llama`"]),
         (patched("gpt-oss", "gpt-oss.expert_feed_forward_length", &count(16)), vec!["expert_feed_forward_length", "16 beside"]),

@@ -11,6 +11,7 @@ mod compare;
 mod conform;
 mod curate;
 mod dora;
+mod encoder;
 mod examples;
 mod experts;
 mod gguf_families;

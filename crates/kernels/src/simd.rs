@@ -217,6 +217,7 @@ macro_rules! sides {
         }
     };
 }
+sides!(A);
 sides!(A, B);
 sides!(A, B, C);
 sides!(A, B, C, D);

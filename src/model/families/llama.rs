@@ -18,6 +18,7 @@ pub(super) const LLAMA: Family = Family {
     post_norms: None,
     mlp: GATED,
     experts: None,
+    encoder: None,
     parallel: Parallel::Never,
     final_norm: "model.norm",
     norm: NormKind::Rms,

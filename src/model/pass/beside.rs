@@ -1,4 +1,5 @@
-//! What blocks hand on beside the stream of sums: keys and values that later blocks read too, and inputs of each layer.
+//! What blocks hand on beside the stream of sums: keys and values that later blocks read too, inputs of each layer, and what an encoder
+//! made for its decoder.
 
 use super::super::Model;
 use super::machine::{Given, Machine, Unscaled};
@@ -8,6 +9,31 @@ use crate::error::Result;
 pub(super) struct Beside<M: Machine> {
     lent: Vec<Lent<M>>,
     inputs: Option<Inputs<M>>,
+    memory: Option<Memory<M>>,
+}
+
+/// What an encoder made.
+pub(super) struct Memory<M: Machine> {
+    /// Its last block's output (n, d), normed.
+    pub normed: M::Act,
+    /// What the norm read.
+    pub kept: M::Act,
+    /// Whether gradients go back to it.
+    pub wanted: bool,
+    /// The sum of what the decoder's blocks give back to `normed`.
+    pub grad: Option<M::Wide>,
+}
+
+impl<M: Machine> Memory<M> {
+    fn on<N: Machine<Act = M::Act, Wide = M::Wide>>(self) -> Memory<N> {
+        let Memory { normed, kept, wanted, grad } = self;
+        Memory { normed, kept, wanted, grad }
+    }
+
+    pub(super) fn free(self, m: &mut M) {
+        [self.normed, self.kept].into_iter().for_each(|act| m.free(act));
+        self.grad.into_iter().for_each(|wide| m.free_wide(wide));
+    }
 }
 
 /// Keys and values of a block.
@@ -32,31 +58,45 @@ struct Inputs<M: Machine> {
     grad: Option<M::Wide>,
 }
 
+impl<M: Machine> Lent<M> {
+    fn on<N: Machine<Act = M::Act, Wide = M::Wide>>(self) -> Lent<N> {
+        let Lent { layer, keys_values, grads } = self;
+        Lent { layer, keys_values, grads }
+    }
+}
+
+impl<M: Machine> Inputs<M> {
+    fn on<N: Machine<Act = M::Act, Wide = M::Wide>>(self) -> Inputs<N> {
+        let Inputs { all, x, projected, unscaled, wanted, grad } = self;
+        Inputs { all, x, projected, unscaled, wanted, grad }
+    }
+}
+
 impl<M: Machine> Beside<M> {
     /// Beside embeddings `x` (n, d).
     pub(super) fn new(m: &mut M, given: &Given, model: &Model, x: &M::Wide) -> Result<Beside<M>> {
-        let Some(layers) = &model.layer_inputs else { return Ok(Beside { lent: Vec::new(), inputs: None }) };
+        let Some(layers) = &model.layer_inputs else { return Ok(Beside::nothing()) };
         let (x, mut unscaled) = (m.rounded(x)?, Vec::new());
         let projected = m.project(given, &[&layers.projection], &x, &mut unscaled)?.remove(0);
         let [all, projected] = m.layer_inputs(given, layers, projected)?;
         let through = [layers.projection.site, model.embedding.site];
         let wanted = given.acting.iter().any(|(_, adapter)| through.iter().any(|site| adapter.acts(*site)));
-        Ok(Beside { lent: Vec::new(), inputs: Some(Inputs { all, x, projected, unscaled, wanted, grad: None }) })
+        Ok(Beside { inputs: Some(Inputs { all, x, projected, unscaled, wanted, grad: None }), ..Beside::nothing() })
+    }
+
+    pub(super) fn nothing() -> Beside<M> {
+        Beside { lent: Vec::new(), inputs: None, memory: None }
+    }
+
+    /// With what an encoder made of the texts.
+    pub(super) fn with(self, memory: Option<Memory<M>>) -> Beside<M> {
+        Beside { memory, ..self }
     }
 
     /// The same for another machine over the same buffers.
     pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> Beside<N> {
-        let lent = self.lent.into_iter();
-        let lent = lent.map(|Lent { layer, keys_values, grads }| Lent { layer, keys_values, grads }).collect();
-        let inputs = self.inputs.map(|Inputs { all, x, projected, unscaled, wanted, grad }| Inputs {
-            all,
-            x,
-            projected,
-            unscaled,
-            wanted,
-            grad,
-        });
-        Beside { lent, inputs }
+        let lent = self.lent.into_iter().map(Lent::on).collect();
+        Beside { lent, inputs: self.inputs.map(Inputs::on), memory: self.memory.map(Memory::on) }
     }
 
     pub(super) fn free(self, m: &mut M) {
@@ -69,6 +109,27 @@ impl<M: Machine> Beside<M> {
             [all, x, projected].into_iter().chain(unscaled).for_each(|act| m.free(act));
             grad.into_iter().for_each(|wide| m.free_wide(wide));
         }
+        self.memory.into_iter().for_each(|memory| memory.free(m));
+    }
+
+    /// What an encoder made; nothing where the machine has kept keys and values of it.
+    pub(super) fn memory(&self) -> Option<&Memory<M>> {
+        self.memory.as_ref()
+    }
+
+    /// Adds the gradient (n, d) of what an encoder made.
+    pub(super) fn memory_back(&mut self, m: &mut M, grad: M::Wide) -> Result<()> {
+        let Some(memory) = &mut self.memory else { unreachable!("a way back goes over whole texts") };
+        match &mut memory.grad {
+            Some(sum) => m.add(sum, grad)?,
+            None => memory.grad = Some(grad),
+        }
+        Ok(())
+    }
+
+    /// What an encoder made, with what came back to it.
+    pub(super) fn take_memory(&mut self) -> Option<Memory<M>> {
+        self.memory.take()
     }
 
     /// Keeps keys and values of a block; those of an earlier run of it are let go.

@@ -2,6 +2,7 @@
 
 use super::super::layers::Block;
 use super::beside::Beside;
+use super::cross::CrossActivations;
 use super::dense::WayBack;
 use super::experts::ExpertBalance;
 use super::feed::{Feed, FeedActivations};
@@ -15,6 +16,8 @@ pub(super) struct BlockActivations<M: Machine> {
     /// Input (n, d).
     x: M::Act,
     mixed: MixerActivations<M>,
+    /// Of attention over what an encoder made.
+    cross: Option<CrossActivations<M>>,
     /// What the feed-forward's norm read (n, d), where that is not the input.
     middle: Option<M::Act>,
     fed: FeedActivations<M>,
@@ -27,9 +30,9 @@ pub(super) struct BlockActivations<M: Machine> {
 impl<M: Machine> BlockActivations<M> {
     /// The same for another machine over the same buffers.
     pub(super) fn on<N: Machine<Act = M::Act, Wide = M::Wide, Saved = M::Saved>>(self) -> BlockActivations<N> {
-        let BlockActivations { x, mixed, middle, fed, post, gated, unscaled } = self;
+        let BlockActivations { x, mixed, cross, middle, fed, post, gated, unscaled } = self;
         let (mixed, fed, gated) = (mixed.on(), fed.on(), gated.map(LayerGateActivations::on));
-        BlockActivations { x, mixed, middle, fed, post, gated, unscaled }
+        BlockActivations { x, mixed, cross: cross.map(CrossActivations::on), middle, fed, post, gated, unscaled }
     }
 
     /// Adds how its experts were met.
@@ -40,8 +43,9 @@ impl<M: Machine> BlockActivations<M> {
     }
 
     pub(super) fn free(self, m: &mut M) {
-        let BlockActivations { x, mixed, middle, fed, post, gated, unscaled } = self;
+        let BlockActivations { x, mixed, cross, middle, fed, post, gated, unscaled } = self;
         mixed.free(m);
+        cross.into_iter().for_each(|cross| cross.free(m));
         fed.free(m);
         gated.into_iter().for_each(|gated| gated.free(m));
         let unscaled = unscaled.into_iter().map(|(_, z)| z);
@@ -67,6 +71,7 @@ impl Block {
         let mut early = if self.parallel { Some(m.norm(&self.mlp_norm, x)?) } else { None };
         let behind = &self.post_attention_norm;
         let (mixed, post_mixer) = self.mixer.forward(m, (given, beside), normed, behind, x, &mut unscaled)?;
+        let cross = self.cross.as_ref().map(|cross| cross.forward(m, (given, beside), x, &mut unscaled)).transpose()?;
         let [normed, middle] = match early.take() {
             Some(early) => early,
             None => m.norm(&self.mlp_norm, x)?,
@@ -85,7 +90,7 @@ impl Block {
         if let Some(by) = self.scale {
             m.scale(by, x)?;
         }
-        Ok(BlockActivations { x: kept_x, mixed, middle, fed, post: [post_mixer, post_mlp], gated, unscaled })
+        Ok(BlockActivations { x: kept_x, mixed, cross, middle, fed, post: [post_mixer, post_mlp], gated, unscaled })
     }
 
     /// Turns `way.dx` from the gradient of the block's output into that of its input (unless nothing `below` wants it), and adds
@@ -110,6 +115,9 @@ impl Block {
         let early = if self.parallel { Some(self.mixer_back(m, given, (way, beside), &mut kept, below)?) } else { None };
         let middle = kept.middle.as_ref().unwrap_or(&kept.x);
         self.feed().backward(m, given, way, (&mut kept.fed, &kept.post[1]), middle, &kept.unscaled)?;
+        if let Some((cross, kept_cross)) = self.cross.as_ref().zip(kept.cross.as_ref()) {
+            cross.backward(m, given, (way, beside), kept_cross, &kept.unscaled)?;
+        }
         let d_normed = match early {
             Some(early) => early,
             None => self.mixer_back(m, given, (way, beside), &mut kept, below)?,

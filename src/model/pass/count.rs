@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use candle_core::Tensor;
 
-use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm, SiteLinear};
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm, Sight, SiteLinear};
 use super::super::{Model, Targets};
 use super::count_rules::{PassCount, Rules};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
@@ -340,6 +340,31 @@ impl Machine for Counting<'_> {
         self.besides(back);
         self.give(grad);
         Ok(grads)
+    }
+
+    /// In f32, of which all is a copy.
+    fn attend_over(&mut self, _: &Given, attention: &Attention, _: &Size, _: Option<[&Size; 2]>) -> Result<(Size, Left)> {
+        let width = attention.shape.widths()[0];
+        let out = self.act(width);
+        let bytes = (self.tokens * attention.shape.heads * f32::ATTENDED) as u64;
+        self.left.set(self.left.get() + bytes);
+        self.besides(self.f32s(5 * width));
+        Ok((out, Left { bytes, all: Rc::clone(&self.left) }))
+    }
+
+    fn attend_over_back(
+        &mut self,
+        given: &Given,
+        attention: &Attention,
+        _: [&Size; 3],
+        _: (&Size, &Left),
+        grad: Size,
+    ) -> Result<[Size; 3]> {
+        let widths = attention.shape.widths();
+        self.give(grad);
+        self.besides(self.f32s(11 * widths[0]));
+        let keys = given.source.filter(|_| attention.sight == Sight::Across).unwrap_or(given);
+        Ok([(given, widths[0]), (keys, widths[1]), (keys, widths[2])].map(|(given, width)| self.act_of(given, width)))
     }
 
     fn delta(&mut self, given: &Given, net: &DeltaNet, _: [&Size; 4]) -> Result<Size> {

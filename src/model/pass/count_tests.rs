@@ -14,11 +14,11 @@ use super::*;
 use crate::adapter::Adapter;
 use crate::device::Compute;
 use crate::model::Adapt;
-use crate::model::layers::Mixer;
+use crate::model::layers::Block;
 
 /// Families that are known, of `tests/data/golden/families`, and adapters of them.
-const FAMILIES: usize = 26;
-const ADAPTERS: usize = 106;
+const FAMILIES: usize = 28;
+const ADAPTERS: usize = 113;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden").join(name)
@@ -68,8 +68,8 @@ fn agree<T: Pooled>(model: &Model, adapter: &Adapter, recompute: Recompute, what
     assert_eq!(count.pool + room, pool, "{what}");
     // Beside the buffers stays what attention leaves.
     let lowest = if again { model.blocks.len() } else { model.lowest(|site| counted.acts(site)) };
-    let blocks = model.blocks[lowest..].iter().filter(|block| matches!(block.mixer, Mixer::Attention(_))).count();
-    assert_eq!(count.kept - (blocks * memory.tokens * model.config.heads * T::ATTENDED) as u64, kept, "{what}");
+    let attentions = model.blocks[lowest..].iter().flat_map(Block::attentions).count();
+    assert_eq!(count.kept - (attentions * memory.tokens * model.config.heads * T::ATTENDED) as u64, kept, "{what}");
     assert_eq!(memory.activations, count.kept, "{what}");
     assert_eq!(memory.activations + memory.logits + memory.workspace, count.peak, "{what}");
     assert!(count.peak > count.pool && memory.recomputed == again, "{what}: {count:?}");

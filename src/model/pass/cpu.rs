@@ -6,37 +6,18 @@ use rayon::prelude::*;
 use super::super::layers::{Attention, DeltaNet, LayerInputs, Norm, SiteLinear};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
+use super::past::Past;
 use super::sums::Sums;
 use super::texts::PackedTexts;
 use super::workspace::{Buffer, Pooled, Workspace};
 use crate::error::Result;
 use crate::kernels::activation::Activation;
-use crate::kernels::delta_rule;
 use crate::kernels::element::{add_to_rows, convert, join_rows, split_rows};
 use crate::kernels::engine::{Attended, AttentionGradient, Dest};
 use crate::kernels::host;
 
 /// Numbers that one task scales.
 const SCALED: usize = 1 << 14;
-
-/// Where tokens find those before them.
-pub(super) trait Past<T> {
-    /// From turned queries and keys, and values, to the output.
-    fn attend(&mut self, attention: &Attention, qkv: [&[T]; 3], out: &mut [T]) -> Attended;
-    /// From what its projections made to the output.
-    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]);
-}
-
-/// In their own texts, which are whole.
-impl<T: Pooled> Past<T> for &PackedTexts {
-    fn attend(&mut self, attention: &Attention, qkv: [&[T]; 3], out: &mut [T]) -> Attended {
-        T::attend(&self.spans(attention), qkv, out)
-    }
-
-    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]) {
-        delta_rule::forward(&net.frozen(), &self.spans, parts, out);
-    }
-}
 
 /// The CPU, with activations of `T`.
 pub(super) struct Cpu<'a, T: Pooled> {
@@ -363,6 +344,27 @@ impl<T: Pooled> Machine for Cpu<'_, T> {
         T::attend_back(&texts.spans(attention), [q, k, v], behind, [dq, dk, dv]);
         self.scratch.give(grad);
         Ok(grads)
+    }
+
+    fn attend_over(
+        &mut self,
+        given: &Given,
+        attention: &Attention,
+        q: &Buffer<T>,
+        kv: Option<[&Buffer<T>; 2]>,
+    ) -> Result<(Buffer<T>, Attended)> {
+        Ok(self.attended_over(given, attention, q, kv))
+    }
+
+    fn attend_over_back(
+        &mut self,
+        given: &Given,
+        attention: &Attention,
+        qkv: [&Buffer<T>; 3],
+        made: (&Buffer<T>, &Attended),
+        grad: Buffer<T>,
+    ) -> Result<[Buffer<T>; 3]> {
+        Ok(self.attended_over_back(given, attention, qkv, made, grad))
     }
 
     fn gate(&mut self, given: &Given, act: Activation, gate: Option<&Buffer<T>>, up: &Buffer<T>) -> Result<Buffer<T>> {

@@ -10,8 +10,9 @@ use rayon::prelude::*;
 
 use super::super::layers::{Attention, DeltaNet, NormVector};
 use super::super::paged::{BlockTable, PagedKv};
-use super::cpu::{Cpu, Past};
-use super::machine::{Given, Machine};
+use super::cpu::Cpu;
+use super::machine::{Acting, Given, Machine};
+use super::past::Past;
 use super::prepared::PreparedAdapter;
 use super::sums::Sums;
 use super::tensors::{Keys, Tensors};
@@ -50,8 +51,7 @@ impl Model {
         // On a thread of the pool, as in training.
         let logits = rayon::scope(|_| {
             let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
-            let given =
-                Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared, chosen: None };
+            let given = self.extending(&acting, phase, [&ids, &positions]);
             scratch.fit(ids.len());
             let mut past = Cached { kv, chunks, rows: &rows };
             let mut cpu = Cpu::<f32> { model: self, scratch, past: &mut past, texts: None, sums: &mut Sums::default() };
@@ -63,6 +63,11 @@ impl Model {
         })?;
         chunks.iter_mut().for_each(|c| PagedKv::advance(c.table, c.ids.len(), phase));
         Ok(logits)
+    }
+
+    /// What blocks are given of new tokens.
+    pub(super) fn extending<'a>(&'a self, acting: &'a Acting<'a>, phase: Phase, [ids, positions]: [&'a [u32]; 2]) -> Given<'a> {
+        Given { acting, phase, ids, positions, rows: &[], shared: &self.shared, chosen: None, source: None }
     }
 }
 
@@ -92,6 +97,10 @@ impl Past<f32> for Cached<'_, '_> {
         let sinks = attention.sinks.as_ref().map(NormVector::values);
         cached(self.kv.layout(attention.keys_of), attention.shape.heads, attention.scores, sinks, &texts, q, out);
         Attended::default()
+    }
+
+    fn attend_over(&mut self, _: &Attention, _: &[f32], _: Option<[&[f32]; 2]>, _: &mut [f32]) -> Attended {
+        unreachable!("what follows an encoder is in caches of its own")
     }
 
     /// Each text from its own state, which moves on.
@@ -139,8 +148,7 @@ impl Model {
         let wanted: Vec<usize> = chunks.iter().zip(&rows).flat_map(|(c, rows)| rows.end - c.logits..rows.end).collect();
         let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
         let phase = Phase::Blocked;
-        let given =
-            Given { acting: &acting, phase, ids: &ids, positions: &positions, rows: &[], shared: &self.shared, chosen: None };
+        let given = self.extending(&acting, phase, [&ids, &positions]);
         let caches = chunks.iter_mut().zip(&rows).map(|(c, rows)| (rows.clone(), &mut *c.cache)).collect();
         let mut tensors = Tensors::new(self, &given, Keys::Cached(caches, Ramp::new(&self.device)?))?;
         let x = self.through(&mut tensors, &given)?;
@@ -163,7 +171,9 @@ fn rows(chunks: &[Chunk]) -> Vec<Range<usize>> {
 }
 
 /// Neighbours under one adapter together.
-fn acting<'a>(rows: impl Iterator<Item = (Range<usize>, &'a PreparedAdapter)>) -> Vec<(Range<usize>, &'a PreparedAdapter)> {
+pub(super) fn acting<'a>(
+    rows: impl Iterator<Item = (Range<usize>, &'a PreparedAdapter)>,
+) -> Vec<(Range<usize>, &'a PreparedAdapter)> {
     let mut acting: Vec<(Range<usize>, &PreparedAdapter)> = Vec::new();
     for (rows, adapter) in rows {
         match acting.last_mut() {

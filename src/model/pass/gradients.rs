@@ -73,7 +73,7 @@ impl Model {
         let adapter = self.prepare(adapt)?;
         let (mut learner, mut loss) = (Learner::new(self, &adapter), 0.0);
         let groups = self.texts_of(rows, trained);
-        scratch.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
+        scratch.fit(groups.iter().map(PackedTexts::room).max().unwrap_or(0));
         for texts in &groups {
             let losses = learner.there_and_back(scratch, texts, &vec![factor as f32; texts.targets.len()])?;
             loss += factor * losses.into_iter().map(f64::from).sum::<f64>();
@@ -85,7 +85,7 @@ impl Model {
     /// `rows` in the groups that go through the model at once; those without a target are left out.
     pub(super) fn texts_of(&self, rows: &[&[u32]], trained: &dyn Fn(usize, usize) -> bool) -> Vec<PackedTexts> {
         let most = if self.in_kernels() { texts::TOKENS } else { texts::DEVICE_TOKENS };
-        let groups = texts::groups(rows, most).into_iter().map(|group| PackedTexts::new(rows, &group, trained));
+        let groups = texts::groups(rows, most).into_iter().map(|group| self.packed(rows, &group, trained));
         groups.filter(|texts| !texts.targets.is_empty()).collect()
     }
 }
@@ -107,7 +107,7 @@ impl<'a> Learner<'a> {
     pub(super) fn there_and_back(&mut self, scratch: &mut Workspace, texts: &PackedTexts, weights: &[f32]) -> Result<Vec<f32>> {
         let Learner { model, adapter, lowest, .. } = *self;
         let group = Group { model, texts, lowest };
-        let again = self.recomputes(scratch.recompute, texts.tokens());
+        let again = self.recomputes(scratch.recompute, texts.room());
         let told = (&mut self.balance, &mut self.times);
         if !model.in_kernels() {
             let (losses, found) = model.in_tensors_over(adapter, texts, |mut m, given| {

@@ -2,8 +2,7 @@
 
 use super::super::{Adapt, Model};
 use super::PreparedAdapter;
-use super::beside::Beside;
-use super::machine::{Given, Machine};
+use super::machine::Machine;
 use super::sums::Sums;
 use super::texts::{self, PackedTexts};
 use super::workspace::{Pooled, Recompute, Workspace};
@@ -23,7 +22,7 @@ impl Model {
         trained: &dyn Fn(usize, usize) -> bool,
     ) -> Result<Vec<Vec<f32>>> {
         let (groups, mut logps) = (self.texts_of(rows, trained), vec![Vec::new(); rows.len()]);
-        scratch.fit(groups.iter().map(PackedTexts::tokens).max().unwrap_or(0));
+        scratch.fit(groups.iter().map(PackedTexts::room).max().unwrap_or(0));
         for texts in &groups {
             texts.hand_out(self.logps_of(scratch, adapter, texts)?, &mut logps);
         }
@@ -56,19 +55,33 @@ impl Model {
         self.logps(&mut Workspace::new(Recompute::Never), &self.prepare(adapt)?, rows, trained)
     }
 
-    /// Logits after every token of each of `rows`, (its tokens, vocabulary), in f32 activations.
+    /// Logits after every token of each of `rows`, (its tokens, vocabulary), in f32 activations. An encoder reads the whole of each:
+    /// its decoder's first logits are given.
     ///
     /// # Errors
     /// As [`Model::target_logps`].
     pub fn text_logits(&self, adapt: &dyn Adapt, rows: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
+        self.divided_logits(adapt, rows, &|_, _| false)
+    }
+
+    /// As [`Model::text_logits`]; of a model with an encoder those of each token from a row's first target on.
+    ///
+    /// # Errors
+    /// As [`Model::target_logps`].
+    pub fn divided_logits(
+        &self,
+        adapt: &dyn Adapt,
+        rows: &[&[u32]],
+        trained: &dyn Fn(usize, usize) -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
         let (adapter, mut logits) = (self.prepare(adapt)?, vec![Vec::new(); rows.len()]);
         let mut scratch = Workspace::new(Recompute::Never);
         for group in texts::groups(rows, texts::TOKENS) {
-            let texts = PackedTexts::new(rows, &group, &|_, _| false);
+            let texts = self.packed(rows, &group, trained);
             let all: Vec<usize> = (0..texts.tokens()).collect();
             let found = match self.in_kernels() {
                 true => rayon::scope(|_| {
-                    scratch.fit(texts.tokens());
+                    scratch.fit(texts.room());
                     self.on_cpu::<f32, _>((&mut scratch, &mut Sums::default()), &adapter, &texts, |cpu, given| {
                         let x = self.through(cpu, given)?;
                         cpu.logits(given, &x, &all)
@@ -98,16 +111,5 @@ impl Model {
             cpu.free_wide(x);
             Ok(logps)
         })
-    }
-
-    /// Embedding and all blocks, keeping nothing: the last block's output (n, d).
-    pub(super) fn through<M: Machine>(&self, m: &mut M, given: &Given) -> Result<M::Wide> {
-        let mut x = m.embed(given)?;
-        let mut beside = Beside::new(m, given, self, &x)?;
-        for block in &self.blocks {
-            block.forward(m, given, &mut beside, &mut x)?.free(m);
-        }
-        beside.free(m);
-        Ok(x)
     }
 }

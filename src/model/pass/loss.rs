@@ -49,7 +49,7 @@ impl Model {
     pub fn loss_of(&self, scratch: &mut Workspace, passes: &[Pass], loss: LossOfLogps) -> Result<PassGradients> {
         let adapters = passes.iter().map(|pass| self.prepare(pass.adapt)).collect::<Result<Vec<_>>>()?;
         let mut running: Vec<Running> = passes.iter().zip(&adapters).map(|(pass, a)| Running::new(self, pass, a)).collect();
-        let tokens = |run: &Running| run.groups.iter().map(PackedTexts::tokens).collect::<Vec<_>>();
+        let tokens = |run: &Running| run.groups.iter().map(PackedTexts::room).collect::<Vec<_>>();
         scratch.fit(running.iter().flat_map(tokens).max().unwrap_or(0));
         let learned: usize = running.iter().filter(|run| run.learner.is_some()).flat_map(tokens).sum();
         let hold = running.iter().filter_map(|run| run.learner.as_ref()).all(|l| !l.recomputes(scratch.recompute, learned));

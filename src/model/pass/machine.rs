@@ -32,6 +32,8 @@ pub(super) struct Given<'a> {
     pub shared: &'a SharedTables,
     /// Where these are some tokens of a pass: which, ascending.
     pub chosen: Option<&'a [u32]>,
+    /// Of a decoder: its encoder's tokens.
+    pub source: Option<&'a Given<'a>>,
 }
 
 impl Given<'_> {
@@ -190,6 +192,24 @@ pub(super) trait Machine: Sized {
         saved: &Self::Saved,
         grad: Self::Act,
     ) -> Result<[Self::Wide; 3]>;
+
+    /// Attention in a model with an encoder; keys and values are those that the machine has kept where none are given.
+    fn attend_over(
+        &mut self,
+        given: &Given,
+        attention: &Attention,
+        q: &Self::Act,
+        kv: Option<[&Self::Act; 2]>,
+    ) -> Result<(Self::Act, Self::Saved)>;
+    /// Gradients of what [`Machine::attend_over`] read, rounded; `grad` is that of what it made.
+    fn attend_over_back(
+        &mut self,
+        given: &Given,
+        attention: &Attention,
+        qkv: [&Self::Act; 3],
+        made: (&Self::Act, &Self::Saved),
+        grad: Self::Act,
+    ) -> Result<[Self::Act; 3]>;
 
     /// The gated delta rule over what its projections made; (n, values).
     fn delta(&mut self, given: &Given, net: &DeltaNet, parts: [&Self::Act; 4]) -> Result<Self::Act>;

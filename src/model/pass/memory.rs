@@ -61,12 +61,15 @@ impl Model {
             rows: &[],
             shared: &self.shared,
             chosen: None,
+            source: None,
         };
+        // Either stack may have most of the tokens.
+        let both = Given { source: self.encoder.as_ref().map(|_| &given), ..given };
         let targets = Targets { at: vec![0; targets], ids: vec![0; targets] };
         let (mut m, lowest) = (Counting::new(self, rules, tokens), self.lowest(|site| adapter.acts(site)));
-        let run = self.traced(&mut m, &given, lowest, again);
-        let run = run.and_then(|trace| self.loss_at_head(&mut m, &given, trace, &targets, &[]));
-        let run = run.and_then(|(_, back)| self.blocks_back(&mut m, &given, lowest, back));
+        let run = self.traced(&mut m, &both, lowest, again);
+        let run = run.and_then(|trace| self.loss_at_head(&mut m, &both, trace, &targets, &[]));
+        let run = run.and_then(|(_, back)| self.blocks_back(&mut m, &both, lowest, back));
         run.unwrap_or_else(|_| unreachable!("counting reads nothing"));
         m.count()
     }

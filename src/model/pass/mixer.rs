@@ -1,6 +1,6 @@
 //! How the tokens of a text come together in a block, there and back: attention, or a gated delta rule.
 
-use super::super::layers::{AttentionLayers, DeltaNet, Mixer, Norm, Qkv, SiteLinear};
+use super::super::layers::{AttentionLayers, DeltaNet, Mixer, Norm, Qkv, Sight, SiteLinear};
 use super::beside::Beside;
 use super::dense::{WayBack, add_output, output_back};
 use super::machine::{Given, Machine, Parts, Unscaled};
@@ -55,6 +55,9 @@ pub(super) struct MixerBetween<'a, M: Machine> {
     /// What the mixer gave (n, d), where a norm reads it.
     pub post: &'a Option<M::Act>,
 }
+
+/// Queries, keys and values as they are made, and the gate of the output.
+type Projected<M> = (Parts<<M as Machine>::Wide>, Option<<M as Machine>::Act>);
 
 /// Queries, keys and values as attention reads them: the block's own or what is lent.
 fn read<'a, M: Machine>(of: usize, [q, k, v]: &'a Parts<M::Act>, beside: &'a Beside<M>) -> [&'a M::Act; 3] {
@@ -153,6 +156,9 @@ impl AttentionLayers {
         unscaled: &mut Unscaled<M>,
     ) -> Result<(MixerActivations<M>, Option<M::Act>)> {
         let attention = &self.attention;
+        if attention.sight != Sight::Text {
+            return self.forward_over(m, given, normed, behind, x, unscaled);
+        }
         let (parts, gate) = self.parts(m, given, normed, unscaled)?;
         let (mut qkv, bare) = m.turn(given, attention, parts)?;
         if attention.lends
@@ -173,14 +179,27 @@ impl AttentionLayers {
         Ok((MixerActivations::Attention { qkv, bare, gate, attended, saved }, post))
     }
 
-    /// Queries, keys and values of `normed` (n, d), and the gate of the output.
-    fn parts<M: Machine>(
+    /// The same in a model with an encoder, where nothing turns.
+    fn forward_over<M: Machine>(
         &self,
         m: &mut M,
         given: &Given,
         normed: M::Act,
+        behind: &Option<Norm>,
+        x: &mut M::Wide,
         unscaled: &mut Unscaled<M>,
-    ) -> Result<(Parts<M::Wide>, Option<M::Act>)> {
+    ) -> Result<(MixerActivations<M>, Option<M::Act>)> {
+        let qkv = m.project_rounded(given, &self.inner(), &normed, unscaled)?;
+        m.free(normed);
+        let [q, k, v]: [M::Act; 3] = qkv.try_into().unwrap_or_else(|_| unreachable!("queries, keys and values"));
+        let (attended, saved) = m.attend_over(given, &self.attention, &q, Some([&k, &v]))?;
+        let post = add_output(m, given, (&self.output, behind), &attended, x, unscaled)?;
+        let (qkv, bare) = ([Some(q), Some(k), Some(v)], [None, None, None]);
+        Ok((MixerActivations::Attention { qkv, bare, gate: None, attended, saved }, post))
+    }
+
+    /// Queries, keys and values of `normed` (n, d), and the gate of the output.
+    fn parts<M: Machine>(&self, m: &mut M, given: &Given, normed: M::Act, unscaled: &mut Unscaled<M>) -> Result<Projected<M>> {
         let (shape, mut gate) = (self.attention.shape, None);
         let mut parts = m.project(given, &self.inner(), &normed, unscaled)?;
         m.free(normed);
@@ -225,6 +244,9 @@ impl AttentionLayers {
             Some(gate) => (m.gate(given, Activation::Sigmoid, Some(gate), &d)?, Some(d)),
         };
         let qkv = read(attention.keys_of, qkv, beside);
+        if attention.sight != Sight::Text {
+            return Ok(m.attend_over_back(given, attention, qkv, (attended, saved), grad)?.into());
+        }
         let [dq, dk, dv] = m.attend_back(given, attention, qkv, attended, saved, grad)?;
         let grads = self.shared_back(m, beside, [dq, dk, dv])?;
         let mut grads: Vec<M::Act> = m.turn_back(given, attention, bare, grads)?.into_iter().flatten().collect();

@@ -6,7 +6,8 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::super::cache::KvCache;
-use super::super::layers::{Attention, DeltaNet, LayerInputs, Mixer, Norm, SiteLinear};
+use super::super::decoder_cache::DecoderCache;
+use super::super::layers::{Attention, DeltaNet, LayerInputs, Mixer, Norm, Sight, SiteLinear};
 use super::super::site::{Adapt, Site, SiteInfo, Term};
 use super::super::{Model, Targets};
 use super::machine::{Given, Machine, Parts, Sites, Turned, Unscaled};
@@ -16,16 +17,16 @@ use crate::error::Result;
 use crate::kernels::activation::Activation;
 use crate::kernels::attention::Scores;
 use crate::kernels::dropout::{DropoutMask, TokenMask};
-use crate::kernels::tensors::attention::{self, Behind, Packed, Ramp};
+use crate::kernels::tensors::attention::{Packed, Ramp};
 use crate::kernels::tensors::delta_rule;
 use crate::kernels::tensors::dropout::Masks;
+use crate::kernels::tensors::over::OverTexts;
 use crate::kernels::tensors::{mlp, norm};
 
 /// A device, with activations of one dtype.
 pub(super) struct Tensors<'a> {
     pub model: &'a Model,
     pub dtype: DType,
-    pub(super) ids: Tensor,
     /// Of each of the model's rotations.
     pub(super) angles: Vec<Angles>,
     pub(super) keys: Keys<'a>,
@@ -50,11 +51,17 @@ pub(super) enum Keys<'a> {
     Texts(Vec<(Scores, Packed)>, Vec<Range<usize>>),
     /// In what its text keeps: the rows of the pass that are its new tokens, and the cache that they are put into.
     Cached(Vec<(Range<usize>, &'a mut KvCache)>, Ramp),
+    /// Of a model with an encoder, in the texts of the pass.
+    Over(Vec<(Sight, OverTexts)>),
+    /// The same in what is kept of texts.
+    Kept(Vec<(Range<usize>, &'a mut DecoderCache)>),
 }
 
 impl<'a> Tensors<'a> {
     pub(super) fn new(model: &'a Model, given: &Given, keys: Keys<'a>) -> Result<Tensors<'a>> {
-        model.check(given.ids, given.positions)?;
+        for given in given.source.into_iter().chain([given]) {
+            model.check(given.ids, given.positions)?;
+        }
         let (n, device) = (given.tokens(), &model.device);
         let angles = model.shared.ropes.iter().map(|rope| {
             let half = rope.rotated() / 2;
@@ -69,16 +76,21 @@ impl<'a> Tensors<'a> {
             [(_, adapter)] => adapter.masks.as_slice(),
             _ => &[],
         };
-        let mask =
-            |(mask, site): (&Option<DropoutMask>, &SiteInfo)| Some((TokenMask { mask: (*mask)?, rows: given.rows }, site.inputs));
-        let masks: Vec<_> = masks.iter().zip(&model.sites).map(mask).collect();
+        let rows = |site: usize| given.source.filter(|_| model.reads_source(Site(site))).map_or(given.rows, |source| source.rows);
+        let mask = |(at, (mask, site)): (usize, (&Option<DropoutMask>, &SiteInfo))| {
+            Some((TokenMask { mask: (*mask)?, rows: rows(at) }, site.inputs))
+        };
+        let masks: Vec<_> = masks.iter().zip(&model.sites).enumerate().map(mask).collect();
         let masks = Masks::new(&masks, model.dtype, device)?;
         let sums = model.sites.iter().map(|_| None).collect();
-        Ok(Tensors { model, dtype: model.dtype, ids: Tensor::new(given.ids, device)?, angles, keys, masks, sums })
+        Ok(Tensors { model, dtype: model.dtype, angles, keys, masks, sums })
     }
 
     /// The masks of whole texts.
     pub(super) fn texts(model: &Model, texts: &PackedTexts) -> Result<Keys<'a>> {
+        if let Some(source) = &texts.source {
+            return Tensors::over(model, &source.seen);
+        }
         let ramp = Ramp::new(&model.device)?;
         let mut kinds: Vec<(Scores, Packed)> = Vec::new();
         for block in &model.blocks {
@@ -146,7 +158,7 @@ impl Machine for Tensors<'_> {
     fn embed(&mut self, given: &Given) -> Result<Tensor> {
         let (embedding, mut parts) = (&self.model.embedding, Vec::new());
         for (rows, adapter) in given.acting {
-            let ids = self.ids.narrow(0, rows.start, rows.len())?;
+            let ids = Tensor::new(&given.ids[rows.clone()], &self.model.device)?;
             parts.push(match adapter.term(embedding.site) {
                 Some(Term::Full(full)) => full.index_select(&ids, 0)?,
                 _ => embedding.matrix.rows(&given.ids[rows.clone()], &ids)?,
@@ -169,7 +181,7 @@ impl Machine for Tensors<'_> {
         let site = self.model.embedding.site;
         if let Some(Term::Full(full)) = given.only().term(site) {
             let scale = f64::from(given.shared.embedding_scale.unwrap_or(1.0));
-            let dw = full.zeros_like()?.index_add(&self.ids, &(dx * scale)?, 0)?;
+            let dw = full.zeros_like()?.index_add(&Tensor::new(given.ids, dx.device())?, &(dx * scale)?, 0)?;
             sums::add(&mut self.sums[site.0], SiteGradient::Full(dw))?;
         }
         Ok(())
@@ -328,27 +340,7 @@ impl Machine for Tensors<'_> {
     }
 
     fn attend(&mut self, _: &Given, attention: &Attention, qkv: [&Tensor; 3]) -> Result<(Tensor, Option<Tensor>)> {
-        let (width, scores) = (qkv[0].shape().clone(), attention.scores);
-        let sinks = attention.sinks.as_ref().map(|sinks| &sinks.tensor);
-        let [q, k, v] = in_heads(qkv, attention)?;
-        match &mut self.keys {
-            Keys::Texts(kinds, _) => {
-                let (out, normalisers) = attention::forward([&q, &k, &v], sinks, of_kind(kinds, scores))?;
-                Ok((out.reshape(width)?, Some(normalisers)))
-            }
-            Keys::Cached(texts, ramp) => {
-                let mut outs = Vec::new();
-                for (rows, cache) in texts {
-                    let own = |t: &Tensor| t.narrow(0, rows.start, rows.len());
-                    let (k, v) = match attention.borrows() {
-                        true => cache.held(attention.keys_of, rows.len())?,
-                        false => cache.append(attention.layer, &own(&k)?.unsqueeze(0)?, &own(&v)?.unsqueeze(0)?)?, // (1, s, g, e)
-                    };
-                    outs.push(attention::cached([&own(&q)?, &k.squeeze(0)?, &v.squeeze(0)?], sinks, scores, ramp)?);
-                }
-                Ok((Tensor::cat(&outs, 0)?.reshape(width)?, None))
-            }
-        }
+        self.attended(attention, qkv)
     }
 
     fn attend_back(
@@ -360,15 +352,28 @@ impl Machine for Tensors<'_> {
         saved: &Option<Tensor>,
         grad: Tensor,
     ) -> Result<[Tensor; 3]> {
-        let (Keys::Texts(kinds, _), Some(normalisers)) = (&self.keys, saved) else {
-            unreachable!("a way back goes over whole texts")
-        };
-        let [q, k, v] = in_heads(qkv, attention)?;
-        let [out, gradient] = [in_rows(out, attention.shape.head_dim)?, in_rows(&grad, attention.shape.head_dim)?];
-        let behind = Behind { out: &out, normalisers, gradient: &gradient };
-        let [dq, dk, dv] = attention::backward([&q, &k, &v], behind, of_kind(kinds, attention.scores))?;
-        let wide = |g: Tensor, like: &Tensor| -> Result<Tensor> { Ok(g.reshape(like.shape())?.to_dtype(DType::F32)?) };
-        Ok([wide(dq, qkv[0])?, wide(dk, qkv[1])?, wide(dv, qkv[2])?])
+        self.attended_back(attention, qkv, (out, saved), &grad)
+    }
+
+    fn attend_over(
+        &mut self,
+        _: &Given,
+        attention: &Attention,
+        q: &Tensor,
+        kv: Option<[&Tensor; 2]>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        self.attended_over(attention, q, kv)
+    }
+
+    fn attend_over_back(
+        &mut self,
+        _: &Given,
+        attention: &Attention,
+        qkv: [&Tensor; 3],
+        (_, saved): (&Tensor, &Option<Tensor>),
+        grad: Tensor,
+    ) -> Result<[Tensor; 3]> {
+        self.attended_over_back(attention, qkv, saved, &grad)
     }
 
     fn delta(&mut self, _: &Given, net: &DeltaNet, parts: [&Tensor; 4]) -> Result<Tensor> {
@@ -474,16 +479,4 @@ impl Machine for Tensors<'_> {
 /// `x` (n, width) as (n, width / e, e).
 pub(super) fn in_rows(x: &Tensor, e: usize) -> Result<Tensor> {
     Ok(x.reshape((x.dim(0)?, x.dim(1)? / e, e))?)
-}
-
-/// Queries, keys and values by heads.
-fn in_heads([q, k, v]: [&Tensor; 3], attention: &Attention) -> Result<[Tensor; 3]> {
-    let e = attention.shape.head_dim;
-    Ok([in_rows(q, e)?, in_rows(k, e)?, in_rows(v, e)?])
-}
-
-/// Masks for scores of one kind.
-fn of_kind(kinds: &[(Scores, Packed)], scores: Scores) -> &Packed {
-    let found = kinds.iter().find(|(kind, _)| *kind == scores);
-    found.map(|(_, packed)| packed).unwrap_or_else(|| unreachable!("made for every block's scores"))
 }

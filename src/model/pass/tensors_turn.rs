@@ -80,6 +80,7 @@ impl Tensors<'_> {
                 }
                 Ok(Tensor::cat(&outs, 0)?)
             }
+            Keys::Over(_) | Keys::Kept(_) => unreachable!("no model with an encoder has delta rules"),
         }
     }
 
@@ -87,7 +88,8 @@ impl Tensors<'_> {
     pub(super) fn made_layer_inputs(&self, given: &Given, inputs: &LayerInputs, projected: Tensor) -> Result<[Tensor; 2]> {
         let scaled = (projected * f64::from(inputs.projection_scale))?;
         let normed = self.normed(&inputs.norm, &in_rows(&scaled, inputs.width)?, DType::F32)?.reshape(scaled.shape())?;
-        let own = (inputs.embedding.rows(given.ids, &self.ids)? * f64::from(inputs.embedding_scale))?;
+        let ids = Tensor::new(given.ids, &self.model.device)?;
+        let own = (inputs.embedding.rows(given.ids, &ids)? * f64::from(inputs.embedding_scale))?;
         let all = ((normed + own)? * f64::from(inputs.scale))?;
         Ok([all.to_dtype(self.dtype)?, scaled.to_dtype(self.dtype)?])
     }

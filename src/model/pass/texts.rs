@@ -1,11 +1,13 @@
-//! Examples laid one after another: nothing is padded, each attends to itself only, and positions begin anew.
+//! Examples laid one after another: nothing is padded, each attends to itself only, and positions begin anew. Where an encoder reads
+//! what stands before a text's first target, its tokens lie apart from the decoder's.
 
 use std::ops::Range;
 
 use super::super::Targets;
 use super::super::batch::Batch;
-use super::super::layers::{Attention, NormVector};
+use super::super::layers::{Attention, NormVector, Sight};
 use crate::kernels::attention::Varlen;
+use crate::kernels::attention::over::{Over, Seen};
 
 /// Tokens that go through the model at once: enough to pay for packing the weights, few enough to keep.
 pub(super) const TOKENS: usize = 512;
@@ -26,6 +28,42 @@ pub(super) struct PackedTexts {
     pub targets: Targets,
     /// Each token's example.
     pub whose: Vec<usize>,
+    /// What an encoder reads of them.
+    pub source: Option<Source>,
+}
+
+/// The encoder's tokens of texts.
+pub(super) struct Source {
+    pub batch: Batch,
+    /// As [`PackedTexts::rows`].
+    pub rows: Vec<u64>,
+    pub seen: SeenTexts,
+}
+
+/// Texts with their keys in a model with an encoder.
+#[derive(Default)]
+pub(super) struct SeenTexts {
+    pub source: Vec<Seen>,
+    pub target: Vec<Seen>,
+    pub across: Vec<Seen>,
+}
+
+impl SeenTexts {
+    pub(super) fn of(&self, sight: Sight) -> &[Seen] {
+        match sight {
+            Sight::Text => &[],
+            Sight::Source => &self.source,
+            Sight::Target => &self.target,
+            Sight::Across => &self.across,
+        }
+    }
+}
+
+/// How the queries of a block see the keys of `texts`.
+pub(super) fn over<'a>(attention: &'a Attention, texts: &'a [Seen]) -> Over<'a> {
+    let Attention { shape, scores, sight, distances, .. } = attention;
+    let (heads, head_dim, causal) = (shape.heads, shape.head_dim, *sight == Sight::Target);
+    Over { texts, heads, head_dim, scale: scores.scale, causal, bias: distances.as_deref() }
 }
 
 impl PackedTexts {
@@ -43,7 +81,50 @@ impl PackedTexts {
         }
         let places = whose.iter().zip(&batch.positions).map(|(row, at)| (row * longest) as u64 + u64::from(*at)).collect();
         let targets = Targets::shifted(&batch, |_, i| trained(whose[i], batch.positions[i] as usize));
-        PackedTexts { batch, spans, rows: places, targets, whose }
+        PackedTexts { batch, spans, rows: places, targets, whose, source: None }
+    }
+
+    /// As [`PackedTexts::new`]: an encoder reads each text up to its first target, a decoder what follows, behind `start`. It never
+    /// reads a text's last token, and of a text without target nothing but `start`.
+    pub(super) fn divided(rows: &[&[u32]], which: &[usize], trained: &dyn Fn(usize, usize) -> bool, start: u32) -> PackedTexts {
+        let longest = rows.iter().map(|r| r.len()).max().unwrap_or(0);
+        let (mut sources, mut answers, mut seen, mut targets) =
+            (Vec::new(), Vec::new(), SeenTexts::default(), Targets::default());
+        let (mut places, mut whose, mut spans, mut from) = ([Vec::new(), Vec::new()], Vec::new(), Vec::new(), 0);
+        for row in which {
+            let ids = rows[*row];
+            let cut = (1..ids.len()).find(|i| trained(*row, *i)).unwrap_or(ids.len());
+            let (source, labels) = ids.split_at(cut);
+            let first = whose.len();
+            for (i, label) in labels.iter().enumerate().filter(|(i, _)| trained(*row, cut + i)) {
+                targets.at.push((first + i) as u32);
+                targets.ids.push(*label);
+            }
+            let answer: Vec<u32> = [start].into_iter().chain(labels.iter().copied()).take(labels.len().max(1)).collect();
+            let place = |at: usize| (row * longest + at) as u64;
+            places[0].extend((0..cut).map(place));
+            places[1].extend((cut..cut + answer.len()).map(place));
+            whose.resize(first + answer.len(), *row);
+            let (own, read) = (first..whose.len(), from..from + cut);
+            from += cut;
+            let text =
+                |queries: &Range<usize>, keys: &Range<usize>| Seen { queries: queries.clone(), keys: keys.clone(), past: 0 };
+            seen.source.push(text(&read, &read));
+            seen.target.push(text(&own, &own));
+            seen.across.push(text(&own, &read));
+            spans.push(own);
+            sources.push(source);
+            answers.push(answer);
+        }
+        let answers: Vec<&[u32]> = answers.iter().map(Vec::as_slice).collect();
+        let [of_source, places] = places;
+        let source = Source { batch: Batch::packed(&[sources], 0), rows: of_source, seen };
+        PackedTexts { batch: Batch::packed(&[answers], 0), spans, rows: places, targets, whose, source: Some(source) }
+    }
+
+    /// Tokens that buffers are for: of either stack.
+    pub(super) fn room(&self) -> usize {
+        self.tokens().max(self.source.as_ref().map_or(0, |source| source.batch.len))
     }
 
     /// Gives a number for each target, in their order, to the rows they are of.
@@ -69,6 +150,11 @@ impl PackedTexts {
             scores: *scores,
             sinks: sinks.as_ref().map(NormVector::values),
         }
+    }
+
+    /// The same of those that attention in a model with an encoder sees.
+    pub(super) fn seen(&self, attention: &Attention) -> &[Seen] {
+        self.source.as_ref().map_or(&[], |source| source.seen.of(attention.sight))
     }
 }
 
@@ -113,6 +199,24 @@ mod tests {
         assert_eq!(tokens, [700, 635, 512, 512]);
         assert!(tokens.iter().all(|t| *t <= most(3, 700, TOKENS)));
         assert_eq!([most(129, 300, 512), most(128, 300, 512), most(600, 700, 512)], [512, 640, 700]);
+    }
+
+    #[test]
+    fn an_encoder_reads_up_to_the_first_target() {
+        let rows: [&[u32]; 4] = [&[5, 6, 7, 8, 9], &[3, 4], &[1], &[2, 3, 4]];
+        let texts = PackedTexts::divided(
+            &rows,
+            &[3, 0, 1, 2],
+            &|row, i| [(0, 2), (0, 4), (3, 0), (3, 1), (3, 2)].contains(&(row, i)),
+            99,
+        );
+        let source = texts.source.as_ref().unwrap();
+        assert_eq!((&source.batch.ids[..], &source.batch.positions[..]), (&[2, 5, 6, 3, 4, 1][..], &[0, 0, 1, 0, 1, 0][..]));
+        assert_eq!((&texts.batch.ids[..], &texts.whose[..]), (&[99, 3, 99, 7, 8, 99, 99][..], &[3, 3, 0, 0, 0, 1, 2][..]));
+        assert_eq!((&texts.targets.at[..], &texts.targets.ids[..]), (&[0, 1, 2, 4][..], &[3, 4, 7, 9][..]));
+        assert_eq!((&source.rows[..], &texts.rows[..]), (&[15, 0, 1, 5, 6, 10][..], &[16, 17, 2, 3, 4, 7, 11][..]));
+        assert_eq!(source.seen.across[1], Seen { queries: 2..5, keys: 1..3, past: 0 });
+        assert_eq!((texts.room(), texts.tokens()), (7, 7));
     }
 
     #[test]

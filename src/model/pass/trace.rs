@@ -1,7 +1,10 @@
 //! All blocks, forward and backward, over one group of texts.
 
+use std::ops::Range;
+
+use super::super::layers::Encoder;
 use super::super::{Model, Targets};
-use super::beside::Beside;
+use super::beside::{Beside, Memory};
 use super::block::BlockActivations;
 use super::dense::WayBack;
 use super::experts::ExpertBalance;
@@ -17,6 +20,14 @@ pub(super) struct Trace<M: Machine> {
     beside: Beside<M>,
     /// Over all blocks.
     pub balance: ExpertBalance,
+}
+
+/// What blocks leave: those from the `lowest` on, and only their input where they run `again`.
+struct Left<M: Machine> {
+    lowest: usize,
+    again: bool,
+    blocks: Vec<BlockTrace<M>>,
+    balance: ExpertBalance,
 }
 
 /// What is left of a block.
@@ -53,24 +64,74 @@ impl<M: Machine> Trace<M> {
 impl Model {
     /// Embedding and all blocks; those from `lowest` on leave what they computed, or their input where they run `again`.
     pub(super) fn traced<M: Machine>(&self, m: &mut M, given: &Given, lowest: usize, again: bool) -> Result<Trace<M>> {
+        let blocks = Vec::with_capacity(self.blocks.len() - lowest);
+        let mut left = Left { lowest, again, blocks, balance: ExpertBalance::default() };
+        let memory = match (given.source, &self.encoder) {
+            (Some(source), Some(encoder)) => Some(self.encoded(m, source, encoder, &mut left)?),
+            _ => None,
+        };
         let mut x = m.embed(given)?;
-        let mut beside = Beside::new(m, given, self, &x)?;
-        let mut blocks: Vec<BlockTrace<M>> = Vec::with_capacity(self.blocks.len() - lowest);
-        let mut balance = ExpertBalance::default();
-        for (i, block) in self.blocks.iter().enumerate() {
-            let before = if again && i >= lowest { Some(m.copied(&x)?) } else { None };
-            let kept = block.forward(m, given, &mut beside, &mut x)?;
-            kept.count(&mut balance);
+        let mut beside = Beside::new(m, given, self, &x)?.with(memory);
+        self.run(m, given, self.first()..self.blocks.len(), (&mut beside, &mut x), &mut left)?;
+        Ok(Trace { x, blocks: left.blocks, beside, balance: left.balance })
+    }
+
+    fn encoded<M: Machine>(&self, m: &mut M, source: &Given, encoder: &Encoder, left: &mut Left<M>) -> Result<Memory<M>> {
+        let mut x = m.embed(source)?;
+        self.run(m, source, 0..encoder.blocks, (&mut Beside::nothing(), &mut x), left)?;
+        let [normed, kept] = m.norm(&encoder.norm, &x)?;
+        m.free_wide(x);
+        Ok(Memory { normed, kept, wanted: left.lowest < encoder.blocks, grad: None })
+    }
+
+    /// The first block that is no encoder's.
+    pub(super) fn first(&self) -> usize {
+        self.encoder.as_ref().map_or(0, |encoder| encoder.blocks)
+    }
+
+    /// Embedding and all blocks, keeping nothing: the last block's output (n, d).
+    pub(super) fn through<M: Machine>(&self, m: &mut M, given: &Given) -> Result<M::Wide> {
+        let Trace { x, beside, .. } = self.traced(m, given, self.blocks.len(), false)?;
+        beside.free(m);
+        Ok(x)
+    }
+
+    /// What an encoder makes of its tokens: keys and values of each of the decoder's blocks.
+    pub(super) fn remembered<M: Machine>(&self, m: &mut M, given: &Given) -> Result<Vec<[M::Act; 2]>> {
+        let (Some(source), Some(encoder)) = (given.source, &self.encoder) else { return Ok(Vec::new()) };
+        let mut left = Left { lowest: self.blocks.len(), again: false, blocks: Vec::new(), balance: ExpertBalance::default() };
+        let (memory, mut unscaled) = (self.encoded(m, source, encoder, &mut left)?, Vec::new());
+        let crosses = self.blocks.iter().filter_map(|block| block.cross.as_ref());
+        let all = crosses.map(|cross| cross.remember(m, source, &memory, &mut unscaled));
+        let all = all.collect::<Result<Vec<_>>>()?;
+        memory.free(m);
+        unscaled.into_iter().for_each(|(_, z)| m.free(z));
+        Ok(all)
+    }
+
+    /// Some blocks over `x`.
+    fn run<M: Machine>(
+        &self,
+        m: &mut M,
+        given: &Given,
+        which: Range<usize>,
+        (beside, x): (&mut Beside<M>, &mut M::Wide),
+        left: &mut Left<M>,
+    ) -> Result<()> {
+        for i in which {
+            let before = if left.again && i >= left.lowest { Some(m.copied(x)?) } else { None };
+            let kept = self.blocks[i].forward(m, given, beside, x)?;
+            kept.count(&mut left.balance);
             match before {
                 Some(before) => {
                     kept.free(m);
-                    blocks.push(BlockTrace::Input(before));
+                    left.blocks.push(BlockTrace::Input(before));
                 }
-                None if i >= lowest => blocks.push(BlockTrace::All(Box::new(kept))),
+                None if i >= left.lowest => left.blocks.push(BlockTrace::All(Box::new(kept))),
                 None => kept.free(m),
             }
         }
-        Ok(Trace { x, blocks, beside, balance })
+        Ok(())
     }
 
     /// Head and loss: `−log p` of each target in nats, and the gradient at the last block's output of their sum by `weights`.
@@ -92,22 +153,66 @@ impl Model {
     pub(super) fn blocks_back<M: Machine>(&self, m: &mut M, given: &Given, lowest: usize, back: BlocksBack<M>) -> Result<()> {
         let BlocksBack { dx, mut blocks, mut beside } = back;
         let rounded = m.rounded(&dx)?;
-        let mut way = WayBack { dx, rounded };
+        let (mut way, first) = (WayBack { dx, rounded }, self.first());
+        self.run_back(m, given, lowest.max(first)..self.blocks.len(), (&mut way, &mut beside), &mut blocks)?;
+        let memory = beside.take_memory();
         let embedding = given.only().acts(self.embedding.site);
-        for (i, block) in self.blocks.iter().enumerate().skip(lowest).rev() {
+        beside.back(m, given, self, if embedding { Some(&mut way.dx) } else { None })?;
+        self.end_back(m, given, way)?;
+        if let (Some(memory), Some(source), Some(encoder)) = (memory, given.source, &self.encoder) {
+            self.memory_back(m, source, encoder, (lowest, memory), &mut blocks)?;
+        }
+        Ok(())
+    }
+
+    /// The same of an encoder's blocks, from what came back to what it made.
+    fn memory_back<M: Machine>(
+        &self,
+        m: &mut M,
+        source: &Given,
+        encoder: &Encoder,
+        (lowest, mut memory): (usize, Memory<M>),
+        blocks: &mut Vec<BlockTrace<M>>,
+    ) -> Result<()> {
+        if let Some(grad) = memory.grad.take() {
+            let dx = m.zeros_of(source, &memory.kept)?;
+            let mut way = WayBack { rounded: m.rounded(&dx)?, dx };
+            m.norm_back(&encoder.norm, &memory.kept, grad, &mut way.dx, &mut way.rounded)?;
+            self.run_back(m, source, lowest..encoder.blocks, (&mut way, &mut Beside::nothing()), blocks)?;
+            self.end_back(m, source, way)?;
+        }
+        memory.free(m);
+        Ok(())
+    }
+
+    /// Some blocks, from the last to the first of them.
+    fn run_back<M: Machine>(
+        &self,
+        m: &mut M,
+        given: &Given,
+        which: Range<usize>,
+        (way, beside): (&mut WayBack<M>, &mut Beside<M>),
+        blocks: &mut Vec<BlockTrace<M>>,
+    ) -> Result<()> {
+        let (lowest, embedding) = (which.start, given.only().acts(self.embedding.site));
+        for i in which.rev() {
             let kept = match blocks.pop() {
                 Some(BlockTrace::All(kept)) => *kept,
                 Some(BlockTrace::Input(mut x)) => {
-                    let kept = block.forward(m, given, &mut beside, &mut x)?;
+                    let kept = self.blocks[i].forward(m, given, beside, &mut x)?;
                     m.free_wide(x);
                     kept
                 }
                 None => break,
             };
-            block.backward(m, given, (&mut way, &mut beside), kept, i > lowest || embedding)?;
+            self.blocks[i].backward(m, given, (way, beside), kept, i > lowest || embedding)?;
         }
-        beside.back(m, given, self, if embedding { Some(&mut way.dx) } else { None })?;
-        if embedding {
+        Ok(())
+    }
+
+    /// What arrives at the embeddings.
+    fn end_back<M: Machine>(&self, m: &mut M, given: &Given, way: WayBack<M>) -> Result<()> {
+        if given.only().acts(self.embedding.site) {
             m.embed_back(given, &way.dx)?;
         }
         m.free(way.rounded);

@@ -46,7 +46,7 @@ impl Metadata<'_> {
             None => return Err(self.fail("attention.head_count_kv", format!("it must be {heads}, as there are heads"))),
         }
         match (keys.head_dim, self.head_dim()?) {
-            (HeadDim::Key(_), head_dim) => put("head_dim", json!(head_dim)),
+            (HeadDim::Key(_) | HeadDim::Keys(_), head_dim) => put("head_dim", json!(head_dim)),
             (HeadDim::Derived, head_dim) if head_dim * heads == self.size("embedding_length")? => {}
             (HeadDim::Derived, head_dim) => {
                 return Err(self.fail("attention.key_length", format!("{heads} heads of {head_dim} are not the width")));

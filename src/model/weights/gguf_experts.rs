@@ -19,6 +19,8 @@ const GATE: &str = "ffn_gate_exps";
 const UP: &str = "ffn_up_exps";
 const DOWN: &str = "ffn_down_exps";
 const GATE_UP: &str = "ffn_gate_up_exps";
+/// More than any model has.
+const MAX_EXPERTS: usize = 1 << 12;
 
 impl Metadata<'_> {
     /// How many experts there are, how many a token meets, and how wide they are.
@@ -35,7 +37,11 @@ impl Metadata<'_> {
             }
         }
         let mut put = |count: &Count, size: usize| _ = config.insert(count.written().into(), json!(size));
-        put(&names.count, self.size("expert_count")?);
+        let experts = self.size("expert_count")?;
+        if experts > MAX_EXPERTS {
+            return Err(self.fail("expert_count", format!("the limit is {MAX_EXPERTS} experts")));
+        }
+        put(&names.count, experts);
         put(&names.chosen, self.size("expert_used_count")?);
         let key = "expert_feed_forward_length";
         match &names.ffn {
@@ -98,7 +104,9 @@ impl Metadata<'_> {
     }
 
     fn three(&self, tensor: &Tensor) -> Result<[usize; 3]> {
-        tensor.shape.as_slice().try_into().map_err(|_| self.wrong_shape(tensor, "a matrix for each expert was expected"))
+        let (experts, shape) = (self.size("expert_count")?, tensor.shape.as_slice().try_into().ok());
+        let shape = shape.filter(|[count, _, _]: &[usize; 3]| *count == experts);
+        shape.ok_or_else(|| self.wrong_shape(tensor, &format!("a matrix for each of {experts} experts was expected")))
     }
 
     /// The matrix of each expert, a tensor of its own.

@@ -2,7 +2,7 @@
 //! Refuses to know: what a key means for a config.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::gguf::{Gguf, MetadataValue, Tensor};
 use super::gguf_families::{ARCHITECTURES, Architecture, family};
@@ -18,6 +18,7 @@ pub(super) struct Metadata<'a> {
     pub gguf: &'a Gguf,
     pub architecture: &'static Architecture,
     pub family: &'static Family,
+    tensors: HashMap<&'a str, &'a Tensor>,
     read: RefCell<BTreeSet<String>>,
 }
 
@@ -42,7 +43,8 @@ impl<'a> Metadata<'a> {
             let help = format!("{known} are read from GGUF{near}; use the Hugging Face directory of this model");
             return Err(Error::model(&gguf.path, key, format!("`{name}` is not supported"), help));
         };
-        let mut metadata = Self { gguf, architecture, family, read: RefCell::default() };
+        let tensors = gguf.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let mut metadata = Self { gguf, architecture, family, tensors, read: RefCell::default() };
         metadata.family = metadata.other_family().unwrap_or(family);
         Ok(metadata)
     }
@@ -199,7 +201,7 @@ impl<'a> Metadata<'a> {
     }
 
     pub(super) fn tensor(&self, name: &str) -> Option<&'a Tensor> {
-        self.gguf.tensors.iter().find(|t| t.name == name)
+        self.tensors.get(name).copied()
     }
 
     /// Whether the first layer has a tensor; the others are checked when they are taken.

@@ -9,9 +9,10 @@
 //! | 0 | `safetensors`, `gguf`, `rope_scaling` | the two containers; llama.cpp's rope divisors |
 //! | 1 | `directory`, `multimodal`, `gguf_settings`, `gguf_families`, `gguf_pre`, `vocabulary` | a Hugging Face directory; the text model of what sees as well; GGUF's keys that are not read; its architectures; how its text is split; its pieces, checked |
 //! | 2 | `gguf_metadata`, `gguf_text` | GGUF's metadata, key by key; its tokenizer |
-//! | 3 | `gguf_rope`, `gguf_experts`, `gguf_kinds`, `gguf_delta` | rotations; experts; what kinds of layers differ in; delta rules |
-//! | 4 | `gguf_config`, `gguf_tensors` | the rest of a config; tensors as Hugging Face has them |
-//! | 5 | `gguf_model` | a GGUF model in Hugging Face's terms |
+//! | 3 | `gguf_experts` | experts |
+//! | 4 | `gguf_kinds`, `gguf_delta` | what kinds of layers differ in; delta rules |
+//! | 5 | `gguf_rope`, `gguf_config`, `gguf_tensors` | rotations; the rest of a config; tensors as Hugging Face has them |
+//! | 6 | `gguf_model` | a GGUF model in Hugging Face's terms |
 
 mod directory;
 pub mod multimodal;
@@ -20,10 +21,10 @@ mod gguf;
 mod gguf_settings;
 mod gguf_families;
 mod gguf_metadata;
-mod gguf_rope;
 mod gguf_experts;
 mod gguf_kinds;
 mod gguf_delta;
+mod gguf_rope;
 mod gguf_config;
 mod gguf_tensors;
 mod gguf_model;

@@ -5,6 +5,7 @@
 //! Refuses to know: what these parts compute.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
@@ -49,11 +50,12 @@ pub(super) struct Split {
 /// [`Error::Model`] when a tensor is there in two spellings.
 pub(super) fn split(path: &Path, config: Value, tensors: BTreeMap<String, Stored>) -> Result<Split> {
     let text = config.get("text_config").filter(|text| text.is_object()).cloned();
-    let nested = text.is_some();
+    let (nested, borrowing) = (text.is_some(), borrowing(text.as_ref().unwrap_or(&config)));
     let mut split = Split { config: Value::Null, whole: None, tensors: BTreeMap::new(), carried: Vec::new() };
     for (name, mut stored) in tensors {
         let own = name.strip_prefix("model.").unwrap_or(&name);
-        if name.starts_with(AHEAD) || nested && OTHERS.iter().any(|other| own.starts_with(other)) {
+        let unread = name.starts_with(AHEAD) || keys_of_layer(own).is_some_and(|layer| borrowing.contains(&layer));
+        if unread || nested && OTHERS.iter().any(|other| own.starts_with(other)) {
             split.carried.push(stored);
             continue;
         }
@@ -76,6 +78,22 @@ pub(super) fn split(path: &Path, config: Value, tensors: BTreeMap<String, Stored
     Ok(Split { config: text, whole: Some(config), ..split })
 }
 
+/// Layers that read the keys and values of earlier ones (Gemma 4): published files hold projections for them that no class reads.
+fn borrowing(config: &Value) -> Range<u64> {
+    let number = |key: &str| config.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let (layers, sharing) = (number("num_hidden_layers"), number("num_kv_shared_layers"));
+    layers.saturating_sub(sharing)..layers
+}
+
+/// The layer whose keys or values a tensor of this name makes.
+fn keys_of_layer(name: &str) -> Option<u64> {
+    let rest = name.strip_prefix("language_model.").unwrap_or(name);
+    let (layer, part) = rest.strip_prefix("model.").unwrap_or(rest).strip_prefix("layers.")?.split_once('.')?;
+    let part = part.strip_prefix("self_attn.")?;
+    let keys = ["k_proj.", "v_proj.", "k_norm.", "v_norm."].iter().any(|own| part.starts_with(own));
+    layer.parse().ok().filter(|_| keys)
+}
+
 /// A text model's name in any of the spellings, as it stands in a checkpoint that is only that or more (`nested`).
 pub fn respelled(name: &str, nested: bool) -> String {
     if let Some(rest) = name.strip_prefix(OLDER_HEAD) {
@@ -88,6 +106,18 @@ pub fn respelled(name: &str, nested: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_and_values_of_layers_that_read_others_are_told_by_name() {
+        let config = serde_json::json!({"num_hidden_layers": 5, "num_kv_shared_layers": 2});
+        assert_eq!(borrowing(&config), 3..5);
+        assert!(borrowing(&serde_json::json!({"num_hidden_layers": 5})).is_empty());
+        for name in ["layers.4.self_attn.k_proj.weight", "language_model.layers.4.self_attn.v_norm.weight"] {
+            assert_eq!(keys_of_layer(name), Some(4), "{name}");
+        }
+        assert_eq!(keys_of_layer("language_model.model.layers.4.self_attn.k_norm.weight"), Some(4));
+        assert_eq!(keys_of_layer("layers.4.self_attn.q_proj.weight"), None);
+    }
 
     #[test]
     fn names_are_one_in_all_spellings() {

@@ -18,6 +18,7 @@ class Case:
     embedding: float | None = None
     first_seed: int = 0            # of the seeds that are tried
     untied: bool = False           # the head is no view of the embedding, whatever the class makes of the configuration
+    rounding: float | None = None  # most that f32 may change a gradient, in what `lorakit conform` allows
 
     def make(self, **changed):
         return self.config(**{**self.given, **changed})
@@ -163,7 +164,7 @@ CASES = {
                          **rope(50.0, partial_rotary_factor=0.6), **layers("llfl")),
                          {"eps": EPS, "theta": rope(1e4, partial_rotary_factor=0.6), "part": rope(50.0, partial_rotary_factor=1.0)}, kind="qwen3_5", zero_centred=True, first_seed=5),
     "t5": Case(tf.T5Config, dict(T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
-               {"eps": {"layer_norm_epsilon": 1e-6}, "buckets": {"relative_attention_max_distance": 64}, "relu": {"feed_forward_proj": "gated-relu"}}, kind="t5", untied=True),
+               {"eps": {"layer_norm_epsilon": 1e-6}, "buckets": {"relative_attention_max_distance": 64}, "relu": {"feed_forward_proj": "gated-relu"}}, kind="t5", untied=True, rounding=0.2),
     "t5-relu": Case(tf.T5Config, dict(T5, feed_forward_proj="relu", tie_word_embeddings=True),
                     {"eps": {"layer_norm_epsilon": 1e-6}, "buckets": {"relative_attention_max_distance": 64}, "gelu": {"feed_forward_proj": "gelu_new"},
                      "scale of a tied head": {"tie_word_embeddings": False}}, kind="t5", first=False, embedding=0.5),

@@ -3,7 +3,7 @@
 import argparse, re
 from tiny import *
 from families import CASES, VOCAB
-from gen_adapters import variants, write_adapter
+from gen_adapters import rounding, variants, write_adapter
 from gen_models import continued, expected, write_model
 tf.utils.logging.disable_progress_bar()
 ZEROED = (*BIASES, "relative_attention_bias.weight", "per_layer_projection.weight")
@@ -86,8 +86,9 @@ def write_case(out, name):
     if name in ("gpt_oss", "gemma4_text-moe"): of_kind["parameters"] = PARAMETERS; names = [*names, "parameters"]
     for i, vn in enumerate(names):
         for more in range(5):      # one whose merged weights give the same logits: rounding is not blown up
-            off = write_adapter(lambda: make(case, seed), b, of_kind[vn], f"{d}/adapters/{vn}", "../..", 100 + i + 10 * more, f"{name} {vn}", False)
-            if off < 1e-5: break
+            build, kw, where, own = lambda: make(case, seed), of_kind[vn], f"{d}/adapters/{vn}", 100 + i + 10 * more
+            off = write_adapter(build, b, kw, where, "../..", own, f"{name} {vn}", False)
+            if off < 1e-5 and (case.rounding is None or rounding(build, b, kw, where, own) < case.rounding): break
         else: raise RuntimeError(f"{name} {vn}: every adapter is ill-conditioned")
 
 if __name__ == "__main__":

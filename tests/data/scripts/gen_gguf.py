@@ -36,8 +36,6 @@ LESS_ONE = {"gemma", "gemma2", "gemma3", "qwen35"}
 FORMS = ("interleaved", "one", "by kind", "in turn", "tiled")
 CONTROLS = ("llama", "gemma", "gptneox", "gpt-oss", "qwen35")
 MXFP4, Q8_0 = gguf.GGMLQuantizationType.MXFP4, gguf.GGMLQuantizationType.Q8_0
-# What is written in blocks: names and their type.
-PACKED = {"gpt-oss-mxfp4": (r"_exps\.weight", MXFP4), "qwen35-blocks": (r"ssm_out\.weight", Q8_0)}
 
 
 def placed(arch, name):
@@ -215,18 +213,31 @@ def write(path, arch, c, tensors, without=None, full=False, packed=None):
     vocabulary(w, c.vocab_size)
     for name, value in {**more, **tensors}.items():
         if name.split(".")[0] == without: continue
-        if packed and re.search(packed[0], name):
-            w.add_tensor(name, gguf.quants.quantize(value, packed[1]), raw_dtype=packed[1])
+        if kind := packed and packed(name, value):
+            w.add_tensor(name, gguf.quants.quantize(value, kind), raw_dtype=kind)
             continue
         half = not full and value.ndim >= 2 and "norm" not in name and "conv1d" not in name and not name.endswith("bias")
         w.add_tensor(name, np.ascontiguousarray(value.astype(np.float16 if half else np.float32)))
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
 
-def packs(v):
-    """What MXFP4 makes of rows of inputs."""
-    t = v.transpose(1, 2).contiguous().numpy()
-    return torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(t, MXFP4), MXFP4)).transpose(1, 2)
+def packs(name, v):
+    """The blocks that a tensor is packed in, if it is: as published files of gpt-oss are."""
+    if v.shape[-1] % 32 or name.endswith("bias") or "norm" in name or "ffn_gate_inp" in name or "router" in name: return None
+    return {2: Q8_0, 3: MXFP4}.get(v.ndim)
+
+
+def unpacked(name, p):
+    """What is left of a parameter in blocks."""
+    v = p.transpose(1, 2) if p.ndim == 3 else p
+    kind = packs(name, v)
+    if kind: v = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(v.contiguous().numpy(), kind), kind))
+    return v.transpose(1, 2) if p.ndim == 3 else v
+
+
+def packs_output(name, _):
+    """The output projections of delta rules alone."""
+    return Q8_0 if name.endswith(("ssm_out.weight", "linear_attn.out_proj.weight")) else None
 
 
 def stepped(v):
@@ -236,8 +247,12 @@ def stepped(v):
     return v / 512
 
 
+# What is written in blocks, and which.
+PACKED = {"gpt-oss-mxfp4": packs, "qwen35-blocks": packs_output}
+
+
 def made(case, seed, packed=None):
-    """The model with matrices that F16 holds, experts that MXFP4 does, and output projections of delta rules that Q8_0 does."""
+    """The model with matrices that F16 holds, or blocks do."""
     torch.manual_seed(seed)
     m = eager(tf.AutoModelForCausalLM.from_config(case.make(), attn_implementation="eager", dtype=torch.float32), case)
     m.config.allow_global_per_layer_attribute_access = True
@@ -245,8 +260,8 @@ def made(case, seed, packed=None):
     with torch.no_grad():
         for name, p in m.named_parameters():
             if p.ndim >= 2: p.copy_(p.half().float())
-            if p.ndim == 3 and packed == PACKED["gpt-oss-mxfp4"]: p.copy_(packs(p))
-            if name.endswith("linear_attn.out_proj.weight") and packed: p.copy_(stepped(p))
+            if packed is packs: p.copy_(unpacked(name, p).clone())
+            elif packed and packed(name, p): p.copy_(stepped(p))
     return m
 
 

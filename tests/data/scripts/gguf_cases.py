@@ -45,7 +45,7 @@ CASES = {
                **GEMMA4_ROPE, **layers("ssfsf")), embedding=0.06)),
     "gemma4-moe": ("gemma4", Case(tf.Gemma4TextConfig, dict(shape(18, 6, 3, 10, 3, tie=True, head_dim=6, global_head_dim=8, num_global_key_value_heads=2, rms_norm_eps=0.02,
                    sliding_window=5, final_logit_softcapping=1.5, hidden_size_per_layer_input=0, attention_k_eq_v=True, enable_moe_block=True, num_experts=4,
-                   top_k_experts=2, moe_intermediate_size=6), **GEMMA4_ROPE, **layers("fsf")), embedding=0.15)),
+                   top_k_experts=2, moe_intermediate_size=6), **GEMMA4_ROPE, **layers("fsf")), embedding=0.3)),
     "phi3": ("phi3", Case(tf.Phi3Config, dict(shape(24, 4, 1, 10, longest=LONGEST, rms_norm_eps=0.02, original_max_position_embeddings=ORIGINAL, sliding_window=None),
              **rope(50.0, "longrope", short_factor=SHORT, long_factor=LONG)))),
     "phi4-mini": ("phi3", Case(tf.Phi3Config, dict(shape(24, 3, 1, 10, tie=True, longest=LONGEST, rms_norm_eps=0.02, original_max_position_embeddings=ORIGINAL, sliding_window=None),

@@ -11,7 +11,7 @@ use crate::error::{Result, nearest};
 
 const KEY: &str = "adapter.targets";
 /// What the families of models call their token embedding: low-rank matrices on it are not implemented.
-pub const EMBEDDINGS: [&str; 3] = ["embed_tokens", "embed_in", "wte"];
+pub const EMBEDDINGS: [&str; 4] = ["embed_tokens", "embed_in", "shared", "wte"];
 /// PEFT's word for every linear layer, in any case.
 const ALL: &str = "all-linear";
 

@@ -21,6 +21,8 @@ pub struct Special {
     pub add_bos: bool,
     /// Plain text ends with `eos`.
     pub add_eos: bool,
+    /// An encoder reads prompts by themselves, and these end with `eos` as all its texts do.
+    pub ends_prompts: bool,
     /// Further ends of a turn (`eos_token_id` of `generation_config.json` and `config.json`).
     pub eos_ids: Vec<u32>,
 }
@@ -39,6 +41,7 @@ pub(crate) fn read_dir(dir: &Path) -> Result<(tokenizers::Tokenizer, Special, Ch
     let map = read_json(dir, "special_tokens_map.json")?.unwrap_or(Value::Null);
     let generation = read_json(dir, "generation_config.json")?.unwrap_or(Value::Null);
     let named = |key: &str| token(&config[key]).or_else(|| token(&map[key]));
+    let model = read_json(dir, "config.json")?.unwrap_or(Value::Null);
     let (adds_bos, adds_eos) = post_processor_adds(&inner, named("bos_token"), named("eos_token"));
     let special = Special {
         bos: named("bos_token"),
@@ -47,7 +50,8 @@ pub(crate) fn read_dir(dir: &Path) -> Result<(tokenizers::Tokenizer, Special, Ch
         unk: named("unk_token"),
         add_bos: config["add_bos_token"].as_bool().unwrap_or(adds_bos),
         add_eos: config["add_eos_token"].as_bool().unwrap_or(adds_eos),
-        eos_ids: ends(&inner, &generation, &read_json(dir, "config.json")?.unwrap_or(Value::Null)),
+        ends_prompts: adds_eos && model["is_encoder_decoder"] == true,
+        eos_ids: ends(&inner, &generation, &model),
     };
     let in_files = ChatTemplates::in_dir(dir)?;
     let templates = if in_files.is_empty() {

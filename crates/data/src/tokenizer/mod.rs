@@ -128,14 +128,16 @@ impl Tokenizer {
         Ok(self.tokens(text)?.ids)
     }
 
-    /// Tokens of a text that a model goes on with: as [`Tokenizer::encode`], behind the BOS where the model's texts begin with one. A
-    /// text that writes its own does not get a second one.
+    /// Tokens of a text that a model goes on with: as [`Tokenizer::encode`], behind the BOS where the model's texts begin with one, and
+    /// with what ends prompts that an encoder reads. A text that writes its own does not get a second one.
     ///
     /// # Errors
     /// [`Error::Usage`] when the tokenizer refuses the text.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
         let (bos, ids) = (self.bos_id().filter(|_| self.special().add_bos), self.encode(text)?);
-        Ok(bos.into_iter().filter(|bos| ids.first() != Some(bos)).chain(ids.iter().copied()).collect())
+        let bos = bos.filter(|bos| ids.first() != Some(bos));
+        let eos = self.prompt_end().and_then(|end| self.inner().token_to_id(end)).filter(|eos| ids.last() != Some(eos));
+        Ok(bos.into_iter().chain(ids.iter().copied()).chain(eos).collect())
     }
 
     /// Tokens of a person's text: special tokens in it stay text; no BOS is added.
@@ -214,6 +216,12 @@ impl Tokenizer {
     /// The special tokens by name.
     pub fn special(&self) -> &Special {
         &self.shared.special
+    }
+
+    /// What ends a prompt that an encoder reads by itself; nothing where a model goes on with its prompts.
+    pub fn prompt_end(&self) -> Option<&str> {
+        let Special { eos, ends_prompts, .. } = self.special();
+        eos.as_deref().filter(|_| *ends_prompts)
     }
 
     /// All that its tokens follow from, as text.

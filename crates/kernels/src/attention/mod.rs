@@ -8,8 +8,8 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `rows`, `flash_bf16` | one row of scores; whole texts in bf16 |
-//! | 1 | `block`, `cached` | a block of queries; new tokens over a cache in blocks |
+//! | 0 | `rows`, `distance`, `flash_bf16` | one row of scores; biases by distance; whole texts in bf16 |
+//! | 1 | `block`, `cached`, `over` | a block of queries; new tokens over a cache in blocks; texts over other texts |
 //! | 2 | `forward`, `backward` | all blocks, there and back |
 
 use std::ops::Range;
@@ -20,7 +20,9 @@ use super::simd::Lanes;
 mod backward;
 mod block;
 pub mod cached;
+pub mod distance;
 mod forward;
+pub mod over;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod flash_bf16;
 mod rows;

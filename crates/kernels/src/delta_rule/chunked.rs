@@ -1,13 +1,15 @@
 //! The rule in chunks, so that its work is products of matrices (Yang et al. 2024, section 3.3).
 //!
 //! With S the state before a chunk and the symbols of [`Chunk`]: what a token would correct but for its chunk is
-//! `errors = v − e^c∘(k·S)`; `updates = (1 + β∘overlap)⁻¹·(β∘errors)` is what it corrects; `o = e^c∘(q·S) + scores·updates`, and
-//! `S ← e^c_last·S + (e^(c_last − c)∘k)ᵀ·updates`.
+//! `errors = v + takes·S`; `updates = (1 − system)⁻¹·(β∘errors)` is what it corrects; `o = reads·S + scores·updates`, and
+//! `S ← e^c_last·S + writesᵀ·updates`.
 
-use super::chunk::{CHUNK, Chunk, solve};
-use super::dense::{Sizes, View, product};
+use super::chunk::{CHUNK, Chunk, Pairs};
 use super::heads::Head;
-use super::rows::{scale, scale_rows, scaled_rows};
+use super::rows::{scale, scaled_rows};
+use super::simd::Lanes;
+use super::tile::{Right, Size, StridedLeft, StridedProduct, matmul};
+use super::triangular::{add_lower, solve};
 
 /// What the way back needs.
 #[derive(Default)]
@@ -20,46 +22,55 @@ pub(super) struct Left {
     pub updates: Vec<f32>,
 }
 
-/// What every token reads, (t, value_dim), into `out`; `state` (key_dim, value_dim) becomes that behind the last.
-pub(super) fn rule(head: &Head, state: &mut [f32], out: &mut [f32]) {
-    each_chunk(head, state, out, |_, _| {});
+/// Room for a chunk and its corrections, used again from head to head.
+#[derive(Default)]
+pub(super) struct Room {
+    pub pairs: Pairs,
+    pub chunk: Chunk,
+    errors: Vec<f32>,
+    updates: Vec<f32>,
 }
 
-/// As [`rule`] from a state of zeros, with what the way back needs.
-pub(super) fn keep(head: &Head, out: &mut [f32]) -> Left {
-    let mut left = Left::default();
+/// What every token reads, (t, value_dim), into `out`; `state` (key_dim, value_dim) becomes that behind the last. The pairs in `room` are
+/// those of the head's queries and keys.
+pub(super) fn rule(head: &Head, room: &mut Room, state: &mut [f32], out: &mut [f32]) {
+    each_chunk(head, room, state, out, |_, _| {});
+}
+
+/// As [`rule`] from a state of zeros, with what the way back needs in place of what `left` held.
+pub(super) fn keep(head: &Head, room: &mut Room, left: &mut Left, out: &mut [f32]) {
+    let Left { states, errors, updates } = left;
+    [&mut *states, &mut *errors, &mut *updates].into_iter().for_each(Vec::clear);
     let mut state = vec![0.0; head.key_dim * head.value_dim];
-    each_chunk(head, &mut state, out, |before, [errors, updates]| {
-        left.states.extend_from_slice(before);
-        left.errors.extend_from_slice(errors);
-        left.updates.extend_from_slice(updates);
+    each_chunk(head, room, &mut state, out, |before, of_chunk| {
+        states.extend_from_slice(before);
+        errors.extend_from_slice(of_chunk[0]);
+        updates.extend_from_slice(of_chunk[1]);
     });
-    left
 }
 
 /// `seen` gets the state before each chunk, its errors and its updates.
-fn each_chunk(head: &Head, state: &mut [f32], out: &mut [f32], mut seen: impl FnMut(&[f32], [&[f32]; 2])) {
-    let (keys, values) = (head.key_dim, head.value_dim);
+fn each_chunk(head: &Head, room: &mut Room, state: &mut [f32], out: &mut [f32], mut seen: impl FnMut(&[f32], [&[f32]; 2])) {
+    let (lanes, keys, values) = (Lanes::in_force(), head.key_dim, head.value_dim);
+    let Room { pairs, chunk, errors, updates } = room;
     for (i, out) in out.chunks_mut(CHUNK * values).enumerate() {
         let at = i * CHUNK..i * CHUNK + out.len() / values;
-        let chunk = Chunk::new(head, &at);
-        let [q, k] = [head.q, head.k].map(|x| &x[at.start * keys..at.end * keys]);
-        let read = Sizes { m: chunk.len, n: values, k: keys };
-        let mut errors = vec![0.0; out.len()];
-        product(&mut errors, values, read, View::rows(k, keys), View::rows(state, values), 1.0, false);
-        scale_rows(&mut errors, values, &chunk.from_start);
-        errors.iter_mut().zip(&head.v[at.start * values..]).for_each(|(error, v)| *error = v - *error);
-        let beta = &head.beta[at.clone()];
-        let mut updates = scaled_rows(&errors, values, beta);
-        solve(&chunk.system(beta), chunk.len, &mut updates, values);
-        seen(&*state, [&errors, &updates]);
-        product(out, values, read, View::rows(q, keys), View::rows(state, values), 1.0, false);
-        scale_rows(out, values, &chunk.from_start);
-        let within = Sizes { m: chunk.len, n: values, k: chunk.len };
-        product(out, values, within, View::rows(&chunk.scores, chunk.len), View::rows(&updates, values), 1.0, true);
-        let kept = scaled_rows(k, keys, &chunk.to_end);
-        scale(state, chunk.total);
-        let write = Sizes { m: keys, n: values, k: chunk.len };
-        product(state, values, write, View::transposed(&kept, keys), View::rows(&updates, values), 1.0, true);
+        chunk.set(lanes, head, pairs, &at);
+        let read = |add: bool| Size { m: at.len(), k: keys, n: values, add };
+        let rows = |data| StridedLeft { data, row: keys, column: 1 };
+        errors.clear();
+        errors.extend_from_slice(&head.v[at.start * values..at.end * values]);
+        let before = Right { data: state, row: values };
+        matmul(lanes, read(true), rows(&chunk.takes), before, StridedProduct { data: errors, row: values });
+        updates.resize(errors.len(), 0.0);
+        scaled_rows(lanes, errors, values, &head.beta[at.clone()], updates);
+        solve(lanes, &chunk.system, chunk.len, updates);
+        seen(before.data, [errors, updates]);
+        matmul(lanes, read(false), rows(&chunk.reads), before, StridedProduct { data: out, row: values });
+        add_lower(lanes, &chunk.scores, updates, chunk.len, out);
+        scale(lanes, state, chunk.total);
+        let write = Size { m: keys, k: chunk.len, n: values, add: true };
+        let writes = StridedLeft { data: &chunk.writes, row: 1, column: keys };
+        matmul(lanes, write, writes, Right { data: updates, row: values }, StridedProduct { data: state, row: values });
     }
 }

@@ -1,51 +1,84 @@
 //! The RMS norm of what each head reads, by SiLU(z): `weight ∘ (x / √(mean(x²) + eps)) ∘ silu(z)`.
 
 use super::DeltaLayer;
-use super::activation::Activation;
+use super::element::Element;
 use super::host;
-use super::rows::dot;
+use super::rows::dot_body;
+use super::simd::{Lanes, Simd, multiversion, runs};
 
 /// Of every head, into `out` (t, values); `cores` has for every key head what its group read, (group, t, value_dim).
 pub(super) fn forward(layer: &DeltaLayer, cores: &[Vec<f32>], z: &[f32], out: &mut [f32]) {
-    let (sizes, width) = (layer.sizes, layer.sizes.value_dim);
+    let (lanes, sizes, width) = (Lanes::in_force(), layer.sizes, layer.sizes.value_dim);
     let t = out.len() / sizes.values();
     host::for_rows(out, sizes.values(), |first, rows| {
-        Activation::Silu.forward(&z[first * sizes.values()..][..rows.len()], rows);
-        for (at, out) in rows.chunks_exact_mut(width).enumerate() {
+        let z = &z[first * sizes.values()..][..rows.len()];
+        for (at, (out, z)) in rows.chunks_exact_mut(width).zip(z.chunks_exact(width)).enumerate() {
             let (token, head) = (first + at / sizes.value_heads, at % sizes.value_heads);
             let core = &cores[head / sizes.group()][(head % sizes.group() * t + token) * width..][..width];
-            let inverse = inverse_root(core, layer.eps);
-            for ((out, weight), x) in out.iter_mut().zip(layer.norm).zip(core) {
-                *out *= weight * (x * inverse);
-            }
+            gate_row(lanes, (layer.norm, layer.eps), core, z, out);
         }
     });
 }
 
-/// The gradients of what one head read and of its `z`, both (t, value_dim); `z` and the gradient of the result likewise.
+/// The gradients of what one head read and of its `z`, into `d_core` and `dz`, both (t, value_dim); in `z` and in the gradient of the result,
+/// rows of the head are `row` elements apart.
 ///
 /// With x̂ the normed row, ρ what it was multiplied with and u = dy∘silu(z)∘weight: `dx = ρ·(u − x̂·mean(u∘x̂))`,
 /// `dz = dy∘weight∘x̂∘silu′(z)`.
-pub(super) fn backward(layer: &DeltaLayer, core: &[f32], z: Vec<f32>, dy: &[f32]) -> [Vec<f32>; 2] {
-    let width = layer.sizes.value_dim;
-    let mut gate = vec![0.0; z.len()];
-    Activation::Silu.forward(&z, &mut gate);
-    let (mut d_core, mut behind) = (gate, vec![0.0; z.len()]);
-    let rows = d_core.chunks_exact_mut(width).zip(behind.chunks_exact_mut(width));
-    for ((u, behind), (core, dy)) in rows.zip(core.chunks_exact(width).zip(dy.chunks_exact(width))) {
-        let inverse = inverse_root(core, layer.eps);
-        for (i, weight) in layer.norm.iter().enumerate() {
-            u[i] *= dy[i] * weight;
-            behind[i] = dy[i] * weight * core[i] * inverse;
-        }
-        let along = dot(u, core) * inverse / width as f32;
-        u.iter_mut().zip(core).for_each(|(u, x)| *u = inverse * (*u - x * inverse * along));
+pub(super) fn backward(layer: &DeltaLayer, core: &[f32], [z, dy]: [&[f32]; 2], row: usize, [d_core, dz]: [&mut [f32]; 2]) {
+    let (lanes, width) = (Lanes::in_force(), layer.sizes.value_dim);
+    let inputs = core.chunks_exact(width).zip(z.chunks(row)).zip(dy.chunks(row));
+    for (((core, z), dy), (d_core, dz)) in inputs.zip(d_core.chunks_exact_mut(width).zip(dz.chunks_exact_mut(width))) {
+        gate_row_back(lanes, (layer.norm, layer.eps), core, [&z[..width], &dy[..width]], [d_core, dz]);
     }
-    let mut dz = z;
-    Activation::Silu.backward_in_place(&mut dz, &behind);
-    [d_core, dz]
 }
 
-fn inverse_root(x: &[f32], eps: f32) -> f32 {
-    1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
+multiversion! {
+    /// One row.
+    fn gate_row(norm: (&[f32], f32), core: &[f32], z: &[f32], out: &mut [f32]) = gate_row_body;
+}
+multiversion! {
+    /// One row's gradients, given `z` and the gradient of the result.
+    fn gate_row_back(norm: (&[f32], f32), core: &[f32], z_and_gradient: [&[f32]; 2], grads: [&mut [f32]; 2]) = gate_row_back_body;
+}
+
+#[inline(always)]
+fn gate_row_body<S: Simd>(s: S, (weight, eps): (&[f32], f32), core: &[f32], z: &[f32], out: &mut [f32]) {
+    let inverse = s.splat(inverse_root(s, core, eps));
+    for (weight, core, z, out) in runs(s, (weight, core, z, out)) {
+        let z = s.load(z);
+        let normed = s.mul(s.load(weight), s.mul(s.load(core), inverse));
+        s.store(s.mul(normed, s.mul(z, f32::sigmoid(s, z))), out);
+    }
+}
+
+#[inline(always)]
+fn gate_row_back_body<S: Simd>(
+    s: S,
+    (weight, eps): (&[f32], f32),
+    core: &[f32],
+    [z, dy]: [&[f32]; 2],
+    [d_core, dz]: [&mut [f32]; 2],
+) {
+    let root = inverse_root(s, core, eps);
+    let (one, inverse) = (s.splat(1.0), s.splat(root));
+    let mut along = s.splat(0.0);
+    for (weight, x, z, dy, u, dz) in runs(s, (weight, core, z, dy, &mut *d_core, dz)) {
+        let (x, z, behind) = (s.load(x), s.load(z), s.mul(s.load(dy), s.load(weight)));
+        let sigma = f32::sigmoid(s, z);
+        let slope = s.mul(sigma, s.mul_add(z, s.sub(one, sigma), one));
+        s.store(s.mul(s.mul(behind, s.mul(x, inverse)), slope), dz);
+        let of_core = s.mul(behind, s.mul(z, sigma));
+        along = s.mul_add(of_core, x, along);
+        s.store(of_core, u);
+    }
+    let along = s.splat(-s.sum(along) * root * root / core.len() as f32);
+    for (u, x) in runs(s, (d_core, core)) {
+        s.store(s.mul(inverse, s.mul_add(s.load(x), along, s.load(u))), u);
+    }
+}
+
+#[inline(always)]
+fn inverse_root<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
+    1.0 / (dot_body(s, x, x) / x.len() as f32 + eps).sqrt()
 }

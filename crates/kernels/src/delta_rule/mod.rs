@@ -8,7 +8,7 @@
 //!
 //! | # | room | knows |
 //! |---|---|---|
-//! | 0 | `rows` | arithmetic on one row |
+//! | 0 | `rows`, `triangular` | arithmetic on rows; products with triangular matrices and their systems |
 //! | 1 | `convolution`, `gated_norm`, `heads` | what stands before the rule and behind it; queries, keys, values and gates of a head |
 //! | 2 | `chunk`, `recurrent` | a chunk's products and its triangular system; the rule token by token |
 //! | 3 | `chunked` | the rule in chunks |
@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{activation, dense, host, simd};
+use super::{element, host, simd, tile};
 
 mod chunk;
 mod chunked;
@@ -28,15 +28,18 @@ mod gated_norm;
 mod heads;
 mod recurrent;
 mod rows;
+mod triangular;
 
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod twin;
 
-use chunked_back::KeyHeadGrads;
+use chunked::Room;
+use chunked_back::{BackRoom, KeyHeadGrads};
 use convolution::Convolution;
 use heads::{Head, KeyHead, Text};
+use simd::Lanes;
 
 /// The sizes of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +121,10 @@ pub fn forward(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], o
     let mixed = convolved(layer, spans, parts[0]);
     let cores: Vec<Vec<f32>> = (0..spans.len() * sizes.key_heads)
         .into_par_iter()
-        .map(|at| {
+        .map_init(Room::default, |room, at| {
             let text = Text::new(sizes, &spans[at / sizes.key_heads], &mixed, parts);
             let mut state = vec![0.0; sizes.memory() / sizes.key_heads];
-            group_reads(layer, text, at % sizes.key_heads, &mut state, chunked::rule)
+            group_reads(layer, text, at % sizes.key_heads, &mut state, Some(room))
         })
         .collect();
     let texts = by_text(spans, out, sizes.values()).into_par_iter().zip(spans).zip(cores.par_chunks(sizes.key_heads));
@@ -137,11 +140,11 @@ pub fn backward(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], 
     let mixed = convolved(layer, spans, parts[0]);
     let heads: Vec<KeyHeadGrads> = (0..spans.len() * sizes.key_heads)
         .into_par_iter()
-        .map(|at| {
+        .map_init(BackRoom::default, |room, at| {
             let span = &spans[at / sizes.key_heads];
             let text = Text::new(sizes, span, &mixed, parts);
             let [z, d_out] = [parts[1], d_out].map(|x| rows_of(x, span, sizes.values()));
-            chunked_back::key_head(layer, text, at % sizes.key_heads, [z, d_out])
+            chunked_back::key_head(layer, text, at % sizes.key_heads, [z, d_out], room)
         })
         .collect();
     drop(mixed);
@@ -154,9 +157,9 @@ pub fn backward(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], 
         .zip(by_text(spans, a, sizes.value_heads).into_par_iter().zip(by_text(spans, b, sizes.value_heads)));
     texts.zip(spans).zip(heads.par_chunks(sizes.key_heads)).for_each(|((((qkv, z), (a, b)), span), heads)| {
         chunked_back::lay(sizes, heads, [z, a, b]);
-        let mut d_mixed = vec![0.0; qkv.len()];
-        chunked_back::lay_mixed(sizes, heads, &mut d_mixed);
-        convolution.backward(rows_of(parts[0], span, sizes.channels()), &d_mixed, qkv);
+        let mixed = chunked_back::mixed(sizes, heads);
+        let lay = |rows: Range<usize>, out: &mut [f32]| chunked_back::lay_side_by_side(out, sizes.channels(), &mixed, rows.start);
+        convolution.backward(rows_of(parts[0], span, sizes.channels()), lay, qkv);
     });
     grads
 }
@@ -176,9 +179,9 @@ pub fn extend(layer: &DeltaLayer, state: &mut [f32], parts: [&[f32]; 4], out: &m
     let mut mixed = vec![0.0; parts[0].len()];
     Convolution::new(layer.conv, sizes.channels()).forward(tail, parts[0], &mut mixed);
     let text = Text::new(sizes, &span, &mixed, parts);
-    let rule = if t <= FEW { recurrent::rule } else { chunked::rule };
     let states = memory.par_chunks_mut(sizes.memory() / sizes.key_heads).enumerate();
-    let cores: Vec<Vec<f32>> = states.map(|(head, state)| group_reads(layer, text, head, state, rule)).collect();
+    let reads = |room: &mut Room, (head, state)| group_reads(layer, text, head, state, (t > FEW).then_some(room));
+    let cores: Vec<Vec<f32>> = states.map_init(Room::default, reads).collect();
     gated_norm::forward(layer, &cores, parts[1], out);
     let kept = tail.len().saturating_sub(parts[0].len());
     tail.copy_within(tail.len() - kept.., 0);
@@ -211,20 +214,23 @@ fn convolved(layer: &DeltaLayer, spans: &[Range<usize>], qkv: &[f32]) -> Vec<f32
     mixed
 }
 
-/// What every value head of a key head reads, (group, t, value_dim); `state` is theirs, (group, key_dim, value_dim).
-fn group_reads(
-    layer: &DeltaLayer,
-    text: Text,
-    head: usize,
-    state: &mut [f32],
-    rule: fn(&Head, &mut [f32], &mut [f32]),
-) -> Vec<f32> {
-    let sizes = layer.sizes;
-    let keys = KeyHead::new(sizes, text, head);
+/// What every value head of a key head reads, (group, t, value_dim), in chunks where there is room for them, else token by token; `state` is
+/// theirs, (group, key_dim, value_dim).
+fn group_reads(layer: &DeltaLayer, text: Text, head: usize, state: &mut [f32], mut room: Option<&mut Room>) -> Vec<f32> {
+    let (lanes, sizes) = (Lanes::in_force(), layer.sizes);
+    let keys = KeyHead::new(lanes, sizes, text, head);
+    if let Some(room) = &mut room {
+        room.pairs.set(lanes, &keys, sizes.key_dim);
+    }
     let mut out = vec![0.0; sizes.group() * text.tokens * sizes.value_dim];
     for (at, state) in state.chunks_exact_mut(sizes.key_dim * sizes.value_dim).enumerate() {
         let rows = text.tokens * sizes.value_dim;
-        rule(&Head::new(layer, text, &keys, head * sizes.group() + at), state, &mut out[at * rows..][..rows]);
+        let head = Head::new(lanes, layer, text, &keys, head * sizes.group() + at);
+        let out = &mut out[at * rows..][..rows];
+        match &mut room {
+            Some(room) => chunked::rule(&head, room, state, out),
+            None => recurrent::rule(&head, state, out),
+        }
     }
     out
 }

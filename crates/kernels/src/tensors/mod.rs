@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | 0 | `pieces`, `sight`, `rope`, `linear`, `head`, `adamw`, `dropout` | rows a piece at a time; which keys a query sees; turning; products; head and loss; one update; masks |
 //! | 1 | `norm`, `mlp`, `columns`, `attention` | operations on rows; attention in tiles |
-//! | 2 | `delta_rule` | linear attention by the gated delta rule, token by token |
+//! | 2 | `delta_rule`, `over` | linear attention by the gated delta rule, token by token; attention over other texts |
 
 pub mod adamw;
 pub mod attention;
@@ -20,6 +20,7 @@ pub mod head;
 pub mod linear;
 pub mod mlp;
 pub mod norm;
+pub mod over;
 mod pieces;
 pub mod rope;
 pub mod sight;

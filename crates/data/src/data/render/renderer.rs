@@ -187,7 +187,7 @@ impl Renderer {
     pub(crate) fn followed(&self, prompt: &str, chat: bool, texts: &[String]) -> Result<(usize, Vec<Vec<u32>>)> {
         let rendering = match chat {
             true => self.conversation(&self.with_system(&[Message::new("user", prompt)]), Tools::default(), true)?,
-            false => Rendering { text: prompt.into(), turns: vec![turn("user", 0..prompt.len())], ..Rendering::default() },
+            false => self.bare(prompt),
         };
         let start = rendering.text.len();
         let with = |text: &String| {
@@ -325,7 +325,7 @@ impl Renderer {
         if matches!(self.rules, Rules::Plain) {
             return Ok(match completion {
                 Some(completion) => self.plain(prompt, completion, "assistant"),
-                None => Rendering { text: prompt.into(), turns: vec![turn("user", 0..prompt.len())], ..Rendering::default() },
+                None => self.bare(prompt),
             });
         }
         let mut messages = vec![Message::new("user", prompt)];
@@ -333,17 +333,25 @@ impl Renderer {
         self.conversation(&self.with_system(&messages), Tools::default(), completion.is_none())
     }
 
+    /// A prompt as it is, with what ends it for an encoder.
+    fn bare(&self, prompt: &str) -> Rendering {
+        let end = self.tokenizer.prompt_end().unwrap_or_default();
+        Rendering { text: format!("{prompt}{end}"), turns: vec![turn("user", 0..prompt.len())], ..Rendering::default() }
+    }
+
     /// `before` and then `text`, which is trained together with the EOS token after it.
     fn plain(&self, before: &str, text: &str, role: &str) -> Rendering {
         let end = self.tokenizer.special().eos.as_deref().unwrap_or_default();
-        let span = before.len()..before.len() + text.len();
+        let parted = self.tokenizer.prompt_end().filter(|_| !before.is_empty()).unwrap_or_default();
+        let first = before.len() + parted.len();
+        let span = first..first + text.len();
         let place = Some(span.end..span.end + end.len()).filter(|place| !place.is_empty());
         let mut turns = Vec::new();
         if !before.is_empty() {
             turns.push(turn("user", 0..before.len()));
         }
         turns.push(RenderedTurn { answer: vec![span.clone()], end: place, ..turn(role, span) });
-        Rendering { text: format!("{before}{text}{end}"), turns, ..Rendering::default() }
+        Rendering { text: format!("{before}{parted}{text}{end}"), turns, ..Rendering::default() }
     }
 
     fn with_system(&self, messages: &[Message]) -> Vec<Message> {

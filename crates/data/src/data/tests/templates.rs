@@ -218,3 +218,18 @@ fn tools_that_a_template_does_not_read_stand_in_the_system_message_as_in_trainin
     assert!(error(&calling(serde_json::json!("{")), &tools).contains("message 2: call 1: `arguments` of `rain` is not JSON"));
     assert!(error(&asked, &[serde_json::json!({}).into()]).contains("tool 1 has no `name`"));
 }
+
+/// An encoder reads prompts by themselves, as its tokenizer ends them: in training, before an answer, and where a text is given.
+#[test]
+fn a_prompt_that_an_encoder_reads_ends_where_its_answer_begins() {
+    let special = Special { eos: Some("</s>".into()), ends_prompts: true, ..Special::default() };
+    let renderer = renderer(Tokenizer::new(bpe(), special, None).unwrap());
+    let row = Row::new(0, 1, RowKind::Completion { prompt: "q".into(), completion: "a".into() });
+    assert_eq!(text(&renderer, &row), ["q</s>a</s>", "a</s>"].map(String::from));
+    let decode = |ids: &[u32]| renderer.tokenizer().decode(ids, false).unwrap();
+    assert_eq!(decode(&renderer.prompt(&row).unwrap().unwrap().ids), "q</s>");
+    assert_eq!(decode(&renderer.tokenizer().encode_prompt("q").unwrap()), "q</s>");
+    assert_eq!(decode(&renderer.tokenizer().encode_prompt("q</s>").unwrap()), "q</s>");
+    let (prompt, whole) = renderer.followed("q", false, &["a".into(), "b".into()]).unwrap();
+    assert_eq!((prompt, decode(&whole[1])), (2, "q</s>b".to_string()));
+}

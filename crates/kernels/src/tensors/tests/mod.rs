@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::gradient_check::{self, Tolerance, double, numbers};
 
 mod attention;
+mod over;
 mod products;
 mod rows;
 
