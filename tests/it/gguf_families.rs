@@ -176,8 +176,14 @@ fn what_experts_and_kinds_of_layers_cannot_be_is_refused_by_name() {
         (renamed("gemma4", "rope_freqs.weight", "rope_freqz.weight"), vec!["rope_freqs.weight", "which part of a head turns"]),
         (patched("qwen35", "qwen35.ssm.group_count", &count(4)), vec!["qwen35.ssm.group_count", "6 heads of values"]),
         (patched("qwen35", "qwen35.ssm.inner_size", &count(25)), vec!["qwen35.ssm.inner_size", "25 cannot be divided"]),
-        (patched("qwen35", "qwen35.ssm.inner_size", &count(30)), vec!["linear_attn.conv1d.weight", "40 rows are not 16 and heads of 5"]),
-        (patched("qwen35", "qwen35.ssm.state_size", &count(5)), vec!["linear_attn.conv1d.weight", "20 and heads of 4 for each of 2"]),
+        (
+            patched("qwen35", "qwen35.ssm.inner_size", &count(30)),
+            vec!["linear_attn.conv1d.weight", "40 rows are not 16 and heads of 5"],
+        ),
+        (
+            patched("qwen35", "qwen35.ssm.state_size", &count(5)),
+            vec!["linear_attn.conv1d.weight", "20 and heads of 4 for each of 2"],
+        ),
         (patched("qwen35", "qwen35.full_attention_interval", &count(2)), vec!["model.layers.1.self_attn"]),
         (patched("qwen35-blocks", "qwen35.nextn_predict_layers", &count(5)), vec!["nextn_predict_layers", "5 of 5 layers"]),
         (patched("qwen35-blocks", "qwen35.nextn_predict_layers", &count(0)), vec!["nextn.eh_proj", "no part of `qwen35`"]),
