@@ -348,10 +348,10 @@ impl Machine for Counting<'_> {
 
     fn delta_back(&mut self, given: &Given, net: &DeltaNet, _: [&Size; 4], grad: Size) -> Result<[Size; 4]> {
         let wide = self.delta_parts(net);
-        // The gradients before they are rounded.
-        self.besides(self.f32s(net.widths().iter().sum()));
-        wide.into_iter().chain([grad]).for_each(|size| self.give(size));
-        Ok(net.widths().map(|width| self.act_of(given, width)))
+        let of_qkv = self.take(self.tokens, net.sizes.channels(), F32);
+        let grads = net.widths().map(|width| self.act_of(given, width));
+        wide.into_iter().chain([of_qkv, grad]).for_each(|size| self.give(size));
+        Ok(grads)
     }
 
     fn gate(&mut self, given: &Given, _: Activation, _: Option<&Size>, up: &Size) -> Result<Size> {

@@ -23,8 +23,8 @@ const SCALED: usize = 1 << 14;
 pub(super) trait Past<T> {
     /// From turned queries and keys, and values, to the output.
     fn attend(&mut self, attention: &Attention, qkv: [&[T]; 3], out: &mut [T]) -> Attended;
-    /// From what its projections made to the output.
-    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]);
+    /// From what its projections made to the output, in `room`.
+    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], room: &mut [f32], out: &mut [f32]);
 }
 
 /// In their own texts, which are whole.
@@ -33,8 +33,8 @@ impl<T: Pooled> Past<T> for &PackedTexts {
         T::attend(&self.spans(attention), qkv, out)
     }
 
-    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]) {
-        delta_rule::forward(&net.frozen(), &self.spans, parts, out);
+    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], room: &mut [f32], out: &mut [f32]) {
+        delta_rule::forward(&net.frozen(), &self.spans, parts, room, out);
     }
 }
 

@@ -136,8 +136,7 @@ impl<'a> Head<'a> {
     /// Turns the gradients of `log_decay` and `beta` into those of `a` and `b`.
     pub(super) fn backward(&self, lanes: Lanes, layer: &DeltaLayer, text: Text, head: usize, [d_decay, d_beta]: [&mut [f32]; 2]) {
         let rate = -layer.a_log[head].exp();
-        let mut slopes: Vec<f32> =
-            column(text.a, head, layer.sizes.value_heads).map(|a| a + layer.dt_bias[head]).collect();
+        let mut slopes: Vec<f32> = column(text.a, head, layer.sizes.value_heads).map(|a| a + layer.dt_bias[head]).collect();
         sigmoids(lanes, &mut slopes);
         d_decay.iter_mut().zip(&slopes).for_each(|(d, slope)| *d *= rate * slope);
         d_beta.iter_mut().zip(&self.beta).for_each(|(d, beta)| *d *= beta * (1.0 - beta));
