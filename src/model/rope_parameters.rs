@@ -245,7 +245,9 @@ impl Reading<'_> {
         let dim = (head_dim as f64 * part) as usize;
         match part <= 1.0 && dim >= 2 && dim.is_multiple_of(2) {
             true => Ok(dim),
-            false => Err(holder.fail(name, format!("{dim} of {} elements of a head cannot turn", head_dim), RESTORE)),
+            false => {
+                Err(holder.fail(name, format!("{dim} of {} elements of a head (`head_dim`) cannot turn", head_dim), RESTORE))
+            }
         }
     }
 

@@ -348,7 +348,7 @@ impl Machine for Counting<'_> {
         let out = self.act(width);
         let bytes = (self.tokens * attention.shape.heads * f32::ATTENDED) as u64;
         self.left.set(self.left.get() + bytes);
-        self.besides(self.f32s(5 * width));
+        self.besides((self.tokens * 5 * width * F32) as u64);
         Ok((out, Left { bytes, all: Rc::clone(&self.left) }))
     }
 
@@ -362,7 +362,7 @@ impl Machine for Counting<'_> {
     ) -> Result<[Size; 3]> {
         let widths = attention.shape.widths();
         self.give(grad);
-        self.besides(self.f32s(11 * widths[0]));
+        self.besides((self.tokens * 11 * widths[0] * F32) as u64);
         let keys = given.source.filter(|_| attention.sight == Sight::Across).unwrap_or(given);
         Ok([(given, widths[0]), (keys, widths[1]), (keys, widths[2])].map(|(given, width)| self.act_of(given, width)))
     }
@@ -373,10 +373,10 @@ impl Machine for Counting<'_> {
 
     fn delta_back(&mut self, given: &Given, net: &DeltaNet, _: [&Size; 4], grad: Size) -> Result<[Size; 4]> {
         let wide = self.delta_parts(net);
-        // The gradients before they are rounded.
-        self.besides(self.f32s(net.widths().iter().sum()));
-        wide.into_iter().chain([grad]).for_each(|size| self.give(size));
-        Ok(net.widths().map(|width| self.act_of(given, width)))
+        let of_qkv = self.take(self.tokens, net.sizes.channels(), F32);
+        let grads = net.widths().map(|width| self.act_of(given, width));
+        wide.into_iter().chain([of_qkv, grad]).for_each(|size| self.give(size));
+        Ok(grads)
     }
 
     fn gate(&mut self, given: &Given, _: Activation, _: Option<&Size>, up: &Size) -> Result<Size> {

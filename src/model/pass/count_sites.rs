@@ -65,23 +65,16 @@ impl Counting<'_> {
 
     /// The parts of a delta rule in f32, and what it makes.
     pub(super) fn delta_rule(&mut self, given: &Given, net: &DeltaNet) -> Size {
-        let (values, wide) = (net.sizes.values(), self.delta_parts(net));
-        // What is convolved, and what is normed.
-        self.besides(self.f32s(net.sizes.channels() + values));
-        let out = self.act_of(given, values);
+        let wide = self.delta_parts(net);
+        let out = self.act_of(given, net.sizes.values());
         wide.into_iter().for_each(|size| self.give(size));
         out
     }
 
-    /// The parts of a delta rule and its output, in f32.
+    /// The parts of a delta rule, its output and its room, in f32.
     pub(super) fn delta_parts(&mut self, net: &DeltaNet) -> Vec<Size> {
-        let widths = net.widths().into_iter().chain([net.sizes.values()]);
+        let widths = net.widths().into_iter().chain([net.sizes.values(), net.sizes.room()]);
         widths.map(|width| self.take(self.tokens, width, F32)).collect()
-    }
-
-    /// Bytes of so many f32 a token.
-    pub(super) fn f32s(&self, width: usize) -> u64 {
-        (self.tokens * width * F32) as u64
     }
 
     /// Queries, keys and values, turned.

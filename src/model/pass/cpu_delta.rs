@@ -12,10 +12,11 @@ impl<T: Pooled> Cpu<'_, T> {
     pub(super) fn delta_rule(&mut self, given: &Given, net: &DeltaNet, parts: [&Buffer<T>; 4]) -> Buffer<T> {
         let wide = self.delta_parts(given, net, parts);
         let mut out = self.take::<f32>(given, net.sizes.values());
-        self.past.delta(net, wide.each_ref().map(|part| &**part), &mut out);
+        let mut room = self.take::<f32>(given, net.sizes.room());
+        self.past.delta(net, wide.each_ref().map(|part| &**part), &mut room, &mut out);
         let mut rounded = self.take::<T>(given, net.sizes.values());
         convert(&out, &mut rounded);
-        wide.into_iter().chain([out]).for_each(|wide| self.scratch.give(wide));
+        wide.into_iter().chain([room, out]).for_each(|wide| self.scratch.give(wide));
         rounded
     }
 
@@ -31,15 +32,20 @@ impl<T: Pooled> Cpu<'_, T> {
         let wide = self.delta_parts(given, net, parts);
         let mut d_out = self.take::<f32>(given, net.sizes.values());
         convert(&grad, &mut d_out);
-        let grads = delta_rule::backward(&net.frozen(), &texts.spans, wide.each_ref().map(|part| &**part), &d_out);
-        wide.into_iter().chain([d_out]).for_each(|wide| self.scratch.give(wide));
-        self.scratch.give(grad);
-        let mut grads = grads.into_iter();
-        net.widths().map(|width| {
+        let [mut room, mut d_qkv] = [net.sizes.room(), net.sizes.channels()].map(|width| self.take::<f32>(given, width));
+        let spans = &texts.spans;
+        let wide_parts = wide.each_ref().map(|part| &**part);
+        let [a, b] = delta_rule::backward(&net.frozen(), spans, wide_parts, &mut room, [&mut d_out, &mut d_qkv]);
+        let grads = [&d_qkv[..], &d_out, &a, &b];
+        let mut grads = grads.iter();
+        let rounded = net.widths().map(|width| {
             let mut rounded = self.take::<T>(given, width);
-            grads.next().into_iter().for_each(|grad| convert(&grad, &mut rounded));
+            grads.next().into_iter().for_each(|grad| convert(grad, &mut rounded));
             rounded
-        })
+        });
+        wide.into_iter().chain([room, d_out, d_qkv]).for_each(|wide| self.scratch.give(wide));
+        self.scratch.give(grad);
+        rounded
     }
 
     fn delta_parts(&mut self, given: &Given, net: &DeltaNet, parts: [&Buffer<T>; 4]) -> [Buffer<f32>; 4] {

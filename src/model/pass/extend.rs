@@ -104,22 +104,24 @@ impl Past<f32> for Cached<'_, '_> {
     }
 
     /// Each text from its own state, which moves on.
-    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]) {
+    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], room: &mut [f32], out: &mut [f32]) {
         let (layer, widths, values) = (net.frozen(), net.widths(), net.sizes.values());
-        let mut out = out;
+        let (mut room, mut out) = (room, out);
         let mut texts = Vec::new();
         for (chunk, rows) in self.chunks.iter_mut().zip(self.rows) {
             let (own, rest) = out.split_at_mut(rows.len() * values);
             out = rest;
-            texts.push((self.kv.state(net.layer, chunk.table), rows, own));
+            let (own_room, rest) = room.split_at_mut(rows.len() * net.sizes.room());
+            room = rest;
+            texts.push((self.kv.state(net.layer, chunk.table), rows, [own_room, own]));
         }
-        texts.into_par_iter().for_each(|(state, rows, out)| {
+        texts.into_par_iter().for_each(|(state, rows, [room, out])| {
             let mut at = 0;
             let own = parts.map(|part| {
                 at += 1;
                 &part[rows.start * widths[at - 1]..rows.end * widths[at - 1]]
             });
-            delta_rule::extend(&layer, state, own, out);
+            delta_rule::extend(&layer, state, own, room, out);
         });
     }
 }

@@ -141,7 +141,7 @@ impl Past<f32> for Read<'_, '_> {
         Attended::default()
     }
 
-    fn delta(&mut self, _: &DeltaNet, _: [&[f32]; 4], _: &mut [f32]) {
+    fn delta(&mut self, _: &DeltaNet, _: [&[f32]; 4], _: &mut [f32], _: &mut [f32]) {
         unreachable!("no model with an encoder has delta rules")
     }
 }

@@ -12,8 +12,8 @@ pub(super) trait Past<T> {
     fn attend(&mut self, attention: &Attention, qkv: [&[T]; 3], out: &mut [T]) -> Attended;
     /// In a model with an encoder, in f32; keys and values are those that are kept where none are given.
     fn attend_over(&mut self, attention: &Attention, q: &[f32], kv: Option<[&[f32]; 2]>, out: &mut [f32]) -> Attended;
-    /// From what its projections made to the output.
-    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]);
+    /// From what its projections made to the output, in `room`.
+    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], room: &mut [f32], out: &mut [f32]);
 }
 
 /// In their own texts, which are whole.
@@ -27,7 +27,7 @@ impl<T: Pooled> Past<T> for &PackedTexts {
         Attended::Exact(over(attention, self.seen(attention)).forward([q, k, v], out))
     }
 
-    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], out: &mut [f32]) {
-        delta_rule::forward(&net.frozen(), &self.spans, parts, out);
+    fn delta(&mut self, net: &DeltaNet, parts: [&[f32]; 4], room: &mut [f32], out: &mut [f32]) {
+        delta_rule::forward(&net.frozen(), &self.spans, parts, room, out);
     }
 }

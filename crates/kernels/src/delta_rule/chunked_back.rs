@@ -15,18 +15,18 @@ use super::triangular::{add_lower, add_lower_transposed, lower_product, solve_tr
 use super::{DeltaLayer, DeltaSizes, gated_norm, host};
 
 /// Gradients of what one text and key head was computed of.
-pub(super) struct KeyHeadGrads {
+pub(super) struct KeyHeadGrads<'a> {
     /// Queries and keys behind the convolution, (t, key_dim).
-    qk: [Vec<f32>; 2],
+    qk: [&'a [f32]; 2],
     /// Of every value head of the group.
-    heads: Vec<HeadGrads>,
+    heads: Vec<HeadGrads<'a>>,
 }
 
-struct HeadGrads {
+struct HeadGrads<'a> {
     /// Behind the convolution, (t, value_dim).
-    v: Vec<f32>,
+    v: &'a [f32],
     /// (t, value_dim)
-    z: Vec<f32>,
+    z: &'a [f32],
     /// (t)
     a: Vec<f32>,
     /// (t)
@@ -45,36 +45,40 @@ pub(super) struct BackRoom {
     turned: Turned,
 }
 
-/// All gradients of key head `at` of a text; `z` and that of the result are (t, values).
-pub(super) fn key_head(
+/// All gradients of key head `at` of a text, the larger ones in `grads`, of which every element is set; `z` and that of the result are
+/// (t, values).
+pub(super) fn key_head<'a>(
     layer: &DeltaLayer,
     text: Text,
     at: usize,
     z_and_gradient: [&[f32]; 2],
-    room: &mut BackRoom,
-) -> KeyHeadGrads {
+    (room, grads): (&mut BackRoom, &'a mut [f32]),
+) -> KeyHeadGrads<'a> {
     let (lanes, sizes) = (Lanes::in_force(), layer.sizes);
     let keys = KeyHead::new(lanes, sizes, text, at);
     room.forward.pairs.set(lanes, &keys, sizes.key_dim);
     room.d_pairs.clear(&room.forward.pairs);
-    let mut qk = [vec![0.0; keys.q.len()], vec![0.0; keys.k.len()]];
+    let (dq, grads) = grads.split_at_mut(keys.q.len());
+    let (dk, mut grads) = grads.split_at_mut(keys.k.len());
+    [&mut *dq, &mut *dk].into_iter().for_each(|d| d.fill(0.0));
     let mut heads = Vec::with_capacity(sizes.group());
     for at in at * sizes.group()..(at + 1) * sizes.group() {
         let head = Head::new(lanes, layer, text, &keys, at);
         let width = head.v.len();
+        let (v, rest) = grads.split_at_mut(width);
+        let (z, rest) = rest.split_at_mut(width);
+        grads = rest;
         [&mut room.core, &mut room.d_core].into_iter().for_each(|x| x.resize(width, 0.0));
         chunked::keep(&head, &mut room.forward, &mut room.left, &mut room.core);
         let of_head = z_and_gradient.map(|x| x.get(at * sizes.value_dim..).unwrap_or_default());
-        let mut z = vec![0.0; width];
-        gated_norm::backward(layer, &room.core, of_head, sizes.values(), [&mut room.d_core, &mut z]);
-        let RuleGrads { v, log_decay: mut a, beta: mut b } = back(&head, room, &mut qk);
+        gated_norm::backward(layer, &room.core, of_head, sizes.values(), [&mut room.d_core, z]);
+        let GateGrads { log_decay: mut a, beta: mut b } = back(&head, room, [&mut *dq, &mut *dk], v);
         head.backward(lanes, layer, text, at, [&mut a, &mut b]);
         heads.push(HeadGrads { v, z, a, b });
     }
-    let [dq, dk] = &mut qk;
     pairs_back(lanes, &keys, sizes.key_dim, &room.d_pairs, [&mut *dq, &mut *dk]);
-    keys.backward(lanes, [dq, dk]);
-    KeyHeadGrads { qk, heads }
+    keys.backward(lanes, [&mut *dq, &mut *dk]);
+    KeyHeadGrads { qk: [dq, dk], heads }
 }
 
 /// Adds what the gradients of pairs give to those of queries and keys.
@@ -95,16 +99,16 @@ fn pairs_back(lanes: Lanes, keys: &KeyHead, dim: usize, d_pairs: &Pairs, [dq, dk
 /// Puts the gradients of all key heads of a text in their places of `z` (t, values), `a` and `b` (t, value_heads).
 pub(super) fn lay(sizes: DeltaSizes, all: &[KeyHeadGrads], [z, a, b]: [&mut [f32]; 3]) {
     let heads = || all.iter().flat_map(|head| &head.heads);
-    let of_z: Vec<_> = heads().map(|head| (&head.z[..], sizes.value_dim)).collect();
+    let of_z: Vec<_> = heads().map(|head| (head.z, sizes.value_dim)).collect();
     host::for_rows(z, sizes.values(), |first, rows| lay_side_by_side(rows, sizes.values(), &of_z, first));
     lay_side_by_side(a, sizes.value_heads, &heads().map(|head| (&head.a[..], 1)).collect::<Vec<_>>(), 0);
     lay_side_by_side(b, sizes.value_heads, &heads().map(|head| (&head.b[..], 1)).collect::<Vec<_>>(), 0);
 }
 
 /// The parts of the gradients of queries, keys and values, with their widths.
-pub(super) fn mixed(sizes: DeltaSizes, all: &[KeyHeadGrads]) -> Vec<(&[f32], usize)> {
-    let of_keys = |which: usize| all.iter().map(move |head| (&head.qk[which][..], sizes.key_dim));
-    let values = all.iter().flat_map(|head| &head.heads).map(|head| (&head.v[..], sizes.value_dim));
+pub(super) fn mixed<'a>(sizes: DeltaSizes, all: &'a [KeyHeadGrads<'a>]) -> Vec<(&'a [f32], usize)> {
+    let of_keys = |which: usize| all.iter().map(move |head| (head.qk[which], sizes.key_dim));
+    let values = all.iter().flat_map(|head| &head.heads).map(|head| (head.v, sizes.value_dim));
     of_keys(0).chain(of_keys(1)).chain(values).collect()
 }
 
@@ -119,28 +123,26 @@ pub(super) fn lay_side_by_side(out: &mut [f32], width: usize, parts: &[(&[f32], 
     }
 }
 
-struct RuleGrads {
-    /// (t, value_dim)
-    v: Vec<f32>,
+struct GateGrads {
     /// (t)
     log_decay: Vec<f32>,
     /// (t)
     beta: Vec<f32>,
 }
 
-/// The way back of the rule from a state of zeros, given `left` and `d_core` in the room; what does not go through pairs is added to the
-/// gradients of queries and keys (t, key_dim).
-fn back(head: &Head, room: &mut BackRoom, qk: &mut [Vec<f32>; 2]) -> RuleGrads {
+/// The way back of the rule from a state of zeros, given `left` and `d_core` in the room: gradients of values (t, value_dim), set; what does
+/// not go through pairs is added to those of queries and keys (t, key_dim).
+fn back(head: &Head, room: &mut BackRoom, mut qk: [&mut [f32]; 2], v: &mut [f32]) -> GateGrads {
     let (t, keys, values) = (head.beta.len(), head.key_dim, head.value_dim);
     let (lanes, BackRoom { forward, left, d_core, d_pairs, turned, .. }) = (Lanes::in_force(), room);
-    let mut grads = RuleGrads { v: vec![0.0; t * values], log_decay: vec![0.0; t], beta: vec![0.0; t] };
+    let mut grads = GateGrads { log_decay: vec![0.0; t], beta: vec![0.0; t] };
     let mut d_state = vec![0.0; keys * values];
     for (i, before) in left.states.chunks_exact(keys * values).enumerate().rev() {
         let at = i * CHUNK..t.min((i + 1) * CHUNK);
         let [of_keys, of_values] = [keys, values].map(|width| at.start * width..at.end * width);
         forward.chunk.set(lanes, head, &forward.pairs, &at);
         let [dq, dk] = qk.each_mut().map(|d| &mut d[of_keys.clone()]);
-        let (dv, d_beta) = (&mut grads.v[of_values.clone()], &mut grads.beta[at.clone()]);
+        let (dv, d_beta) = (&mut v[of_values.clone()], &mut grads.beta[at.clone()]);
         let mut d_sums = [0.0; CHUNK];
         let d_sums = &mut d_sums[..at.len()];
         let pairs = i * CHUNK * CHUNK..i * CHUNK * CHUNK + at.len() * at.len();

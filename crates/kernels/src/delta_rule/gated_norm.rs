@@ -6,15 +6,15 @@ use super::host;
 use super::rows::dot_body;
 use super::simd::{Lanes, Simd, multiversion, runs};
 
-/// Of every head, into `out` (t, values); `cores` has for every key head what its group read, (group, t, value_dim).
-pub(super) fn forward(layer: &DeltaLayer, cores: &[Vec<f32>], z: &[f32], out: &mut [f32]) {
+/// Of every head, into `out` (t, values); `cores` is what they read, (value_heads, t, value_dim).
+pub(super) fn forward(layer: &DeltaLayer, cores: &[f32], z: &[f32], out: &mut [f32]) {
     let (lanes, sizes, width) = (Lanes::in_force(), layer.sizes, layer.sizes.value_dim);
     let t = out.len() / sizes.values();
     host::for_rows(out, sizes.values(), |first, rows| {
         let z = &z[first * sizes.values()..][..rows.len()];
         for (at, (out, z)) in rows.chunks_exact_mut(width).zip(z.chunks_exact(width)).enumerate() {
             let (token, head) = (first + at / sizes.value_heads, at % sizes.value_heads);
-            let core = &cores[head / sizes.group()][(head % sizes.group() * t + token) * width..][..width];
+            let core = &cores[(head * t + token) * width..][..width];
             gate_row(lanes, (layer.norm, layer.eps), core, z, out);
         }
     });

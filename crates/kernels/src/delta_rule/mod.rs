@@ -77,6 +77,12 @@ impl DeltaSizes {
         self.value_heads / self.key_heads
     }
 
+    /// Floats a token that [`forward`], [`backward`] and [`extend`] work in: queries, keys and values behind the convolution, and what heads
+    /// read.
+    pub const fn room(self) -> usize {
+        self.channels() + self.values()
+    }
+
     /// Floats of the convolution's part of a text's state: the newest `kernel − 1` rows of `qkv`, oldest first.
     pub const fn tail(self) -> usize {
         (self.kernel - 1) * self.channels()
@@ -113,76 +119,90 @@ pub struct DeltaLayer<'a> {
 const FEW: usize = 8;
 
 /// The result (n, values) of whole texts one after another, each from a state of zeros, into `out`; `qkv` (n, channels), `z` (n, values),
-/// `a` and `b` (n, value_heads). Spans follow each other from 0 to n.
-pub fn forward(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], out: &mut [f32]) {
+/// `a` and `b` (n, value_heads). Spans follow each other from 0 to n. What lies between takes `room`, (n, [`DeltaSizes::room`]).
+pub fn forward(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], room: &mut [f32], out: &mut [f32]) {
     let sizes = layer.sizes;
     let n = tokens(layer, spans, parts);
-    assert!(out.len() == n * sizes.values(), "delta rule: an output of {} for {n} tokens", out.len());
-    let mixed = convolved(layer, spans, parts[0]);
-    let cores: Vec<Vec<f32>> = (0..spans.len() * sizes.key_heads)
-        .into_par_iter()
-        .map_init(Room::default, |room, at| {
-            let text = Text::new(sizes, &spans[at / sizes.key_heads], &mixed, parts);
+    assert!(
+        out.len() == n * sizes.values() && room.len() == n * sizes.room(),
+        "delta rule: an output of {} and room of {} for {n} tokens",
+        out.len(),
+        room.len()
+    );
+    let (mixed, cores) = room.split_at_mut(n * sizes.channels());
+    convolve(layer, spans, parts[0], mixed);
+    by_key_head(spans, cores, sizes, sizes.group() * sizes.value_dim).into_par_iter().enumerate().for_each_init(
+        Room::default,
+        |room, (at, cores)| {
+            let text = Text::new(sizes, &spans[at / sizes.key_heads], mixed, parts);
             let mut state = vec![0.0; sizes.memory() / sizes.key_heads];
-            group_reads(layer, text, at % sizes.key_heads, &mut state, Some(room))
-        })
-        .collect();
-    let texts = by_text(spans, out, sizes.values()).into_par_iter().zip(spans).zip(cores.par_chunks(sizes.key_heads));
-    texts.for_each(|((out, span), cores)| gated_norm::forward(layer, cores, rows_of(parts[1], span, sizes.values()), out));
+            group_reads(layer, text, at % sizes.key_heads, &mut state, Some(room), cores);
+        },
+    );
+    by_text(spans, out, sizes.values()).into_par_iter().zip(spans).for_each(|(out, span)| {
+        gated_norm::forward(layer, rows_of(cores, span, sizes.values()), rows_of(parts[1], span, sizes.values()), out);
+    });
 }
 
-/// The gradients of `qkv`, `z`, `a` and `b` in their shapes, given that of [`forward`]'s result (n, values). What lies between is computed
-/// again; a task holds the states at the borders of chunks of one text and key head.
-pub fn backward(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], d_out: &[f32]) -> [Vec<f32>; 4] {
+/// The gradients of `qkv`, into `d_qkv`, of `z`, in the place of that of [`forward`]'s result (n, values), and of `a` and `b`, which are
+/// returned. What lies between is computed again and takes `room`; a task holds the states at the borders of chunks of one text and key head.
+pub fn backward(
+    layer: &DeltaLayer,
+    spans: &[Range<usize>],
+    parts: [&[f32]; 4],
+    room: &mut [f32],
+    [d_out, d_qkv]: [&mut [f32]; 2],
+) -> [Vec<f32>; 2] {
     let sizes = layer.sizes;
     let n = tokens(layer, spans, parts);
-    assert!(d_out.len() == n * sizes.values(), "delta rule: a gradient of {} for {n} tokens", d_out.len());
-    let mixed = convolved(layer, spans, parts[0]);
-    let heads: Vec<KeyHeadGrads> = (0..spans.len() * sizes.key_heads)
-        .into_par_iter()
-        .map_init(BackRoom::default, |room, at| {
-            let span = &spans[at / sizes.key_heads];
-            let text = Text::new(sizes, span, &mixed, parts);
-            let [z, d_out] = [parts[1], d_out].map(|x| rows_of(x, span, sizes.values()));
-            chunked_back::key_head(layer, text, at % sizes.key_heads, [z, d_out], room)
-        })
-        .collect();
-    drop(mixed);
-    let mut grads = parts.map(|x| vec![0.0; x.len()]);
-    let [qkv, z, a, b] = &mut grads;
+    let fits = d_out.len() == n * sizes.values() && d_qkv.len() == n * sizes.channels() && room.len() == n * sizes.room();
+    assert!(fits, "delta rule: gradients of {} and {}, room of {} for {n} tokens", d_out.len(), d_qkv.len(), room.len());
+    convolve(layer, spans, parts[0], d_qkv);
+    let (mixed, gradient) = (&*d_qkv, &*d_out);
+    let rooms = by_key_head(spans, room, sizes, sizes.room() / sizes.key_heads);
+    let one = |room: &mut BackRoom, (at, grads)| {
+        let span = &spans[at / sizes.key_heads];
+        let text = Text::new(sizes, span, mixed, parts);
+        let z_and_gradient = [parts[1], gradient].map(|x| rows_of(x, span, sizes.values()));
+        chunked_back::key_head(layer, text, at % sizes.key_heads, z_and_gradient, (room, grads))
+    };
+    let heads: Vec<KeyHeadGrads> = rooms.into_par_iter().enumerate().map_init(BackRoom::default, one).collect();
+    let [mut a, mut b] = [parts[2], parts[3]].map(|x| vec![0.0; x.len()]);
     let convolution = Convolution::new(layer.conv, sizes.channels());
-    let texts = by_text(spans, qkv, sizes.channels())
+    let texts = by_text(spans, d_qkv, sizes.channels())
         .into_par_iter()
-        .zip(by_text(spans, z, sizes.values()))
-        .zip(by_text(spans, a, sizes.value_heads).into_par_iter().zip(by_text(spans, b, sizes.value_heads)));
+        .zip(by_text(spans, d_out, sizes.values()))
+        .zip(by_text(spans, &mut a, sizes.value_heads).into_par_iter().zip(by_text(spans, &mut b, sizes.value_heads)));
     texts.zip(spans).zip(heads.par_chunks(sizes.key_heads)).for_each(|((((qkv, z), (a, b)), span), heads)| {
         chunked_back::lay(sizes, heads, [z, a, b]);
         let mixed = chunked_back::mixed(sizes, heads);
         let lay = |rows: Range<usize>, out: &mut [f32]| chunked_back::lay_side_by_side(out, sizes.channels(), &mixed, rows.start);
         convolution.backward(rows_of(parts[0], span, sizes.channels()), lay, qkv);
     });
-    grads
+    [a, b]
 }
 
 /// The result (t, values) of new tokens of one text behind its state, into `out`; the state (see [`DeltaSizes::state`]) becomes that behind
-/// them. A few tokens are computed one by one, more of them in chunks.
-pub fn extend(layer: &DeltaLayer, state: &mut [f32], parts: [&[f32]; 4], out: &mut [f32]) {
+/// them. A few tokens are computed one by one, more of them in chunks; `room` as for [`forward`].
+pub fn extend(layer: &DeltaLayer, state: &mut [f32], parts: [&[f32]; 4], room: &mut [f32], out: &mut [f32]) {
     let sizes = layer.sizes;
     let t = parts[0].len() / sizes.channels();
     let span = 0..t;
     tokens(layer, std::slice::from_ref(&span), parts);
     assert!(
-        out.len() == t * sizes.values() && state.len() == sizes.state(),
+        out.len() == t * sizes.values() && state.len() == sizes.state() && room.len() == t * sizes.room(),
         "delta rule: {t} tokens behind a state of other sizes"
     );
+    let (mixed, cores) = room.split_at_mut(t * sizes.channels());
     let (tail, memory) = state.split_at_mut(sizes.tail());
-    let mut mixed = vec![0.0; parts[0].len()];
-    Convolution::new(layer.conv, sizes.channels()).forward(tail, parts[0], &mut mixed);
-    let text = Text::new(sizes, &span, &mixed, parts);
+    Convolution::new(layer.conv, sizes.channels()).forward(tail, parts[0], mixed);
+    let text = Text::new(sizes, &span, mixed, parts);
     let states = memory.par_chunks_mut(sizes.memory() / sizes.key_heads).enumerate();
-    let reads = |room: &mut Room, (head, state)| group_reads(layer, text, head, state, (t > FEW).then_some(room));
-    let cores: Vec<Vec<f32>> = states.map_init(Room::default, reads).collect();
-    gated_norm::forward(layer, &cores, parts[1], out);
+    let by_head = by_key_head(std::slice::from_ref(&span), cores, sizes, sizes.group() * sizes.value_dim);
+    states.zip(by_head).for_each_init(Room::default, |room, ((head, state), cores)| {
+        group_reads(layer, text, head, state, (t > FEW).then_some(room), cores);
+    });
+    gated_norm::forward(layer, cores, parts[1], out);
     let kept = tail.len().saturating_sub(parts[0].len());
     tail.copy_within(tail.len() - kept.., 0);
     let new = &parts[0][parts[0].len() - (tail.len() - kept)..];
@@ -204,27 +224,24 @@ fn tokens(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4]) -> usi
     n
 }
 
-/// Queries, keys and values (n, channels) of whole texts.
-fn convolved(layer: &DeltaLayer, spans: &[Range<usize>], qkv: &[f32]) -> Vec<f32> {
+/// Queries, keys and values of whole texts, into `mixed` (n, channels).
+fn convolve(layer: &DeltaLayer, spans: &[Range<usize>], qkv: &[f32], mixed: &mut [f32]) {
     let channels = layer.sizes.channels();
     let convolution = Convolution::new(layer.conv, channels);
-    let mut mixed = vec![0.0; qkv.len()];
-    let texts = by_text(spans, &mut mixed, channels).into_par_iter().zip(spans);
+    let texts = by_text(spans, mixed, channels).into_par_iter().zip(spans);
     texts.for_each(|(out, span)| convolution.forward(&[], rows_of(qkv, span, channels), out));
-    mixed
 }
 
-/// What every value head of a key head reads, (group, t, value_dim), in chunks where there is room for them, else token by token; `state` is
-/// theirs, (group, key_dim, value_dim).
-fn group_reads(layer: &DeltaLayer, text: Text, head: usize, state: &mut [f32], mut room: Option<&mut Room>) -> Vec<f32> {
+/// What every value head of a key head reads, into `out` (group, t, value_dim), in chunks where there is room for them, else token by token;
+/// `state` is theirs, (group, key_dim, value_dim).
+fn group_reads(layer: &DeltaLayer, text: Text, head: usize, state: &mut [f32], mut room: Option<&mut Room>, out: &mut [f32]) {
     let (lanes, sizes) = (Lanes::in_force(), layer.sizes);
     let keys = KeyHead::new(lanes, sizes, text, head);
     if let Some(room) = &mut room {
         room.pairs.set(lanes, &keys, sizes.key_dim);
     }
-    let mut out = vec![0.0; sizes.group() * text.tokens * sizes.value_dim];
+    let rows = text.tokens * sizes.value_dim;
     for (at, state) in state.chunks_exact_mut(sizes.key_dim * sizes.value_dim).enumerate() {
-        let rows = text.tokens * sizes.value_dim;
         let head = Head::new(lanes, layer, text, &keys, head * sizes.group() + at);
         let out = &mut out[at * rows..][..rows];
         match &mut room {
@@ -232,7 +249,12 @@ fn group_reads(layer: &DeltaLayer, text: Text, head: usize, state: &mut [f32], m
             None => recurrent::rule(&head, state, out),
         }
     }
-    out
+}
+
+/// Every text's rows of `x` in an equal piece of `width` a token for each key head.
+fn by_key_head<'a>(spans: &[Range<usize>], mut x: &'a mut [f32], sizes: DeltaSizes, width: usize) -> Vec<&'a mut [f32]> {
+    let pieces = spans.iter().flat_map(|span| std::iter::repeat_n(span.len() * width, sizes.key_heads));
+    pieces.map(|len| x.split_off_mut(..len).unwrap_or_default()).collect()
 }
 
 fn rows_of<'a>(x: &'a [f32], span: &Range<usize>, width: usize) -> &'a [f32] {

@@ -16,6 +16,20 @@ const OTHERS: [DeltaSizes; 3] = [
 const LENGTHS: [usize; 7] = [1, 2, 0, 63, 64, 65, 150];
 const EPS: f64 = 1e-6;
 
+/// [`forward`] in room that holds anything.
+fn result(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], out: &mut [f32]) {
+    let n = out.len() / layer.sizes.values();
+    forward(layer, spans, parts, &mut vec![f32::NAN; n * layer.sizes.room()], out);
+}
+
+/// [`backward`] in room that holds anything.
+fn gradients(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], d_out: &[f32]) -> [Vec<f32>; 4] {
+    let n = d_out.len() / layer.sizes.values();
+    let (mut d_out, mut d_qkv) = (d_out.to_vec(), vec![f32::NAN; parts[0].len()]);
+    let [a, b] = backward(layer, spans, parts, &mut vec![f32::NAN; n * layer.sizes.room()], [&mut d_out, &mut d_qkv]);
+    [d_qkv, d_out, a, b]
+}
+
 fn flat(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -73,8 +87,8 @@ impl Case {
             gradient_check::run_slices(&self.parts.each_ref(), values, |x, g| {
                 let parts = [&x[0][..], &x[1], &x[2], &x[3]];
                 let mut out = vec![f32::NAN; values];
-                forward(layer, spans, parts, &mut out);
-                [out].into_iter().chain(backward(layer, spans, parts, g)).collect()
+                result(layer, spans, parts, &mut out);
+                [out].into_iter().chain(gradients(layer, spans, parts, g)).collect()
             })
         })
     }
@@ -87,7 +101,8 @@ impl Case {
         for (i, out) in out.chunks_mut(len * self.sizes.values()).enumerate() {
             let tokens = i * len..i * len + out.len() / self.sizes.values();
             let piece = |at: usize| &parts[at][tokens.start * widths[at]..tokens.end * widths[at]];
-            self.with(|layer| extend(layer, state, [piece(0), piece(1), piece(2), piece(3)], out));
+            let mut room = vec![f32::NAN; tokens.len() * self.sizes.room()];
+            self.with(|layer| extend(layer, state, [piece(0), piece(1), piece(2), piece(3)], &mut room, out));
         }
         out
     }
@@ -141,7 +156,7 @@ fn chunks_agree_with_token_by_token() {
         let case = Case::new(sizes, n, forget);
         let parts = case.parts.each_ref().map(flat);
         let mut out = vec![f32::NAN; n * sizes.values()];
-        case.with(|layer| forward(layer, &spans, parts.each_ref().map(|x| &x[..]), &mut out));
+        case.with(|layer| result(layer, &spans, parts.each_ref().map(|x| &x[..]), &mut out));
         for span in spans {
             let got = case.extended(&mut vec![0.0; sizes.state()], span.clone(), 1);
             close(&got, rows_of(&out, &span, sizes.values()), &format!("{sizes:?} {span:?} {forget}"));
@@ -180,8 +195,8 @@ fn neither_company_nor_threads_change_a_bit() {
             let parts = parts.each_ref().map(|x| &x[..]);
             let (mut out, whole) = (vec![f32::NAN; parts[1].len()], self::spans(&[span.len()]));
             let alone = case.with(|layer| {
-                forward(layer, &whole, parts, &mut out);
-                backward(layer, &whole, parts, &part(&case.parts[1], true))
+                result(layer, &whole, parts, &mut out);
+                gradients(layer, &whole, parts, &part(&case.parts[1], true))
             });
             for (got, all) in [out].iter().chain(&alone).zip(&all) {
                 let width = all.len() / 203;
@@ -306,8 +321,8 @@ fn agrees_with_transformers() {
     let layer = DeltaLayer { conv: &conv, a_log: &a_log, dt_bias: &dt_bias, norm: &norm, eps: 1e-6, sizes: s };
     let parts = parts.each_ref().map(|x| &x[..]);
     let mut out = vec![f32::NAN; t * s.values()];
-    forward(&layer, &spans(&[t]), parts, &mut out);
-    let grads = backward(&layer, &spans(&[t]), parts, &of(9, t * s.values()));
+    result(&layer, &spans(&[t]), parts, &mut out);
+    let grads = gradients(&layer, &spans(&[t]), parts, &of(9, t * s.values()));
     for (which, (got, want)) in [out].iter().chain(&grads).zip(&TRANSFORMERS).enumerate() {
         let (n, largest) = (got.len(), got.iter().fold(0f32, |a, x| a.max(x.abs())));
         for (p, want) in want[..8].iter().enumerate() {
