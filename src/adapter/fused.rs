@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 
+use super::parameters::last;
 use super::target::FusedTarget;
 use crate::error::Result;
 use crate::model::family::ExpertWeights;
@@ -81,11 +82,10 @@ impl FusedPair {
 /// such parameters too, so that these are of dense layers.
 pub(super) fn told(model: &Model, adapted: impl Iterator<Item = Site>, beside: bool) -> Option<String> {
     let experts = model.config.family.experts.as_ref().filter(|names| matches!(names.weights, ExpertWeights::Each { .. }))?;
-    let last = |path: &'_ str| path.rsplit('.').next().map(str::to_string).unwrap_or_default();
     let fused = |name: &str| {
         name == last(experts.router) || experts.fused.parameters.iter().any(|(_, matrices)| matrices.contains(&name))
     };
-    let mut names: Vec<String> = adapted.map(|site| last(&model.sites()[site.0].path)).filter(|name| fused(name)).collect();
+    let mut names: Vec<&str> = adapted.map(|site| last(&model.sites()[site.0].path)).filter(|name| fused(name)).collect();
     names.sort_unstable();
     names.dedup();
     let names = names.join("`, `");

@@ -273,7 +273,7 @@ impl Adapter {
             .map(|path| match path.starts_with(multimodal::PREFIX) {
                 // The last part alone would name modules of the parts that see as well.
                 true => path.clone(),
-                false => path.rsplit('.').next().unwrap_or(path).to_string(),
+                false => parameters::last(path).to_string(),
             })
             .collect();
         names.sort_unstable();

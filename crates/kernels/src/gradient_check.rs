@@ -1,5 +1,7 @@
 //! What the tests of every kernel do: run it forward and back, and compare.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::error::Result;
@@ -106,4 +108,14 @@ pub(super) fn threads_agree(run: impl Fn() -> Vec<Vec<f64>> + Sync) {
     for n in [2, 3] {
         assert!(one == with(n), "{n} threads give other bits than one");
     }
+}
+
+/// Texts of `lengths`, one after another.
+pub(super) fn spans(lengths: &[usize]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let span = |len: &usize| {
+        end += len;
+        end - len..end
+    };
+    lengths.iter().map(span).collect()
 }

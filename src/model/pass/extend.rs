@@ -4,14 +4,14 @@
 
 use std::ops::Range;
 
-use super::super::Model;
-use super::super::cache::KvCache;
 use rayon::prelude::*;
 
+use super::super::Model;
+use super::super::cache::KvCache;
 use super::super::layers::{Attention, DeltaNet, NormVector};
 use super::super::paged::{BlockTable, PagedKv};
 use super::cpu::Cpu;
-use super::machine::{Acting, Given, Machine};
+use super::machine::{Given, Machine};
 use super::past::Past;
 use super::prepared::PreparedAdapter;
 use super::sums::Sums;
@@ -43,31 +43,21 @@ impl Model {
     pub fn extend(&self, scratch: &mut Workspace, kv: &mut PagedKv, phase: Phase, chunks: &mut [Chunk]) -> Result<Vec<f32>> {
         debug_assert!(self.device.is_cpu() && chunks.iter().all(|c| !c.ids.is_empty()));
         chunks.iter_mut().try_for_each(|c| kv.reserve(c.table, c.ids.len()))?;
-        let rows = rows(chunks);
-        let ids: Vec<u32> = chunks.iter().flat_map(|c| c.ids).copied().collect();
-        let positions: Vec<u32> =
-            chunks.iter().flat_map(|c| c.table.len()..c.table.len() + c.ids.len()).map(|position| position as u32).collect();
-        let wanted: Vec<usize> = chunks.iter().zip(&rows).flat_map(|(c, rows)| rows.end - c.logits..rows.end).collect();
+        let new = NewTokens::of(chunks.iter().map(|c| (c.table.len(), c.ids, c.adapter, c.logits)));
         // On a thread of the pool, as in training.
         let logits = rayon::scope(|_| {
-            let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
-            let given = self.extending(&acting, phase, [&ids, &positions]);
-            scratch.fit(ids.len());
-            let mut past = Cached { kv, chunks, rows: &rows };
+            let given = new.given(self, phase);
+            scratch.fit(given.tokens());
+            let mut past = Cached { kv, chunks, rows: &new.rows };
             let mut cpu = Cpu::<f32> { model: self, scratch, past: &mut past, texts: None, sums: &mut Sums::default() };
             let x = self.through(&mut cpu, &given)?;
             // As decoding makes them in every phase: how many are asked for at once is chance.
-            let logits = cpu.logits(&Given { phase: Phase::Decode, ..given }, &x, &wanted)?;
+            let logits = cpu.logits(&Given { phase: Phase::Decode, ..given }, &x, &new.wanted)?;
             cpu.free_wide(x);
             Ok::<_, Error>(logits)
         })?;
         chunks.iter_mut().for_each(|c| PagedKv::advance(c.table, c.ids.len(), phase));
         Ok(logits)
-    }
-
-    /// What blocks are given of new tokens.
-    pub(super) fn extending<'a>(&'a self, acting: &'a Acting<'a>, phase: Phase, [ids, positions]: [&'a [u32]; 2]) -> Given<'a> {
-        Given { acting, phase, ids, positions, rows: &[], shared: &self.shared, chosen: None, source: None }
     }
 }
 
@@ -141,47 +131,51 @@ impl Model {
     /// # Errors
     /// As [`Model::extend`].
     pub fn extend_in_tensors(&self, chunks: &mut [OwnChunk]) -> Result<Vec<f32>> {
-        let (mut rows, mut ids, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-        for c in chunks.iter() {
-            rows.push(ids.len()..ids.len() + c.ids.len());
-            ids.extend_from_slice(c.ids);
-            positions.extend((c.cache.len()..c.cache.len() + c.ids.len()).map(|position| position as u32));
-        }
-        let wanted: Vec<usize> = chunks.iter().zip(&rows).flat_map(|(c, rows)| rows.end - c.logits..rows.end).collect();
-        let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
-        let phase = Phase::Blocked;
-        let given = self.extending(&acting, phase, [&ids, &positions]);
-        let caches = chunks.iter_mut().zip(&rows).map(|(c, rows)| (rows.clone(), &mut *c.cache)).collect();
+        let new = NewTokens::of(chunks.iter().map(|c| (c.cache.len(), c.ids, c.adapter, c.logits)));
+        let given = new.given(self, Phase::Blocked);
+        let caches = chunks.iter_mut().zip(&new.rows).map(|(c, rows)| (rows.clone(), &mut *c.cache)).collect();
         let mut tensors = Tensors::new(self, &given, Keys::Cached(caches, Ramp::new(&self.device)?))?;
         let x = self.through(&mut tensors, &given)?;
-        let logits = tensors.logits(&given, &x, &wanted)?;
+        let logits = tensors.logits(&given, &x, &new.wanted)?;
         chunks.iter_mut().for_each(|c| c.cache.advance(c.ids.len()));
         Ok(logits)
     }
 }
 
-/// The rows of each chunk, one after another.
-fn rows(chunks: &[Chunk]) -> Vec<Range<usize>> {
-    let mut end = 0;
-    chunks
-        .iter()
-        .map(|c| {
-            end += c.ids.len();
-            end - c.ids.len()..end
-        })
-        .collect()
+/// New tokens of several texts, one after another.
+pub(super) struct NewTokens<'a> {
+    /// Of each text.
+    pub rows: Vec<Range<usize>>,
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    /// Rows whose logits are wanted.
+    pub wanted: Vec<usize>,
+    /// Neighbours under one adapter together.
+    acting: Vec<(Range<usize>, &'a PreparedAdapter)>,
 }
 
-/// Neighbours under one adapter together.
-pub(super) fn acting<'a>(
-    rows: impl Iterator<Item = (Range<usize>, &'a PreparedAdapter)>,
-) -> Vec<(Range<usize>, &'a PreparedAdapter)> {
-    let mut acting: Vec<(Range<usize>, &PreparedAdapter)> = Vec::new();
-    for (rows, adapter) in rows {
-        match acting.last_mut() {
-            Some((before, same)) if std::ptr::eq(*same, adapter) => before.end = rows.end,
-            _ => acting.push((rows, adapter)),
+impl<'a> NewTokens<'a> {
+    /// Of each text: how many tokens it holds, the new ones, what acts, and after how many of the last ones logits are wanted.
+    pub(super) fn of<'t>(texts: impl Iterator<Item = (usize, &'t [u32], &'a PreparedAdapter, usize)>) -> NewTokens<'a> {
+        let (rows, ids, positions, wanted, acting) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut new = NewTokens { rows, ids, positions, wanted, acting };
+        for (held, ids, adapter, logits) in texts {
+            let own = new.ids.len()..new.ids.len() + ids.len();
+            new.ids.extend_from_slice(ids);
+            new.positions.extend((held..held + ids.len()).map(|position| position as u32));
+            new.wanted.extend(own.end - logits..own.end);
+            match new.acting.last_mut() {
+                Some((before, same)) if std::ptr::eq(*same, adapter) => before.end = own.end,
+                _ => new.acting.push((own.clone(), adapter)),
+            }
+            new.rows.push(own);
         }
+        new
     }
-    acting
+
+    /// What blocks are given of them.
+    pub(super) fn given<'g>(&'g self, model: &'g Model, phase: Phase) -> Given<'g> {
+        let NewTokens { ids, positions, acting, .. } = self;
+        Given { acting, phase, ids, positions, rows: &[], shared: &model.shared, chosen: None, source: None }
+    }
 }

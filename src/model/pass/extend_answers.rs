@@ -9,7 +9,7 @@ use super::super::Model;
 use super::super::decoder_cache::DecoderCache;
 use super::super::layers::{Attention, DeltaNet};
 use super::cpu::Cpu;
-use super::extend::acting;
+use super::extend::NewTokens;
 use super::machine::{Given, Machine};
 use super::past::Past;
 use super::prepared::PreparedAdapter;
@@ -71,22 +71,15 @@ impl Model {
     /// # Errors
     /// On an id outside the vocabulary.
     pub fn extend_answers(&self, scratch: &mut Workspace, phase: Phase, chunks: &mut [AnswerChunk]) -> Result<Vec<f32>> {
-        let (mut rows, mut ids, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-        for c in chunks.iter() {
-            rows.push(ids.len()..ids.len() + c.ids.len());
-            ids.extend_from_slice(c.ids);
-            positions.extend((c.cache.len()..c.cache.len() + c.ids.len()).map(|position| position as u32));
-        }
-        let wanted: Vec<usize> = chunks.iter().zip(&rows).flat_map(|(c, rows)| rows.end - c.logits..rows.end).collect();
-        let acting = acting(chunks.iter().zip(&rows).map(|(c, rows)| (rows.clone(), c.adapter)));
-        let given = self.extending(&acting, phase, [&ids, &positions]);
+        let new = NewTokens::of(chunks.iter().map(|c| (c.cache.len(), c.ids, c.adapter, c.logits)));
+        let given = new.given(self, phase);
         let logits = match self.in_kernels() {
-            true => rayon::scope(|_| self.answers_on_cpu(scratch, (chunks, &rows), &given, &wanted))?,
+            true => rayon::scope(|_| self.answers_on_cpu(scratch, (chunks, &new.rows), &given, &new.wanted))?,
             false => {
-                let caches = chunks.iter_mut().zip(&rows).map(|(c, rows)| (rows.clone(), &mut *c.cache)).collect();
+                let caches = chunks.iter_mut().zip(&new.rows).map(|(c, rows)| (rows.clone(), &mut *c.cache)).collect();
                 let mut tensors = Tensors::new(self, &given, Keys::Kept(caches))?;
                 let x = self.through(&mut tensors, &given)?;
-                tensors.logits(&given, &x, &wanted)?
+                tensors.logits(&given, &x, &new.wanted)?
             }
         };
         chunks.iter_mut().for_each(|c| c.cache.advance(c.ids.len()));

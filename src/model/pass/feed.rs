@@ -90,17 +90,16 @@ impl Feed<'_> {
         let y = m.project(given, &[&dense.down], &act, unscaled)?.remove(0);
         m.free(act);
         let first = m.norm_add(dense_norm, y, &mut sum)?;
-        let [own, routed] = [Some(read), experts.router_norm.as_ref()].map(|norm| norm.map(|norm| m.norm(norm, x)));
-        let [own, routed] = [own.transpose()?, routed.transpose()?].map(|pair| {
-            pair.map(|[normed, kept]| {
-                m.free(kept);
-                normed
-            })
-        });
-        let own = own.unwrap_or_else(|| unreachable!("experts have a norm here"));
+        let mut normed = |norm: &Norm| -> Result<M::Act> {
+            let [normed, kept] = m.norm(norm, x)?;
+            m.free(kept);
+            Ok(normed)
+        };
+        let own = normed(read)?;
+        let routed = experts.router_norm.as_ref().map(normed).transpose()?;
         let mut y = m.zeros_like(x)?;
         let kept = experts.forward(m, given, [&own, routed.as_ref().unwrap_or(&own)], &mut y, unscaled)?;
-        [Some(own), routed].into_iter().flatten().for_each(|act| m.free(act));
+        [own].into_iter().chain(routed).for_each(|act| m.free(act));
         let second = m.norm_add(given_norm, y, &mut sum)?;
         let post = match self.post {
             Some(norm) => Some(m.norm_add(norm, sum, x)?),

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::super::gradient_check::{self, Tolerance, double, numbers};
+use super::super::gradient_check::{self, Tolerance, double, numbers, spans};
 use super::twin::Twin;
 use super::*;
 use crate::tensors::delta_rule::{self as tensors, DeltaState, DeltaTensors};
@@ -32,15 +32,6 @@ fn gradients(layer: &DeltaLayer, spans: &[Range<usize>], parts: [&[f32]; 4], d_o
 
 fn flat(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn spans(lengths: &[usize]) -> Vec<Range<usize>> {
-    let mut end = 0;
-    let span = |len: &usize| {
-        end += len;
-        end - len..end
-    };
-    lengths.iter().map(span).collect()
 }
 
 /// Weights and inputs of one case.

@@ -5,17 +5,8 @@ use candle_core::{D, DType, Tensor};
 use super::{BOTH, CPU, agrees, behind, given, tolerance};
 use crate::attention::Slices;
 use crate::error::Result;
-use crate::gradient_check::{Tolerance, double, run};
+use crate::gradient_check::{Tolerance, double, run, spans};
 use crate::tensors::attention::{Behind, Packed, Ramp, Scores, backward, cached, forward};
-
-fn spans(lengths: &[usize]) -> Vec<Range<usize>> {
-    let mut end = 0;
-    let span = |len: &usize| {
-        end += len;
-        end - len..end
-    };
-    lengths.iter().map(span).collect()
-}
 
 /// Scores (h, t, t) of one text with all its heads, hidden ones at −1e30.
 fn plain_scores(q: &Tensor, k: &Tensor, scores: Scores) -> candle_core::Result<Tensor> {
